@@ -1,0 +1,1 @@
+"""Which revisions are loaded where, decided by pure rules."""

@@ -1,0 +1,82 @@
+"""Everything that a loop or a person may ask the fleet to become, and the order among them.
+
+Frozen values, each with a reason that is log, metric, timeline and console text at once. They take effect only through
+`fleet/apply`, which holds the brakes and writes the audit row in the same transaction.
+"""
+
+import dataclasses
+import enum
+
+from forestay.fleet.model import Revision, Route
+from forestay.ids import ModelId, RevisionId, TenantId, WorkerId
+
+
+class Origin(enum.IntEnum):
+    """Who wants it; when two actions touch the same thing in one batch, the lower number wins."""
+
+    HUMAN = 0
+    SAFETY = 1
+    ABUSE = 2
+    INCIDENT = 3
+    QUALITY = 4
+    SLO = 5
+    ROLLOUT = 6
+    CAPACITY = 7
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RegisterRevision:
+    """Add a revision (and its model, when new). Routes stay as they are."""
+
+    revision: Revision
+    tenant_id: TenantId
+    visibility: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SetRoutes:
+    """Replace a model's routes; together they must cover every bucket exactly once."""
+
+    model_id: ModelId
+    routes: tuple[Route, ...]
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """Want `replicas` of a revision on a worker; 0 drains and unloads it."""
+
+    worker_id: WorkerId
+    revision_id: RevisionId
+    replicas: int
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Freeze:
+    """Stop (or resume) every automatic action; human acts go on."""
+
+    frozen: bool
+    reason: str
+
+
+Action = RegisterRevision | SetRoutes | Place | Freeze
+
+
+class Effect(enum.StrEnum):
+    """What became of an action."""
+
+    APPLIED = "applied"
+    ADVISED = "advised"  # the loop is in `advise` mode: recorded, not done
+    OBSERVED = "observed"  # the loop is in `observe` mode: recorded, not done
+    REFUSED = "refused"  # a brake held it
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Decided:
+    """An action with its effect and, when refused, the brake that held it."""
+
+    action: Action
+    effect: Effect
+    why: str

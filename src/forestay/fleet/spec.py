@@ -1,0 +1,91 @@
+"""The model spec, version 0: the one YAML file that declares a model.
+
+`parse_spec` reads YAML (pydantic at this edge only) and returns frozen values; an error names file, field and mend.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+
+from forestay.ids import ModelId
+
+
+class HostKind(enum.StrEnum):
+    """How a model is run."""
+
+    FAL_APP = "fal_app"  # an unmodified fal.App class, in a child process
+    HTTP_SERVER = "http_server"  # any HTTP server at a URL
+    PROVIDER = "provider"  # another fal-compatible platform or plain JSON API upstream
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HostSpec:
+    """How to run it. Fields that a kind does not use keep their defaults."""
+
+    kind: HostKind
+    app: str = ""  # fal_app: "file.py::Class", relative to the bundle's root folder of the spec
+    python: str | None = None  # fal_app: interpreter; None is Forestay's own
+    requirements: tuple[str, ...] = ()  # fal_app: pip requirements, built into a cached environment
+    include: tuple[str, ...] = ()  # fal_app: further files or folders for the bundle, relative to the spec
+    data_mounts: tuple[str, ...] = ()  # fal_app: "host_folder:path_seen_by_the_model"
+    secrets: tuple[str, ...] = ()  # names only; values come from the worker's secrets folder
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
+    url: str = ""  # http_server, provider: base URL
+    health_path: str = "/health"  # http_server: GET, 2xx means healthy
+    protocol: str = "fal"  # provider: fal (queue protocol) | json (plain POST)
+    key_secret: str = ""  # provider: name of the secret that holds the upstream key
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EndpointSpec:
+    """One callable path of the model."""
+
+    path: str  # "/", "/edit"
+    kind: str = "call"  # call | stream | realtime
+    media_inputs: tuple[str, ...] = ()  # top-level input fields that are media URLs: fetched for the model
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ResourceSpec:
+    """What one replica takes."""
+
+    pool: str = "cpu"
+    devices: int = 1
+    memory_mb: int = 2048
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LimitSpec:
+    """Limits of concurrency and time, fal's names and defaults."""
+
+    max_multiplexing: int = 1
+    request_timeout_seconds: float = 3600.0
+    request_start_timeout_seconds: float | None = None
+    startup_timeout_seconds: float = 600.0
+    termination_grace_seconds: float = 5.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RetrySpec:
+    """fal's knobs: conditions never retried, and extra attempts per condition."""
+
+    skip_conditions: tuple[str, ...] = ()
+    config: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])  # condition -> retries
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What the YAML says."""
+
+    model_id: ModelId
+    description: str
+    owner_team: str
+    owner_contact: str
+    licence: str
+    visibility: str
+    host: HostSpec
+    endpoints: tuple[EndpointSpec, ...]
+    resources: ResourceSpec = dataclasses.field(default_factory=ResourceSpec)
+    limits: LimitSpec = dataclasses.field(default_factory=LimitSpec)
+    retry: RetrySpec = dataclasses.field(default_factory=RetrySpec)
+    version: int = 0

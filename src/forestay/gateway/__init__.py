@@ -1,0 +1,1 @@
+"""The way in: fal's wire protocol over HTTP, server-sent events and WebSockets."""

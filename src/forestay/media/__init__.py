@@ -1,0 +1,1 @@
+"""Media from and to the outside: guarded fetching, limited decoding, formats."""

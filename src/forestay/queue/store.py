@@ -1,0 +1,164 @@
+"""The queue's port: everything that anyone may ask of the durable queue.
+
+The SQL adapter (`queue/postgres_store.py`) is the first; a dispatcher spoken to over HTTP may be the next, so nothing
+above this file may assume SQL. `tests/conformance/` runs one behaviour suite against every adapter.
+
+Time: the store's own clock (the database's) is the authority for leases, back-off and deadlines.
+"""
+
+import dataclasses
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from forestay.ids import KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId
+from forestay.queue.model import Answer, AttemptReport, Finish, Lease, LogLine, Requeue, Snapshot, State, Submission
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Accepted:
+    """The submit is committed; `request_id` may be an earlier request's (idempotent or adopted retry)."""
+
+    request_id: RequestId
+    replayed: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class IdempotencyConflict:
+    """The same Idempotency-Key was used for a different submit: answered 422."""
+
+    request_id: RequestId
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class QueueFull:
+    """`fal_max_queue_length` is reached: answered 429."""
+
+    length: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Offer:
+    """Free slots of one replica, offered to the queue at claim."""
+
+    replica_id: ReplicaId
+    revision_id: RevisionId
+    model_id: ModelId
+    buckets: tuple[tuple[int, int], ...]  # half-open ranges that the route gives this revision
+    slots: int
+    idle: bool  # nothing runs on the replica: only then may a request that must run alone be claimed
+    hints: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Held:
+    """The answer of a renewal for one lease."""
+
+    request_id: RequestId
+    attempt: int
+    lease_expires_at: dt.datetime
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stored:
+    """A finished request's answer with its owner, for the result route."""
+
+    snapshot: Snapshot
+    answer: Answer
+    finished_at: dt.datetime
+
+
+class QueueStore(Protocol):
+    """The durable queue."""
+
+    async def submit(
+        self, submissions: Sequence[Submission], max_queue_length: Mapping[RequestId, int]
+    ) -> list[Accepted | IdempotencyConflict | QueueFull]:
+        """Commit all in one transaction, results in order; an acknowledged one is never lost."""
+        ...
+
+    async def mark_undelivered(self, request_id: RequestId, key_id: KeyId, fingerprint: bytes) -> None:
+        """Record that the answer to a submit never reached its caller: an identical retry may adopt it once."""
+        ...
+
+    async def claim(self, worker_id: WorkerId, offers: Sequence[Offer], lease_seconds: float) -> list[Lease]:
+        """Lease queued requests for the offered slots in queue order, at most `slots` an offer, in one statement."""
+        ...
+
+    async def start(self, leases: Sequence[Lease]) -> set[tuple[RequestId, int]]:
+        """Note that the host has accepted these attempts (LEASED -> RUNNING); returns those still held."""
+        ...
+
+    async def checking(self, leases: Sequence[Lease]) -> set[tuple[RequestId, int]]:
+        """Note that these outputs are being judged (RUNNING -> CHECKING); returns those still held."""
+        ...
+
+    async def renew(
+        self, worker_id: WorkerId, leases: Sequence[tuple[RequestId, int]], lease_seconds: float
+    ) -> list[Held]:
+        """Extend the leases that are still this worker's; one missing from the answer is lost: kill its attempt."""
+        ...
+
+    async def finish(self, items: Sequence[Finish]) -> set[tuple[RequestId, int]]:
+        """End held requests, publish answers, enqueue webhooks and facts; returns those whose fence held."""
+        ...
+
+    async def requeue(self, items: Sequence[Requeue]) -> set[tuple[RequestId, int]]:
+        """Put held requests back (or FAIL those past their caps, see queue/retry); returns those whose fence held."""
+        ...
+
+    async def abandon(self, lease: Lease, report: AttemptReport) -> None:
+        """Record the fact of an attempt whose request was taken away (cancelled, expired, lease lost)."""
+        ...
+
+    async def cancel(self, request_id: RequestId, answer: Answer) -> State | None:
+        """Cancel in whatever state; returns the state before, None if unknown. Final states stay as they are."""
+        ...
+
+    async def withheld(self, request_id: RequestId, state: State, answer: Answer) -> bool:
+        """Resolve a WITHHELD request to SUCCEEDED, BLOCKED or EXPIRED."""
+        ...
+
+    async def snapshots(self, request_ids: Sequence[RequestId]) -> dict[RequestId, Snapshot]:
+        """Read many statuses in at most two statements; unknown ids are absent."""
+        ...
+
+    async def result(self, request_id: RequestId) -> Stored | None:
+        """Read a finished request's answer; None if unknown or not finished."""
+        ...
+
+    async def append_logs(self, lines: Sequence[LogLine]) -> None:
+        """Keep log lines until the request's retention ends."""
+        ...
+
+    async def logs(self, request_id: RequestId, after: int) -> list[tuple[int, LogLine]]:
+        """Read the log lines with a store-wide position greater than `after`, in order, at most 1,000."""
+        ...
+
+    async def queued_ahead(self, model_ids: Sequence[ModelId]) -> dict[ModelId, list[dt.datetime]]:
+        """Sample the queue: for each model the order times of its waiting requests (for positions), at most 1,000."""
+        ...
+
+    async def backlog(self) -> dict[ModelId, int]:
+        """Count waiting requests per model: for placement, from one grouped read."""
+        ...
+
+    async def lost_to(self, worker_id: WorkerId, leases: Sequence[tuple[RequestId, int]]) -> set[tuple[RequestId, int]]:
+        """Tell which of these leases the worker no longer holds (cancelled, expired, rescued): polled for cancels."""
+        ...
+
+    async def rescue(self, limit: int) -> list[tuple[RequestId, State]]:
+        """Requeue (or fail) requests whose lease ran out; returns what was done. Called by the controller's loop."""
+        ...
+
+    async def expire(self, limit: int) -> list[RequestId]:
+        """End requests whose start or total deadline has passed. Called by the controller's loop."""
+        ...
+
+    async def owner_of(self, request_id: RequestId) -> TenantId | None:
+        """Tell whose request this is."""
+        ...
+
+    async def forget(self, before: dt.datetime) -> list[str]:
+        """Drop finished requests, logs and inputs submitted before; returns object keys that may now be deleted."""
+        ...

@@ -1,0 +1,194 @@
+"""The one frozen tree of settings, read from the environment once at start; no other module reads it.
+
+Every field says its environment variable, unit, default and consequence in place; `docs/reference/settings.md` is
+generated from this file. Empty text means "not set".
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import TypeVar
+
+from forestay.errors import UsageError
+
+T = TypeVar("T")
+
+
+def setting(variable: str, default: T, doc: str) -> T:
+    """Declare a field: its environment variable, its default, and what changes with it."""
+    return dataclasses.field(default=default, metadata={"variable": variable, "doc": doc})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Storage:
+    """Where state lives."""
+
+    database_url: str = setting("FORESTAY_DATABASE_URL", "", "Postgres 15 or newer, the one source of truth.")
+    facts_url: str = setting("FORESTAY_FACTS_URL", "", "Postgres for facts; empty puts them into the database above.")
+    valkey_url: str = setting("FORESTAY_VALKEY_URL", "", "Valkey for wake-ups; without it everything polls.")
+    object_store: str = setting(
+        "FORESTAY_OBJECT_STORE", "", "file:///folder, s3://, gs:// or az://: media, large bodies, model bundles."
+    )
+    pool_size: int = setting("FORESTAY_DATABASE_POOL_SIZE", 8, "Connections per process.")
+    statement_timeout_seconds: float = setting(
+        "FORESTAY_STATEMENT_TIMEOUT", 15.0, "Seconds after which Postgres ends a statement of ours."
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Queue:
+    """How the durable queue behaves."""
+
+    cell: int = setting("FORESTAY_CELL", 0, "0..4095: which deployment this is; named inside every request id.")
+    lease_seconds: float = setting(
+        "FORESTAY_LEASE_SECONDS", 15.0, "A dead worker's requests wait at most this long before they are queued again."
+    )
+    max_attempts: int = setting("FORESTAY_MAX_ATTEMPTS", 10, "Ceiling of attempts per request, fal's own.")
+    poison_replicas: int = setting(
+        "FORESTAY_POISON_REPLICAS", 2, "Distinct replicas a request may crash before it is failed for good."
+    )
+    retry_base_seconds: float = setting("FORESTAY_RETRY_BASE", 0.5, "First back-off; doubles each time.")
+    retry_cap_seconds: float = setting("FORESTAY_RETRY_CAP", 30.0, "Longest back-off.")
+    starvation_bound_seconds: float = setting(
+        "FORESTAY_STARVATION_BOUND",
+        60.0,
+        "A low request is overtaken only by normal ones submitted less than this later.",
+    )
+    group_commit_seconds: float = setting(
+        "FORESTAY_GROUP_COMMIT", 0.002, "Longest time a submit waits for others to share its commit."
+    )
+    poll_seconds: float = setting("FORESTAY_POLL", 0.5, "How often an idle worker looks without being woken.")
+    retention_seconds: float = setting("FORESTAY_RETENTION", 7 * 86400.0, "How long results, logs and bodies are kept.")
+    adoption_seconds: float = setting(
+        "FORESTAY_ADOPTION_WINDOW", 60.0, "How long a submit whose answer was lost may be adopted by its retry."
+    )
+    inline_body_bytes: int = setting(
+        "FORESTAY_INLINE_BODY", 65_536, "Bodies above this many bytes go to the object store."
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Gateway:
+    """The way in."""
+
+    host: str = setting("FORESTAY_HOST", "127.0.0.1", "Address to bind.")
+    port: int = setting("FORESTAY_PORT", 8080, "Plain HTTP port; 0 picks a free one.")
+    tls_port: int = setting("FORESTAY_TLS_PORT", 0, "TLS port; 0 picks a free one, -1 disables TLS.")
+    connect_port: int = setting("FORESTAY_CONNECT_PORT", 0, "CONNECT proxy port; 0 picks a free one, -1 disables it.")
+    metrics_port: int = setting("FORESTAY_METRICS_PORT", 0, "Prometheus port on the same host; 0 picks a free one.")
+    tls_dir: str = setting("FORESTAY_TLS_DIR", "", "Folder with ca.pem, server.pem and server-key.pem.")
+    public_url: str = setting(
+        "FORESTAY_PUBLIC_URL", "", "Base of the URLs in answers; empty derives it from each request's Host header."
+    )
+    max_body_bytes: int = setting("FORESTAY_MAX_BODY", 10 * 1024 * 1024, "Largest JSON body in bytes; beyond: 413.")
+    max_upload_bytes: int = setting("FORESTAY_MAX_UPLOAD", 512 * 1024 * 1024, "Largest upload in bytes; beyond: 413.")
+    max_header_bytes: int = setting("FORESTAY_MAX_HEADERS", 32 * 1024, "Largest sum of request headers; beyond: 431.")
+    body_timeout_seconds: float = setting(
+        "FORESTAY_BODY_TIMEOUT", 30.0, "A client slower than this between two pieces of a body is answered 408."
+    )
+    status_hold_seconds: float = setting(
+        "FORESTAY_STATUS_HOLD", 1.0, "A status poll with nothing new may be held this long; 0 answers at once."
+    )
+    status_refresh_seconds: float = setting(
+        "FORESTAY_STATUS_REFRESH", 0.25, "Longest age of a status served from memory."
+    )
+    run_timeout_seconds: float = setting(
+        "FORESTAY_RUN_TIMEOUT", 3600.0, "Ceiling for a synchronous call, waiting for a replica included."
+    )
+    upload_lifetime_seconds: int = setting(
+        "FORESTAY_UPLOAD_LIFETIME", 7 * 86400, "How long uploaded files are kept unless the caller asks otherwise."
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Worker:
+    """The process beside the devices."""
+
+    worker_id: str = setting("FORESTAY_WORKER_ID", "", "Name, unique and stable across restarts; empty: host and slot.")
+    pool: str = setting("FORESTAY_POOL", "cpu", "Pool that this worker belongs to.")
+    devices: int = setting("FORESTAY_DEVICES", 1, "Devices (GPUs or CPU slots) that this worker owns.")
+    memory_mb: int = setting("FORESTAY_WORKER_MEMORY_MB", 0, "Memory for replicas; 0 means the machine's, shared out.")
+    host: str = setting("FORESTAY_WORKER_HOST", "127.0.0.1", "Address on which gateways reach this worker.")
+    port: int = setting("FORESTAY_WORKER_PORT", 0, "Port for gateways; 0 picks a free one.")
+    work_dir: str = setting("FORESTAY_WORK_DIR", "", "Folder for unpacked bundles, environments and sockets.")
+    secrets_dir: str = setting("FORESTAY_SECRETS_DIR", "", "Folder with one file per secret that specs may name.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Delivery:
+    """Webhooks."""
+
+    allow_private_webhooks: bool = setting(
+        "FORESTAY_ALLOW_PRIVATE_WEBHOOKS", False, "Allow webhook targets on loopback and private networks."
+    )
+    webhook_tries: int = setting("FORESTAY_WEBHOOK_TRIES", 31, "Deliveries tried before a webhook is dead-lettered.")
+    first_timeout_seconds: float = setting(
+        "FORESTAY_WEBHOOK_TIMEOUT", 15.0, "Time-out of the first delivery; later 120."
+    )
+    retry_base_seconds: float = setting(
+        "FORESTAY_WEBHOOK_RETRY_BASE", 1.0, "First webhook back-off; doubles each time."
+    )
+    retry_cap_seconds: float = setting("FORESTAY_WEBHOOK_RETRY_CAP", 300.0, "Longest webhook back-off.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Secrets:
+    """Keys of the platform itself; never logged, never given to model code."""
+
+    internal_key: str = setting("FORESTAY_INTERNAL_KEY", "", "Shared by gateways and workers to prove themselves.")
+    signing_key_file: str = setting("FORESTAY_SIGNING_KEY_FILE", "", "Ed25519 private key (PEM) that signs webhooks.")
+    token_key: str = setting("FORESTAY_TOKEN_KEY", "", "Signs short-lived realtime and upload tokens.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything, by domain."""
+
+    storage: Storage = dataclasses.field(default_factory=Storage)
+    queue: Queue = dataclasses.field(default_factory=Queue)
+    gateway: Gateway = dataclasses.field(default_factory=Gateway)
+    worker: Worker = dataclasses.field(default_factory=Worker)
+    delivery: Delivery = dataclasses.field(default_factory=Delivery)
+    secrets: Secrets = dataclasses.field(default_factory=Secrets)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
+        """Read every variable; a value that does not parse raises UsageError naming the variable and the form."""
+        return cls(
+            storage=_read(Storage, environment),
+            queue=_read(Queue, environment),
+            gateway=_read(Gateway, environment),
+            worker=_read(Worker, environment),
+            delivery=_read(Delivery, environment),
+            secrets=_read(Secrets, environment),
+        )
+
+
+Group = TypeVar("Group", Storage, Queue, Gateway, Worker, Delivery, Secrets)
+_PARSERS: Mapping[type, typing.Callable[[str], object]] = types.MappingProxyType(
+    {
+        int: int,
+        float: float,
+        str: str,
+        bool: lambda text: {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
+            text.lower()
+        ],
+    }
+)
+
+
+def _read(group: type[Group], environment: Mapping[str, str]) -> Group:
+    values: dict[str, object] = {}
+    for field in dataclasses.fields(group):
+        variable: str = field.metadata["variable"]
+        text = environment.get(variable, "")
+        if not text:
+            continue
+        kind: type = type(field.default)  # the default's own type says how to read the text
+        try:
+            values[field.name] = _PARSERS[kind](text)
+        except (ValueError, KeyError):
+            expected = "true or false" if kind is bool else f"a value of type {kind.__name__}"
+            raise UsageError(variable, f"{text!r} is not {expected}; {field.metadata['doc']}") from None
+    return group(**values)  # pyright: ignore[reportArgumentType] - parsed by the field's own default type

@@ -1,0 +1,1 @@
+"""One adapter per kind of host: fal_app, http_server, provider."""
