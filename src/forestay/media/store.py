@@ -1,0 +1,166 @@
+"""The port of media: saving, finding, reading and deleting files that models made or callers uploaded.
+
+Bytes lie in the object store under `media/{media_id}`, what is known of them in a row. The row is written before the
+bytes and ends by itself if the bytes never arrive, so that a crash leaves nothing that no one would ever delete.
+Decides no content policy: a worker saves as `quarantine`, and finishing the request releases. Callers: worker (save,
+read), gateway (uploads, downloads), controller (`delete_expired`).
+"""
+
+import dataclasses
+import datetime as dt
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from typing import Literal, Protocol
+
+from forestay.errors import UsageError
+from forestay.ids import RequestId, TenantId
+from forestay.media.urls import stored_url
+
+MediaState = Literal["quarantine", "released"]
+MAX_PARTS = 10_000
+
+
+class TooLarge(UsageError):
+    """A file or part is over its cap; answered 413."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__("file", f"is larger than the {max_bytes} bytes allowed here (FORESTAY_MAX_UPLOAD)")
+        self.max_bytes = max_bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MediaItem:
+    """One stored file."""
+
+    media_id: str
+    tenant_id: TenantId
+    file_name: str  # safe in URLs and headers
+    content_type: str
+    size_bytes: int
+    state: MediaState
+    created_at: dt.datetime
+    expires_at: dt.datetime | None  # None: kept until deleted
+
+    @property
+    def object_key(self) -> str:
+        """Return where its bytes lie."""
+        return object_key(self.media_id)
+
+    @property
+    def url(self) -> str:
+        """Return the form that stored results use."""
+        return stored_url(self.media_id, self.file_name)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PendingUpload:
+    """The right, for a limited time, to upload one file in one go or in parts."""
+
+    upload_id: str  # unguessable: whoever holds it may upload
+    media_id: str
+    tenant_id: TenantId
+    file_name: str
+    content_type: str
+    lifetime_seconds: int | None
+    created_at: dt.datetime
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a multipart upload; numbers start at 1."""
+
+    part_number: int
+    etag: str
+    size_bytes: int
+
+
+class UploadStore(Protocol):
+    """Uploads that have been announced and are not complete."""
+
+    async def begin(
+        self, *, tenant_id: TenantId, file_name: str, content_type: str, lifetime_seconds: int | None
+    ) -> PendingUpload:
+        """Announce an upload."""
+        ...
+
+    async def find(self, upload_id: str) -> PendingUpload | None:
+        """Find an announced upload; None when unknown or past its time."""
+        ...
+
+    async def put_whole(self, upload: PendingUpload, data: AsyncIterable[bytes], max_bytes: int) -> MediaItem | None:
+        """Store the file in one go; TooLarge beyond `max_bytes`.
+
+        Sending the same bytes again gives the same item (a retry after a lost answer); other bytes give None.
+        """
+        ...
+
+    async def put_part(
+        self, upload: PendingUpload, part_number: int, data: AsyncIterable[bytes], max_bytes: int
+    ) -> Part:
+        """Store a part, replacing one of the same number; TooLarge when all parts together exceed `max_bytes`."""
+        ...
+
+    async def complete(self, upload: PendingUpload, parts: Sequence[tuple[int, str]]) -> MediaItem:
+        """Join the parts, given as (number, etag) in any order; UsageError names the part that does not fit.
+
+        Completing again gives the same item.
+        """
+        ...
+
+    async def sweep(self, limit: int) -> int:
+        """Delete uploads past their time, with their parts; returns how many."""
+        ...
+
+
+class MediaStore(Protocol):
+    """All media."""
+
+    @property
+    def uploads(self) -> UploadStore:
+        """Return the store of pending uploads."""
+        ...
+
+    async def save(  # noqa: PLR0913 - one flat call, named throughout, read more easily than a value built for it
+        self,
+        data: bytes | AsyncIterable[bytes],
+        *,
+        tenant_id: TenantId,
+        file_name: str,
+        content_type: str,
+        request_id: RequestId | None,
+        attempt: int | None,
+        lifetime_seconds: int | None,
+        state: MediaState,
+    ) -> MediaItem:
+        """Store a file under a new unguessable id; bytes and size count once, streamed. None lives until deleted."""
+        ...
+
+    async def find(self, media_id: str) -> MediaItem | None:
+        """Find a released or quarantined file; None when unknown, unfinished or expired."""
+        ...
+
+    def open(self, item: MediaItem, start: int, end: int) -> AsyncIterator[bytes]:
+        """Stream bytes [start, end) of a file."""
+        ...
+
+    async def read(self, media_id: str) -> bytes | None:
+        """Read a whole file; None when `find` would give None or its bytes are gone."""
+        ...
+
+    async def delete_expired(self, limit: int) -> int:
+        """Delete expired files and quarantine that no finish released: bytes, then rows; returns how many."""
+        ...
+
+
+def object_key(media_id: str) -> str:
+    """Return the key under which a file's bytes lie."""
+    return f"media/{media_id}"
+
+
+async def capped(data: AsyncIterable[bytes], max_bytes: int) -> AsyncIterator[bytes]:
+    """Pass `data` on; raises TooLarge as soon as it exceeds `max_bytes`."""
+    seen = 0
+    async for chunk in data:
+        seen += len(chunk)
+        if seen > max_bytes:
+            raise TooLarge(max_bytes)
+        yield chunk
