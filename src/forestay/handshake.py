@@ -18,7 +18,8 @@ _NONCE_MEMORY = 200_000  # nonces remembered before the oldest go: a flood canno
 def sign_call(key: str, *, method: str, path: str, now_seconds: float, nonce: str) -> str:
     """Return the gateway's header value for one call; `path` is the raw path without its query."""
     seconds = int(now_seconds)
-    return f"{seconds}.{nonce}.{_code(key, f'gateway\n{method}\n{path}\n{seconds}\n{nonce}')}"
+    code = _code(key, f"gateway\n{method}\n{path}\n{seconds}\n{nonce}")
+    return f"{seconds}.{nonce}.{code}"
 
 
 def sign_reply(key: str, nonce: str) -> str:
