@@ -18,6 +18,7 @@ CREATE TABLE keys (
     revoked_at   timestamptz,
     last_used_at timestamptz
 );
+CREATE INDEX keys_revoked ON keys (revoked_at) WHERE revoked_at IS NOT NULL;
 
 -- Fleet: desired state -------------------------------------------------------------------------------------------
 CREATE TABLE models (
@@ -239,18 +240,20 @@ CREATE INDEX webhooks_due ON webhooks (next_try_at) WHERE state = 'pending';
 -- Media ----------------------------------------------------------------------------------------------------------
 CREATE TABLE media (
     media_id     text PRIMARY KEY,             -- unguessable; the object's key and the URL's path carry it
+    object_key   text NOT NULL,                -- media/{media_id}/{writer}: writers may race, the row names the winner
     tenant_id    text NOT NULL,
     request_id   uuid,                         -- null for uploads
     attempt      smallint,
     file_name    text NOT NULL,
     content_type text NOT NULL,
-    size_bytes   bigint NOT NULL,
+    size_bytes   bigint NOT NULL,              -- -1 while its bytes are still on their way
     state        text NOT NULL CHECK (state IN ('quarantine', 'released', 'deleted')),
     created_at   timestamptz NOT NULL DEFAULT now(),
     expires_at   timestamptz
 );
 CREATE INDEX media_expiry ON media (expires_at) WHERE state <> 'deleted';
 CREATE INDEX media_request ON media (request_id) WHERE request_id IS NOT NULL;
+CREATE INDEX media_quarantine ON media (created_at) WHERE state = 'quarantine';
 
 CREATE TABLE multipart_uploads (
     upload_id  text PRIMARY KEY,
@@ -259,12 +262,14 @@ CREATE TABLE multipart_uploads (
     file_name  text NOT NULL,
     content_type text NOT NULL,
     lifetime_seconds int,
-    created_at timestamptz NOT NULL DEFAULT now()
+    created_at timestamptz NOT NULL DEFAULT now(),
+    completed_at timestamptz
 );
+CREATE INDEX multipart_uploads_age ON multipart_uploads (created_at);
 CREATE TABLE multipart_parts (
     upload_id   text NOT NULL REFERENCES multipart_uploads ON DELETE CASCADE,
     part_number int NOT NULL,
-    etag        text NOT NULL,
+    etag        text NOT NULL,                 -- random; uploads/{upload_id}/{part_number}/{etag} is the object's key
     size_bytes  bigint NOT NULL,
     PRIMARY KEY (upload_id, part_number)
 );
@@ -285,6 +290,19 @@ CREATE TABLE audit_log (                       -- append-only, hash-chained per 
     PRIMARY KEY (writer, sequence)
 );
 CREATE INDEX audit_log_at ON audit_log (at);
+
+CREATE TABLE audit_heads (                     -- the newest row of each chain: locked to append, compared to find a cut tail
+    writer    text PRIMARY KEY,
+    sequence  bigint NOT NULL DEFAULT 0,
+    hash      bytea NOT NULL DEFAULT '\x'
+);
+
+CREATE FUNCTION refuse_audit_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'audit_log is append-only: % refused', TG_OP;
+END $$;
+CREATE TRIGGER audit_log_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_audit_change();
 
 CREATE TABLE loop_leaders (                    -- one controller runs a loop at a time
     loop       text PRIMARY KEY,
