@@ -5,6 +5,8 @@ generated from this file. Empty text means "not set".
 """
 
 import dataclasses
+import os
+import pathlib
 import types
 import typing
 from collections.abc import Mapping
@@ -142,6 +144,20 @@ class Secrets:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Client:
+    """How commands find a running platform."""
+
+    url: str = setting("FORESTAY_URL", "", "Base URL of the platform; empty: the saved profile.")
+    key: str = setting("FORESTAY_KEY", "", "ADMIN key, `id:secret`; empty: the saved profile.")
+    ca_file: str = setting("FORESTAY_CA_FILE", "", "Certificate authority to trust for an https URL.")
+    profile_file: str = setting(
+        "FORESTAY_PROFILE", "", "Where the profile is kept; empty: ~/.config/forestay/profile.json."
+    )
+    timeout_seconds: float = setting("FORESTAY_CLIENT_TIMEOUT", 30.0, "Longest wait of a command for one answer.")
+    debug: bool = setting("FORESTAY_DEBUG", False, "Show the traceback of an error instead of one line.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Settings:
     """Everything, by domain."""
 
@@ -165,7 +181,21 @@ class Settings:
         )
 
 
-Group = TypeVar("Group", Storage, Queue, Gateway, Worker, Delivery, Secrets)
+def process_environment() -> dict[str, str]:
+    """Return a copy of this process's environment: for reading settings at start and for child processes."""
+    return dict(os.environ)  # noqa: TID251 - the one door
+
+
+def client_settings() -> Client:
+    """Read how commands find a running platform; an unset profile file becomes the user's own."""
+    client = _read(Client, process_environment())
+    if client.profile_file:
+        return client
+    home = process_environment().get("XDG_CONFIG_HOME") or str(pathlib.Path.home() / ".config")
+    return dataclasses.replace(client, profile_file=str(pathlib.Path(home) / "forestay" / "profile.json"))
+
+
+Group = TypeVar("Group", Storage, Queue, Gateway, Worker, Delivery, Secrets, Client)
 _PARSERS: Mapping[type, typing.Callable[[str], object]] = types.MappingProxyType(
     {
         int: int,
@@ -185,7 +215,7 @@ def _read(group: type[Group], environment: Mapping[str, str]) -> Group:
         text = environment.get(variable, "")
         if not text:
             continue
-        kind: type = type(field.default)  # the default's own type says how to read the text
+        kind = typing.cast("type[object]", type(field.default))  # the default's own type says how to read the text
         try:
             values[field.name] = _PARSERS[kind](text)
         except (ValueError, KeyError):

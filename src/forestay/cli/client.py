@@ -1,0 +1,219 @@
+"""How a command speaks to a running platform: where it is, which key, and plain words when it does not answer.
+
+Found by FORESTAY_URL and FORESTAY_KEY, else by the saved profile (`forestay up` and `forestay profile save` write it).
+It knows HTTP and the admin API's error shape; it knows no command. Synchronous on purpose: a command asks and waits.
+"""
+
+import dataclasses
+import http.client
+import json
+import os
+import pathlib
+import ssl
+import urllib.parse
+from collections.abc import Iterable, Mapping
+from typing import IO, cast
+
+from forestay.errors import ForestayError, Refused, Unavailable, UsageError
+from forestay.settings import client_settings
+
+_MEND = "start one with `forestay up`, or point FORESTAY_URL and FORESTAY_KEY at yours"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Profile:
+    """Where a platform is and the key to use; kept in a file that only its owner may read."""
+
+    url: str
+    key: str
+    ca_file: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer, whatever its status."""
+
+    status: int
+    headers: Mapping[str, str]  # lower-case names
+    body: bytes
+
+    def json(self) -> object:
+        """Return the parsed body; a body that is not JSON raises Unavailable (something else answers there)."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            shown = self.body[:80].decode("utf-8", "replace")
+            message = f"expected JSON from the platform, got {shown!r} (HTTP {self.status}); is FORESTAY_URL right?"
+            raise Unavailable(message) from None
+
+
+class Rejected(Refused):
+    """The platform answered with an error; `status` and `detail` say which."""
+
+    def __init__(self, message: str, *, status: int, detail: object) -> None:
+        super().__init__(message)
+        self.status = status
+        self.detail = detail
+
+
+class PlatformClient:
+    """A small client for the admin API (and the wire, for `forestay request`)."""
+
+    def __init__(self, profile: Profile, *, timeout_seconds: float = 30.0) -> None:
+        parts = urllib.parse.urlsplit(profile.url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise UsageError("FORESTAY_URL", f"{profile.url!r} is not a URL such as http://127.0.0.1:8080")
+        self.profile = profile
+        self.timeout_seconds = timeout_seconds
+        self._parts = parts
+
+    def get(self, path: str, query: Mapping[str, str] | None = None) -> object:
+        """GET and return the parsed JSON; an error status raises Rejected."""
+        return self._checked("GET", path, query=query)
+
+    def post(self, path: str, value: object = None) -> object:
+        """POST `value` as JSON and return the parsed answer; an error status raises Rejected."""
+        return self._checked("POST", path, value=value)
+
+    def put(self, path: str, body: bytes | IO[bytes] | Iterable[bytes], content_type: str) -> object:
+        """PUT raw bytes (a file is streamed) and return the parsed answer; an error status raises Rejected."""
+        return self._checked("PUT", path, body=body, headers={"content-type": content_type})
+
+    def delete(self, path: str) -> object:
+        """DELETE and return the parsed answer; an error status raises Rejected."""
+        return self._checked("DELETE", path)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | IO[bytes] | Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Reply:
+        """Send one request and return whatever is answered; raises Unavailable when nothing answers."""
+        connection = self._connect(timeout_seconds or self.timeout_seconds)
+        sent = {"authorization": f"Key {self.profile.key}", "accept": "application/json", **(headers or {})}
+        try:
+            connection.request(method, self._parts.path.rstrip("/") + path, body=body, headers=sent)
+            answer = connection.getresponse()
+            answered = {name.lower(): value for name, value in answer.getheaders()}
+            return Reply(answer.status, answered, answer.read())
+        except ssl.SSLError as error:
+            message = f"no trusted TLS at {self.profile.url} ({error.reason}); set FORESTAY_CA_FILE to its ca.pem"
+            raise Unavailable(message) from error
+        except TimeoutError:
+            waited = timeout_seconds or self.timeout_seconds
+            message = f"the platform at {self.profile.url} did not answer {method} {path} within {waited:g} s"
+            raise Unavailable(message) from None
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            message = f"no platform answers at {self.profile.url} ({reason}); {_MEND}"
+            raise Unavailable(message) from error
+        finally:
+            connection.close()
+
+    def _connect(self, timeout_seconds: float) -> http.client.HTTPConnection:
+        host = self._parts.hostname or ""
+        if self._parts.scheme == "http":
+            return http.client.HTTPConnection(host, self._parts.port, timeout=timeout_seconds)
+        try:
+            context = ssl.create_default_context(cafile=self.profile.ca_file or None)
+        except OSError as error:
+            raise UsageError("FORESTAY_CA_FILE", f"cannot read {self.profile.ca_file}: {error.strerror}") from error
+        return http.client.HTTPSConnection(host, self._parts.port, timeout=timeout_seconds, context=context)
+
+    def _checked(
+        self,
+        method: str,
+        path: str,
+        *,
+        value: object = None,
+        body: bytes | IO[bytes] | Iterable[bytes] | None = None,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> object:
+        sent = dict(headers or {})
+        if value is not None:
+            body = json.dumps(value).encode()
+            sent["content-type"] = "application/json"
+        target = f"{path}?{urllib.parse.urlencode(query)}" if query else path
+        reply = self.send(method, target, body=body, headers=sent)
+        if reply.status < 400:
+            return reply.json() if reply.body else None
+        raise _rejected(method, path, reply)
+
+
+def _rejected(method: str, path: str, reply: Reply) -> ForestayError:
+    try:
+        value: object = json.loads(reply.body)
+    except ValueError:
+        value = reply.body[:200].decode("utf-8", "replace")
+    detail = cast("dict[str, object]", value).get("detail", reply.body[:200]) if isinstance(value, dict) else value
+    if reply.status == 401:
+        message = (
+            "the key was not accepted (HTTP 401); set FORESTAY_KEY to an ADMIN key, or run `forestay profile save`"
+        )
+    elif reply.status == 403:
+        message = f"the key may not {method} {path} (HTTP 403): it needs the ADMIN scope"
+    else:
+        message = f"{_sentence(detail)} (HTTP {reply.status} from {method} {path})"
+    return Rejected(message, status=reply.status, detail=detail)
+
+
+def _sentence(detail: object) -> str:
+    """Render the error's detail, which is a text or pydantic's list of faults, as one line."""
+    if not isinstance(detail, list):
+        return str(detail)
+    faults: list[str] = []
+    for item in cast("list[object]", detail):
+        if isinstance(item, dict):
+            fault = cast("dict[str, object]", item)
+            place = ".".join(str(part) for part in cast("list[object]", fault.get("loc") or ()))
+            faults.append(f"{place}: {fault.get('msg', '')}")
+        else:
+            faults.append(str(item))
+    return "; ".join(faults)
+
+
+def connect(timeout_seconds: float | None = None) -> PlatformClient:
+    """Return a client for the platform that the environment or the saved profile names."""
+    settings = client_settings()
+    saved = load_profile(pathlib.Path(settings.profile_file))
+    url = settings.url or (saved.url if saved else "")
+    key = settings.key or (saved.key if saved and (not settings.url or settings.url == saved.url) else "")
+    if not url:
+        raise UsageError("FORESTAY_URL", f"no platform is known; {_MEND}")
+    if not key:
+        raise UsageError("FORESTAY_KEY", f"no key is known for {url}; set it to an ADMIN key")
+    ca_file = settings.ca_file or (saved.ca_file if saved else "")
+    return PlatformClient(Profile(url, key, ca_file), timeout_seconds=timeout_seconds or settings.timeout_seconds)
+
+
+def load_profile(path: pathlib.Path) -> Profile | None:
+    """Read the saved profile; None when there is none."""
+    try:
+        value = cast("dict[str, object]", json.loads(path.read_text()))
+        return Profile(str(value["url"]), str(value["key"]), str(value.get("ca_file", "")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UsageError(str(path), "is not a profile; remove it or run `forestay profile save`") from None
+
+
+def save_profile(path: pathlib.Path, profile: Profile) -> None:
+    """Write the profile in one step, readable by its owner alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_private(path, json.dumps(dataclasses.asdict(profile), indent=2) + "\n")
+
+
+def write_private(path: pathlib.Path, text: str) -> None:
+    """Write `text` atomically with mode 0600: a reader sees the old file or the whole new one."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
