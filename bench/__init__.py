@@ -1,0 +1,1 @@
+"""Benches: each prints one table with a target beside each value."""
