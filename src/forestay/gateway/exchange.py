@@ -1,0 +1,38 @@
+"""What is known of one call while it is answered: its id, its route, who calls, and what its log line will say.
+
+Filled step by step by the pipeline in `asgi`; found by route handlers through `of(scope)`. Decides nothing.
+"""
+
+import dataclasses
+from typing import cast
+
+from starlette.types import ASGIApp, Scope
+
+from forestay.gateway.routing import Bases, Surface
+
+SCOPE_KEY = "forestay.exchange"
+
+
+@dataclasses.dataclass(slots=True)
+class Exchange:
+    """One call. `request_id` is what `x-fal-request-id` will say: the stored request's id where there is one."""
+
+    app: ASGIApp  # the whole gateway, for routes that dispatch to it again (the JS proxy)
+    request_id: str
+    started: float  # monotonic seconds
+    surface: Surface
+    path: str  # without our prefix
+    bases: Bases
+    route: str = "unmatched"  # one of few names: a metric's label
+    model_id: str = ""
+    tenant_id: str = ""
+    key_id: str = ""
+    status_code: int = 0
+    sent_bytes: int = 0
+    quiet: bool = False  # polls: logged at debug
+    fields: dict[str, object] = dataclasses.field(default_factory=dict[str, object])  # more for the log line
+
+
+def of(scope: Scope) -> Exchange:
+    """Return the call that `scope` belongs to."""
+    return cast("Exchange", scope[SCOPE_KEY])

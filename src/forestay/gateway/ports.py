@@ -1,0 +1,54 @@
+"""What a gateway is given: the ports of other domains, gathered once by the wiring.
+
+Decides nothing. The modules of this package, in the order a call meets them:
+
+  asgi        the pipeline, readable in one screen          exchange    what is known of one call
+  routing     hosts, ports, prefixes; app ids; URLs         auth        keys and tokens -> who calls
+  bodies      reading bodies within limits                  options     request headers -> options
+  validation  the model's own schema                        fleet_view  the fleet, from memory
+  submit      group commit, lost answers                    status      the board; polls and the stream
+  result      replay                                        cancel      the table of cancel answers
+  direct      slots, one hop                                streams     relays of answers and SSE
+  realtime    relays of websockets                          responses   errors and states -> HTTP
+  protocol    wire types                                    openapi     our own document
+
+Route tables of other modules (uploads, cdn, tokens, jwks, js_proxy, admin): `def routes(ports) -> list[BaseRoute]`.
+Paths are those of fal's own hosts, without our prefixes: `/storage/...`, `/tokens/...`, `/.well-known/jwks.json` on the
+REST surface; `/files/...` on the CDN surface; `/admin/...` and `/api/fal/proxy` at the root. `routing` strips `/rest`
+and `/cdn` first. A route finds the call's id, the caller's bases and the whole app by `exchange.of(scope)`.
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from forestay.chance import Chance
+from forestay.clock import Clock
+from forestay.fleet.keys import KeyRing, KeyStore
+from forestay.fleet.store import FleetStore
+from forestay.media.store import MediaStore
+from forestay.queue.store import QueueStore
+from forestay.settings import Settings
+from forestay.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from forestay.storage.objects import ObjectStore
+    from forestay.storage.valkey import Wakeups
+    from forestay.telemetry.facts import FactWriter
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GatewayPorts:
+    """Everything a gateway may use of the world."""
+
+    queue: QueueStore
+    fleet: FleetStore
+    keys: KeyRing  # verified keys in memory; the gateway runs its refresh loop
+    key_store: KeyStore
+    objects: "ObjectStore"
+    media: MediaStore
+    wakeups: "Wakeups"
+    facts: "FactWriter"
+    settings: Settings
+    clock: Clock
+    chance: Chance
+    metrics: Metrics

@@ -1,0 +1,181 @@
+"""Errors and states -> HTTP, in one table; and the reply value that the whole gateway passes around.
+
+Every answer that the gateway itself originates is made here, so that status, body shape and header twin of an error
+cannot disagree (contract, section 1.6). Decides nothing about when an error occurs. Called by every module of the
+gateway.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import assert_never
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from forestay.gateway.protocol import FieldError, FieldErrors, Plain, RequestError, WireStatus
+from forestay.ids import ModelId
+from forestay.queue.model import FINAL, Answer, ErrorType, State
+
+Header = tuple[bytes, bytes]
+JSON_TYPE: Header = (b"content-type", b"application/json")
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer. Also an ASGI app, so that a Starlette endpoint may return it."""
+
+    status_code: int
+    body: bytes = b""
+    headers: tuple[Header, ...] = (JSON_TYPE,)
+    cause: str = ""  # of a refusal: a metric's label
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        del scope, receive
+        length = (b"content-length", b"%d" % len(self.body))
+        await send({"type": "http.response.start", "status": self.status_code, "headers": [*self.headers, length]})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+# The 13 request errors of fal and one of the direct lane: their only status (contract, section 1.6 and 6.3).
+ERROR_STATUS: Mapping[ErrorType, int] = {
+    ErrorType.REQUEST_TIMEOUT: 504,
+    ErrorType.STARTUP_TIMEOUT: 504,
+    ErrorType.RUNNER_SCHEDULING_FAILURE: 503,
+    ErrorType.RUNNER_CONNECTION_TIMEOUT: 503,
+    ErrorType.RUNNER_DISCONNECTED: 503,
+    ErrorType.RUNNER_CONNECTION_REFUSED: 503,
+    ErrorType.RUNNER_CONNECTION_ERROR: 503,
+    ErrorType.RUNNER_INCOMPLETE_RESPONSE: 502,
+    ErrorType.RUNNER_SERVER_ERROR: 500,
+    ErrorType.CLIENT_DISCONNECTED: 499,
+    ErrorType.CLIENT_CANCELLED: 499,
+    ErrorType.BAD_REQUEST: 400,
+    ErrorType.INTERNAL_ERROR: 500,
+    ErrorType.CONCURRENT_REQUESTS_LIMIT: 429,
+}
+
+
+def wire_status(state: State) -> WireStatus:
+    """Map a state to fal's three words: WITHHELD is IN_PROGRESS, every final state is COMPLETED."""
+    match state:
+        case State.QUEUED:
+            return "IN_QUEUE"
+        case State.LEASED | State.RUNNING | State.CHECKING | State.WITHHELD:
+            return "IN_PROGRESS"
+        case State.SUCCEEDED | State.FAILED | State.BLOCKED | State.CANCELLED | State.EXPIRED:
+            return "COMPLETED"
+        case _:
+            assert_never(state)
+
+
+def status_code_of(state: State) -> int:
+    """Return the HTTP status of a status poll: 202 until the request is final."""
+    return 200 if state in FINAL else 202
+
+
+def json_reply(status_code: int, value: object, *headers: Header) -> Reply:
+    """Answer with JSON."""
+    return Reply(status_code, _encode(value), (JSON_TYPE, *headers))
+
+
+def request_error(kind: ErrorType, detail: str, *headers: Header) -> Reply:
+    """Answer with a request (infrastructure) error: fal's flat shape, its status, and its header twin."""
+    body = _encode(RequestError(detail, kind.value))
+    return Reply(ERROR_STATUS[kind], body, (JSON_TYPE, (b"x-fal-error-type", kind.encode()), *headers), kind.value)
+
+
+def bad_request(detail: str) -> Reply:
+    """Answer 400 to a header or a query that cannot be honoured."""
+    return request_error(ErrorType.BAD_REQUEST, detail)
+
+
+def plain_error(status_code: int, detail: str, cause: str, *headers: Header) -> Reply:
+    """Answer `{"detail": text}`: what fal and FastAPI do where no error type is defined."""
+    return Reply(status_code, _encode({"detail": detail}), (JSON_TYPE, *headers), cause)
+
+
+def field_errors(errors: Sequence[FieldError], cause: str = "validation") -> Reply:
+    """Answer 422 in pydantic's shape."""
+    return Reply(422, _encode(FieldErrors(list(errors))), (JSON_TYPE,), cause)
+
+
+def not_authenticated(detail: str) -> Reply:
+    """Answer 401."""
+    return plain_error(401, detail, "unauthenticated", (b"www-authenticate", b"Key"))
+
+
+def forbidden(detail: str) -> Reply:
+    """Answer 403."""
+    return plain_error(403, detail, "forbidden")
+
+
+def no_access(model_id: ModelId) -> Reply:
+    """Answer 401 as fal does when a key may not call a private app."""
+    return plain_error(401, f'Cannot access application "{model_id}"', "no_access", (b"www-authenticate", b"Key"))
+
+
+def unknown_path(path: str) -> Reply:
+    """Answer 404 for a path that no route has."""
+    return plain_error(404, f"Path {path[:300]} not found", "unknown_path")
+
+
+def unknown_model(name: str) -> Reply:
+    """Answer 404 for a model that is not in the fleet."""
+    return plain_error(404, f"Application {name[:300]!r} not found", "unknown_model")
+
+
+def unknown_request() -> Reply:
+    """Answer 404 for an id that is unknown, expired, or another tenant's: the three look alike on purpose."""
+    return Reply(404, _NOT_FOUND, (JSON_TYPE,), "unknown_request")
+
+
+def method_not_allowed(allowed: str) -> Reply:
+    """Answer 405 naming what is allowed."""
+    return plain_error(405, "Method Not Allowed", "method", (b"allow", allowed.encode()))
+
+
+def not_ready() -> Reply:
+    """Answer 400 to a result asked for too early."""
+    return plain_error(400, "Request is still in progress", "in_progress")
+
+
+def unavailable(detail: str, retry_after_seconds: float) -> Reply:
+    """Answer 503 when a dependency is down; nothing was accepted."""
+    seconds = max(1, round(retry_after_seconds))
+    return request_error(ErrorType.RUNNER_SCHEDULING_FAILURE, detail, (b"retry-after", b"%d" % seconds))
+
+
+def internal_error(request_id: str) -> Reply:
+    """Answer 500 without a trace; the log has it under this id."""
+    return request_error(ErrorType.INTERNAL_ERROR, f"Internal error; the operator finds it under {request_id}")
+
+
+def start_timeout(detail: str, *, by_caller: bool) -> Reply:
+    """Answer 504 when a call could not start in time; the header says when the caller's own limit ended it."""
+    extra = ((b"x-fal-request-timeout-type", b"user"),) if by_caller else ()
+    return request_error(ErrorType.REQUEST_TIMEOUT, detail, *extra)
+
+
+def too_many(detail: str) -> Reply:
+    """Answer 429 of the in-flight limit, with fal's retry header."""
+    return request_error(ErrorType.CONCURRENT_REQUESTS_LIMIT, detail, (b"x-fal-needs-retry", b"1"))
+
+
+def queue_full(length: int) -> Reply:
+    """Answer 429 when `fal_max_queue_length` is reached."""
+    return plain_error(429, f"The queue has {length} requests, the limit given with this submit", "queue_full")
+
+
+CANCEL_REQUESTED = json_reply(202, Plain("CANCELLATION_REQUESTED"))
+ALREADY_COMPLETED = json_reply(400, Plain("ALREADY_COMPLETED"))
+_NOT_FOUND = _encode(Plain("NOT_FOUND"))
+
+CANCELLED_ANSWER = Answer(
+    status_code=ERROR_STATUS[ErrorType.CLIENT_CANCELLED],
+    headers={"content-type": "application/json", "x-fal-error-type": ErrorType.CLIENT_CANCELLED.value},
+    body=_encode(RequestError("Request was cancelled by the caller", ErrorType.CLIENT_CANCELLED.value)),
+    error="Request was cancelled by the caller",
+    error_type=ErrorType.CLIENT_CANCELLED.value,
+)

@@ -1,0 +1,79 @@
+"""JSON logs: each line is an event with a stable `action` name plus ids; one wide line per request.
+
+Decides the form, and that prompts, bodies, keys and tokens never appear: fields that could carry them are cut here,
+whoever put them in. Called by every process at start (`configure`) and by everyone who logs (`logger`).
+"""
+
+import logging
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import BinaryIO
+
+import msgspec
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+HIDDEN = "[hidden]"
+_SECRET_FIELDS = frozenset(
+    {"authorization", "key", "secret", "token", "password", "prompt", "negative_prompt", "body", "input", "headers"}
+)
+_MAX_TEXT = 2_000
+
+
+def configure(process: str, *, level: str = "info", stream: BinaryIO | None = None) -> None:
+    """Set the form of all logs of this process; `process` (gateway, worker, ...) stands on each line."""
+    target = stream or sys.stderr.buffer
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+            structlog.processors.format_exc_info,
+            _name_process(process),
+            hide_secrets,
+            structlog.processors.JSONRenderer(serializer=_to_json),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.BytesLoggerFactory(target),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(handlers=[_Bridge()], level=max(number, logging.WARNING), force=True)
+
+
+def logger(domain: str) -> FilteringBoundLogger:
+    """Return a logger whose lines carry `domain` (gateway, queue, fleet, ...)."""
+    bound: FilteringBoundLogger = structlog.get_logger(domain=domain)
+    return bound
+
+
+def hide_secrets(_logger: object, _method: str, event: MutableMapping[str, object]) -> MutableMapping[str, object]:
+    """Hide fields that may carry secrets or content, and cut texts longer than 2,000 characters."""
+    for name, value in event.items():
+        if name in _SECRET_FIELDS:
+            event[name] = HIDDEN
+        elif isinstance(value, str) and len(value) > _MAX_TEXT and name != "exception":
+            event[name] = value[:_MAX_TEXT] + "…"
+    action = event.pop("event", None)
+    if action is not None:
+        event["action"] = action
+    return event
+
+
+def _name_process(process: str) -> structlog.typing.Processor:
+    def add(_logger: object, _method: str, event: MutableMapping[str, object]) -> Mapping[str, object]:
+        event["process"] = process
+        return event
+
+    return add
+
+
+def _to_json(event: object, **_options: object) -> bytes:
+    return msgspec.json.encode(event, enc_hook=str)
+
+
+class _Bridge(logging.Handler):
+    """Carries lines of libraries that use the standard library's logging into the same form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger(domain="library")
+        log.log(record.levelno, "library.log", source=record.name, message=record.getMessage())

@@ -1,0 +1,151 @@
+"""Every metric that Forestay exports, declared once in one table, with bounded labels.
+
+A metric is declared as a constant and used by that constant, so a name cannot be misspelt nor a label forgotten.
+Labels that could take many values (models, routes asked for by strangers) are bounded: beyond `limit` distinct label
+sets a metric counts under `other`. Never a label from a prompt, a key, or a request id. Called by every process.
+"""
+
+import dataclasses
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+
+Kind = Literal["counter", "gauge", "histogram"]
+OTHER = "other"
+_SHORT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_LONG_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Metric:
+    """One row of the table; `limit` bounds the distinct label sets."""
+
+    name: str
+    kind: Kind
+    doc: str
+    labels: tuple[str, ...] = ()
+    limit: int = 500
+    buckets: tuple[float, ...] = ()
+
+
+_TABLE: list[Metric] = []
+
+
+def _counter(name: str, doc: str, *labels: str, limit: int = 500) -> Metric:
+    return _declare(Metric(name, "counter", doc, labels, limit))
+
+
+def _gauge(name: str, doc: str, *labels: str, limit: int = 500) -> Metric:
+    return _declare(Metric(name, "gauge", doc, labels, limit))
+
+
+def _histogram(name: str, doc: str, *labels: str, buckets: tuple[float, ...]) -> Metric:
+    return _declare(Metric(name, "histogram", doc, labels, 200, buckets))
+
+
+def _declare(metric: Metric) -> Metric:
+    _TABLE.append(metric)
+    return metric
+
+
+# Gateway
+HTTP_REQUESTS = _counter("forestay_http_requests_total", "Answers by route and status.", "route", "status")
+HTTP_SECONDS = _histogram("forestay_http_seconds", "Time to the end of the answer.", "route", buckets=_LONG_SECONDS)
+HTTP_IN_FLIGHT = _gauge("forestay_http_in_flight", "Calls being answered now.")
+REFUSED = _counter("forestay_refused_total", "Calls refused before anything was queued, by cause.", "cause")
+UNHANDLED = _counter("forestay_unhandled_errors_total", "Answers 500 that are our own defect.", "route")
+SUBMITTED = _counter("forestay_submitted_total", "Submits committed.", "model", "kind")
+SUBMIT_BATCH = _histogram("forestay_submit_batch", "Submits per commit.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256))
+UNDELIVERED = _counter("forestay_undelivered_submits_total", "Submits whose answer never reached their caller.")
+STATUS_READS = _counter("forestay_status_reads_total", "Database reads made for statuses, by kind.", "kind")
+STATUS_POLLS = _counter("forestay_status_polls_total", "Status polls, by how they were answered.", "how")
+STATUS_WATCHED = _gauge("forestay_status_watched", "Requests whose status is held in memory.")
+DIRECT_CALLS = _counter("forestay_direct_calls_total", "Calls in the direct lane.", "model", "lane", "outcome")
+DIRECT_WAIT_SECONDS = _histogram("forestay_direct_wait_seconds", "Wait for a slot.", "model", buckets=_LONG_SECONDS)
+DIRECT_SLOTS = _gauge("forestay_direct_slots", "Slots leased by this gateway, by use.", "use")
+FACTS_LOST = _counter("forestay_facts_lost_total", "Facts of direct calls dropped because none could be written.")
+WAKEUPS_LOST = _counter("forestay_wakeups_lost_total", "Wake-ups that could not be sent or heard.", "channel")
+GUARD_OPEN = _counter("forestay_guard_open_total", "Times a guard failed open, by guard.", "guard")
+
+# Every process
+LOOP_FAILURES = _counter("forestay_loop_failures_total", "Loop runs that ended in an error.", "loop")
+LOOP_RUNS = _counter("forestay_loop_runs_total", "Loop runs.", "loop")
+LOOP_SECONDS = _histogram("forestay_loop_seconds", "Duration of a loop run.", "loop", buckets=_SHORT_SECONDS)
+
+
+class Metrics:
+    """One process's registry; `add`, `set` and `observe` take label values in the order of the table."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self._parents: dict[Metric, Counter | Gauge | Histogram] = {}
+        self._children: dict[tuple[Metric, tuple[str, ...]], Counter | Gauge | Histogram] = {}
+        self._sizes: dict[Metric, int] = {}
+
+    def add(self, metric: Metric, *labels: str, amount: float = 1.0) -> None:
+        """Add to a counter or a gauge."""
+        child = self._child(metric, labels)
+        if isinstance(child, Histogram):
+            raise TypeError(f"{metric.name} is a histogram; use observe")
+        child.inc(amount)
+
+    def set(self, metric: Metric, value: float, *labels: str) -> None:
+        """Set a gauge."""
+        child = self._child(metric, labels)
+        if not isinstance(child, Gauge):
+            raise TypeError(f"{metric.name} is no gauge")
+        child.set(value)
+
+    def observe(self, metric: Metric, value: float, *labels: str) -> None:
+        """Put one value into a histogram."""
+        child = self._child(metric, labels)
+        if not isinstance(child, Histogram):
+            raise TypeError(f"{metric.name} is no histogram")
+        child.observe(value)
+
+    def value(self, metric: Metric, *labels: str) -> float:
+        """Return the current value of a counter or gauge, for tests and benches."""
+        name = metric.name
+        return self.registry.get_sample_value(name, dict(zip(metric.labels, labels, strict=True))) or 0.0
+
+    def exposition(self) -> bytes:
+        """Return everything in the Prometheus text format."""
+        return generate_latest(self.registry)
+
+    def _child(self, metric: Metric, labels: tuple[str, ...]) -> Counter | Gauge | Histogram:
+        child = self._children.get((metric, labels))
+        if child is not None:
+            return child
+        parent = self._parents.get(metric) or self._make(metric)
+        if not metric.labels:
+            self._children[metric, labels] = parent
+            return parent
+        if self._sizes[metric] >= metric.limit:
+            return parent.labels(*[OTHER] * len(metric.labels))
+        self._sizes[metric] += 1
+        child = parent.labels(*labels)
+        self._children[metric, labels] = child
+        return child
+
+    def _make(self, metric: Metric) -> Counter | Gauge | Histogram:
+        match metric.kind:
+            case "counter":
+                made: Counter | Gauge | Histogram = Counter(
+                    metric.name, metric.doc, metric.labels, registry=self.registry
+                )
+            case "gauge":
+                made = Gauge(metric.name, metric.doc, metric.labels, registry=self.registry)
+            case "histogram":
+                made = Histogram(metric.name, metric.doc, metric.labels, registry=self.registry, buckets=metric.buckets)
+        self._parents[metric] = made
+        self._sizes[metric] = 0
+        return made
+
+
+def table() -> tuple[Metric, ...]:
+    """Return every declared metric, for the reference page."""
+    return tuple(_TABLE)
