@@ -1,18 +1,19 @@
 """The port of media: saving, finding, reading and deleting files that models made or callers uploaded.
 
-Bytes lie in the object store under `media/{media_id}`, what is known of them in a row. The row is written before the
-bytes and ends by itself if the bytes never arrive, so that a crash leaves nothing that no one would ever delete.
+Bytes lie in the object store under `media/{media_id}/{writer}`, what is known of them in a row. The row is written
+before the bytes and ends by itself if they never arrive, so a crash leaves nothing that no one would ever delete.
 Decides no content policy: a worker saves as `quarantine`, and finishing the request releases. Callers: worker (save,
 read), gateway (uploads, downloads), controller (`delete_expired`).
 """
 
 import dataclasses
 import datetime as dt
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from typing import Literal, Protocol
 
 from forestay.errors import UsageError
 from forestay.ids import RequestId, TenantId
+from forestay.media.formats import SNIFF_BYTES
 from forestay.media.urls import stored_url
 
 MediaState = Literal["quarantine", "released"]
@@ -32,6 +33,7 @@ class MediaItem:
     """One stored file."""
 
     media_id: str
+    object_key: str  # where its bytes lie
     tenant_id: TenantId
     file_name: str  # safe in URLs and headers
     content_type: str
@@ -39,11 +41,6 @@ class MediaItem:
     state: MediaState
     created_at: dt.datetime
     expires_at: dt.datetime | None  # None: kept until deleted
-
-    @property
-    def object_key(self) -> str:
-        """Return where its bytes lie."""
-        return object_key(self.media_id)
 
     @property
     def url(self) -> str:
@@ -99,7 +96,7 @@ class UploadStore(Protocol):
         """Store a part, replacing one of the same number; TooLarge when all parts together exceed `max_bytes`."""
         ...
 
-    async def complete(self, upload: PendingUpload, parts: Sequence[tuple[int, str]]) -> MediaItem:
+    async def complete(self, upload: PendingUpload, parts: Sequence[tuple[int, str]], max_bytes: int) -> MediaItem:
         """Join the parts, given as (number, etag) in any order; UsageError names the part that does not fit.
 
         Completing again gives the same item.
@@ -151,12 +148,7 @@ class MediaStore(Protocol):
         ...
 
 
-def object_key(media_id: str) -> str:
-    """Return the key under which a file's bytes lie."""
-    return f"media/{media_id}"
-
-
-async def capped(data: AsyncIterable[bytes], max_bytes: int) -> AsyncIterator[bytes]:
+async def capped(data: AsyncIterable[bytes], max_bytes: int) -> AsyncGenerator[bytes, None]:
     """Pass `data` on; raises TooLarge as soon as it exceeds `max_bytes`."""
     seen = 0
     async for chunk in data:
@@ -164,3 +156,24 @@ async def capped(data: AsyncIterable[bytes], max_bytes: int) -> AsyncIterator[by
         if seen > max_bytes:
             raise TooLarge(max_bytes)
         yield chunk
+
+
+async def peeked(data: AsyncIterable[bytes]) -> tuple[bytes, AsyncGenerator[bytes, None]]:
+    """Return the first bytes of a stream (at least `SNIFF_BYTES` unless it is shorter) and the whole stream again."""
+    stream = aiter(data)
+    first: list[bytes] = []
+    size = 0
+    async for chunk in stream:
+        first.append(chunk)
+        size += len(chunk)
+        if size >= SNIFF_BYTES:
+            break
+    head = b"".join(first)
+
+    async def whole() -> AsyncGenerator[bytes, None]:
+        if head:
+            yield head
+        async for chunk in stream:
+            yield chunk
+
+    return head[:SNIFF_BYTES], whole()

@@ -1,0 +1,41 @@
+-- name: announce
+-- Write the row of a file whose bytes are about to arrive; it expires in a day unless `arrived` follows.
+INSERT INTO media (media_id, object_key, tenant_id, request_id, attempt, file_name, content_type, size_bytes, state,
+                   expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, -1, 'quarantine', now() + interval '1 day');
+
+-- name: arrived
+-- The bytes are stored: set size, type and state, and start the file's lifetime (null: no end).
+UPDATE media
+SET size_bytes = $2, content_type = $3, state = $4, expires_at = now() + make_interval(secs => $5::float8)
+WHERE media_id = $1
+RETURNING media_id, object_key, tenant_id, file_name, content_type, size_bytes, state, created_at, expires_at;
+
+-- name: forget_announced
+-- The bytes never arrived whole: drop the row.
+DELETE FROM media WHERE media_id = $1 AND size_bytes = -1;
+
+-- name: publish_upload
+-- An upload is stored under $2: the first writer wins, a later one finds the row taken and gets nothing back.
+INSERT INTO media (media_id, object_key, tenant_id, file_name, content_type, size_bytes, state, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, 'released', now() + make_interval(secs => $7::float8))
+ON CONFLICT (media_id) DO NOTHING
+RETURNING media_id, object_key, tenant_id, file_name, content_type, size_bytes, state, created_at, expires_at;
+
+-- name: find
+-- One file that has arrived and has not expired.
+SELECT media_id, object_key, tenant_id, file_name, content_type, size_bytes, state, created_at, expires_at
+FROM media
+WHERE media_id = $1 AND size_bytes >= 0 AND state <> 'deleted' AND (expires_at IS NULL OR expires_at > now());
+
+-- name: expired
+-- Files past their end, and quarantine that no finish released within $2 seconds (its attempt was lost).
+(SELECT media_id, object_key FROM media WHERE expires_at <= now() AND state <> 'deleted' ORDER BY expires_at LIMIT $1)
+UNION
+(SELECT media_id, object_key FROM media
+ WHERE state = 'quarantine' AND created_at < now() - make_interval(secs => $2::float8) ORDER BY created_at LIMIT $1)
+LIMIT $1;
+
+-- name: delete_rows
+-- Forget files whose bytes are gone.
+DELETE FROM media WHERE media_id = ANY ($1::text[]);
