@@ -1,0 +1,131 @@
+"""Fixtures that every domain's tests share: one embedded Postgres and Valkey a session, a fresh database a test."""
+
+import asyncio
+import itertools
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from forestay.chance import SeededChance
+from forestay.clock import SystemClock
+from forestay.storage.embedded import EmbeddedPostgres, EmbeddedValkey
+from forestay.storage.objects import ObjectStore, open_object_store
+from forestay.storage.postgres import Database, migrate
+from forestay.storage.valkey import LocalWakeups, Wakeups, connect_wakeups
+
+TEMPLATE = "forestay_template"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server_dir() -> Iterator[Path]:
+    """A short folder for the session's servers, gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="fs-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(server_dir: Path) -> Iterator[EmbeddedPostgres]:
+    """One embedded Postgres for the whole session, without fsync, holding a migrated template database."""
+    server = EmbeddedPostgres(server_dir, fsync=False)
+    server.start()
+    try:
+        asyncio.run(_make_template(server.superuser_url))
+        yield server
+    finally:
+        server.stop()
+
+
+def url_of(server: EmbeddedPostgres, database: str) -> str:
+    """Return the superuser's URL for another database of the same server."""
+    return server.superuser_url.replace("@/postgres?", f"@/{database}?")
+
+
+async def _make_template(url: str) -> None:
+    await _administer(url, f"CREATE DATABASE {TEMPLATE}")
+    template_url = url.replace("@/postgres?", f"@/{TEMPLATE}?")
+    await migrate(template_url, kind="main")
+    await migrate(template_url, kind="facts")
+
+
+async def _administer(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+async def database_url(postgres_server: EmbeddedPostgres) -> AsyncIterator[str]:
+    """A fresh migrated database (main and facts tables together), dropped afterwards."""
+    name = f"test_{next(_numbers)}"
+    await _administer(postgres_server.superuser_url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    yield url_of(postgres_server, name)
+    await _administer(postgres_server.superuser_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """A pool on the fresh database."""
+    pool = await Database.connect(
+        database_url, pool_size=4, statement_timeout_seconds=10.0, application_name="forestay tests"
+    )
+    yield pool
+    await pool.close()
+
+
+@pytest.fixture(scope="session")
+def valkey_server(server_dir: Path) -> Iterator[tuple[EmbeddedValkey, str]]:
+    """One embedded Valkey for the whole session, with its URL."""
+    server = EmbeddedValkey(server_dir)
+    url = server.start()
+    try:
+        yield server, url
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def valkey_url(valkey_server: tuple[EmbeddedValkey, str]) -> str:
+    """The URL of the session's Valkey."""
+    return valkey_server[1]
+
+
+@pytest.fixture
+async def valkey_wakeups(valkey_url: str) -> AsyncIterator[Wakeups]:
+    """Wake-ups over the session's Valkey."""
+    wakeups = await connect_wakeups(valkey_url)
+    yield wakeups
+    await wakeups.close()
+
+
+@pytest.fixture
+async def wakeups() -> AsyncIterator[Wakeups]:
+    """Wake-ups inside this process."""
+    local = LocalWakeups()
+    yield local
+    await local.close()
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> ObjectStore:
+    """An object store in a temporary folder."""
+    return open_object_store((tmp_path / "objects").as_uri())
+
+
+@pytest.fixture
+def clock() -> SystemClock:
+    """The machine's clock."""
+    return SystemClock()
+
+
+@pytest.fixture
+def chance() -> SeededChance:
+    """Repeatable chance."""
+    return SeededChance(1)
