@@ -29,7 +29,7 @@ _forker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forestay-forker"
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
-def start_child(
+def start_child(  # noqa: PLR0913 - one child, said by name
     command: Sequence[str | Path],
     *,
     cwd: Path,
@@ -37,11 +37,12 @@ def start_child(
     uid: int | None,
     output: IO[bytes],
     death_signal: signal.Signals,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start `command` in its own session; it receives `death_signal` when this process dies.
 
     `uid` drops to that user and group, without supplementary groups; None keeps ours. The child inherits standard
-    output and error only, both into `output`.
+    output and error, both into `output`, and the descriptors in `pass_fds`.
     """
 
     def start() -> subprocess.Popen[bytes]:
@@ -57,6 +58,7 @@ def start_child(
             group=uid,
             extra_groups=None if uid is None else [],
             start_new_session=True,
+            pass_fds=tuple(pass_fds),
             preexec_fn=_die_with_parent(os.getpid(), death_signal),  # noqa: PLW1509 - see above
         )
 
