@@ -15,7 +15,7 @@ def read_description(message: Mapping[str, object], slots: int) -> Description:
     settings = _mapping(message.get("settings"))
     listed = cast("list[object]", hints) if isinstance(hints, list) else []
     return Description(
-        openapi=_mapping(openapi) if isinstance(openapi, dict) else None,
+        openapi=_mapping(cast("object", openapi)) or None,
         slots=slots,
         hints=tuple(hint[:256] for hint in listed[:64] if isinstance(hint, str)),
         health_check=_health_check(_mapping(settings.get("health_check"))),

@@ -1,21 +1,304 @@
 """Runs one unmodified `fal.App` in a child process, and describes one without running it.
 
-It decides nothing about requests. Called by `worker/replica.py` (through the Host port) and by `forestay deploy`
-(`describe`).
+It decides nothing about requests or restarts. Called by `worker/replica.py` (through the Host port) and by
+`forestay model deploy` (`describe`). Secrets reach the child's environment and nothing else; our own never do.
 """
 
+import asyncio
+import collections
+import dataclasses
 import json
 import pathlib
+import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Protocol, cast
 
+from forestay.fleet.spec import ModelSpec
+from forestay.ids import RequestId, RevisionId
+from forestay.worker.hosts import privileges
+from forestay.worker.hosts.child import Child, Launch
+from forestay.worker.hosts.connection import ModelConnection
 from forestay.worker.hosts.description import read_description
-from forestay.worker.hosts.host import Description, StartFailed
+from forestay.worker.hosts.environment import build_environment
+from forestay.worker.hosts.host import (
+    Broken,
+    CallRequest,
+    CallResult,
+    Crashed,
+    Description,
+    Exit,
+    HealthCheck,
+    ModelSocket,
+    OnLog,
+    Refused,
+    StartFailed,
+    Stream,
+)
+from forestay.worker.hosts.secret_files import read_secret
 
 SHIM = pathlib.Path(__file__).with_name("shim.py")
 DESCRIBE_SECONDS = 120.0
+EXIT_SECONDS = 1.0  # how long after a broken connection the end of the process may still be seen
+KILL_SECONDS = 5.0
+CANCEL_SECONDS = 5.0
+TAIL_LINES = 40
+# What a model process may inherit from the worker's own environment; everything else stays out.
+INHERITED = frozenset({"LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "TZ", "SSL_CERT_FILE"})
+
+
+class MediaDoor(Protocol):
+    """Takes files from the model's process and nobody else."""
+
+    async def open(self, path: pathlib.Path, uid: int | None) -> None:
+        """Listen on a unix socket that only `uid` may use."""
+        ...
+
+    def admit(self, session_id: int) -> None:
+        """Accept peers of this process session only."""
+        ...
+
+    async def close(self) -> None:
+        """Stop listening."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FalAppPlan:
+    """Everything needed to run one replica of a fal.App."""
+
+    revision_id: RevisionId
+    spec: ModelSpec
+    bundle: pathlib.Path  # unpacked, read-only
+    run_dir: pathlib.Path  # private to this replica; short, since it holds sockets
+    environments: pathlib.Path  # cache of built environments
+    secrets_dir: str
+    environment: Mapping[str, str]  # the worker's own: only INHERITED names pass, pip sees PIP_* and proxies too
+
+
+class FalAppHost:
+    """Host adapter: a child process that serves the app on a unix socket."""
+
+    def __init__(self, plan: FalAppPlan, media: MediaDoor, on_log: OnLog, tell: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._media = media
+        self._on_log = on_log
+        self._tell = tell
+        self._child: Child | None = None
+        self._identity = privileges.Identity(None, "")
+        self._connection = ModelConnection("http://model", socket_path=str(self._folder / "app.sock"))
+        self._answered: asyncio.Future[Mapping[str, object]] = asyncio.get_running_loop().create_future()
+        self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+
+    @property
+    def _folder(self) -> pathlib.Path:
+        return self._plan.run_dir / "model"
+
+    async def start(self) -> Description:
+        """Prepare the folders, start the child, wait for its `ready`."""
+        spec = self._plan.spec
+        python = await self._interpreter()
+        shim = self._plan.run_dir / "shim.py"
+        await asyncio.to_thread(self._prepare, shim)
+        self._identity = await privileges.choose_identity(
+            self._plan.revision_id, python, [shim, self._plan.bundle, *map(pathlib.Path, _mounted_folders(spec))]
+        )
+        self._tell(self._identity.reason)
+        privileges.own([path for path in (self._folder, *self._folder.iterdir()) if path.is_dir()], self._identity)
+        media_socket = self._plan.run_dir / "media.sock"
+        await self._media.open(media_socket, self._identity.uid)
+        command = [python, str(shim), "--app", spec.host.app, "--root", str(self._plan.bundle)]
+        command += ["--socket", str(self._folder / "app.sock"), "--media", str(media_socket)]
+        launch = Launch(
+            command=command,
+            cwd=self._folder / "work",
+            environment=self._environment(python),
+            uid=self._identity.uid,
+            memory_bytes=spec.resources.memory_mb * 1024 * 1024,
+        )
+        self._child = Child(launch, self._on_control, self._on_output, self._on_end)
+        try:
+            await self._child.start()
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            raise StartFailed(f"the interpreter {python} cannot be started: {error}") from None
+        self._media.admit(self._child.pid)
+        return read_description(await self._first_answer(self._child), spec.limits.max_multiplexing)
+
+    async def call(self, request: CallRequest) -> CallResult:
+        """Run one call; when the connection breaks, tell a dead process from a broken answer."""
+        return await self._explain(await self._connection.call(request))
+
+    @asynccontextmanager
+    async def stream(self, request: CallRequest) -> AsyncGenerator[Stream | CallResult, None]:
+        """Run one call, handing on the answer as it arrives."""
+        async with self._connection.stream(request) as opened:
+            yield opened if isinstance(opened, Stream) else await self._explain(opened)
+
+    @asynccontextmanager
+    async def websocket(self, path: str, headers: Mapping[str, str]) -> AsyncGenerator[ModelSocket | None, None]:
+        """Open a websocket to the app."""
+        async with self._connection.websocket(path, headers) as opened:
+            yield opened
+
+    async def cancel(self, request_id: RequestId, endpoint: str) -> None:
+        """POST `{endpoint}/cancel` with the same request id; an app without that endpoint answers 404 and goes on."""
+        headers = {"x-fal-request-id": str(request_id), "x-fal-endpoint": endpoint}
+        path = endpoint.rstrip("/") + "/cancel"
+        await self._connection.status_of("POST", path, headers=headers, timeout_seconds=CANCEL_SECONDS)
+
+    async def healthy(self, check: HealthCheck | None) -> bool:
+        """Process alive, and its own check answers 2xx; an app without one must answer /health at all."""
+        if self._child is None or not self._child.alive:
+            return False
+        asked = check or HealthCheck("/health", method="GET")
+        status = await self._connection.status_of(
+            asked.method, asked.path, headers={"x-fal-endpoint": asked.path}, timeout_seconds=asked.timeout_seconds
+        )
+        return status is not None and (200 <= status < 300 if check else status < 500)
+
+    async def exited(self) -> Exit:
+        """Return once the process has ended."""
+        if self._child is None:
+            return Exit(0)
+        return await self._child.exited()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """SIGTERM, then SIGKILL of the whole group after the grace; removes the replica's folder."""
+        child = self._child
+        try:
+            if child is not None and child.alive:
+                child.signal(signal.SIGTERM)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(grace_seconds):
+                        await child.exited()
+        finally:
+            if child is not None:
+                child.kill()
+                with suppress(TimeoutError):  # an unkillable process (device wait) must not hold the worker
+                    async with asyncio.timeout(KILL_SECONDS):
+                        await child.exited()
+                child.close()
+            await self._connection.close()
+            await self._media.close()
+            await asyncio.to_thread(shutil.rmtree, self._plan.run_dir, ignore_errors=True)
+
+    async def _interpreter(self) -> str:
+        host = self._plan.spec.host
+        python = host.python or sys.executable
+        if not host.requirements:
+            return python
+        kept = {
+            name: value
+            for name, value in self._plan.environment.items()
+            if name.startswith("PIP_") or name.lower().endswith("_proxy") or name in {"HOME", "SSL_CERT_FILE"}
+        }
+        variables = {**base_environment(python), **kept}
+        return await build_environment(host.requirements, python, self._plan.environments, variables, self._tell)
+
+    def _prepare(self, shim: pathlib.Path) -> None:
+        shutil.rmtree(self._plan.run_dir, ignore_errors=True)
+        self._plan.run_dir.mkdir(parents=True, mode=0o711)
+        self._folder.mkdir(mode=0o700)
+        for name in ("home", "tmp", "work"):
+            (self._folder / name).mkdir(mode=0o700)
+        shutil.copyfile(SHIM, shim)
+        shim.chmod(0o644)
+        work = self._folder / "work"
+        for entry in self._plan.bundle.iterdir():
+            (work / entry.name).symlink_to(entry)
+        for mount in self._plan.spec.host.data_mounts:
+            _mount(mount, work)
+
+    def _environment(self, python: str) -> dict[str, str]:
+        spec, plan = self._plan.spec, self._plan
+        threads = str(max(1, spec.resources.devices))
+        on_cpu = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+        return {
+            **base_environment(python),
+            **{name: value for name, value in plan.environment.items() if name in INHERITED},
+            **(on_cpu if spec.resources.pool.startswith("cpu") else {}),
+            "HOME": str(self._folder / "home"),
+            "TMPDIR": str(self._folder / "tmp"),
+            "IS_ISOLATE_AGENT": "1",
+            "FAL_RUNNER_STATE": "SETUP",
+            **spec.host.env,
+            **{name: read_secret(plan.secrets_dir, name) for name in spec.host.secrets},
+        }
+
+    async def _first_answer(self, child: Child) -> Mapping[str, object]:
+        answer = await self._answered
+        if answer.get("event") == "ended":
+            tail = "\n".join(self._tail)
+            raise StartFailed(f"the process {await child.exited()} before it was ready\n{tail}".strip())
+        if answer.get("event") != "ready":
+            raise StartFailed(str(answer.get("reason", "setup() failed")).strip()[-4000:])
+        return answer
+
+    async def _explain(self, result: CallResult) -> CallResult:
+        if not isinstance(result, Broken | Refused) or self._child is None:
+            return result
+        try:
+            async with asyncio.timeout(EXIT_SECONDS):
+                ended = await self._child.exited()
+        except TimeoutError:
+            return result
+        return Crashed(f"the model's process {ended}", ended.memory)
+
+    def _on_end(self) -> None:
+        if not self._answered.done():
+            self._answered.set_result({"event": "ended"})
+
+    def _on_control(self, line: bytes) -> None:
+        """Read one line of the shim; what is not one of ours is the model's mischief and counts as output."""
+        try:
+            message: object = json.loads(line)
+        except ValueError:
+            message = None
+        if not isinstance(message, dict):
+            self._on_output("STDOUT", line)
+            return
+        values = cast("dict[str, object]", message)
+        match values.get("event"):
+            case "ready" | "failed":
+                if not self._answered.done():
+                    self._answered.set_result(values)
+            case "log":
+                request, text = values.get("request"), str(values.get("message", ""))
+                self._tail.append(text)
+                self._on_log(request if isinstance(request, str) else None, str(values.get("level", "STDOUT")), text)
+            case _:
+                self._on_output("STDOUT", line)
+
+    def _on_output(self, name: str, line: bytes) -> None:
+        text = line.decode("utf-8", errors="backslashreplace")
+        self._tail.append(text)
+        self._on_log(None, name, text)
+
+
+def _mounted_folders(spec: ModelSpec) -> list[str]:
+    return [mount.rpartition(":")[0] for mount in spec.host.data_mounts]
+
+
+def _mount(mount: str, work: pathlib.Path) -> None:
+    """Show a folder of the machine to the model: by a link in its working folder, or at an absolute path."""
+    source_text, _, seen = mount.rpartition(":")
+    source, target = pathlib.Path(source_text), work / seen
+    if not source_text or not source.is_dir():
+        raise StartFailed(f"data mount {mount!r}: {source_text!r} is no folder of this machine (host_folder:path)")
+    if not target.is_relative_to(work) and (target.is_symlink() or target.exists()):
+        if target.resolve() != source.resolve():
+            raise StartFailed(f"data mount {mount!r}: {seen} exists already and is something else")
+        return
+    if ".." in pathlib.PurePath(seen).parts:
+        raise StartFailed(f"data mount {mount!r}: the path seen by the model may not contain '..'")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(source.resolve())
+    except OSError as error:
+        raise StartFailed(f"data mount {mount!r}: {seen} cannot be made: {error.strerror}") from None
 
 
 def describe(

@@ -386,6 +386,18 @@ def read_hints(app: typing.Any) -> list[str]:
         return []
 
 
+class _Answer:
+    """Notes whether an HTTP answer has been sent to its end."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.whole = False
+
+    async def send(self, message: Message) -> None:
+        await self._send(message)
+        self.whole = message["type"] == "http.response.body" and not message.get("more_body", False)
+
+
 class Attribution:
     """ASGI around the app: names the request in the context, and reports why a start failed."""
 
@@ -401,8 +413,14 @@ class Attribution:
             return
         request = next((value.decode("latin-1") for name, value in scope["headers"] if name == REQUEST_HEADER), None)
         token = current_request.set(request)
+        answer = _Answer(send)
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, answer.send)
+        except Exception:
+            # Starlette raises once more what the SDK has answered (500, 503) and printed already; the server would
+            # print it again and close the connection. A broken stream, on the other hand, must break.
+            if not answer.whole:
+                raise
         finally:
             for stream in self._streams:
                 stream.end_request(request)
