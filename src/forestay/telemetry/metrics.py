@@ -69,6 +69,13 @@ FACTS_LOST = _counter("forestay_facts_lost_total", "Facts of direct calls droppe
 WAKEUPS_LOST = _counter("forestay_wakeups_lost_total", "Wake-ups that could not be sent or heard.", "channel")
 GUARD_OPEN = _counter("forestay_guard_open_total", "Times a guard failed open, by guard.", "guard")
 
+# Media and delivery
+UPLOADED_BYTES = _counter("forestay_uploaded_bytes_total", "Bytes that callers uploaded.", "how")
+DOWNLOADED_BYTES = _counter("forestay_downloaded_bytes_total", "Bytes of media sent out.")
+WEBHOOK_TRIES = _counter("forestay_webhook_tries_total", "Tries at delivering a webhook, by what followed.", "outcome")
+WEBHOOK_SECONDS = _histogram("forestay_webhook_seconds", "Duration of one try.", "outcome", buckets=_LONG_SECONDS)
+CONNECT_TUNNELS = _counter("forestay_connect_tunnels_total", "CONNECT calls to the client proxy, by answer.", "outcome")
+
 # Every process
 LOOP_FAILURES = _counter("forestay_loop_failures_total", "Loop runs that ended in an error.", "loop")
 LOOP_RUNS = _counter("forestay_loop_runs_total", "Loop runs.", "loop")
