@@ -140,10 +140,7 @@ class _Check:
     def _declared_type(self, error: jsonschema_rs.ValidationError) -> str:
         node: object = self._root
         for step in error.schema_path[:-1]:
-            if isinstance(node, list):
-                node = cast("list[object]", node)[int(step)]
-            else:
-                node = _mapping(node).get(str(step))
+            node = cast("list[object]", node)[int(step)] if isinstance(node, list) else _mapping(node).get(str(step))
         declared = _mapping(node).get(MARK)
         return declared if isinstance(declared, str) else ""
 
