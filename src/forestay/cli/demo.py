@@ -1,0 +1,74 @@
+"""`forestay demo`: start the platform with the example fleet, put it through its paces, and show what was promised.
+
+It decides where things go and how the end is told; the course is in `forestay.demo`.
+"""
+
+import asyncio
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from forestay.cli.output import JSON_OPTION
+from forestay.clock import SystemClock
+from forestay.demo.choreography import Course, Demonstration, clean
+from forestay.demo.promises import PROMISES, Kept
+from forestay.demo.screen import JsonScreen, LiveScreen, PlainScreen, Screen
+from forestay.demo.sheet import write_sheet
+from forestay.errors import UsageError
+from forestay.settings import process_environment
+
+_FLEET = Path("examples/fleet.yaml")
+_TERMINAL_WIDTH = 90
+
+app = typer.Typer()
+
+
+@app.command()
+def demo(
+    fleet: Annotated[Path, typer.Option(help="The fleet to load.")] = _FLEET,
+    output: Annotated[Path, typer.Option(help="Folder for pictures, film, sound and index.html.")] = Path(
+        "demo-output"
+    ),
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the data folder (logs, database) for a look.")] = False,
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Start the platform with the example fleet, break it on purpose, and show that every promise held.
+
+    Exit status 1 when a promise was broken. Example: forestay demo --output ./demo-output
+    """
+    if not fleet.exists():
+        raise UsageError("--fleet", f"{fleet} does not exist; run this in Forestay's source folder, or name your fleet")
+    clock = SystemClock()
+    started = clock.monotonic()
+    data = Path(tempfile.mkdtemp(prefix="forestay-demo-"))
+    data.chmod(0o711)  # as root, Postgres runs as another user and must reach its own folder in here
+    clean(output)
+    screen = _screen(as_json)
+    run = Demonstration(Course(fleet.resolve(), data, output.resolve(), process_environment(), clock, screen))
+    kept = False
+    try:
+        kept = asyncio.run(run.run())
+    finally:
+        promises = [run.promises.get(name, Kept(name)) for name in PROMISES]
+        page = write_sheet(output, promises, run.files)
+        seconds = clock.monotonic() - started
+        words = "every promise was kept" if kept else f"A PROMISE WAS BROKEN; logs are in {data}"
+        screen.close(promises, f"{words} ({seconds:.0f} s). Look: {page}")
+        if kept and not keep:
+            shutil.rmtree(data, ignore_errors=True)
+        elif keep:
+            typer.echo(f"data folder: {data}", err=True)
+    raise typer.Exit(0 if kept else 1)
+
+
+def _screen(as_json: bool) -> Screen:
+    if as_json:
+        return JsonScreen(Console(), Console(stderr=True))
+    if sys.stdout.isatty() and Console().width >= _TERMINAL_WIDTH:
+        return LiveScreen(Console())
+    return PlainScreen(Console())
