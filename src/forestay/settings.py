@@ -115,6 +115,21 @@ class Worker:
     port: int = setting("FORESTAY_WORKER_PORT", 0, "Port for gateways; 0 picks a free one.")
     work_dir: str = setting("FORESTAY_WORK_DIR", "", "Folder for unpacked bundles, environments and sockets.")
     secrets_dir: str = setting("FORESTAY_SECRETS_DIR", "", "Folder with one file per secret that specs may name.")
+    drain_seconds: float = setting(
+        "FORESTAY_DRAIN", 20.0, "At SIGTERM running requests may take this long to end; the rest is queued again, free."
+    )
+    start_backoff_seconds: float = setting(
+        "FORESTAY_START_BACKOFF", 30.0, "Wait added per failed start of a model before the next try, fal's own."
+    )
+    start_backoff_cap_seconds: float = setting("FORESTAY_START_BACKOFF_CAP", 600.0, "Longest wait between starts.")
+    health_seconds: float = setting("FORESTAY_HEALTH", 15.0, "How often a model with a regular health check is asked.")
+    report_seconds: float = setting("FORESTAY_REPORT", 1.0, "How often a worker tells the fleet that it is there.")
+    cancel_poll_seconds: float = setting(
+        "FORESTAY_CANCEL_POLL", 0.5, "Longest time until a worker learns of a cancel when wake-ups are lost."
+    )
+    max_media_bytes: int = setting(
+        "FORESTAY_MAX_MEDIA", 512 * 1024 * 1024, "Largest file a model may hand over, and largest input fetched for it."
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
