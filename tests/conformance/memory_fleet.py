@@ -207,7 +207,8 @@ class MemoryFleetStore:
     async def want(self, model_id: ModelId) -> None:
         """Note that a direct call found no live replica of this model."""
         if model_id in self._fleet.models:
-            self._change(demand={**self._fleet.demand, model_id: self._clock.now()})
+            demand = {**self._fleet.demand, model_id: self._clock.now()}
+            self._fleet = dataclasses.replace(self._fleet, demand=demand)
 
     async def retire_worker(self, worker_id: WorkerId) -> None:
         """Forget a stopped worker with its replicas and placements."""

@@ -1,27 +1,22 @@
 """Audit rows in Postgres: appended inside the caller's transaction, so that an act and its row commit together."""
 
+# The driver's pooled connection is partly untyped: this adapter is where types begin.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
+import asyncpg
+import msgspec
+
+from forestay.fleet.actions import Effect, Origin
+from forestay.fleet.apply import Recent
 from forestay.fleet.audit import AuditEntry, AuditFault, AuditRow, canonical, chain, find_fault
-from forestay.storage.postgres import Database, load_queries
+from forestay.storage.postgres import Connection, Database, load_queries
 
 _PAGE = 1_000
 _QUERIES = load_queries("forestay.fleet", "sql/audit.sql")
-
-
-class Connection(Protocol):
-    """What `append` needs of the open transaction's connection."""
-
-    async def fetchrow(self, query: str, *args: object) -> Mapping[str, object] | None:
-        """Run a statement and return its first row."""
-        ...
-
-    async def execute(self, query: str, *args: object) -> str:
-        """Run a statement."""
-        ...
 
 
 async def append(connection: Connection, writer: str, entries: Sequence[AuditEntry]) -> None:
@@ -32,7 +27,7 @@ async def append(connection: Connection, writer: str, entries: Sequence[AuditEnt
     if head is None:
         message = f"audit chain {writer!r} gave no head; the database is missing its migrations: run `forestay doctor`"
         raise RuntimeError(message)
-    rows = chain(writer, int(str(head["sequence"])), _octets(head["hash"]), entries)
+    rows = chain(writer, int(head["sequence"]), bytes(head["hash"]), entries)
     for row in rows:
         entry = row.entry
         texts = [str(canonical(text)) for text in (entry.actor, entry.action, entry.subject)]
@@ -81,28 +76,42 @@ async def _verify_chain(
     return faults
 
 
-def _octets(value: object) -> bytes:
-    return value if isinstance(value, bytes) else b""
-
-
-def _row(record: Mapping[str, object]) -> AuditRow:
-    moment = record["at"]
-    if not isinstance(moment, dt.datetime):
-        message = f"audit_log.at is {type(moment).__name__}, expected a time with zone"
-        raise TypeError(message)
+def _row(record: asyncpg.Record) -> AuditRow:
     entry = AuditEntry(
-        at=moment,
+        at=record["at"],
         actor=str(record["actor"]),
         action=str(record["action"]),
         subject=str(record["subject"]),
-        detail=json.loads(str(record["detail"])),
+        detail=json.loads(record["detail"]),
         reason=str(record["reason"]),
         effect=str(record["effect"]),
     )
-    return AuditRow(
-        writer=str(record["writer"]),
-        sequence=int(str(record["sequence"])),
-        entry=entry,
-        previous=_octets(record["previous"]),
-        hash=_octets(record["hash"]),
-    )
+    return AuditRow(str(record["writer"]), int(record["sequence"]), entry, record["previous"], record["hash"])
+
+
+class _Detail(msgspec.Struct):
+    """The part of a fleet action's detail that later decisions look at."""
+
+    origin: str
+    why: str = ""
+    pool: str = ""
+    removed_devices: int = 0
+
+
+async def read_recent(connection: Connection, window_seconds: float) -> list[Recent]:
+    """Read the fleet actions decided within the window, oldest first."""
+    found: list[Recent] = []
+    for record in await connection.fetch(_QUERIES["select_recent"], window_seconds):
+        detail = msgspec.json.decode(record["detail"], type=_Detail)
+        found.append(
+            Recent(
+                at=record["at"],
+                origin=Origin[detail.origin.upper()],
+                subject=str(record["subject"]),
+                effect=Effect(record["effect"]),
+                why=detail.why,
+                pool=detail.pool,
+                removed_devices=detail.removed_devices,
+            )
+        )
+    return found

@@ -31,7 +31,8 @@ ORDER BY 1;
 SELECT writer, sequence, at, actor, action, subject, detail::text AS detail, reason, effect, previous, hash
 FROM audit_log WHERE writer = $1 AND sequence > $2 ORDER BY sequence LIMIT $3;
 
--- name: select_recent_removals
--- Reads placements that automation took away since $1, for the removal cap.
-SELECT at, detail::text AS detail FROM audit_log
-WHERE at > $1 AND action = 'place' AND effect = 'applied' AND actor LIKE 'loop:%' AND detail ? 'removed_devices';
+-- name: select_recent
+-- Reads the fleet actions decided in the last $1 seconds: what precedence and the removal cap look at.
+SELECT at, subject, effect, detail::text AS detail FROM audit_log
+WHERE at > now() - make_interval(secs => $1) AND action IN ('register_revision', 'set_routes', 'place', 'freeze')
+ORDER BY at, writer, sequence;
