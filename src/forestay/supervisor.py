@@ -1,9 +1,9 @@
 """Keeping processes alive: start, wait until ready, watch, restart with growing pauses, stop.
 
 It decides when a dead process is started again (`decide_restart`) and when that is called a crash loop; it knows
-nothing of what the processes do or in which order they belong together (`local_platform` does). Whatever happens is told as an
-event. A child dies with this process: by the kernel's signal where there is one, and by the end of the socket pair that
-both hold.
+nothing of what the processes do or in which order they belong together (`local_platform` does). Whatever happens is
+told as an event. A child dies with this process: by the kernel's signal where there is one, and by the end of the
+socket pair that both hold.
 """
 
 import asyncio
@@ -145,7 +145,7 @@ class ChildProcess:
         try:
             with self._spec.log_file.open("ab") as log:
                 self._process = start_child(
-                    [sys.executable, "-m", "forestay", *self._spec.arguments],
+                    [sys.executable, "-P", "-m", "forestay", *self._spec.arguments],
                     cwd=self._spec.work_dir,
                     environment=self._environment(theirs.fileno()),
                     uid=None,
@@ -297,13 +297,16 @@ class Keeper:
             await self.process.stop()
             self._done.set()
 
-    async def until_ready(self, tries: int = 3) -> None:
-        """Wait until it first serves; raises Unavailable when it died `tries` times before."""
+    async def until_ready(self, stop: asyncio.Event, tries: int = 3) -> bool:
+        """Wait until it first serves, False when `stop` came first; raises Unavailable when it died `tries` times."""
         while not self._ready.is_set():
+            if stop.is_set():
+                return False
             if self._failures >= tries:
                 raise Unavailable(self._why)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ready.wait(), _LOOK_SECONDS)
+        return True
 
     async def stop(self) -> None:
         """End the process and wait until it has ended."""

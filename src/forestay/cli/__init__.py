@@ -154,7 +154,7 @@ def _tell(words: list[str], kind: str, message: str, status: int) -> int:
 
 
 def _debug() -> bool:
-    from forestay.settings import client_settings  # noqa: PLC0415 - only when something failed
+    from forestay.settings import client_settings
 
     try:
         return client_settings().debug

@@ -7,13 +7,13 @@ It knows HTTP and the admin API's error shape; it knows no command. Synchronous 
 import dataclasses
 import http.client
 import json
-import os
 import pathlib
 import ssl
 import urllib.parse
 from collections.abc import Iterable, Mapping
 from typing import IO, cast
 
+from forestay.data_dir import write_private
 from forestay.errors import ForestayError, Refused, Unavailable, UsageError
 from forestay.settings import client_settings
 
@@ -206,14 +206,3 @@ def save_profile(path: pathlib.Path, profile: Profile) -> None:
     """Write the profile in one step, readable by its owner alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_private(path, json.dumps(dataclasses.asdict(profile), indent=2) + "\n")
-
-
-def write_private(path: pathlib.Path, text: str) -> None:
-    """Write `text` atomically with mode 0600: a reader sees the old file or the whole new one."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)

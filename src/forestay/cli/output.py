@@ -28,8 +28,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, emp
         for row in rows:
             typer.echo("\t".join(_cell(value) for value in row))
         return
-    from rich.console import Console  # noqa: PLC0415 - only for a person
-    from rich.table import Table  # noqa: PLC0415 - only for a person
+    from rich.console import Console
+    from rich.table import Table
 
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in rows:

@@ -28,8 +28,8 @@ def init(
 
     Example: forestay tls init --data-dir ./data --host forestay.example.net
     """
-    from forestay.clock import SystemClock  # noqa: PLC0415 - kept off the path of --help
-    from forestay.tls import ensure_tls  # noqa: PLC0415 - kept off the path of --help
+    from forestay.clock import SystemClock
+    from forestay.tls import ensure_tls
 
     files = ensure_tls(_folder(data_dir, folder), SystemClock().now(), tuple(host or ()))
     if json:
@@ -50,7 +50,7 @@ def show(
 
     Example: eval "$(forestay tls show --env --data-dir ./data)"
     """
-    from forestay.tls import client_environment, read_tls  # noqa: PLC0415 - kept off the path of --help
+    from forestay.tls import client_environment, read_tls
 
     place = _folder(data_dir, folder)
     files = read_tls(place)
