@@ -76,6 +76,15 @@ WEBHOOK_TRIES = _counter("forestay_webhook_tries_total", "Tries at delivering a 
 WEBHOOK_SECONDS = _histogram("forestay_webhook_seconds", "Duration of one try.", "outcome", buckets=_LONG_SECONDS)
 CONNECT_TUNNELS = _counter("forestay_connect_tunnels_total", "CONNECT calls to the client proxy, by answer.", "outcome")
 
+# Worker
+ATTEMPTS = _counter("forestay_attempts_total", "Attempts ended on this worker.", "model", "outcome")
+ATTEMPT_SECONDS = _histogram("forestay_attempt_seconds", "Time a slot was held.", "model", buckets=_LONG_SECONDS)
+SLOTS = _gauge("forestay_slots", "Slots of ready replicas, by use.", "use")
+REPLICAS = _gauge("forestay_replicas", "Replicas on this worker.", "state")
+REPLICA_ENDS = _counter("forestay_replica_ends_total", "Replicas that ended, by cause.", "model", "cause")
+LEASES_LOST = _counter("forestay_leases_lost_total", "Leases that were taken away or ran out.", "cause")
+WORKER_LOG_LINES = _counter("forestay_log_lines_total", "Lines written by models.", "fate")
+
 # Every process
 LOOP_FAILURES = _counter("forestay_loop_failures_total", "Loop runs that ended in an error.", "loop")
 LOOP_RUNS = _counter("forestay_loop_runs_total", "Loop runs.", "loop")
