@@ -35,12 +35,14 @@ class Claims:
     tenant_id: TenantId
     key_id: KeyId
     purpose: Purpose
-    aliases: tuple[str, ...]  # models' aliases (the part after the owner); owner/alias also fits; "*" opens all
+    apps: tuple[str, ...]  # what the caller named: aliases alone, owner/alias, or owner/alias/path
     expires_at: dt.datetime
 
     def opens(self, owner: str, alias: str) -> bool:
         """Tell whether a realtime token names this model."""
-        return self.purpose is Purpose.REALTIME and not {"*", alias, f"{owner}/{alias}"}.isdisjoint(self.aliases)
+        full = f"{owner}/{alias}"
+        named = any(app in {alias, full} or app.startswith(f"{full}/") for app in self.apps)
+        return self.purpose is Purpose.REALTIME and named
 
 
 class _Wire(msgspec.Struct, frozen=True):
@@ -60,7 +62,7 @@ def sign_token(claims: Claims, *, secret: str, now: dt.datetime) -> str:
         use=claims.purpose,
         exp=int(claims.expires_at.timestamp()),
         iat=int(now.timestamp()),
-        apps=claims.aliases,
+        apps=claims.apps,
     )
     signed = f"{_HEADER}.{_encode(msgspec.json.encode(wire))}"
     return f"{signed}.{_encode(_code(signed, secret))}"
