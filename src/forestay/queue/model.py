@@ -51,6 +51,20 @@ def allows(before: State, after: State) -> bool:
     return after in TRANSITIONS[before]
 
 
+def held_sources(after: State) -> frozenset[State]:
+    """Return the held states from which `after` may be written at once.
+
+    A quick attempt need not store each step: a finish may stand for the steps that its report implies, so LEASED may
+    become SUCCEEDED in one statement because the table leads there through RUNNING and CHECKING, all of them held.
+    """
+    sources: set[State] = set()
+    frontier = {after}
+    while frontier:
+        frontier = {state for state in HELD if TRANSITIONS[state] & frontier} - sources
+        sources |= frontier
+    return frozenset(sources)
+
+
 class Priority(enum.StrEnum):
     """fal's two classes; `low` yields only to `normal` requests submitted less than the starvation bound later."""
 
