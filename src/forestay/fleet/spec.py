@@ -1,11 +1,14 @@
 """The model spec, version 0: the one YAML file that declares a model.
 
-`parse_spec` reads YAML (pydantic at this edge only) and returns frozen values; an error names file, field and mend.
+Frozen values, and the doors to them: `parse_spec` for the YAML of a person (pydantic, loaded only then, in
+`fleet/spec_file`), `spec_from_json` and `spec_to_json` for what is stored and sent.
 """
 
 import dataclasses
 import enum
 from collections.abc import Mapping
+
+import msgspec
 
 from forestay.ids import ModelId
 
@@ -89,3 +92,27 @@ class ModelSpec:
     limits: LimitSpec = dataclasses.field(default_factory=LimitSpec)
     retry: RetrySpec = dataclasses.field(default_factory=RetrySpec)
     version: int = 0
+
+
+def parse_spec(text: str, file_name: str) -> ModelSpec:
+    """Read a spec from YAML; raises UsageError naming file, line, field and mend of every fault."""
+    from forestay.fleet import spec_file  # noqa: PLC0415 - pydantic and YAML cost 20 MB that a gateway does not need
+
+    return spec_file.parse(text, file_name)
+
+
+def spec_schema() -> dict[str, object]:
+    """Return the JSON Schema of the YAML file."""
+    from forestay.fleet import spec_file  # noqa: PLC0415 - as above
+
+    return spec_file.json_schema()
+
+
+def spec_to_json(spec: ModelSpec) -> dict[str, object]:
+    """Return the spec as plain values, for the jsonb column and the wire."""
+    return msgspec.to_builtins(spec)
+
+
+def spec_from_json(value: object) -> ModelSpec:
+    """Read back what `spec_to_json` gave; raises ValueError (msgspec.ValidationError) when it is something else."""
+    return msgspec.convert(value, ModelSpec)

@@ -1,0 +1,415 @@
+"""Reading a model spec from YAML: the edge where what a person wrote becomes frozen values.
+
+It decides what a valid spec is (fields, bounds, which fields belong to which kind of host) and says of each fault the
+file, the line, the field and the mend. pydantic and YAML are imported here alone; `fleet/spec` imports this module only
+when a file is read, so gateways and workers never pay for it. Called by the CLI and, for JSON, by the admin API.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal, cast
+from urllib.parse import urlsplit
+
+import pydantic
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import ErrorDetails
+
+from forestay.errors import UsageError
+from forestay.fleet.spec import (
+    EndpointSpec,
+    HostKind,
+    HostSpec,
+    LimitSpec,
+    ModelSpec,
+    ResourceSpec,
+    RetrySpec,
+)
+from forestay.ids import ModelId, is_model_id
+
+MAX_FILE_BYTES = 256 * 1024
+_USED_BY_KIND: Mapping[HostKind, frozenset[str]] = {
+    HostKind.FAL_APP: frozenset({"app", "python", "requirements", "include", "data_mounts", "secrets", "env"}),
+    HostKind.HTTP_SERVER: frozenset({"url", "health_path"}),
+    HostKind.PROVIDER: frozenset({"url", "protocol", "key_secret"}),
+}
+_NEEDED_BY_KIND: Mapping[HostKind, tuple[str, ...]] = {
+    HostKind.FAL_APP: ("app",),
+    HostKind.HTTP_SERVER: ("url",),
+    HostKind.PROVIDER: ("url", "key_secret"),
+}
+
+
+def _model_id(text: str) -> str:
+    if not is_model_id(text):
+        message = "write it as owner/alias, each of letters, digits, `_`, `.` and `-`"
+        raise ValueError(message)
+    return text
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if text and (parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query):
+        message = "write a plain http:// or https:// URL without credentials and query"
+        raise ValueError(message)
+    return text.rstrip("/")
+
+
+def _relative(text: str) -> str:
+    if text.startswith("/") or "\\" in text or "\x00" in text or not text.strip("./"):
+        message = "write a path relative to the spec's folder, with forward slashes"
+        raise ValueError(message)
+    return text
+
+
+def _requirement(text: str) -> str:
+    if text.startswith("-") or not text.strip():
+        message = "write a requirement such as `pillow>=11`; options of the installer are not taken"
+        raise ValueError(message)
+    return text
+
+
+def _mount(text: str) -> str:
+    return text if ":" in text else f"{text}:{text}"
+
+
+def _env_name(text: str) -> str:
+    if text.startswith("FORESTAY_"):
+        message = "names that begin with FORESTAY_ belong to the platform"
+        raise ValueError(message)
+    return text
+
+
+def _shape(pattern: str, words: str) -> tuple[AfterValidator, object]:
+    """Return what checks a text by `pattern` and explains it in words, and what publishes the pattern."""
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if compiled.fullmatch(text) is None:
+            raise ValueError(words)
+        return text
+
+    return AfterValidator(check), Field(json_schema_extra={"pattern": f"^({pattern})$"})
+
+
+_Line = Annotated[str, StringConstraints(min_length=1, max_length=200), *_shape(r"[^\x00-\x1f\x7f]+", "write one line")]
+_Text = Annotated[str, StringConstraints(min_length=1, max_length=2_000), *_shape(r"[^\x00]+", "holds a NUL character")]
+_Value = Annotated[str, StringConstraints(max_length=4_000), *_shape(r"[^\x00]*", "holds a NUL character")]
+_Name = Annotated[
+    str, StringConstraints(max_length=64), *_shape(r"[A-Za-z_][A-Za-z0-9_]*", "use letters, digits and `_` only")
+]
+_EnvName = Annotated[_Name, AfterValidator(_env_name)]
+_OptionalName = Annotated[
+    str, StringConstraints(max_length=64), *_shape(r"([A-Za-z_][A-Za-z0-9_]*)?", "use letters, digits and `_` only")
+]
+_PoolName = Annotated[
+    str,
+    StringConstraints(max_length=63),
+    *_shape(r"[a-z0-9][a-z0-9_.-]*", "use lower-case letters, digits, `_`, `.` and `-`"),
+]
+_Path = Annotated[
+    str,
+    StringConstraints(max_length=200),
+    *_shape(r"/([A-Za-z0-9_.~-]+(/[A-Za-z0-9_.~-]+)*)?", "write a path such as `/` or `/edit`, without a final slash"),
+]
+_Mount = Annotated[
+    str,
+    StringConstraints(max_length=500),
+    *_shape(r"/[^:\x00]*(:/[^:\x00]*)?", "write `/folder/of/the/worker:/path/seen/by/the/model`"),
+    AfterValidator(_mount),
+]
+_App = Annotated[
+    str,
+    StringConstraints(max_length=300),
+    *_shape(
+        r"(([A-Za-z0-9_-][A-Za-z0-9_.-]*/)*[A-Za-z0-9_-]+\.py::[A-Za-z_]\w*)?",
+        "write `file.py::Class`, the file relative to the spec's folder and below it",
+    ),
+]
+_Condition = Literal["server_error", "timeout", "connection_error"]
+_Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class OwnerFile(_Strict):
+    """Who answers for the model."""
+
+    team: _Line
+    """Team that owns it."""
+    contact: _Line
+    """Where that team is reached: mail, chat or pager."""
+
+
+class HostFile(_Strict):
+    """How the model is run."""
+
+    kind: HostKind
+    """fal_app: an unmodified fal.App class; http_server: any server at a URL; provider: an upstream platform."""
+    app: _App = ""
+    """fal_app: `file.py::Class`, the file relative to the spec's folder."""
+    python: _Line | None = None
+    """fal_app: interpreter of the model; null is the platform's own."""
+    requirements: tuple[Annotated[_Line, AfterValidator(_requirement)], ...] = Field((), max_length=200)
+    """fal_app: requirements, built into a cached environment."""
+    include: tuple[Annotated[_Line, AfterValidator(_relative)], ...] = Field((), max_length=100)
+    """fal_app: further files or folders for the bundle, relative to the spec; they may lie beside its folder."""
+    data_mounts: tuple[_Mount, ...] = Field((), max_length=20)
+    """fal_app: `/folder/of/the/worker:/path/seen/by/the/model`; one folder alone is seen under its own name."""
+    secrets: tuple[_EnvName, ...] = Field((), max_length=50)
+    """Names of secrets; the values lie in the worker's secrets folder."""
+    env: Mapping[_EnvName, _Value] = Field(default_factory=dict[str, str], max_length=100)
+    """fal_app: plain variables; secrets do not belong here."""
+    url: Annotated[str, StringConstraints(max_length=500), AfterValidator(_url)] = ""
+    """http_server, provider: base URL."""
+    health_path: _Path = "/health"
+    """http_server: GET answers 2xx when healthy."""
+    protocol: Literal["fal", "json"] = "fal"
+    """provider: fal (its queue protocol) or json (plain POST)."""
+    key_secret: _OptionalName = ""
+    """provider: name of the secret that holds the upstream key."""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> "HostFile":
+        for name in _NEEDED_BY_KIND[self.kind]:
+            if not getattr(self, name):
+                message = f"{self.kind} needs `{name}`"
+                raise ValueError(message)
+        for name in sorted(self.model_fields_set - {"kind"} - _USED_BY_KIND[self.kind]):
+            if getattr(self, name):
+                message = f"`{name}` has no meaning for {self.kind}; take it away"
+                raise ValueError(message)
+        return self
+
+
+class EndpointFile(_Strict):
+    """One callable path."""
+
+    path: _Path
+    """`/`, `/edit`, ..."""
+    kind: Literal["call", "stream", "realtime"] = "call"
+    """call: one answer; stream: server-sent events; realtime: a websocket."""
+    media_inputs: tuple[_Name, ...] = Field((), max_length=64)
+    """Top-level input fields that are media URLs: fetched for the model by the worker."""
+
+
+class ResourceFile(_Strict):
+    """What one replica takes."""
+
+    pool: _PoolName = "cpu"
+    """Pool of workers that may hold it."""
+    devices: int = Field(1, ge=0, le=64)
+    """Devices (GPUs or CPU slots)."""
+    memory_mb: int = Field(2048, ge=0, le=4_000_000)
+    """Memory in MB (1,000,000 bytes)."""
+
+
+class LimitFile(_Strict):
+    """Limits of concurrency and time."""
+
+    max_multiplexing: int = Field(1, ge=1, le=1_024)
+    """Requests that one replica runs at a time."""
+    request_timeout_seconds: _Seconds = 3600.0
+    """Longest run of one attempt."""
+    request_start_timeout_seconds: _Seconds | None = None
+    """A request that has not started by then expires; null waits for ever."""
+    startup_timeout_seconds: _Seconds = 600.0
+    """Longest start, setup included."""
+    termination_grace_seconds: float = Field(5.0, ge=0, le=30, allow_inf_nan=False)
+    """From the request to stop until the kill; fal's ceiling is 30."""
+
+
+class RetryFile(_Strict):
+    """Which failures are tried again."""
+
+    skip_conditions: tuple[_Condition, ...] = Field((), max_length=3)
+    """Conditions never retried."""
+    config: Mapping[_Condition, Annotated[int, Field(ge=0, le=10)]] = Field(default_factory=dict[_Condition, int])
+    """Extra attempts per condition."""
+
+
+class SpecFile(_Strict):
+    """A model spec, version 0."""
+
+    version: Literal[0]
+    """Version of this format."""
+    model: Annotated[str, StringConstraints(max_length=193), AfterValidator(_model_id)]
+    """`owner/alias`: what callers address."""
+    description: _Text
+    """What the model does, in a sentence or two."""
+    owner: OwnerFile
+    licence: _Line
+    """SPDX identifier of the model's licence."""
+    visibility: Literal["private", "shared", "public"] = "shared"
+    """private: its tenant; shared: every key; public: listed to everyone."""
+    host: HostFile
+    endpoints: tuple[EndpointFile, ...] = Field(min_length=1, max_length=64)
+    resources: ResourceFile = Field(default_factory=lambda: ResourceFile.model_validate({}))
+    limits: LimitFile = Field(default_factory=lambda: LimitFile.model_validate({}))
+    retry: RetryFile = Field(default_factory=lambda: RetryFile.model_validate({}))
+
+    @model_validator(mode="after")
+    def _paths_differ(self) -> "SpecFile":
+        paths = [endpoint.path for endpoint in self.endpoints]
+        twice = sorted({path for path in paths if paths.count(path) > 1})
+        if twice:
+            message = f"endpoint {twice[0]} is declared twice"
+            raise ValueError(message)
+        return self
+
+
+def json_schema() -> dict[str, object]:
+    """Return the published JSON Schema (draft 2020-12) of the file."""
+    schema = cast("dict[str, object]", SpecFile.model_json_schema())
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Forestay model spec"}
+
+
+class SpecError(UsageError):
+    """A spec that cannot be read: every fault on a line of its own."""
+
+    def __init__(self, file_name: str, faults: list[str]) -> None:
+        super().__init__(file_name, "; ".join(faults))
+        self.faults = tuple(f"{file_name}:{fault}" for fault in faults)
+
+
+def read_yaml(text: str, file_name: str) -> tuple[object, yaml.Node | None]:
+    """Read YAML into plain values with its marks; raises SpecError for what YAML hides: twins, anchors, tags."""
+    if len(text.encode("utf-8", "replace")) > MAX_FILE_BYTES:
+        raise SpecError(file_name, [f"1: the file is larger than {MAX_FILE_BYTES // 1024} KiB; keep data beside it"])
+    try:
+        for token in cast("Iterator[yaml.Token]", yaml.scan(text, Loader=yaml.SafeLoader)):  # pyright: ignore[reportUnknownMemberType]
+            if isinstance(token, yaml.AliasToken | yaml.AnchorToken | yaml.TagToken):
+                line = token.start_mark.line + 1
+                raise SpecError(file_name, [f"{line}: anchors, aliases and tags are not read here; write it out"])
+        node = cast("yaml.Node | None", yaml.compose(text, Loader=yaml.SafeLoader))  # pyright: ignore[reportUnknownMemberType]
+        if node is not None:
+            _refuse_twins(node, file_name)
+        return yaml.safe_load(text), node
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SpecError(file_name, [f"{line}: not YAML: {error.problem or error.context}"]) from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        if isinstance(error, SpecError):
+            raise
+        raise SpecError(file_name, [f"1: not YAML: {type(error).__name__}"]) from None
+
+
+def parse(text: str, file_name: str) -> ModelSpec:
+    """Read a spec; raises SpecError that names file, line, field and mend of every fault."""
+    values, node = read_yaml(text, file_name)
+    if not isinstance(values, dict):
+        raise SpecError(file_name, ["1: the file must hold fields such as `model: owner/alias`"])
+    return _validated(cast("dict[str, object]", values), file_name, node)
+
+
+def from_values(values: object, name: str = "spec") -> ModelSpec:
+    """Check values that came as JSON over the wire."""
+    return _validated(values, name, None)
+
+
+def _validated(values: object, file_name: str, node: yaml.Node | None) -> ModelSpec:
+    try:
+        return _frozen(SpecFile.model_validate(values))
+    except pydantic.ValidationError as error:
+        details = error.errors(include_url=False, include_context=True)
+        faults = dict.fromkeys(_fault(detail, node) for detail in details)
+        raise SpecError(file_name, list(faults)) from None
+
+
+def _fault(detail: ErrorDetails, node: yaml.Node | None) -> str:
+    location = _meaningful(detail["loc"])
+    field = ".".join(str(part) for part in location) or "(file)"
+    return f"{_line(node, location)}: {field}: {_mend(detail, location)}"
+
+
+def _mend(detail: ErrorDetails, location: tuple[int | str, ...]) -> str:
+    kind, given = detail["type"], detail["input"]
+    if kind == "extra_forbidden":
+        names = list(_fields_at(location[:-1]))
+        near = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.6)
+        return f"no such field; did you mean `{near[0]}`?" if near else f"no such field; known: {', '.join(names)}"
+    if kind == "missing":
+        return "is missing; add it"
+    message = detail["msg"].removeprefix("Value error, ")
+    shown = repr(given) if isinstance(given, str | int | float | bool) or given is None else type(given).__name__
+    return f"{message[:1].lower()}{message[1:]} (given: {shown[:80]})" if not isinstance(given, dict) else message
+
+
+def _meaningful(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Drop the parts by which pydantic names a branch or a key rather than a field (`function-after[...]`, `[key]`)."""
+    return tuple(part for part in location if not (isinstance(part, str) and re.search(r"[\[\]()]", part)))
+
+
+def _fields_at(location: tuple[int | str, ...]) -> Iterator[str]:
+    known: Mapping[str, type[BaseModel]] = {
+        "owner": OwnerFile,
+        "host": HostFile,
+        "endpoints": EndpointFile,
+        "resources": ResourceFile,
+        "limits": LimitFile,
+        "retry": RetryFile,
+    }
+    model = known.get(str(location[0]), SpecFile) if location else SpecFile
+    yield from model.model_fields
+
+
+def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
+    """Return the line (from 1) of the deepest part of `location` that the file has."""
+    line = 1
+    for part in location:
+        found = _child(node, part)
+        if found is None:
+            break
+        line, node = found
+    return line
+
+
+def _child(node: yaml.Node | None, part: int | str) -> tuple[int, yaml.Node] | None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in _pairs(node):
+            if isinstance(key, yaml.ScalarNode) and str(key.value) == str(part):
+                return key.start_mark.line + 1, value
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+        items = cast("list[yaml.Node]", node.value)
+        if part < len(items):
+            return items[part].start_mark.line + 1, items[part]
+    return None
+
+
+def _pairs(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
+    return cast("list[tuple[yaml.Node, yaml.Node]]", node.value)
+
+
+def _refuse_twins(node: yaml.Node, file_name: str) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in _pairs(node):
+            name = str(key.value) if isinstance(key, yaml.ScalarNode) else ""
+            if name in seen:
+                raise SpecError(file_name, [f"{key.start_mark.line + 1}: `{name}` is written twice; keep one"])
+            seen.add(name)
+            _refuse_twins(value, file_name)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in cast("list[yaml.Node]", node.value):
+            _refuse_twins(item, file_name)
+
+
+def _frozen(file: SpecFile) -> ModelSpec:
+    host = file.host
+    return ModelSpec(
+        model_id=ModelId(file.model),
+        description=file.description,
+        owner_team=file.owner.team,
+        owner_contact=file.owner.contact,
+        licence=file.licence,
+        visibility=file.visibility,
+        host=HostSpec(**{name: getattr(host, name) for name in type(host).model_fields}),
+        endpoints=tuple(EndpointSpec(item.path, item.kind, item.media_inputs) for item in file.endpoints),
+        resources=ResourceSpec(**file.resources.model_dump()),
+        limits=LimitSpec(**file.limits.model_dump()),
+        retry=RetrySpec(file.retry.skip_conditions, {str(name): tries for name, tries in file.retry.config.items()}),
+        version=file.version,
+    )
