@@ -59,7 +59,17 @@ class Platform:
         """Start it and wait for its ready file; Unavailable carries the last lines of its output."""
         ready_file = self._folder / "ready.json"
         command = [sys.executable, "-m", "forestay", "up", "--data-dir", str(self._folder / "data")]
-        command += ["--port", "0", "--fleet", str(fleet), "--workers", str(workers), "--ready-file", str(ready_file)]
+        command += [
+            "--port",
+            "0",
+            "--fleet",
+            str(fleet),
+            "--workers",
+            str(workers),
+            "--ready-file",
+            str(ready_file),
+            "--no-profile",
+        ]
         with self.log_file.open("wb") as log:
             self._child = await asyncio.create_subprocess_exec(
                 *command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
