@@ -43,6 +43,7 @@ CONCURRENCY = 32
 PER_TENANT = 8
 LATER_TIMEOUT_SECONDS = 120.0  # fal's own, from the second try on
 LEASE_MARGIN_SECONDS = 30.0  # reading the result and writing the outcome
+STOP_SECONDS = 3.0  # after `stop`, what is in flight may still end; the rest is tried again once its lease is over
 LOOK_AGAIN_SECONDS = 0.5  # while receivers are slow, how often newly due webhooks are looked for
 _MAX_RETRY_AFTER = 86400.0
 
@@ -61,6 +62,7 @@ class DeliveryPorts:
     chance: Chance
     metrics: Metrics
     resolver: Resolver = dataclasses.field(default_factory=SystemResolver)
+    stop: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)  # set: claim nothing new, end soon
 
 
 def media_base(settings: Gateway) -> str:
@@ -96,18 +98,26 @@ class _Round:
     async def run(self) -> int:
         """Claim and deliver until the outbox is quiet."""
         made = 0
+        tasks: set[asyncio.Task[None]] = set()
         async with asyncio.TaskGroup() as group:
-            while True:
+            while not self._ports.stop.is_set():
                 due = await self._claim()
                 for item in due:
                     self._in_flight[item.tenant_id] += 1
-                    group.create_task(self._deliver(item))
+                    task = group.create_task(self._deliver(item))
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
                 made += len(due)
                 if due:
                     continue
-                if not self._in_flight.total():
+                if not tasks:
                     return made
                 await self._one_finished()
+            if tasks:
+                _, late = await asyncio.wait(tasks, timeout=STOP_SECONDS)
+                for task in late:
+                    task.cancel()
+        return made
 
     async def _claim(self) -> list[DueWebhook]:
         free = CONCURRENCY - self._in_flight.total()

@@ -11,12 +11,12 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from forestay.errors import UsageError
+from forestay.gateway.auth import authenticate
 from forestay.gateway.incoming import SenderGone, SenderSlow, read_json
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.protocol import FieldError
 from forestay.gateway.responses import Reply, field_errors, json_reply, plain_error
 from forestay.gateway.signed_tokens import Claims, Purpose, sign_token
-from forestay.gateway.upload_auth import key_caller
 
 MAX_SECONDS = 3600
 DEFAULT_SECONDS = 120
@@ -50,7 +50,7 @@ def routes(ports: GatewayPorts) -> list[BaseRoute]:
 
 
 async def _issue(request: Request, ports: GatewayPorts) -> str | Reply:
-    caller = await key_caller(request.scope, ports)
+    caller = await authenticate(request.scope, ports)
     if isinstance(caller, Reply):
         return caller
     try:

@@ -19,12 +19,12 @@ from starlette.routing import BaseRoute, Route
 from forestay.errors import UsageError
 from forestay.fleet.keys import Caller
 from forestay.gateway import exchange
+from forestay.gateway.auth import authenticate, authenticate_upload
 from forestay.gateway.incoming import SenderGone, SenderSlow, declared_bytes, pieces, read_json
 from forestay.gateway.lifecycle import lifetime_seconds
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.responses import Reply, json_reply, plain_error
 from forestay.gateway.signed_tokens import Claims, Purpose, sign_token
-from forestay.gateway.upload_auth import upload_caller
 from forestay.media.formats import OCTET_STREAM
 from forestay.media.store import MAX_PARTS, PendingUpload, TooLarge
 from forestay.telemetry.metrics import UPLOADED_BYTES
@@ -92,8 +92,8 @@ class _Uploads:
         self._piece_seconds = ports.settings.gateway.body_timeout_seconds
 
     async def token(self, request: Request) -> Reply:
-        """Issue the short-lived token with which the Python client uploads."""
-        caller = await upload_caller(request.scope, self._ports)
+        """Issue the short-lived token with which the Python client uploads; only a key gets one."""
+        caller = await authenticate(request.scope, self._ports)
         if isinstance(caller, Reply):
             return caller
         now = self._ports.clock.now().replace(microsecond=0)
@@ -114,7 +114,7 @@ class _Uploads:
 
     async def whole(self, request: Request) -> Reply:
         """Take a file in one call with a token: the Python client."""
-        caller = await upload_caller(request.scope, self._ports)
+        caller = await authenticate_upload(request.scope, self._ports)
         if isinstance(caller, Reply):
             return caller
         upload = await self._begin_from_headers(request, caller)
@@ -122,7 +122,7 @@ class _Uploads:
 
     async def begin_multipart(self, request: Request) -> Reply:
         """Announce a file that comes in parts with a token: the Python client."""
-        caller = await upload_caller(request.scope, self._ports)
+        caller = await authenticate_upload(request.scope, self._ports)
         if isinstance(caller, Reply):
             return caller
         upload = await self._begin_from_headers(request, caller)
@@ -160,7 +160,7 @@ class _Uploads:
         return json_reply(200, {"access_url": url, "file_url": url})
 
     async def _initiate(self, request: Request, way: str) -> Reply:
-        caller = await upload_caller(request.scope, self._ports)
+        caller = await authenticate_upload(request.scope, self._ports)
         if isinstance(caller, Reply):
             return caller
         announced = await read_json(request, _Announced, self._piece_seconds)
@@ -201,7 +201,7 @@ class _Uploads:
             return unknown
         if "authorization" not in request.headers:
             return upload
-        caller = await upload_caller(request.scope, self._ports)
+        caller = await authenticate_upload(request.scope, self._ports)
         if isinstance(caller, Reply):
             return caller
         return upload if caller.tenant_id == upload.tenant_id else unknown
