@@ -5,6 +5,8 @@ redraws a given picture, `/stream` shows every denoising step, and `{path}/cance
 two steps. Nothing here knows which platform hosts it.
 """
 
+# ruff: noqa: PLC0415 - heavy imports belong in setup() and behind it: the file itself is read by hosts without torch
+
 import base64
 import io
 import json
@@ -152,6 +154,7 @@ class Digits(
 
     def setup(self) -> None:
         """Load the pipelines once and draw one picture, so that the first caller does not pay for warming up."""
+        quieten()
         import torch
         from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 
@@ -369,6 +372,16 @@ class Digits(
             pixels = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
         small = pipeline.image_processor.postprocess(pixels, output_type="pil")
         return [picture.resize((PREVIEW_SIZE_PIXELS,) * 2, Resampling.NEAREST) for picture in small]
+
+
+def quieten() -> None:
+    """Keep progress bars and notes about packages that this app does not use out of the runner's log."""
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
 
 
 def check_styles(asked: DigitsInput) -> None:

@@ -1,13 +1,16 @@
 """The pictures and captions that the digits model learns from.
 
-Real scikit-learn digits (8x8, hand-written) are enlarged to 28x28, given a margin of two pixels, painted in one of five colours on one of two
-backgrounds, and captioned in several lengths, so that "seven" works as well as
+Real scikit-learn digits (8x8, hand-written) are enlarged to 28x28, given a margin of two pixels, painted in one of
+five colours on one of two backgrounds, and captioned in several lengths, so that "seven" works as well as
 "a red seven on a dark background". Styles repaint the same digits for the LoRAs.
 """
+
+# ruff: noqa: PLC0415 - tests judge pictures without loading what only training needs
 
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -125,7 +128,7 @@ def learn_merges(words: tuple[str, ...] = CAPTION_WORDS) -> list[tuple[str, str]
     while any(len(pieces) > 1 for pieces in spelled):
         counts: dict[tuple[str, str], int] = {}
         for pieces in spelled:
-            for pair in zip(pieces, pieces[1:], strict=False):
+            for pair in pairwise(pieces):
                 counts[pair] = counts.get(pair, 0) + 1
         best = min(counts, key=lambda pair: (-counts[pair], pair))
         merges.append(best)

@@ -5,6 +5,8 @@ processor give the same weights. Each stage saves what it made (also now and the
 run one at a time. `weights/TRAINING.json` records the script's hash, settings, processor seconds and scores.
 """
 
+# ruff: noqa: PLC0415 - tests judge pictures without loading what only training needs
+
 from __future__ import annotations
 
 import argparse
@@ -41,6 +43,9 @@ class Settings:
     vae_batch: int = 16
     vae_learning_rate: float = 3e-3
     unet_steps: int = 6800
+    unet_stop_step: int = 3200
+    unet_restart_steps: int = 4800
+    unet_restart_rate: float = 1.6e-3
     unet_batch: int = 48
     unet_learning_rate: float = 2e-3
     ema_decay: float = 0.998
@@ -133,6 +138,16 @@ def build_scheduler() -> DDIMScheduler:
 # ---------------------------------------------------------------------------------------------------- learning
 
 
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How long and how fast to learn. With `stop_step` the decay still aims at `steps`, but learning ends sooner."""
+
+    name: str
+    steps: int
+    rate: float
+    stop_step: int | None = None
+
+
 class Average:
     """Keep an exponential moving average of parameters; the average is what is saved."""
 
@@ -148,7 +163,7 @@ class Average:
         """Move the average towards the parameters, faster while training is young."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self.shadow, [p.detach() for p in self.live], 1.0 - decay)  # noqa: SLF001
+        torch._foreach_lerp_(self.shadow, [p.detach() for p in self.live], 1.0 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:
@@ -162,18 +177,16 @@ class Average:
 def learn(
     parameters: list[torch.nn.Parameter],
     loss_of_step: Callable[[int], torch.Tensor],
-    *,
-    name: str,
-    steps: int,
-    rate: float,
+    course: Course,
     settings: Settings,
     save: Callable[[], None] | None = None,
 ) -> dict[str, float]:
     """Minimise a loss with AdamW, warm-up and cosine decay; leave the averaged weights in place."""
+    steps, rate, last_step = course.steps, course.rate, course.stop_step or course.steps
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-3, fused=True)
     average = Average(parameters, settings.ema_decay)
     started_cpu, started_wall, smooth = time.process_time(), time.monotonic(), math.nan
-    for step in range(steps):
+    for step in range(last_step):
         warm = min(1.0, (step + 1) / settings.warm_up_steps)
         optimiser.param_groups[0]["lr"] = rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
         loss = loss_of_step(step)
@@ -184,15 +197,15 @@ def learn(
         average.update()
         value = float(loss.detach())
         smooth = value if math.isnan(smooth) else 0.98 * smooth + 0.02 * value
-        if step % 200 == 199 or step + 1 == steps:
+        if step % 200 == 199 or step + 1 == last_step:
             wall = time.monotonic() - started_wall
-            print(f"{name} step {step + 1}/{steps} loss {smooth:.4f} {wall:.0f} s", flush=True)
+            print(f"{course.name} step {step + 1}/{last_step} loss {smooth:.4f} {wall:.0f} s", flush=True)
         if save is not None and step % 800 == 799:
             average.swap()
             save()
             average.swap()
     average.swap()
-    return {"cpu_seconds": round(time.process_time() - started_cpu, 1), "steps": steps, "loss": round(smooth, 5)}
+    return {"cpu_seconds": round(time.process_time() - started_cpu, 1), "steps": last_step, "loss": round(smooth, 5)}
 
 
 def as_input(pictures: list[np.ndarray[Any, Any]]) -> torch.Tensor:
@@ -229,12 +242,13 @@ def train_vae(weights: Path, settings: Settings) -> dict[str, Any]:
 
     parameters = list(vae.parameters())
     record: dict[str, Any] = learn(
-        parameters, loss_of_step, name="vae", steps=settings.vae_steps, rate=settings.vae_learning_rate,
-        settings=settings,
-    )  # fmt: skip
+        parameters, loss_of_step, Course("vae", settings.vae_steps, settings.vae_learning_rate), settings
+    )
     plain = np.random.default_rng(settings.seed + 1)
     images, _ = real_digits()
-    chosen = [(plain.integers(len(images)), plain.choice(list(COLOURS)), plain.choice(list(BACKGROUNDS))) for _ in range(400)]  # noqa: E501
+    chosen = [
+        (plain.integers(len(images)), plain.choice(list(COLOURS)), plain.choice(list(BACKGROUNDS))) for _ in range(400)
+    ]
     batch = as_input([paint(images[i], str(c), str(b)) for i, c, b in chosen])
     with torch.no_grad():
         latents = vae.encode(batch).latent_dist.mode()
@@ -273,10 +287,19 @@ def noise_loss(
     tokens: torch.Tensor,
     scheduler: DDIMScheduler,
     generator: torch.Generator,
+    *,
+    middle_ratio: float = 0.0,
 ) -> torch.Tensor:
-    """Return the squared error of the predicted noise at random timesteps."""
+    """Return the squared error of the predicted noise at random timesteps.
+
+    `middle_ratio` of the timesteps are drawn from 50 to 650, where the noise leaves the digit in doubt and the
+    caption can settle it.
+    """
     noise = torch.randn(latents.shape, generator=generator)
     times = torch.randint(0, scheduler.config.num_train_timesteps, (len(latents),), generator=generator)
+    if middle_ratio > 0:
+        count = round(middle_ratio * len(times))
+        times[:count] = torch.randint(50, 650, (count,), generator=generator)
     noisy = scheduler.add_noise(latents, noise, times)
     return functional.mse_loss(predict(noisy, times, tokens), noise)
 
@@ -296,15 +319,21 @@ class Lessons:
         return self.latents[torch.from_numpy(chosen)], [caption_for(*self.what[i], self.rng) for i in chosen]
 
 
-def train_unet(weights: Path, settings: Settings) -> dict[str, Any]:
-    """Train denoiser and text encoder together and save the whole pipeline."""
+def train_unet(weights: Path, settings: Settings, *, restart: bool) -> dict[str, Any]:
+    """Train denoiser and text encoder together and save the whole pipeline.
+
+    In two legs. The first learns colours and backgrounds and begins on digits. The second starts a new optimiser from
+    the first one's averaged weights (a warm restart, arXiv:1608.03983) and dwells on the timesteps that decide digits.
+    """
     vae = AutoencoderKL.from_pretrained(weights / "vae")
     tokenizer = build_tokenizer()
-    text_encoder = build_text_encoder(tokenizer)
-    unet = build_unet().to(memory_format=torch.channels_last)
+    text_encoder = CLIPTextModel.from_pretrained(weights / "text_encoder") if restart else build_text_encoder(tokenizer)
+    unet = UNet2DConditionModel.from_pretrained(weights / "unet") if restart else build_unet()
+    unet = unet.to(memory_format=torch.channels_last).train()
+    text_encoder.train()
     scheduler = build_scheduler()
     started_cpu = time.process_time()
-    lessons = Lessons(*encode_all(vae, "plain"), seed=settings.seed)
+    lessons = Lessons(*encode_all(vae, "plain"), seed=settings.seed + 100 * restart)
     encode_seconds = time.process_time() - started_cpu
 
     def predict(noisy: torch.Tensor, times: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -312,16 +341,22 @@ def train_unet(weights: Path, settings: Settings) -> dict[str, Any]:
 
     def loss_of_step(_step: int) -> torch.Tensor:
         latents, captions = lessons.draw(settings.unet_batch)
-        return noise_loss(predict, latents, tokenise(tokenizer, captions), scheduler, lessons.generator)
+        tokens = tokenise(tokenizer, captions)
+        middle = 0.5 if restart else 0.0
+        return noise_loss(predict, latents, tokens, scheduler, lessons.generator, middle_ratio=middle)
 
     def save() -> None:
         pipeline_of(vae, text_encoder, tokenizer, unet, scheduler).save_pretrained(weights)
 
-    parameters = [*unet.parameters(), *text_encoder.parameters()]
+    first = Course("unet", settings.unet_steps, settings.unet_learning_rate, settings.unet_stop_step)
+    second = Course("unet restart", settings.unet_restart_steps, settings.unet_restart_rate)
     record: dict[str, Any] = learn(
-        parameters, loss_of_step, name="unet", steps=settings.unet_steps, rate=settings.unet_learning_rate,
-        settings=settings, save=save,
-    )  # fmt: skip
+        [*unet.parameters(), *text_encoder.parameters()],
+        loss_of_step,
+        second if restart else first,
+        settings,
+        save,
+    )
     save()
     return record | {"encode_cpu_seconds": round(encode_seconds, 1)}
 
@@ -347,7 +382,7 @@ def train_lora(weights: Path, settings: Settings, style: str) -> dict[str, Any]:
 
     pipeline = StableDiffusionPipeline.from_pretrained(weights)
     unet = pipeline.unet
-    unet.requires_grad_(False)
+    unet.requires_grad_(requires_grad=False)
     unet.add_adapter(
         LoraConfig(
             r=settings.lora_rank, lora_alpha=settings.lora_rank, init_lora_weights="gaussian",
@@ -368,9 +403,8 @@ def train_lora(weights: Path, settings: Settings, style: str) -> dict[str, Any]:
 
     parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
     record: dict[str, Any] = learn(
-        parameters, loss_of_step, name=f"lora {style}", steps=settings.lora_steps, rate=settings.lora_learning_rate,
-        settings=settings,
-    )  # fmt: skip
+        parameters, loss_of_step, Course(f"lora {style}", settings.lora_steps, settings.lora_learning_rate), settings
+    )
     layers = {name: tensor.half() for name, tensor in get_peft_model_state_dict(unet).items()}
     StableDiffusionPipeline.save_lora_weights(
         weights / "loras", unet_lora_layers=layers, weight_name=f"{style}.safetensors"
@@ -413,16 +447,16 @@ def measure(weights: Path) -> dict[str, Any]:
 def main() -> None:
     """Train the digits model; all stages by default, about 30 minutes on one processor core."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--stage", choices=("all", "vae", "unet", "loras", "measure"), default="all")
+    parser.add_argument("--stage", choices=("all", "vae", "unet", "unet-restart", "loras", "measure"), default="all")
     parser.add_argument("--weights", type=Path, default=HERE / "weights")
-    parser.add_argument("--unet-steps", type=int, default=Settings().unet_steps)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    settings = Settings(unet_steps=options.unet_steps)
+    settings = Settings()
     torch.manual_seed(settings.seed)
     work: dict[str, Callable[[], dict[str, Any]]] = {
         "vae": lambda: train_vae(options.weights, settings),
-        "unet": lambda: train_unet(options.weights, settings),
+        "unet": lambda: train_unet(options.weights, settings, restart=False),
+        "unet-restart": lambda: train_unet(options.weights, settings, restart=True),
         **{f"lora {style}": lambda style=style: train_lora(options.weights, settings, style) for style in STYLES},
         "measure": lambda: measure(options.weights),
     }

@@ -5,6 +5,8 @@ two starts of noise (on the sphere on which noise lies, so no point of the way i
 it from there. It is the slow model with large outputs of the example fleet, and says in its log how far it is.
 """
 
+# ruff: noqa: PLC0415 - heavy imports belong in setup() and behind it: the file itself is read by hosts without torch
+
 import io
 import math
 import os
@@ -77,6 +79,7 @@ class DigitsMotion(fal.App, name="digits-motion", keep_alive=300):
 
     def setup(self) -> None:
         """Load the digits pipeline once."""
+        quieten()
         import torch
         from diffusers import StableDiffusionPipeline
 
@@ -190,6 +193,16 @@ class DigitsMotion(fal.App, name="digits-motion", keep_alive=300):
                 callback_on_step_end=after_step,
             ).images
         )
+
+
+def quieten() -> None:
+    """Keep progress bars and notes about packages that this app does not use out of the runner's log."""
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
 
 
 def slerp(start: Any, end: Any, way: float) -> Any:

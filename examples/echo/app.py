@@ -4,6 +4,8 @@ It answers with what it was given, can sleep, write log lines, return a small pi
 fail on request in each of the ways in which real model servers fail. It starts in about a second.
 """
 
+# ruff: noqa: PLC0415 - heavy imports belong in setup() and behind it: the file itself is read by hosts without torch
+
 import asyncio
 import json
 import os

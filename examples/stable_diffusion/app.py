@@ -9,6 +9,8 @@ Environment: `STABLE_DIFFUSION_PATH` (folder), `STABLE_DIFFUSION_DEVICE` (`auto`
 `STABLE_DIFFUSION_VARIANT` (such as `fp16`), `STABLE_DIFFUSION_WARM_UP_STEPS`.
 """
 
+# ruff: noqa: PLC0415 - heavy imports belong in setup() and behind it: the file itself is read by hosts without torch
+
 import os
 import secrets
 import threading
@@ -142,7 +144,9 @@ class StableDiffusion(fal.App, name="stable-diffusion", keep_alive=300):
         finally:
             self.cancel_events.pop(request_id, None)
             seconds = time.monotonic() - started
-            print(f"stable-diffusion path=/ request_id={request_id} seconds={seconds:.3f} outcome={outcome}", flush=True)
+            print(
+                f"stable-diffusion path=/ request_id={request_id} seconds={seconds:.3f} outcome={outcome}", flush=True
+            )
 
     def draw(self, asked: StableDiffusionInput, seed: int, cancelled: threading.Event) -> Any:
         """Return the pipeline's answer; raise when cancelled, at the latest one step later."""

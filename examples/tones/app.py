@@ -6,6 +6,8 @@ arXiv:2402.14692) the network is told the pitch by periodic waves beside the noi
 are its own.
 """
 
+# ruff: noqa: PLC0415 - heavy imports belong in setup() and behind it: the file itself is read by hosts without torch
+
 import io
 import os
 import re
@@ -15,6 +17,7 @@ import time
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +79,15 @@ class CancelOutput(BaseModel):
     cancelled: bool = Field(description="True when a running request had this id.")
 
 
+@dataclass(frozen=True, slots=True)
+class Tone:
+    """One sound to make: a MIDI note number, a timbre and a seed."""
+
+    note: int
+    timbre: str
+    seed: int
+
+
 class Tones(fal.App, name="tones", keep_alive=300):
     """Text to a musical note."""
 
@@ -103,9 +115,8 @@ class Tones(fal.App, name="tones", keep_alive=300):
         seed = secrets.randbelow(SEED_LIMIT) if input.seed is None else input.seed
         with self.request() as cancelled, self.turn:
             began = time.monotonic()
-            samples = sample_tone(
-                self.network, self.scheduler, [note], [timbre], [seed], input.num_inference_steps, cancelled
-            )[0]
+            tone = Tone(note, timbre, seed)
+            samples = sample_tones(self.network, self.scheduler, [tone], input.num_inference_steps, cancelled)[0]
             made = time.monotonic()
             audio = store(as_wav(samples), name_of(note), sync_mode=input.sync_mode)
         timings = {"inference": round(made - began, 4), "upload": round(time.monotonic() - made, 4)}
@@ -190,21 +201,20 @@ def condition_for(note: int, timbre: str, phase: float) -> Any:
     return torch.cat([folded, kind, place[None], torch.exp(-place / 0.05)[None]])
 
 
-def sample_tone(
+def sample_tones(
     network: Any,
     scheduler: Any,
-    notes: list[int],
-    timbres: list[str],
-    seeds: list[int],
+    tones: list[Tone],
     steps: int,
     cancelled: threading.Event | None = None,
 ) -> Any:
     """Return samples `[n, 16384]` in -1 to 1; raise when cancelled, at the latest one step later."""
     import torch
 
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    generators = [torch.Generator().manual_seed(seed) for seed in (tone.seed for tone in tones)]
     phases = [float(torch.rand(1, generator=generator)) * 2 * torch.pi for generator in generators]
-    condition = torch.stack([condition_for(*what) for what in zip(notes, timbres, phases, strict=True)])
+    conditions = [condition_for(tone.note, tone.timbre, phase) for tone, phase in zip(tones, phases, strict=True)]
+    condition = torch.stack(conditions)
     frames = torch.stack([torch.randn(FRAME_SAMPLES, FRAMES, generator=generator) for generator in generators])
     scheduler.set_timesteps(steps)
     with torch.no_grad():
@@ -213,7 +223,7 @@ def sample_tone(
                 raise RequestCancelledException(CANCELLED)
             predicted = network(torch.cat([frames, condition], dim=1), moment).sample
             frames = scheduler.step(predicted, moment, frames).prev_sample
-    unfolded = frames.transpose(1, 2).reshape(len(notes), SAMPLES) * SAMPLE_SCALE
+    unfolded = frames.transpose(1, 2).reshape(len(tones), SAMPLES) * SAMPLE_SCALE
     return unfolded.clamp(-1.0, 1.0).numpy()
 
 

@@ -26,9 +26,10 @@ from app import (
     SAMPLE_SCALE,
     SAMPLES,
     TIMBRES,
+    Tone,
     condition_for,
     load_network,
-    sample_tone,
+    sample_tones,
 )
 from diffusers import DDIMScheduler, UNet1DModel
 from judge import HIGHEST_NOTE, LOWEST_NOTE, TOLERANCE_CENTS, cents_off, frequency_of
@@ -138,17 +139,22 @@ def train(weights: Path, settings: Settings) -> dict[str, Any]:
     started_cpu, started_wall, smooth = time.process_time(), time.monotonic(), math.nan
     for step in range(settings.steps):
         cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-        optimiser.param_groups[0]["lr"] = settings.learning_rate * cosine * min(1.0, (step + 1) / settings.warm_up_steps)
+        optimiser.param_groups[0]["lr"] = (
+            settings.learning_rate * cosine * min(1.0, (step + 1) / settings.warm_up_steps)
+        )
         loss = loss_of(network, scheduler, *draw_lesson(settings.batch, rng))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         decay = min(settings.ema_decay, (2 + step) / (11 + step))
-        torch._foreach_lerp_(average, [p.detach() for p in parameters], 1.0 - decay)  # noqa: SLF001
+        torch._foreach_lerp_(average, [p.detach() for p in parameters], 1.0 - decay)
         smooth = float(loss.detach()) if math.isnan(smooth) else 0.98 * smooth + 0.02 * float(loss.detach())
         if step % 200 == 199 or step + 1 == settings.steps:
-            print(f"step {step + 1}/{settings.steps} loss {smooth:.4f} {time.monotonic() - started_wall:.0f} s", flush=True)
+            print(
+                f"step {step + 1}/{settings.steps} loss {smooth:.4f} {time.monotonic() - started_wall:.0f} s",
+                flush=True,
+            )
             save(average, weights)
     return {"cpu_seconds": round(time.process_time() - started_cpu, 1), "loss": round(smooth, 5)}
 
@@ -176,13 +182,13 @@ def save(average: list[torch.Tensor], weights: Path) -> None:
 def score(weights: Path, steps: int) -> dict[str, float]:
     """Ask for every note in every timbre (144 tones) and return the share within 50 cents, and the spread."""
     network, scheduler = load_network(weights)
-    asked = [(note, timbre) for timbre in TIMBRES for note in range(LOWEST_NOTE, HIGHEST_NOTE + 1)]
+    every = [(note, timbre) for timbre in TIMBRES for note in range(LOWEST_NOTE, HIGHEST_NOTE + 1)]
+    asked = [Tone(note, timbre, seed=500 + number) for number, (note, timbre) in enumerate(every)]
     errors: list[float] = []
     for start in range(0, len(asked), 12):
-        notes, timbres = zip(*asked[start : start + 12], strict=True)
-        seeds = [500 + start + n for n in range(len(notes))]
-        sounds = sample_tone(network, scheduler, list(notes), list(timbres), seeds, steps)
-        errors += [cents_off(sound, note) for sound, note in zip(sounds, notes, strict=True)]
+        tones = asked[start : start + 12]
+        sounds = sample_tones(network, scheduler, tones, steps)
+        errors += [cents_off(sound, tone.note) for sound, tone in zip(sounds, tones, strict=True)]
     return {
         "tones": float(len(errors)),
         "notes_right_ratio": float(np.mean(np.asarray(errors) <= TOLERANCE_CENTS)),
