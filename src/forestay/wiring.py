@@ -1,0 +1,280 @@
+"""Settings -> adapters -> processes: one function for each kind of process, and nothing else knows them all.
+
+It decides which adapter stands behind each port and in which order a process starts and ends. Imports wait until their
+process runs, so that a gateway does not carry a worker's weight. Called by the command line.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import pathlib
+import platform
+import socket
+from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING
+
+from forestay.chance import Chance, SystemChance
+from forestay.clock import Clock, SystemClock
+from forestay.errors import UsageError
+from forestay.metrics_port import metrics_port
+from forestay.processes import (
+    SupervisorLink,
+    address_of,
+    attach_supervisor,
+    bind,
+    inherited_listeners,
+    keep_memory_private,
+    stop_on_signals,
+)
+from forestay.settings import Settings
+from forestay.telemetry.logs import configure, logger
+from forestay.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from forestay.controller import Loop
+    from forestay.fleet.postgres_store import PostgresFleetStore
+    from forestay.media.postgres_store import PostgresMediaStore
+    from forestay.queue.postgres_store import PostgresQueueStore
+    from forestay.servers import Listener
+    from forestay.storage.objects import ObjectStore
+    from forestay.storage.postgres import Database
+    from forestay.storage.valkey import Wakeups
+
+_GATEWAY_GRACE_SECONDS = 15.0
+
+_log = logger("wiring")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stores:
+    """The adapters that every kind of process shares."""
+
+    database: "Database"
+    facts_database: "Database"
+    queue: "PostgresQueueStore"
+    fleet: "PostgresFleetStore"
+    objects: "ObjectStore"
+    media: "PostgresMediaStore"
+    wakeups: "Wakeups"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Process:
+    """What a process has from its start: time, chance, its settings, its line to the supervisor, its sockets."""
+
+    kind: str
+    settings: Settings
+    clock: Clock
+    chance: Chance
+    metrics: Metrics
+    link: SupervisorLink
+    listeners: Mapping[str, socket.socket]
+    stop: asyncio.Event
+
+
+def start_process(kind: str, settings: Settings, environment: Mapping[str, str]) -> Process:
+    """Make the running process what it shall be; call it on the event loop, before anything is opened."""
+    require_stores(settings)
+    configure(kind)
+    keep_memory_private()
+    return Process(
+        kind=kind,
+        settings=settings,
+        clock=SystemClock(),
+        chance=SystemChance(),
+        metrics=Metrics(),
+        link=attach_supervisor(environment),
+        listeners=inherited_listeners(environment),
+        stop=stop_on_signals(asyncio.get_running_loop()),
+    )
+
+
+def require_stores(settings: Settings) -> None:
+    """Raise UsageError naming the first variable that a process cannot do without."""
+    needed = {
+        "FORESTAY_DATABASE_URL": (settings.storage.database_url, "postgresql://user:password@host/database"),
+        "FORESTAY_OBJECT_STORE": (settings.storage.object_store, "file:///folder, s3://bucket, gs://bucket or az://"),
+        "FORESTAY_INTERNAL_KEY": (settings.secrets.internal_key, "a long random text, the same for all processes"),
+    }
+    for variable, (value, form) in needed.items():
+        if not value:
+            raise UsageError(variable, f"is not set; expected {form}. `forestay up` sets all of this by itself")
+
+
+@contextlib.asynccontextmanager
+async def open_stores(process: Process, name: str) -> AsyncGenerator[Stores]:
+    """Open every store, close them backwards; raises Unavailable naming the one that does not answer."""
+    from forestay.fleet.postgres_store import PostgresFleetStore
+    from forestay.media.postgres_store import PostgresMediaStore
+    from forestay.queue.postgres_store import PostgresQueueStore
+    from forestay.storage.objects import open_object_store
+    from forestay.storage.valkey import connect_wakeups
+
+    storage = process.settings.storage
+    async with contextlib.AsyncExitStack() as opened:
+        database = await _database(opened, storage.database_url, process, name)
+        facts = database if not storage.facts_url else await _database(opened, storage.facts_url, process, name)
+        wakeups = await connect_wakeups(storage.valkey_url)
+        opened.push_async_callback(wakeups.close)
+        objects = open_object_store(storage.object_store)
+        yield Stores(
+            database=database,
+            facts_database=facts,
+            queue=PostgresQueueStore(database, objects, wakeups, process.settings, process.chance),
+            fleet=PostgresFleetStore(database, wakeups, writer=name),
+            objects=objects,
+            media=PostgresMediaStore(database, objects, process.chance),
+            wakeups=wakeups,
+        )
+
+
+async def _database(opened: contextlib.AsyncExitStack, url: str, process: Process, name: str) -> "Database":
+    from forestay.storage.postgres import Database
+
+    storage = process.settings.storage
+    database = await Database.connect(
+        url,
+        pool_size=storage.pool_size,
+        statement_timeout_seconds=storage.statement_timeout_seconds,
+        application_name=f"forestay {name}",
+    )
+    opened.push_async_callback(database.close)
+    return database
+
+
+@contextlib.asynccontextmanager
+async def _metrics(process: Process) -> AsyncGenerator[str]:
+    """Serve the metrics port while the block runs; yields its address."""
+    gateway = process.settings.gateway
+    wanted = gateway.metrics_port if process.kind == "gateway" else 0
+    listener = process.listeners.get("metrics") or bind(gateway.host, wanted, what="FORESTAY_METRICS_PORT")
+    async with metrics_port(listener, process.metrics, lambda: not process.stop.is_set()):
+        yield address_of(listener)
+
+
+def _own_name(kind: str) -> str:
+    """Return a name that no other live process has: kind, machine and process id."""
+    return f"{kind}@{platform.node()}:{os.getpid()}"
+
+
+async def run_gateway(settings: Settings, environment: Mapping[str, str], *, server: str) -> None:
+    """Run one gateway until SIGTERM: plain HTTP, TLS, metrics and the CONNECT proxy."""
+    from forestay.fleet.keys import KeyRing
+    from forestay.fleet.postgres_keys import PostgresKeyStore
+    from forestay.gateway.asgi import build_gateway
+    from forestay.gateway.ports import GatewayPorts
+    from forestay.servers import lifespan, serve
+    from forestay.telemetry.facts import FactWriter
+
+    process = start_process("gateway", settings, environment)
+    async with open_stores(process, _own_name("gateway")) as stores, _metrics(process) as metrics:
+        key_store = PostgresKeyStore(stores.database, process.clock, process.chance, _own_name("gateway"))
+        ports = GatewayPorts(
+            queue=stores.queue,
+            fleet=stores.fleet,
+            keys=KeyRing(key_store, process.clock),
+            key_store=key_store,
+            objects=stores.objects,
+            media=stores.media,
+            wakeups=stores.wakeups,
+            facts=FactWriter(stores.facts_database),
+            settings=settings,
+            clock=process.clock,
+            chance=process.chance,
+            metrics=process.metrics,
+        )
+        application = build_gateway(ports)
+        listeners = _gateway_listeners(process)
+        async with lifespan(application), _connect_proxy(process, listeners):
+            shown = {name: address_of(one.listener) for name, one in listeners.items()}
+            process.link.ready({"metrics": metrics, **shown})
+            _log.info("gateway.ready", server=server, metrics=metrics, **shown)
+            ended = await serve(
+                application, list(listeners.values()), process.stop, server=server, grace_seconds=_GATEWAY_GRACE_SECONDS
+            )
+            _log.info("gateway.stopped", calls_cut=not ended)
+
+
+def _gateway_listeners(process: Process) -> "dict[str, Listener]":
+    """Return the sockets to serve on: inherited from the supervisor, else bound here by the settings."""
+    from forestay.servers import Certificate, Listener
+    from forestay.tls import ensure_tls
+
+    gateway = process.settings.gateway
+    plain = process.listeners.get("http") or bind(gateway.host, gateway.port, what="FORESTAY_PORT")
+    found = {"http": Listener(plain)}
+    if gateway.tls_port >= 0 and gateway.tls_dir:
+        files = ensure_tls(pathlib.Path(gateway.tls_dir), process.clock.now(), (gateway.host,))
+        secured = process.listeners.get("tls") or bind(gateway.host, gateway.tls_port, what="FORESTAY_TLS_PORT")
+        found["tls"] = Listener(secured, Certificate(files.certificate, files.key))
+    return found
+
+
+@contextlib.asynccontextmanager
+async def _connect_proxy(process: Process, listeners: "Mapping[str, Listener]") -> AsyncGenerator[None]:
+    """Serve the CONNECT proxy while the block runs, where there is a TLS listener for it to lead to."""
+    gateway = process.settings.gateway
+    if "tls" not in listeners or gateway.connect_port < 0:
+        yield
+        return
+    from forestay.gateway.connect_proxy import ProxyTarget, serve_connect_proxy
+
+    listener = process.listeners.get("connect") or bind(
+        gateway.host, gateway.connect_port, what="FORESTAY_CONNECT_PORT"
+    )
+    host, port = listeners["tls"].listener.getsockname()[:2]
+    target = ProxyTarget(host, port, own_names=(address_of(listeners["tls"].listener), f"localhost:{port}"))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(serve_connect_proxy(listener, target, process.stop, lambda _port: None, process.metrics))
+        yield
+
+
+async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Run one worker until SIGTERM, then drain."""
+    from forestay.worker.process import WorkerPorts
+    from forestay.worker.process import run_worker as work
+
+    process = start_process("worker", settings, environment)
+    async with open_stores(process, f"worker {settings.worker.worker_id}") as stores, _metrics(process) as metrics:
+        ports = WorkerPorts(
+            queue=stores.queue,
+            fleet=stores.fleet,
+            objects=stores.objects,
+            media=stores.media,
+            wakeups=stores.wakeups,
+            settings=settings,
+            clock=process.clock,
+            chance=process.chance,
+            metrics=process.metrics,
+        )
+
+        def ready(address: str) -> None:
+            process.link.ready({"metrics": metrics, "address": address})
+            _log.info("worker.ready", address=address, metrics=metrics)
+
+        await work(ports, process.stop, ready)
+        _log.info("worker.stopped")
+
+
+async def run_controller(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Run every control loop, each under its leader's lease, until SIGTERM."""
+    from forestay.controller import ControllerPorts, run_loops
+    from forestay.storage.leader import LoopLeaders
+
+    process = start_process("controller", settings, environment)
+    name = _own_name("controller")
+    async with open_stores(process, name) as stores, _metrics(process) as metrics:
+        loops = _loops(process, stores)
+        ports = ControllerPorts(LoopLeaders(stores.database, name), stores.wakeups, process.clock, process.metrics)
+        process.link.ready({"metrics": metrics})
+        _log.info("controller.ready", loops=[loop.name for loop in loops], metrics=metrics)
+        await run_loops(loops, ports, process.stop)
+        _log.info("controller.stopped")
+
+
+def _loops(process: Process, stores: Stores) -> "list[Loop]":
+    """List the control loops with their beats; each is `run_once` of its domain."""
+    from forestay.controller import Loop
+
+    return [Loop("placeholder", 60.0, lambda: asyncio.sleep(0, 0))]
