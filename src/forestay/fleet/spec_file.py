@@ -315,7 +315,9 @@ def _validated(values: object, file_name: str, node: yaml.Node | None) -> ModelS
         return _frozen(SpecFile.model_validate(values))
     except pydantic.ValidationError as error:
         details = error.errors(include_url=False, include_context=True)
-        faults = dict.fromkeys(_fault(detail, node) for detail in details)
+        inner = {detail["loc"][:1] for detail in details if len(detail["loc"]) > 1}
+        told = [item for item in details if item["type"] != "too_short" or item["loc"] not in inner]
+        faults = dict.fromkeys(_fault(detail, node) for detail in told)
         raise SpecError(file_name, list(faults)) from None
 
 
