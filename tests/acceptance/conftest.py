@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class Acceptance:
     ca_file: str
     api_key: str
     admin_key: str
+    database_url: str
+    ready_file: Path
     receiver: HookReceiver
 
     def python(self, program: str, mode: str = "hosts", **arguments: Any) -> Any:
@@ -53,6 +55,28 @@ class Acceptance:
         credential = self.api_key if key is None else key
         headers = {"Authorization": f"Key {credential}"} if credential else {}
         return httpx.Client(base_url=self.url, headers=headers, timeout=30.0, trust_env=False)
+
+    def pids(self) -> dict[str, int]:
+        """Return the process ids of the platform's parts, by name."""
+        return json.loads(self.ready_file.read_text(encoding="utf-8"))["pids"]
+
+    def new_key(self, tenant: str) -> str:
+        """Create a tenant of that name with one API key; return the key."""
+        with self.http(self.admin_key) as client:
+            answered = client.post("/admin/keys", json={"tenant": tenant, "name": tenant, "scopes": ["API"]})
+            return answered.raise_for_status().json()["key"]
+
+    def revoke(self, key: str) -> None:
+        """Revoke a key."""
+        with self.http(self.admin_key) as client:
+            client.delete(f"/admin/keys/{key.partition(':')[0]}").raise_for_status()
+
+    def wait_until(self, holds: Callable[[], bool], seconds: float) -> None:
+        """Poll until `holds`, at most `seconds`."""
+        deadline = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < deadline, f"it did not hold within {seconds} s"
+            time.sleep(0.05)
 
     def webhook_keys(self) -> list[Ed25519PublicKey]:
         """Return the public keys that webhooks are signed with."""
@@ -78,8 +102,8 @@ def acceptance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Acceptance]
         )
         try:
             said = _wait_until_ready(child, ready_file, log)
-            names = {field.name for field in dataclasses.fields(Acceptance)} - {"receiver"}
-            yield Acceptance(receiver=receiver, **{name: said[name] for name in names})
+            names = {field.name for field in dataclasses.fields(Acceptance)} - {"receiver", "ready_file"}
+            yield Acceptance(receiver=receiver, ready_file=ready_file, **{name: said[name] for name in names})
         finally:
             child.send_signal(signal.SIGTERM)
             try:
