@@ -179,9 +179,15 @@ def test_many_half_open_requests_do_not_keep_others_out(acceptance: Acceptance) 
 
 @pytest.mark.parametrize(
     "noise",
-    [b"\x00" * 64, b"\xff" * 4096, b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00\x01" + b"\x01" * 100, b"\r\n" * 500],
+    [
+        b"\x00" * 64,
+        b"\xff" * 4096,
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01" + b"\x01" * 100,
+        b"\r\n" * 500,
+    ],
     ids=["zeros", "ones", "version", "TLS to plain", "blank lines"],
-)  # fmt: skip
+)
 def test_noise_on_the_wire_is_dropped(noise: bytes, acceptance: Acceptance) -> None:
     """Bytes that are no HTTP end their own connection only, on the plain, the TLS and the proxy port."""
     for url in (acceptance.url, acceptance.tls_url, acceptance.proxy_url):
@@ -230,14 +236,16 @@ def test_garbage_in_a_realtime_session_ends_that_session_only(
 
 @pytest.mark.parametrize("query", ["", "?fal_jwt_token=nonsense", "?fal_jwt_token=eyJhbGciOiJub25lIn0.e30."])
 def test_a_realtime_session_without_a_good_token_is_refused(query: str, acceptance: Acceptance) -> None:
-    """No key and no token, or a bad one: the session is not opened."""
-    address_ = acceptance.url.replace("http://", "ws://") + f"/run/forestay/echo/realtime{query}"
-    with (
-        pytest.raises(WebSocketException),
-        websockets.sync.client.connect(address_, open_timeout=20) as session,
-    ):
-        session.send(b"\x81\xa4text\xa5hello")
-        session.recv(timeout=5)
+    """No key and no token, or a bad one: the session is not opened, or closed before a word."""
+
+    def talk() -> None:
+        address_ = acceptance.url.replace("http://", "ws://") + f"/run/forestay/echo/realtime{query}"
+        with websockets.sync.client.connect(address_, open_timeout=20) as session:
+            session.send(b"\x81\xa4text\xa5hello")
+            session.recv(timeout=5)
+
+    with pytest.raises(WebSocketException):
+        talk()
 
 
 TOKEN = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_.~", min_size=1, max_size=12)
@@ -264,9 +272,11 @@ def test_any_value_is_answered_by_the_model_or_refused_by_name(
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]),
     surface=st.sampled_from(["", "/queue", "/run", "/rest", "/cdn", "/admin", "/api/fal/proxy"]),
-    segments=st.lists(TOKEN | st.sampled_from(["forestay", "requests", "storage", "files", "..", "%00", "%2e%2e"]), max_size=6),
+    segments=st.lists(
+        TOKEN | st.sampled_from(["forestay", "requests", "storage", "files", "..", "%00", "%2e%2e"]), max_size=6
+    ),
     body=st.binary(max_size=200),
-)  # fmt: skip
+)
 def test_any_path_is_answered_below_500(
     method: str, surface: str, segments: list[str], body: bytes, acceptance: Acceptance
 ) -> None:
