@@ -112,9 +112,9 @@ def _granian(application: Application, listener: Listener) -> HttpServer:
     Its embedded server knows how to bind, not how to take a bound socket; the one private step, replaced here, is
     where it makes its own.
     """
+    from granian._granian import SocketHolder  # noqa: PLC0415 - the only way to hand over a bound socket
     from granian.constants import HTTPModes, Interfaces, SSLProtocols  # noqa: PLC0415 - one server is loaded, not both
     from granian.http import HTTP1Settings  # noqa: PLC0415
-    from granian._granian import SocketHolder  # noqa: PLC0415, PLC2701 - the only way to hand over a bound socket
     from granian.server.embed import Server  # noqa: PLC0415
 
     holder = cast("Callable[[int, bool, int], object]", SocketHolder)
