@@ -22,6 +22,7 @@ class Exchange:
     started: float  # monotonic seconds
     surface: Surface
     path: str  # without our prefix
+    headers: dict[bytes, bytes]  # lower-case names; of a repeated one the last
     bases: Bases
     route: str = "unmatched"  # one of few names: a metric's label
     model_id: str = ""

@@ -59,13 +59,6 @@ class Plain(msgspec.Struct, frozen=True):
     status: Literal["CANCELLATION_REQUESTED", "ALREADY_COMPLETED", "NOT_FOUND"]
 
 
-class RequestError(msgspec.Struct, frozen=True):
-    """fal's flat shape of an infrastructure error."""
-
-    detail: str
-    error_type: str
-
-
 class FieldError(msgspec.Struct, frozen=True, omit_defaults=True):
     """One entry of a model error or of a validation error, in pydantic's shape."""
 

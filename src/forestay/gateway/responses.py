@@ -1,19 +1,21 @@
 """Errors and states -> HTTP, in one table; and the reply value that the whole gateway passes around.
 
 Every answer that the gateway itself originates is made here, so that status, body shape and header twin of an error
-cannot disagree (contract, section 1.6). Decides nothing about when an error occurs. Called by every module of the
+cannot disagree (contract, section 1.6); the statuses of fal's request errors stand in `queue/answers`, which the store
+writes with too. Decides nothing about when an error occurs. Called by every module of the
 gateway.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import assert_never
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from forestay.gateway.protocol import FieldError, FieldErrors, Plain, RequestError, WireStatus
+from forestay.gateway.protocol import FieldError, FieldErrors, Plain, WireStatus
 from forestay.ids import ModelId
+from forestay.queue import answers
 from forestay.queue.model import FINAL, Answer, ErrorType, State
 
 Header = tuple[bytes, bytes]
@@ -36,25 +38,6 @@ class Reply:
         length = (b"content-length", b"%d" % len(self.body))
         await send({"type": "http.response.start", "status": self.status_code, "headers": [*self.headers, length]})
         await send({"type": "http.response.body", "body": self.body})
-
-
-# The 13 request errors of fal and one of the direct lane: their only status (contract, section 1.6 and 6.3).
-ERROR_STATUS: Mapping[ErrorType, int] = {
-    ErrorType.REQUEST_TIMEOUT: 504,
-    ErrorType.STARTUP_TIMEOUT: 504,
-    ErrorType.RUNNER_SCHEDULING_FAILURE: 503,
-    ErrorType.RUNNER_CONNECTION_TIMEOUT: 503,
-    ErrorType.RUNNER_DISCONNECTED: 503,
-    ErrorType.RUNNER_CONNECTION_REFUSED: 503,
-    ErrorType.RUNNER_CONNECTION_ERROR: 503,
-    ErrorType.RUNNER_INCOMPLETE_RESPONSE: 502,
-    ErrorType.RUNNER_SERVER_ERROR: 500,
-    ErrorType.CLIENT_DISCONNECTED: 499,
-    ErrorType.CLIENT_CANCELLED: 499,
-    ErrorType.BAD_REQUEST: 400,
-    ErrorType.INTERNAL_ERROR: 500,
-    ErrorType.CONCURRENT_REQUESTS_LIMIT: 429,
-}
 
 
 def wire_status(state: State) -> WireStatus:
@@ -81,9 +64,14 @@ def json_reply(status_code: int, value: object, *headers: Header) -> Reply:
 
 
 def request_error(kind: ErrorType, detail: str, *headers: Header) -> Reply:
-    """Answer with a request (infrastructure) error: fal's flat shape, its status, and its header twin."""
-    body = _encode(RequestError(detail, kind.value))
-    return Reply(ERROR_STATUS[kind], body, (JSON_TYPE, (b"x-fal-error-type", kind.encode()), *headers), kind.value)
+    """Answer with a request (infrastructure) error: fal's flat shape, its only status, and its header twin."""
+    return reply_of(answers.request_error(kind, detail), *headers)
+
+
+def reply_of(answer: Answer, *headers: Header) -> Reply:
+    """Answer with what the queue's own table of answers says."""
+    said = tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.items())
+    return Reply(answer.status_code, answer.body, (*said, *headers), answer.error_type or "")
 
 
 def bad_request(detail: str) -> Reply:
@@ -172,10 +160,4 @@ CANCEL_REQUESTED = json_reply(202, Plain("CANCELLATION_REQUESTED"))
 ALREADY_COMPLETED = json_reply(400, Plain("ALREADY_COMPLETED"))
 _NOT_FOUND = _encode(Plain("NOT_FOUND"))
 
-CANCELLED_ANSWER = Answer(
-    status_code=ERROR_STATUS[ErrorType.CLIENT_CANCELLED],
-    headers={"content-type": "application/json", "x-fal-error-type": ErrorType.CLIENT_CANCELLED.value},
-    body=_encode(RequestError("Request was cancelled by the caller", ErrorType.CLIENT_CANCELLED.value)),
-    error="Request was cancelled by the caller",
-    error_type=ErrorType.CLIENT_CANCELLED.value,
-)
+CANCELLED_ANSWER = answers.request_error(ErrorType.CLIENT_CANCELLED, "Request was cancelled by the caller")

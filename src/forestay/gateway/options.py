@@ -1,0 +1,233 @@
+"""What a caller chose beside the input: every request header and query field of the contract (section 1.5), parsed.
+
+A value that cannot be honoured is a precise 400, except where fal itself ignores it (`X-Fal-Retry-Config`). Who may
+say what is decided here too: retry settings are the owner's, and nobody may claim the right to disable filters. Pure.
+Called by submit and the direct lane.
+"""
+
+import dataclasses
+import datetime as dt
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import cast
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from forestay.fleet.spec import ModelSpec
+from forestay.gateway.responses import Reply, bad_request
+from forestay.ids import KeyId, ModelId
+from forestay.media.targets import check_target
+from forestay.queue.model import Options, Priority
+
+MIN_SECONDS = 0.1  # fal: time-outs must be greater than this
+MAX_SECONDS = 30 * 86400.0
+MAX_LIFETIME_SECONDS = 100 * 365 * 86400
+MAX_HINT = 256
+MAX_IDEMPOTENCY_KEY = 255
+MAX_FORWARDED = 32
+_MAX_QUEUE_LENGTH = 1_000_000_000
+_TRUE = frozenset({"1", "true", "yes"})
+_CONDITIONS = frozenset({"server_error", "timeout", "connection_error"})
+_FORWARDED = frozenset({b"x-fal-object-lifecycle-preference", b"x-fal-cdn-token", b"x-fal-runner-hint", b"accept"})
+_PASS_THROUGH = b"x-app-fal-"
+_STRIPPED = frozenset({b"x-app-fal-can-disable-filter"})  # an entitlement that only the platform may state
+_FINGERPRINTED = (
+    b"x-fal-queue-priority",
+    b"x-fal-request-timeout",
+    b"x-forestay-deadline",
+    b"x-fal-runner-hint",
+    b"x-fal-no-retry",
+    b"x-fal-retry-config",
+    b"x-fal-store-io",
+    b"x-fal-object-lifecycle-preference",
+    b"x-app-fal-upload-policy",
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Context:
+    """What the meaning of an option depends on."""
+
+    now: dt.datetime
+    spec: ModelSpec
+    is_owner: bool
+    allow_private_webhooks: bool
+    traceparent: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Choices:
+    """Everything parsed."""
+
+    options: Options
+    start_seconds: float | None  # the caller's own limit; None when it is the owner's default, or absent
+    max_queue_length: int | None
+    idempotency_key: str | None
+
+
+class _Invalid(Exception):
+    """Carries one precise sentence to `parse_choices`."""
+
+
+def parse_choices(headers: Mapping[bytes, bytes], query_string: bytes, context: Context) -> Choices | Reply:
+    """Parse all options; the first value that cannot be honoured is answered 400."""
+    try:
+        return _parse(headers, query_string, context)
+    except _Invalid as error:
+        return bad_request(str(error))
+
+
+def fingerprint(
+    key_id: KeyId, model_id: ModelId, endpoint: str, body: bytes, said: tuple[Mapping[bytes, bytes], bytes]
+) -> bytes:
+    """Return the digest by which a retried submit is recognised; `said` is headers and query string."""
+    headers, query_string = said
+    digest = hashlib.sha256()
+    for part in (key_id.encode(), model_id.encode(), endpoint.encode(), query_string, body):
+        digest.update(b"%d:" % len(part))
+        digest.update(part)
+    for name in _FINGERPRINTED:
+        value = headers.get(name)
+        if value is not None:
+            digest.update(b"%b:%d:" % (name, len(value)))
+            digest.update(value)
+    return digest.digest()
+
+
+def forwarded(headers: Mapping[bytes, bytes]) -> dict[str, str]:
+    """Return what the model may see of the caller's headers: fal's pass-through namespace and a few more."""
+    kept: dict[str, str] = {}
+    for name, value in headers.items():
+        if (name in _FORWARDED or name.startswith(_PASS_THROUGH)) and name not in _STRIPPED:
+            kept[name.decode("latin-1")] = value.decode("latin-1")
+            if len(kept) >= MAX_FORWARDED:
+                break
+    return kept
+
+
+def query_fields(query_string: bytes) -> dict[str, str]:
+    """Read a query string; of a repeated field the last, beyond 50 fields nothing."""
+    if not query_string:
+        return {}
+    try:
+        return dict(parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=50))
+    except ValueError:
+        return {}
+
+
+def _parse(headers: Mapping[bytes, bytes], query_string: bytes, context: Context) -> Choices:
+    query = query_fields(query_string)
+    start_seconds = _seconds(headers, b"x-fal-request-timeout")
+    total_seconds = _seconds(headers, b"x-forestay-deadline")
+    start_limit = start_seconds or context.spec.limits.request_start_timeout_seconds
+    options = Options(
+        priority=_priority(headers),
+        start_deadline=_after(context.now, start_limit),
+        total_deadline=_after(context.now, total_seconds),
+        hint=_text(headers, b"x-fal-runner-hint", MAX_HINT),
+        no_retry=headers.get(b"x-fal-no-retry", b"").decode("latin-1").strip().lower() in _TRUE,
+        retry_config=_retry_config(headers) if context.is_owner else {},
+        webhook_url=_webhook(query, allow_private=context.allow_private_webhooks),
+        store_io=headers.get(b"x-fal-store-io", b"1").strip() != b"0",
+        object_lifetime_seconds=_lifetime(headers),
+        traceparent=context.traceparent,
+        forward_headers=forwarded(headers),
+    )
+    key = _text(headers, b"idempotency-key", MAX_IDEMPOTENCY_KEY)
+    return Choices(options, start_seconds, _max_queue_length(query), key)
+
+
+def _seconds(headers: Mapping[bytes, bytes], name: bytes) -> float | None:
+    raw = headers.get(name)
+    if raw is None:
+        return None
+    try:
+        value = float(raw)
+    except ValueError:
+        value = math.nan
+    if not MIN_SECONDS < value <= MAX_SECONDS:
+        raise _Invalid(f"{_title(name)} must be a number of seconds greater than {MIN_SECONDS} and at most 30 days")
+    return value
+
+
+def _after(now: dt.datetime, seconds: float | None) -> dt.datetime | None:
+    return None if seconds is None else now + dt.timedelta(seconds=seconds)
+
+
+def _priority(headers: Mapping[bytes, bytes]) -> Priority:
+    raw = headers.get(b"x-fal-queue-priority")
+    if raw is None:
+        return Priority.NORMAL
+    try:
+        return Priority(raw.decode("latin-1").strip().lower())
+    except ValueError:
+        raise _Invalid("X-Fal-Queue-Priority must be normal or low") from None
+
+
+def _text(headers: Mapping[bytes, bytes], name: bytes, longest: int) -> str | None:
+    raw = headers.get(name)
+    if raw is None:
+        return None
+    text = raw.decode("latin-1").strip()
+    if not 0 < len(text) <= longest or not text.isprintable() or not text.isascii():
+        raise _Invalid(f"{_title(name)} must be 1 to {longest} printable ASCII characters")
+    return text
+
+
+def _retry_config(headers: Mapping[bytes, bytes]) -> dict[str, Mapping[str, int]]:
+    """Read what parses; fal silently ignores the rest, and so do we."""
+    try:
+        raw: object = msgspec.json.decode(headers.get(b"x-fal-retry-config", b"{}"))
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    kept: dict[str, Mapping[str, int]] = {}
+    for condition, setting in (cast("dict[str, object]", raw) if isinstance(raw, dict) else {}).items():
+        retries = cast("dict[str, object]", setting).get("retries") if isinstance(setting, dict) else None
+        if condition in _CONDITIONS and isinstance(retries, int) and not isinstance(retries, bool):
+            kept[condition] = {"retries": max(0, min(retries, 10))}
+    return kept
+
+
+def _lifetime(headers: Mapping[bytes, bytes]) -> int | None:
+    raw = headers.get(b"x-fal-object-lifecycle-preference")
+    if raw is None:
+        return None
+    try:
+        value: object = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise _Invalid("X-Fal-Object-Lifecycle-Preference must be a JSON object")
+    seconds = cast("dict[str, object]", value).get("expiration_duration_seconds")
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= seconds <= MAX_LIFETIME_SECONDS:
+        raise _Invalid(
+            "expiration_duration_seconds in X-Fal-Object-Lifecycle-Preference must be a number of seconds from 1"
+        )
+    return int(seconds)
+
+
+def _webhook(query: Mapping[str, str], *, allow_private: bool) -> str | None:
+    url = query.get("fal_webhook")
+    if url is None:
+        return None
+    reason = check_target(url, allow_private)
+    if reason is not None:
+        raise _Invalid(f"fal_webhook cannot be called: {reason}")
+    return url
+
+
+def _max_queue_length(query: Mapping[str, str]) -> int | None:
+    raw = query.get("fal_max_queue_length")
+    if raw is None:
+        return None
+    if not (raw.isascii() and raw.isdigit() and len(raw) <= 10 and int(raw) <= _MAX_QUEUE_LENGTH):
+        raise _Invalid("fal_max_queue_length must be a whole number, 0 or more")
+    return int(raw)
+
+
+def _title(name: bytes) -> str:
+    return name.decode().title()

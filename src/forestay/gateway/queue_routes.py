@@ -1,0 +1,314 @@
+"""The queue surface: submit, status, status stream, result, cancel (contract, sections 1.2 to 1.4).
+
+Each handler reads as its policy: guards first, in the order of the architecture's rulings (authentication, the app,
+its endpoint, options, body, schema), then the act. Another tenant's request is unknown here. Called by `asgi`.
+"""
+
+import dataclasses
+import datetime as dt
+
+from starlette.types import Receive, Scope, Send
+
+from forestay.fleet.keys import Caller
+from forestay.fleet.model import ModelEntry, Revision
+from forestay.gateway.auth import PUBLIC_KEY, authenticate, authenticate_call, public_caller
+from forestay.gateway.board import StatusBoard, Watched
+from forestay.gateway.bodies import Gone, read_body
+from forestay.gateway.exchange import Exchange
+from forestay.gateway.fleet_view import FleetView
+from forestay.gateway.options import Choices, Context, fingerprint, parse_choices, query_fields
+from forestay.gateway.ports import GatewayPorts
+from forestay.gateway.protocol import FieldError, SubmitAnswer
+from forestay.gateway.responses import (
+    ALREADY_COMPLETED,
+    CANCEL_REQUESTED,
+    CANCELLED_ANSWER,
+    Reply,
+    field_errors,
+    json_reply,
+    method_not_allowed,
+    not_ready,
+    queue_full,
+    request_error,
+    unknown_model,
+    unknown_path,
+    unknown_request,
+)
+from forestay.gateway.result import replay
+from forestay.gateway.routing import (
+    Operation,
+    RequestPath,
+    has_request_segment,
+    parse_app_path,
+    parse_request_path,
+    request_url,
+)
+from forestay.gateway.status import answer, events, poll, wants_logs
+from forestay.gateway.streams import EVENT_STREAM, send_chunks
+from forestay.gateway.submit import QueueWaker, commit_watched, record_undelivered
+from forestay.gateway.validation import Contracts
+from forestay.ids import ModelId, RequestId, bucket_of, new_request_id
+from forestay.queue.model import FINAL, ErrorType, Snapshot, State, Submission
+from forestay.queue.store import Accepted, IdempotencyConflict, QueueFull
+from forestay.telemetry import tracing
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class QueueParts:
+    """What the queue's routes share with the rest of the gateway."""
+
+    ports: GatewayPorts
+    fleet: FleetView
+    contracts: Contracts
+    board: StatusBoard
+    waker: QueueWaker
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """A call that passed the guards before its body: who calls what."""
+
+    caller: Caller
+    model: ModelEntry
+    revision: Revision
+    endpoint: str
+    request_id: RequestId
+    now: dt.datetime
+
+
+class QueueRoutes:
+    """Handlers of the queue surface."""
+
+    def __init__(self, parts: QueueParts) -> None:
+        self._parts = parts
+        self._ports = parts.ports
+
+    async def __call__(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> Reply | None:
+        """Answer one call; None when the answer has been sent already, or nobody is left to read one."""
+        path = exchange.path
+        if not has_request_segment(path):
+            exchange.route = "submit"
+            if scope["method"] != "POST":
+                return method_not_allowed("POST")
+            return await self._submit(exchange, scope, receive)
+        parsed = parse_request_path(path)
+        if parsed is None:
+            return unknown_request() if parse_app_path(path.partition("/requests/")[0]) else unknown_path(path)
+        exchange.route, exchange.model_id = parsed.operation.value, parsed.app
+        exchange.request_id = str(parsed.request_id)
+        allowed = "PUT" if parsed.operation is Operation.CANCEL else "GET"
+        if scope["method"] not in {allowed, "HEAD" if allowed == "GET" else allowed}:
+            return method_not_allowed(allowed)
+        caller = await self._caller_of(parsed, scope)
+        if isinstance(caller, Reply):
+            return caller
+        exchange.tenant_id, exchange.key_id = caller.tenant_id, caller.key_id
+        return await self._about(exchange, scope, receive, send, (parsed, caller))
+
+    async def _about(
+        self, exchange: Exchange, scope: Scope, receive: Receive, send: Send, asked: tuple[RequestPath, Caller]
+    ) -> Reply | None:
+        parsed, caller = asked
+        if parsed.operation is Operation.RESULT:
+            return await self._result(exchange, parsed, caller)
+        watched = await self._find(parsed, caller)
+        if watched is None or watched.snapshot is None:
+            return unknown_request()
+        if parsed.operation is Operation.CANCEL:
+            return await self._cancel(parsed.request_id)
+        logs = wants_logs(query_fields(scope["query_string"]))
+        if parsed.operation is Operation.STATUS_STREAM:
+            stream = events(self._parts.board, watched, exchange.bases, logs=logs)
+            await send_chunks(exchange, stream, receive, send, 200, (EVENT_STREAM,))
+            return None
+        return await self._status(exchange, watched, logs=logs)
+
+    async def _submit(self, exchange: Exchange, scope: Scope, receive: Receive) -> Reply | None:
+        target = await admit(self._parts.ports, self._parts.fleet, self._parts.contracts, exchange, scope)
+        if isinstance(target, Reply):
+            return target
+        ports, headers = self._ports, exchange.headers
+        choices = parse_choices(headers, scope["query_string"], context_of(ports, target, headers))
+        if isinstance(choices, Reply):
+            return choices
+        gateway = ports.settings.gateway
+        body = await read_body(
+            receive, headers, max_bytes=gateway.max_body_bytes, timeout_seconds=gateway.body_timeout_seconds
+        )
+        if isinstance(body, Gone):
+            return None
+        if isinstance(body, Reply):
+            return body
+        refused = self._parts.contracts.of(target.revision).check(target.endpoint, body)
+        if refused is not None:
+            return refused
+        said = (headers, scope["query_string"])
+        print_ = fingerprint(target.caller.key_id, target.model.model_id, target.endpoint, body, said)
+        submission = _submission(target, body, choices, print_)
+        outcome, present = await commit_watched(ports, submission, choices.max_queue_length, receive)
+        return await self._submitted(exchange, submission, outcome, present=present)
+
+    async def _submitted(
+        self,
+        exchange: Exchange,
+        submission: Submission,
+        outcome: Accepted | IdempotencyConflict | QueueFull,
+        *,
+        present: bool,
+    ) -> Reply | None:
+        match outcome:
+            case Accepted():
+                if not outcome.replayed:
+                    self._parts.waker.add(submission.model_id)
+                    self._parts.board.prime(_snapshot(submission))
+                exchange.request_id = str(outcome.request_id)
+                exchange.fields["replayed"] = outcome.replayed
+                if not present:
+                    exchange.status_code = 499
+                    await record_undelivered(self._ports, submission, outcome.request_id)
+                    return None
+                return self._submit_answer(exchange, submission.model_id, outcome.request_id)
+            case IdempotencyConflict():
+                message = f"This Idempotency-Key was used for a different submit, request {outcome.request_id}"
+                return field_errors(
+                    [FieldError(["header", "idempotency-key"], message, "idempotency_conflict")], "idempotency"
+                )
+            case QueueFull():
+                return queue_full(outcome.length)
+
+    def _submit_answer(self, exchange: Exchange, model_id: ModelId, request_id: RequestId) -> Reply:
+        url = request_url(exchange.bases, model_id, request_id)
+        text = str(request_id)
+        position = self._parts.board.queue_length(model_id)
+        wire = SubmitAnswer(text, url, f"{url}/status", f"{url}/cancel", position, gateway_request_id=text)
+        return json_reply(200, wire)
+
+    async def _status(self, exchange: Exchange, watched: Watched, *, logs: bool) -> Reply:
+        exchange.quiet = True
+        if logs or not watched.final:
+            await poll(self._parts.board, watched, self._ports.settings.gateway.status_hold_seconds, logs=logs)
+        snapshot = watched.snapshot
+        if snapshot is None:
+            return unknown_request()
+        return answer(watched, snapshot, exchange.bases, logs=logs, metrics=self._ports.metrics)
+
+    async def _result(self, exchange: Exchange, parsed: RequestPath, caller: Caller) -> Reply:
+        stored = await self._ports.queue.result(parsed.request_id)
+        if stored is None:
+            watched = await self._find(parsed, caller)
+            if watched is None:
+                return unknown_request()
+            if not watched.final:
+                return not_ready()
+            stored = await self._ports.queue.result(parsed.request_id)  # finished between the two reads
+        if stored is None or not _may_see(stored.snapshot, parsed.app, caller):
+            return unknown_request()
+        exchange.fields["state"] = stored.snapshot.state.value
+        return replay(stored.answer, exchange.bases)
+
+    async def _cancel(self, request_id: RequestId) -> Reply:
+        before = await self._ports.queue.cancel(request_id, CANCELLED_ANSWER)
+        if before is None:
+            return unknown_request()
+        if before in FINAL:
+            return ALREADY_COMPLETED
+        self._parts.board.changed([request_id])
+        await self._ports.wakeups.publish("forestay:changed", request_id.hex)
+        return CANCEL_REQUESTED
+
+    async def _find(self, parsed: RequestPath, caller: Caller) -> Watched | None:
+        """Return the request if it is this caller's and of the app in the URL."""
+        watched = await self._parts.board.find(parsed.request_id)
+        if watched is None or watched.snapshot is None or not _may_see(watched.snapshot, parsed.app, caller):
+            return None
+        return watched
+
+    async def _caller_of(self, parsed: RequestPath, scope: Scope) -> Caller | Reply:
+        """Prove the caller; nobody may ask about requests of public models made by nobody."""
+        caller = await authenticate(scope, self._ports)
+        if isinstance(caller, Reply) and caller.status_code == 401 and b"authorization" not in _names(scope):
+            model = self._parts.fleet.model(parsed.app)
+            if model is not None and model.visibility == "public":
+                return public_caller(model)
+        return caller
+
+
+async def admit(
+    ports: GatewayPorts, fleet: FleetView, contracts: Contracts, exchange: Exchange, scope: Scope
+) -> Target | Reply:
+    """Pass the guards that need no body: app, caller, revision, endpoint."""
+    app = parse_app_path(exchange.path)
+    if app is None:
+        return unknown_path(exchange.path)
+    model = fleet.model(app.model_id)
+    if model is None:
+        caller = await authenticate(scope, ports)  # a stranger learns nothing about which models exist
+        return caller if isinstance(caller, Reply) else unknown_model(app.model_id)
+    exchange.model_id = model.model_id
+    caller = await authenticate_call(scope, ports, model)
+    if isinstance(caller, Reply):
+        return caller
+    exchange.tenant_id, exchange.key_id = caller.tenant_id, caller.key_id
+    now = ports.clock.now()
+    request_id = new_request_id(now, ports.settings.queue.cell, ports.chance)
+    exchange.request_id = str(request_id)
+    revision = fleet.routed(model.model_id, bucket_of(request_id))
+    if revision is None:
+        detail = f"No revision of {model.model_id} is routed; its owner must deploy one"
+        return request_error(ErrorType.RUNNER_SCHEDULING_FAILURE, detail)
+    if not contracts.of(revision).has_endpoint(app.endpoint):
+        return unknown_path(app.endpoint)
+    return Target(caller, model, revision, app.endpoint, request_id, now)
+
+
+def context_of(ports: GatewayPorts, target: Target, headers: dict[bytes, bytes]) -> Context:
+    """Return what the caller's options depend on."""
+    traceparent = headers.get(b"traceparent")
+    return Context(
+        now=target.now,
+        spec=target.revision.spec,
+        is_owner=target.caller.tenant_id == target.model.tenant_id and target.caller.key_id != PUBLIC_KEY,
+        allow_private_webhooks=ports.settings.delivery.allow_private_webhooks,
+        traceparent=tracing.adopt(None if traceparent is None else traceparent.decode("latin-1"), ports.chance),
+    )
+
+
+def _submission(target: Target, body: bytes, choices: Choices, print_: bytes) -> Submission:
+    return Submission(
+        request_id=target.request_id,
+        tenant_id=target.caller.tenant_id,
+        key_id=target.caller.key_id,
+        model_id=target.model.model_id,
+        endpoint=target.endpoint,
+        body=body,
+        submitted_at=target.now,
+        options=choices.options,
+        idempotency_key=choices.idempotency_key,
+        fingerprint=print_,
+    )
+
+
+def _snapshot(submission: Submission) -> Snapshot:
+    """Return the status that a just committed request has."""
+    return Snapshot(
+        request_id=submission.request_id,
+        tenant_id=submission.tenant_id,
+        key_id=submission.key_id,
+        model_id=submission.model_id,
+        endpoint=submission.endpoint,
+        state=State.QUEUED,
+        attempt=0,
+        submitted_at=submission.submitted_at,
+        order_at=submission.submitted_at,
+    )
+
+
+def _may_see(snapshot: Snapshot, app: ModelId, caller: Caller) -> bool:
+    """Tell whether this caller may know of this request under this app's URL."""
+    if snapshot.tenant_id != caller.tenant_id or snapshot.model_id != app:
+        return False
+    return caller.key_id != PUBLIC_KEY or snapshot.key_id == PUBLIC_KEY
+
+
+def _names(scope: Scope) -> set[bytes]:
+    return {name for name, _ in scope["headers"]}

@@ -1,0 +1,68 @@
+"""The stored answer, replayed: the model's own status, headers and body, with media URLs the caller can reach.
+
+Decides which headers are the model's and which belong to a connection. Called by `queue_routes` and the direct lane.
+"""
+
+from collections.abc import Iterable
+
+from forestay.gateway.responses import Header, Reply
+from forestay.gateway.routing import Bases
+from forestay.media.urls import SCHEME, rewrite_media_urls
+from forestay.queue.model import Answer
+
+MAX_HEADER_BYTES = 16 * 1024  # fal's cap on the response headers of a model
+_MARK = SCHEME.encode()
+
+# Of the connection (RFC 9110, section 7.6.1), of the transfer, or instructions to the platform: never the caller's.
+_WITHHELD = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "content-length",
+        "content-encoding",
+        "server",
+        "date",
+        "set-cookie",
+        "x-fal-request-id",
+        "x-fal-stop-runner",
+        "x-fal-runner-health-check",
+        "x-forestay-auth",
+        "x-forestay-busy",
+    }
+)
+_RETRY = "x-fal-needs-retry"
+
+
+def replay(answer: Answer, bases: Bases) -> Reply:
+    """Return the answer as its caller reads it."""
+    headers = caller_headers(answer.headers.items(), answer.status_code)
+    return Reply(answer.status_code, with_media_urls(answer.body, bases), headers)
+
+
+def with_media_urls(body: bytes, bases: Bases) -> bytes:
+    """Write stored media names as URLs under the caller's base."""
+    return rewrite_media_urls(body, bases.media) if _MARK in body else body
+
+
+def caller_headers(headers: Iterable[tuple[str, str]], status_code: int) -> tuple[Header, ...]:
+    """Return the model's headers for the caller, at most 16 KB; the retry hint only where it means something."""
+    kept: list[Header] = []
+    size = 0
+    for name, value in headers:
+        lower = name.lower()
+        if lower in _WITHHELD or lower.startswith("access-control-"):
+            continue
+        if lower == _RETRY and not (status_code >= 500 or status_code == 429):
+            continue
+        size += len(lower) + len(value)
+        if size > MAX_HEADER_BYTES:
+            break
+        kept.append((lower.encode("latin-1", "replace"), value.encode("latin-1", "replace")))
+    return tuple(kept)

@@ -1,0 +1,80 @@
+"""Accepting requests: commit, wake the workers, and see to the submit whose answer never reached its caller.
+
+The store commits submits that arrive together as one (group commit); a caller is answered only after its commit. While
+it runs, a standing `receive()` watches the caller: one that left is recorded, so that its identical retry adopts the
+stored request instead of doubling it (architecture, decision 5). Called by `queue_routes`.
+"""
+
+import asyncio
+
+from starlette.types import Receive
+
+from forestay.errors import Unavailable
+from forestay.gateway.bodies import watching
+from forestay.gateway.ports import GatewayPorts
+from forestay.ids import ModelId, RequestId
+from forestay.queue.model import Submission
+from forestay.queue.store import Accepted, IdempotencyConflict, QueueFull
+from forestay.telemetry.logs import logger
+from forestay.telemetry.metrics import SUBMITTED, UNDELIVERED
+
+Outcome = Accepted | IdempotencyConflict | QueueFull
+COMMIT_SECONDS = 30.0
+_LOG = logger("gateway")
+
+
+class QueueWaker:
+    """Tells workers which models have new requests: one message for all submits since the last one."""
+
+    def __init__(self, ports: GatewayPorts) -> None:
+        self._ports = ports
+        self._models: set[ModelId] = set()
+        self._some = asyncio.Event()
+
+    def add(self, model_id: ModelId) -> None:
+        """Note a committed submit."""
+        self._models.add(model_id)
+        self._some.set()
+
+    async def run(self) -> None:
+        """Publish for ever; what is lost is made good by the workers' own polls."""
+        while True:
+            await self._some.wait()
+            self._some.clear()
+            models, self._models = self._models, set()
+            await self._ports.wakeups.publish("forestay:queue", " ".join(sorted(models)))
+
+
+async def commit_watched(
+    ports: GatewayPorts, submission: Submission, max_queue_length: int | None, receive: Receive
+) -> tuple[Outcome, bool]:
+    """Commit while watching the caller; the flag tells whether the caller is still there.
+
+    Raises Unavailable when the database did not answer in time: the submit may have been committed all the same, and
+    its identical retry finds it.
+    """
+    async with watching(receive, stop_work=False) as watch:
+        outcome = await _commit(ports, submission, max_queue_length)
+        await asyncio.sleep(0)  # a disconnect that has arrived is seen now
+    return outcome, not watch.gone
+
+
+async def record_undelivered(ports: GatewayPorts, submission: Submission, request_id: RequestId) -> None:
+    """Remember that the answer never reached its caller; when even that fails the request stays and it is logged."""
+    ports.metrics.add(UNDELIVERED)
+    try:
+        await ports.queue.mark_undelivered(request_id, submission.key_id, submission.fingerprint)
+    except Unavailable as error:
+        _LOG.warning("gateway.undelivered_not_recorded", request_id=str(request_id), reason=str(error))
+
+
+async def _commit(ports: GatewayPorts, submission: Submission, max_queue_length: int | None) -> Outcome:
+    limits = {} if max_queue_length is None else {submission.request_id: max_queue_length}
+    try:
+        async with asyncio.timeout(COMMIT_SECONDS):
+            (outcome,) = await ports.queue.submit([submission], limits)
+    except TimeoutError:
+        raise Unavailable("the database did not commit in time", retry_after_seconds=5.0) from None
+    if isinstance(outcome, Accepted):
+        ports.metrics.add(SUBMITTED, submission.model_id, "replayed" if outcome.replayed else "new")
+    return outcome
