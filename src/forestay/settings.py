@@ -116,7 +116,7 @@ class Worker:
     work_dir: str = setting("FORESTAY_WORK_DIR", "", "Folder for unpacked bundles, environments and sockets.")
     secrets_dir: str = setting("FORESTAY_SECRETS_DIR", "", "Folder with one file per secret that specs may name.")
     drain_seconds: float = setting(
-        "FORESTAY_DRAIN", 20.0, "At SIGTERM running requests may take this long to end; the rest is queued again, free."
+        "FORESTAY_DRAIN", 10.0, "At SIGTERM running requests may take this long to end; the rest is queued again, free."
     )
     start_backoff_seconds: float = setting(
         "FORESTAY_START_BACKOFF", 30.0, "Wait added per failed start of a model before the next try, fal's own."

@@ -387,15 +387,19 @@ def read_hints(app: typing.Any) -> list[str]:
 
 
 class _Answer:
-    """Notes whether an HTTP answer has been sent to its end."""
+    """Notes whether an HTTP answer has been sent to its end, and sends unfinished lines before that end."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, before_end: typing.Callable[[], None]) -> None:
         self._send = send
+        self._before_end = before_end
         self.whole = False
 
     async def send(self, message: Message) -> None:
+        last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if last:
+            self._before_end()
         await self._send(message)
-        self.whole = message["type"] == "http.response.body" and not message.get("more_body", False)
+        self.whole = self.whole or last
 
 
 class Attribution:
@@ -413,7 +417,12 @@ class Attribution:
             return
         request = next((value.decode("latin-1") for name, value in scope["headers"] if name == REQUEST_HEADER), None)
         token = current_request.set(request)
-        answer = _Answer(send)
+
+        def end_lines() -> None:
+            for stream in self._streams:
+                stream.end_request(request)
+
+        answer = _Answer(send, end_lines)
         try:
             await self._app(scope, receive, answer.send)
         except Exception:
@@ -422,8 +431,7 @@ class Attribution:
             if not answer.whole:
                 raise
         finally:
-            for stream in self._streams:
-                stream.end_request(request)
+            end_lines()
             current_request.reset(token)
 
     def _watch(self, send: Send) -> Send:

@@ -1,0 +1,225 @@
+"""One attempt from claim to finish: inputs -> host -> conclusion -> output checks -> finish or requeue.
+
+It decides nothing itself: `conclude` does. It makes sure that every claimed lease ends in exactly one of finish,
+requeue or abandon, that the slot is held until the model has let go, and that a replica under suspicion is asked before
+the request goes back. Called by `worker/claiming.py`, one task per lease.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from forestay.chance import Chance
+from forestay.clock import Clock
+from forestay.errors import Unavailable
+from forestay.fleet.spec import EndpointSpec, ModelSpec
+from forestay.queue.model import Answer, AttemptReport, Finish, Lease, Outcome, Requeue, State
+from forestay.queue.retry import Retry, RetryPolicy
+from forestay.queue.store import QueueStore
+from forestay.settings import Settings
+from forestay.telemetry import tracing
+from forestay.telemetry.logs import logger
+from forestay.telemetry.metrics import ATTEMPT_SECONDS, ATTEMPTS, Metrics
+from forestay.worker.conclude import Conclusion, Publish, ReplicaStep, Rules, decide_conclusion
+from forestay.worker.desk import Desk
+from forestay.worker.hosts.host import Broken, CallRequest, CallResult, Host
+from forestay.worker.inputs import Inputs
+from forestay.worker.lease_keeper import LeaseKeeper
+from forestay.worker.logs import LogBook
+from forestay.worker.replica import Replica, Running
+
+log = logger("worker")
+
+
+class OutputCheck(Protocol):
+    """Judges an output before it may leave; the seam for safety, integrity and provenance."""
+
+    async def judge(self, lease: Lease, answer: Answer) -> Publish | None:
+        """Return None to allow, or what is published instead (BLOCKED or WITHHELD)."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AttemptParts:
+    """What every attempt of a worker shares."""
+
+    queue: QueueStore
+    desk: Desk
+    keeper: LeaseKeeper
+    inputs: Inputs
+    log_book: LogBook
+    settings: Settings
+    clock: Clock
+    chance: Chance
+    metrics: Metrics
+    checks: Sequence[OutputCheck] = ()
+
+
+class Attempt:
+    """One lease on one replica."""
+
+    def __init__(self, lease: Lease, replica: Replica, running: Running, parts: AttemptParts) -> None:
+        self.lease = lease
+        self.replica = replica
+        self.running = running
+        self.lost = False  # the request was taken away; the model may still be at it
+        self._parts = parts
+        self._leased_at = parts.clock.now()
+        self._started_at = self._leased_at
+        self._started_monotonic = parts.clock.monotonic()
+        self._called = False
+        self._work: Mapping[str, float] = {}
+
+    async def run(self) -> None:
+        """Run to its end; whatever happens, the slot is freed and the lease no longer renewed."""
+        try:
+            await self._run()
+        except Unavailable as error:  # nothing could be told to the queue: the lease runs out and the queue rescues it
+            log.warning("attempt.unreported", request=str(self.lease.request_id), reason=str(error))
+        finally:
+            fence = (self.lease.request_id, self.lease.attempt)
+            self._parts.keeper.drop(fence)
+            self._parts.log_book.forget(self.running)
+            self.replica.release(self.running)
+
+    async def take_away(self) -> None:
+        """The request is no longer ours: tell the model, which may go on until it returns or its limit kills it."""
+        if self.lost:
+            return
+        self.lost = True
+        host = self.replica.host
+        if host is not None and self._called:
+            await host.cancel(self.lease.request_id, self.lease.endpoint)
+
+    async def give_back(self, reason: str) -> None:
+        """Requeue free of charge: the worker is stopping. The fence makes sure that this happens at most once."""
+        self._parts.keeper.drop((self.lease.request_id, self.lease.attempt))
+        await self._requeue(Retry("", 0.0, reason), self._report(Outcome.PLATFORM), crashed=False)
+
+    async def _run(self) -> None:
+        host, lease = self.replica.host, self.lease
+        if host is None:
+            await self.give_back("the replica ended before the request began")
+            return
+        body = await self._parts.inputs.prepare(lease.body, self._endpoint().media_inputs)
+        if isinstance(body, Answer):
+            await self._end(Publish(State.FAILED, body), Outcome.CALLER_ERROR, crashed=False)
+            return
+        result = await self._call(host, body)
+        self._work = {"input_bytes": float(len(lease.body)), "output_bytes": float(len(getattr(result, "body", b"")))}
+        conclusion = self._conclude(result)
+        await self._treat_replica(conclusion)
+        await self._end(conclusion.step, conclusion.outcome, crashed=conclusion.crashed)
+
+    async def _call(self, host: Host, body: bytes) -> CallResult:
+        lease = self.lease
+        request = CallRequest(
+            request_id=lease.request_id,
+            attempt=lease.attempt,
+            endpoint=lease.endpoint,
+            headers=model_headers(lease, self._parts.chance),
+            body=body,
+            timeout_seconds=self._spec().limits.request_timeout_seconds,
+        )
+        self._started_at, self._started_monotonic = self._parts.clock.now(), self._parts.clock.monotonic()
+        self._called = True
+        if self.lost:
+            return Broken("the request was taken away before it began")
+        async with asyncio.TaskGroup() as group:
+            telling = group.create_task(self._tell_start())
+            result = await host.call(request)
+            telling.cancel()
+        self.replica.learn_hints(getattr(result, "headers", {}).get("x-fal-runner-hints"))
+        return result
+
+    async def _tell_start(self) -> None:
+        if not await self._parts.desk.start(self.lease):
+            await self.take_away()
+
+    def _conclude(self, result: CallResult) -> Conclusion:
+        queue = self._parts.settings.queue
+        policy = RetryPolicy(
+            queue.max_attempts, queue.poison_replicas, queue.retry_base_seconds, queue.retry_cap_seconds
+        )
+        rules = Rules(self._spec().retry, policy, self._parts.chance.uniform(0.0, 1.0))
+        return decide_conclusion(result, self.lease, rules, self.replica.condemned)
+
+    async def _treat_replica(self, conclusion: Conclusion) -> None:
+        match conclusion.replica:
+            case ReplicaStep.KEEP:
+                self.replica.answered += conclusion.outcome is Outcome.SUCCEEDED
+            case ReplicaStep.VERIFY:
+                await self.replica.verify(f"{conclusion.outcome.value} of request {self.lease.request_id}")
+            case ReplicaStep.DRAIN:
+                self.replica.drain("the model asked to be stopped (x-fal-stop-runner)")
+            case ReplicaStep.KILL:
+                self.replica.condemn(f"request {self.lease.request_id} exceeded request_timeout")
+
+    async def _end(self, step: Publish | Retry, outcome: Outcome, *, crashed: bool) -> None:
+        await self._parts.log_book.flush()
+        report = self._report(outcome)
+        if isinstance(step, Retry):
+            held = await self._requeue(step, report, crashed=crashed)
+        else:
+            held = await self._parts.desk.finish(Finish(self.lease, *await self._judged(step), report))
+        if not held:
+            await self._abandon(report)
+        self._parts.metrics.add(ATTEMPTS, self.lease.model_id, outcome.value if held else "taken_away")
+        self._parts.metrics.observe(ATTEMPT_SECONDS, report.device_seconds, self.lease.model_id)
+
+    async def _judged(self, step: Publish) -> tuple[State, Answer]:
+        if step.state is State.SUCCEEDED and self._parts.checks:
+            await self._parts.desk.checking(self.lease)
+            for check in self._parts.checks:
+                instead = await check.judge(self.lease, step.answer)
+                if instead is not None:
+                    return instead.state, instead.answer
+        return step.state, step.answer
+
+    async def _requeue(self, step: Retry, report: AttemptReport, *, crashed: bool) -> bool:
+        item = Requeue(self.lease, step.condition, step.delay_seconds, crashed, step.reason, report)
+        log.info("attempt.requeued", request=str(self.lease.request_id), reason=step.reason)
+        return await self._parts.desk.requeue(item)
+
+    async def _abandon(self, report: AttemptReport) -> None:
+        """Record the fact of work for a request that was taken away, with the cause."""
+        snapshots = await self._parts.queue.snapshots([self.lease.request_id])
+        snapshot = snapshots.get(self.lease.request_id)
+        states = {State.CANCELLED: Outcome.CANCELLED, State.EXPIRED: Outcome.EXPIRED}
+        outcome = states.get(snapshot.state, Outcome.WORKER_LOST) if snapshot else Outcome.WORKER_LOST
+        log.info("attempt.refused", request=str(self.lease.request_id), attempt=self.lease.attempt, outcome=outcome)
+        await self._parts.queue.abandon(self.lease, dataclasses.replace(report, outcome=outcome))
+
+    def _report(self, outcome: Outcome) -> AttemptReport:
+        seconds = self._parts.clock.monotonic() - self._started_monotonic if self._called else 0.0
+        return AttemptReport(
+            outcome=outcome,
+            leased_at=self._leased_at,
+            started_at=self._started_at if self._called else None,
+            finished_at=self._parts.clock.now(),
+            device_seconds=seconds * self._spec().resources.devices,
+            work=self._work,
+        )
+
+    def _spec(self) -> ModelSpec:
+        return self.replica.revision.spec
+
+    def _endpoint(self) -> EndpointSpec:
+        return endpoint_of(self._spec(), self.lease.endpoint)
+
+
+def endpoint_of(spec: ModelSpec, path: str) -> EndpointSpec:
+    """Return what the spec says of an endpoint; one that it does not name has no media inputs."""
+    return next((endpoint for endpoint in spec.endpoints if endpoint.path == path), EndpointSpec(path))
+
+
+def model_headers(lease: Lease, chance: Chance) -> dict[str, str]:
+    """Return the headers that the model sees: what the caller may pass on, the ids, the trace below the caller's."""
+    return {
+        "content-type": "application/json",
+        **lease.options.forward_headers,
+        "x-fal-request-id": str(lease.request_id),
+        "x-fal-endpoint": lease.endpoint,
+        "traceparent": tracing.child(lease.options.traceparent, chance),
+    }

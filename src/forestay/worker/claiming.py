@@ -1,0 +1,159 @@
+"""Offers free slots to the queue and starts an attempt for every lease that comes back.
+
+`decide_offers` is the rule: a ready replica offers its free slots for the buckets that the route gives its revision.
+The shell claims when something may have changed (a wake-up, a freed slot, a replica ready, new routes) and at the
+latest after the poll time, all replicas in one statement. Run by `worker/process.py`.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+
+from forestay.errors import Unavailable
+from forestay.fleet.model import ReplicaState, Route
+from forestay.ids import RequestId, WorkerId
+from forestay.queue.model import Lease
+from forestay.queue.store import Offer
+from forestay.telemetry.logs import logger
+from forestay.telemetry.metrics import SLOTS
+from forestay.worker.attempt import Attempt, AttemptParts
+from forestay.worker.replica import Replica, Running
+
+log = logger("worker")
+RETRY_SECONDS = 0.5
+ALONE_AFTER_LOST_LEASES = 2
+Fence = tuple[RequestId, int]
+
+
+def decide_offers(replicas: Iterable[Replica], routes: Sequence[Route]) -> list[Offer]:
+    """Return what can be claimed for now: free slots of ready replicas whose revision has a share of the traffic."""
+    offers: list[Offer] = []
+    for replica in replicas:
+        revision = replica.revision
+        buckets = tuple(
+            (route.bucket_from, route.bucket_to)
+            for route in routes
+            if (route.model_id, route.revision_id) == (revision.model_id, revision.revision_id)
+        )
+        if buckets and replica.free_slots > 0:
+            offers.append(
+                Offer(
+                    replica_id=replica.replica_id,
+                    revision_id=revision.revision_id,
+                    model_id=revision.model_id,
+                    buckets=buckets,
+                    slots=replica.free_slots,
+                    idle=replica.idle,
+                    hints=replica.description.hints,
+                )
+            )
+    return offers
+
+
+class Claimer:
+    """Claims for one worker and owns its running attempts."""
+
+    def __init__(
+        self,
+        worker_id: WorkerId,
+        replicas: Callable[[], Sequence[Replica]],
+        routes: Callable[[], Sequence[Route]],
+        parts: AttemptParts,
+    ) -> None:
+        self._worker_id = worker_id
+        self._replicas = replicas
+        self._routes = routes
+        self._parts = parts
+        self._woken = asyncio.Event()
+        self._stopped = False
+        self.attempts: dict[Fence, Attempt] = {}
+
+    def wake(self) -> None:
+        """Look again at once."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Claim nothing more."""
+        self._stopped = True
+        self._woken.set()
+
+    async def run(self, group: asyncio.TaskGroup) -> None:
+        """Claim until stopped; attempts run in `group`."""
+        queue = self._parts.settings.queue
+        while not self._stopped:
+            self._woken.clear()
+            offers = decide_offers(self._replicas(), self._routes())
+            self._show_slots()
+            leases: list[Lease] = []
+            try:
+                if offers:
+                    leases = await self._parts.queue.claim(self._worker_id, offers, queue.lease_seconds)
+            except Unavailable as error:
+                log.warning("claim.failed", reason=str(error))
+                await self._parts.clock.sleep(RETRY_SECONDS)
+                continue
+            self._begin(leases, group)
+            if not leases or not any(replica.free_slots for replica in self._replicas()):
+                await self._wait(queue.poll_seconds)
+
+    async def settled(self, seconds: float) -> bool:
+        """Wait until no attempt runs, at most `seconds`; tells whether that is so."""
+        deadline = self._parts.clock.monotonic() + seconds
+        while self.attempts and self._parts.clock.monotonic() < deadline:
+            self._woken.clear()
+            await self._wait(min(0.25, max(0.0, deadline - self._parts.clock.monotonic())))
+        return not self.attempts
+
+    def _begin(self, leases: Sequence[Lease], group: asyncio.TaskGroup) -> None:
+        self._parts.keeper.keep([(lease.request_id, lease.attempt) for lease in leases])
+        by_id = {replica.replica_id: replica for replica in self._replicas()}
+        for lease in leases:
+            replica = by_id.get(lease.replica_id)
+            if replica is None:
+                log.error("claim.unknown_replica", replica=lease.replica_id)  # the lease runs out and is rescued
+                self._parts.keeper.drop((lease.request_id, lease.attempt))
+                continue
+            running = Running(
+                request_id=lease.request_id,
+                attempt=lease.attempt,
+                tenant_id=lease.tenant_id,
+                alone=lease.lost_leases >= ALONE_AFTER_LOST_LEASES,
+                object_lifetime_seconds=lease.options.object_lifetime_seconds,
+            )
+            attempt = Attempt(lease, replica, running, self._parts)
+            self.attempts[lease.request_id, lease.attempt] = attempt
+            if replica.take(running) and not self._stopped:
+                group.create_task(self._run(attempt))
+            else:  # it drained, ended or lent its slots to a gateway while the claim was on its way
+                group.create_task(self._give_back(attempt))
+
+    async def _run(self, attempt: Attempt) -> None:
+        try:
+            await attempt.run()
+        finally:
+            self._forget(attempt)
+
+    async def _give_back(self, attempt: Attempt) -> None:
+        try:
+            await attempt.give_back("its slot was gone when the claim came back")
+        except Unavailable as error:
+            log.warning("attempt.unreported", request=str(attempt.lease.request_id), reason=str(error))
+        finally:
+            attempt.replica.release(attempt.running)
+            self._forget(attempt)
+
+    def _forget(self, attempt: Attempt) -> None:
+        self.attempts.pop((attempt.lease.request_id, attempt.lease.attempt), None)
+        self.wake()
+
+    def _show_slots(self) -> None:
+        ready = [replica for replica in self._replicas() if replica.state is ReplicaState.READY]
+        self._parts.metrics.set(SLOTS, sum(replica.free_slots for replica in ready), "free")
+        self._parts.metrics.set(SLOTS, sum(len(replica.running) for replica in ready), "running")
+        self._parts.metrics.set(SLOTS, sum(replica.lent_slots for replica in ready), "lent")
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            return

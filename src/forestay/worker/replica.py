@@ -1,0 +1,254 @@
+"""One life of one loaded revision: setup -> ready -> draining -> stopped, its slots, its health.
+
+It decides when this life ends: the process ended, the health check failed, a time limit passed, or it was drained and
+nothing runs any more. It does not decide whether another replica takes its place (`reconcile`), nor what becomes of the
+requests that ran on it (`attempt`). Never raises for anything that a model does.
+"""
+
+import asyncio
+import dataclasses
+import datetime as dt
+from collections.abc import Callable
+
+from forestay.clock import Clock
+from forestay.fleet.model import ReplicaReport, ReplicaState, Revision
+from forestay.ids import ReplicaId, RequestId, TenantId, WorkerId
+from forestay.settings import Worker as WorkerSettings
+from forestay.telemetry.logs import logger
+from forestay.worker.hosts.host import Description, Host, StartFailed
+
+log = logger("worker")
+MAX_DETAIL_CHARS = 2_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Running:
+    """One call that occupies a slot; `attempt` 0 marks the direct lane."""
+
+    request_id: RequestId
+    attempt: int
+    tenant_id: TenantId
+    alone: bool = False  # it has lost two leases: nothing else may run beside it
+    object_lifetime_seconds: int | None = None
+
+
+class Replica:
+    """A host with its slots. All methods run on the worker's event loop."""
+
+    def __init__(
+        self, identity: tuple[ReplicaId, WorkerId], revision: Revision, settings: WorkerSettings, clock: Clock
+    ) -> None:
+        self.replica_id, self.worker_id = identity
+        self.revision = revision
+        self.state = ReplicaState.SETUP
+        self.detail = "starting"
+        self.description = Description(openapi=None, slots=0)
+        self.started_at = clock.now()
+        self.ready_at: dt.datetime | None = None
+        self.last_used_at: dt.datetime | None = None
+        self.running: dict[RequestId, Running] = {}
+        self.lent_slots = 0  # lent to gateways that speak to the model's server themselves
+        self.condemned = ""  # why we ended the process ourselves: its calls did not crash the model
+        self.start_failure = ""  # why it never became ready
+        self.answered = 0
+        self.on_change: Callable[[], None] = _nothing
+        self.host: Host | None = None
+        self._settings = settings
+        self._clock = clock
+        self._ending = asyncio.Event()
+        self._stop_grace_seconds = revision.spec.limits.termination_grace_seconds
+        self._verifying = False
+
+    # What others ask
+
+    @property
+    def free_slots(self) -> int:
+        """Slots that a claim may fill now."""
+        if self.state is not ReplicaState.READY or self._ending.is_set():
+            return 0
+        if any(call.alone for call in self.running.values()):
+            return 0
+        return max(0, self.description.slots - len(self.running) - self.lent_slots)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs on it."""
+        return not self.running and not self.lent_slots
+
+    def report(self, failures: int) -> ReplicaReport:
+        """Describe it for the fleet."""
+        return ReplicaReport(
+            replica_id=self.replica_id,
+            worker_id=self.worker_id,
+            revision_id=self.revision.revision_id,
+            model_id=self.revision.model_id,
+            state=self.state,
+            slots=self.description.slots,
+            devices=self.revision.spec.resources.devices,
+            direct_url=self.description.direct_url,
+            hints=self.description.hints,
+            detail=self.detail[:MAX_DETAIL_CHARS],
+            failures=failures,
+            started_at=self.started_at,
+            ready_at=self.ready_at,
+            last_used_at=self.last_used_at,
+            seen_at=self._clock.now(),
+        )
+
+    # Slots
+
+    def take(self, call: Running) -> bool:
+        """Occupy a slot; False when there is none, or when the same request runs here already."""
+        if self.free_slots < 1 or call.request_id in self.running:
+            return False
+        self.running[call.request_id] = call
+        self.last_used_at = self._clock.now()
+        return True
+
+    def release(self, call: Running) -> None:
+        """Free the slot."""
+        if self.running.get(call.request_id) is call:
+            del self.running[call.request_id]
+        self.last_used_at = self._clock.now()
+        self._end_when_drained()
+        self.on_change()
+
+    def lend(self, slots: int) -> None:
+        """Set how many slots gateways hold by themselves."""
+        self.lent_slots = slots
+        self._end_when_drained()
+
+    def learn_hints(self, header: str | None) -> None:
+        """Remember what the model says is warm in it (`X-Fal-Runner-Hints` of an answer)."""
+        if header is None:
+            return
+        hints = tuple(hint.strip()[:256] for hint in header.split(",") if hint.strip())[:64]
+        if hints != self.description.hints:
+            self.description = dataclasses.replace(self.description, hints=hints)
+            self.on_change()
+
+    def tell(self, detail: str) -> None:
+        """Say what is going on, for people."""
+        self.detail = detail
+        self.on_change()
+
+    # The end
+
+    def drain(self, reason: str) -> None:
+        """Take nothing new; end once nothing runs."""
+        if self.state in {ReplicaState.SETUP, ReplicaState.READY}:
+            if self.state is ReplicaState.SETUP:
+                self._ending.set()
+            self._become(ReplicaState.DRAINING, reason)
+            self._end_when_drained()
+
+    def condemn(self, reason: str) -> None:
+        """End it now, whatever runs on it: it hangs, or its device is unfit."""
+        if not self.condemned and not self._ending.is_set():
+            self.condemned = reason
+            self._stop_grace_seconds = 0.0
+            self.detail = reason
+            log.warning("replica.condemned", replica=self.replica_id, reason=reason)
+            self._ending.set()
+
+    def hurry(self) -> None:
+        """End it now with its ordinary grace: the worker itself is going."""
+        self.condemned = self.condemned or "the worker is stopping"
+        self._ending.set()
+
+    async def verify(self, suspicion: str) -> bool:
+        """Ask the model, as often as its health check allows, whether it is fit; condemn it when it never says so."""
+        host, check = self.host, self.description.health_check
+        if host is None or self._verifying or self._ending.is_set():
+            return not self._ending.is_set()
+        self._verifying = True
+        try:
+            for _ in range(check.failure_threshold if check else 3):
+                if await host.healthy(check):
+                    return True
+        finally:
+            self._verifying = False
+        self.condemn(f"unhealthy: no answer to its health check after {suspicion}")
+        return False
+
+    def owner_of(self, request_id: RequestId | None) -> Running | None:
+        """Return the running call of this id; without an id, the only one that runs."""
+        if request_id is not None:
+            return self.running.get(request_id)
+        return next(iter(self.running.values())) if len(self.running) == 1 else None
+
+    async def run(self, host: Host) -> None:
+        """Live one life."""
+        self.host = host
+        try:
+            async with asyncio.TaskGroup() as group:
+                starting, ending = group.create_task(self._start(host)), group.create_task(self._ending.wait())
+                await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
+                starting.cancel()
+                ending.cancel()
+            if self.ready_at is not None:
+                await self._serve(host)
+        finally:
+            self.state = ReplicaState.DRAINING
+            self.on_change()
+            await host.stop(self._stop_grace_seconds)
+            self._become(ReplicaState.STOPPED, self.start_failure or self.condemned or self.detail)
+
+    async def _start(self, host: Host) -> None:
+        limit_seconds = self.revision.spec.limits.startup_timeout_seconds
+        try:
+            async with asyncio.timeout(limit_seconds):
+                described = await host.start()
+        except StartFailed as failure:
+            self.start_failure = failure.reason
+            return
+        except TimeoutError:
+            self.start_failure = f"not ready within startup_timeout ({limit_seconds:g} s)"
+            return
+        if self._ending.is_set():
+            return
+        self.description = described
+        self.ready_at = self._clock.now()
+        self._become(ReplicaState.READY, "ready")
+
+    async def _serve(self, host: Host) -> None:
+        async with asyncio.TaskGroup() as group:
+            watchers = [group.create_task(self._watch_exit(host)), group.create_task(self._watch_health(host))]
+            await self._ending.wait()
+            for watcher in watchers:
+                watcher.cancel()
+
+    async def _watch_exit(self, host: Host) -> None:
+        ended = await host.exited()
+        self.detail = f"the model's process {ended}"
+        log.warning("replica.exited", replica=self.replica_id, code=ended.code, memory=ended.memory)
+        self._ending.set()
+
+    async def _watch_health(self, host: Host) -> None:
+        check = self.description.health_check
+        if check is None or not check.call_regularly:
+            return
+        # fal raises a start period that is shorter than the startup time-out; a first success ends it.
+        patience = max(check.start_period_seconds, self.revision.spec.limits.startup_timeout_seconds)
+        started, failures, succeeded = self._clock.monotonic(), 0, False
+        while True:
+            await self._clock.sleep(self._settings.health_seconds)
+            if await host.healthy(check):
+                failures, succeeded = 0, True
+            elif succeeded or self._clock.monotonic() - started > patience:
+                failures += 1
+            if failures >= check.failure_threshold:
+                self.condemn(f"unhealthy: {failures} failed health checks in a row")
+
+    def _end_when_drained(self) -> None:
+        if self.state is ReplicaState.DRAINING and self.idle:
+            self._ending.set()
+
+    def _become(self, state: ReplicaState, detail: str) -> None:
+        self.state, self.detail = state, detail
+        log.info("replica.state", replica=self.replica_id, state=state, detail=detail)
+        self.on_change()
+
+
+def _nothing() -> None:
+    """Stand in until someone listens."""
