@@ -1,15 +1,17 @@
-"""Write the generated pages of `docs/reference/`: settings from the settings tree, commands from the command line.
+"""Write the generated pages of `docs/reference/`: settings, commands and the model spec, each from its source.
 
 `make docs` runs it; `tests/architecture/test_reference_pages.py` fails when a page and its source differ.
 """
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from forestay.fleet.spec_file import json_schema
 from forestay.settings import Settings
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -18,6 +20,12 @@ SETTINGS_INTRODUCTION = """# Settings
 Every setting is an environment variable, read once at start. Empty means "not set". This page is generated from
 `src/forestay/settings.py` by `make docs`.
 """
+SPEC_INTRODUCTION = """# The model spec
+
+One YAML file declares a model. A fault is told with file, line, field and mend. Version 0. This page is generated from
+`src/forestay/fleet/spec_file.py` by `make docs`; `examples/digits/model.yaml` is a whole one.
+"""
+BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<="}
 CLI_INTRODUCTION = """# Command line
 
 Every command has `--help`; those that print have `--json`. Exit status: 0 done, 1 failed, 2 wrong use. Commands that
@@ -30,7 +38,8 @@ def main() -> int:
     """Write every generated page that differs; with `--check` only name it and exit 1."""
     check = "--check" in sys.argv[1:]
     stale = False
-    for name, text in (("settings.md", render_settings()), ("cli.md", render_cli())):
+    pages = (("settings.md", render_settings()), ("cli.md", render_cli()), ("model-spec.md", render_spec()))
+    for name, text in pages:
         page = REFERENCE / name
         if page.exists() and page.read_text(encoding="utf-8") == text:
             continue
@@ -70,6 +79,55 @@ def show(default: object) -> str:
 def cell(text: str) -> str:
     """Return text fit for one cell of a table."""
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def render_spec() -> str:
+    """Return the page of the model spec."""
+    schema = json_schema()
+    definitions: dict[str, Any] = schema.get("$defs", {})  # type: ignore[assignment]
+    parts = [SPEC_INTRODUCTION]
+    for title, part in (("The file", schema), *((spec_title(name), item) for name, item in definitions.items())):
+        rows = [spec_row(name, field, part) for name, field in part.get("properties", {}).items()]  # type: ignore[attr-defined]
+        if rows:
+            text = cell(str(part.get("description", "")))
+            parts.append(f"\n## {title}\n\n{text}\n\n| field | form | default | what it says |\n|---|---|---|---|\n")
+            parts += rows
+    return "".join(parts)
+
+
+def spec_title(name: str) -> str:
+    """Return the heading of one part of the spec."""
+    return {
+        "OwnerFile": "owner",
+        "HostFile": "host",
+        "EndpointFile": "endpoints",
+        "ResourceFile": "resources",
+        "LimitFile": "limits",
+        "RetryFile": "retry",
+    }.get(name, name)
+
+
+def spec_row(name: str, field: dict[str, Any], part: Any) -> str:
+    """Return one field's row."""
+    default = f"`{json.dumps(field['default'])}`" if "default" in field else ""
+    if name in part.get("required", []):
+        default = "required"
+    return f"| `{name}` | {cell(spec_form(field))} | {default} | {cell(field.get('description', ''))} |\n"
+
+
+def spec_form(field: dict[str, Any]) -> str:
+    """Return the form of a value in words."""
+    if "enum" in field or "const" in field:
+        return " or ".join(f"`{json.dumps(value)}`" for value in field.get("enum", [field.get("const")]))
+    if "anyOf" in field:
+        return " or ".join(spec_form(option) for option in field["anyOf"])
+    if "$ref" in field:
+        name = str(field["$ref"]).rpartition("/")[2]
+        return "one of the kinds below" if name == "HostKind" else f"see {spec_title(name)}"
+    if field.get("type") in {"array", "object"}:
+        return f"list of {spec_form(field.get('items', {}))}" if field["type"] == "array" else "mapping"
+    bounds = [f"{sign} {field[key]}" for key, sign in BOUNDS.items() if key in field]
+    return " ".join([{"null": "null", "string": "text"}.get(str(field.get("type")), str(field.get("type"))), *bounds])
 
 
 def render_cli() -> str:
