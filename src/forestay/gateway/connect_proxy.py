@@ -117,18 +117,26 @@ class _Proxy:
         """Read the request's head and return the status that it deserves."""
         if self._served > self.limits.connections:
             return 503
-        try:
-            async with asyncio.timeout(self.limits.head_seconds):
-                head = await reader.readuntil(b"\r\n\r\n")
-        except (asyncio.LimitOverrunError, asyncio.IncompleteReadError, TimeoutError) as error:
-            return {asyncio.LimitOverrunError: 431, asyncio.IncompleteReadError: 400}.get(type(error), 408)
-        if len(head) > self.limits.head_bytes:
-            return 431
+        head = await self._head(reader)
+        if isinstance(head, int):
+            return head
         line = head.partition(b"\r\n")[0]
         match = _LINE.fullmatch(line)
         if match is None:
             return 400 if line.startswith(b"CONNECT ") else 405
         return 200 if allowed(match[1].decode(), int(match[2]), self._target.own_names) else 403
+
+    async def _head(self, reader: asyncio.StreamReader) -> bytes | int:
+        try:
+            async with asyncio.timeout(self.limits.head_seconds):
+                head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            return 431
+        except asyncio.IncompleteReadError:
+            return 400
+        except TimeoutError:
+            return 408
+        return head if len(head) <= self.limits.head_bytes else 431
 
     async def _tunnel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
         try:
