@@ -1,8 +1,8 @@
 """The whole platform on one machine: which processes, in which order they start and stop, and how others find them.
 
-It decides the order (stores, migrations, first keys, controller and workers, gateways, fleet; at the end gateways first,
-so that nothing new is accepted, then workers drain), the environment of each child and the content of the ready file.
-How a process is kept alive is `supervisor`'s business. Called by `forestay up` and `forestay demo`.
+It decides the order (stores, migrations, first keys, controller and workers, gateways, fleet; at the end gateways
+first, so that nothing new is accepted, then workers drain), the environment of each child and the content of the ready
+file. How a process is kept alive is `supervisor`'s business. Called by `forestay up` and `forestay demo`.
 """
 
 import asyncio
@@ -214,6 +214,8 @@ class LocalPlatform:
         if not await self._keep(tasks, stop, list(servers.values())):
             return False
         self._urls.update({variable: server.url for variable, server in servers.items()})
+        stores = {variable.removeprefix("FORESTAY_").lower(): url for variable, url in self._urls.items()}
+        self._folder.remember({**self._folder.addresses(), **stores})
         return True
 
     async def _keep(self, tasks: asyncio.TaskGroup, stop: asyncio.Event, processes: Sequence[Supervised]) -> bool:

@@ -123,6 +123,24 @@ class FolderLock:
     release: Callable[[], None]
 
 
+def holder_of(folder: pathlib.Path) -> int:
+    """Return the process that has `folder`, 0 when nobody does, -1 when it is not known which."""
+    import fcntl  # noqa: PLC0415 - absent where `up` is not supported
+
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDONLY)
+    except FileNotFoundError:
+        return 0
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        said = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+        return int(said) if said.isdigit() else -1
+    finally:
+        os.close(descriptor)
+    return 0
+
+
 def lock_folder(folder: pathlib.Path) -> FolderLock:
     """Take `folder` for this process alone; Refused names the process that has it."""
     import fcntl  # noqa: PLC0415 - absent where `up` is not supported

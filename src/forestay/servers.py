@@ -1,6 +1,6 @@
 """Serving one ASGI application on several listening sockets, plain and TLS, inside our own event loop.
 
-It decides how granian is embedded (one embedded server per socket, on sockets that we bound, see decision 0003) and how
+It decides how granian is embedded (one embedded server per socket, on sockets that we bound, see decision 0004) and how
 serving ends: no new connection, calls in flight finish within a limit. uvicorn does the same by flag, for debugging.
 The application's lifespan runs once, here, not once a socket. Called by the gateway's wiring.
 """

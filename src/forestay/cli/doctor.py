@@ -1,0 +1,57 @@
+"""`forestay doctor`: check what the platform needs, and say how to mend it."""
+
+import asyncio
+import dataclasses
+import pathlib
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from forestay.cli.output import JSON_OPTION, print_json
+from forestay.settings import Settings, process_environment
+
+if TYPE_CHECKING:
+    from forestay.doctor import Finding
+
+app = typer.Typer()
+
+_COLOURS = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "failure": typer.colors.RED}
+
+
+@app.command()
+def doctor(
+    data_dir: Annotated[
+        pathlib.Path | None, typer.Option(help="Examine the platform on this data folder as well.")
+    ] = None,
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Check each dependency and say how to mend it; exits 1 when something will not work.
+
+    Example: forestay doctor --data-dir ./data
+    """
+    from forestay.chance import SystemChance
+    from forestay.clock import SystemClock
+    from forestay.data_dir import DataDir
+    from forestay.doctor import Patient, examine
+
+    settings = Settings.from_environment(process_environment())
+    patient = Patient(settings, DataDir(data_dir) if data_dir else None, SystemClock(), SystemChance())
+    findings = asyncio.run(examine(patient))
+    failed = sum(finding.health == "failure" for finding in findings)
+    if json:
+        print_json({"healthy": not failed, "findings": [dataclasses.asdict(finding) for finding in findings]})
+    else:
+        _print(findings, failed)
+    raise typer.Exit(1 if failed else 0)
+
+
+def _print(findings: "list[Finding]", failed: int) -> None:
+    for finding in findings:
+        mark = finding.health.value
+        shown = typer.style(f"{mark:<8}", fg=_COLOURS[mark]) if sys.stdout.isatty() else f"{mark:<8}"
+        typer.echo(f"{shown} {finding.check:<18} {finding.found}")
+        if finding.mend and mark != "ok":
+            typer.echo(f"{'':<8} {'':<18} -> {finding.mend}")
+    warned = sum(finding.health == "warning" for finding in findings)
+    typer.echo(f"{len(findings)} checks, {failed} failures, {warned} warnings")
