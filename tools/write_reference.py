@@ -123,9 +123,9 @@ def spec_form(field: dict[str, Any]) -> str:
         return " or ".join(spec_form(option) for option in field["anyOf"])
     if "$ref" in field:
         name = str(field["$ref"]).rpartition("/")[2]
-        return "one of the kinds below" if name == "HostKind" else f"see {spec_title(name)}"
+        return "`fal_app`, `http_server` or `provider`" if name == "HostKind" else f"see {spec_title(name)}"
     if field.get("type") in {"array", "object"}:
-        return f"list of {spec_form(field.get('items', {}))}" if field["type"] == "array" else "mapping"
+        return f"list: {spec_form(field.get('items', {}))}" if field["type"] == "array" else "mapping"
     bounds = [f"{sign} {field[key]}" for key, sign in BOUNDS.items() if key in field]
     return " ".join([{"null": "null", "string": "text"}.get(str(field.get("type")), str(field.get("type"))), *bounds])
 
