@@ -45,7 +45,7 @@ class HttpServer(Protocol):
     """One server on one socket."""
 
     async def serve(self) -> None:
-        """Serve until told to stop and calls in flight have ended."""
+        """Serve until told to stop and calls in flight have ended; the socket is closed then."""
         ...
 
     def stop(self) -> None:
@@ -56,7 +56,10 @@ class HttpServer(Protocol):
 async def serve(
     application: Application, listeners: Sequence[Listener], stop: asyncio.Event, *, server: str, grace_seconds: float
 ) -> bool:
-    """Serve until `stop`, then let calls in flight end; False when some were still running after `grace_seconds`."""
+    """Serve until `stop`, then let calls in flight end; False when some were still running after `grace_seconds`.
+
+    The sockets are closed when serving ends.
+    """
     make = _granian if server == "granian" else _uvicorn
     servers = [make(application, listener) for listener in listeners]
     async with asyncio.TaskGroup() as tasks:
@@ -127,6 +130,7 @@ def _granian(application: Application, listener: Listener) -> HttpServer:
         def stop(self) -> None:
             self.interrupt_signal = True
             self.main_loop_interrupt.set()
+            listener.listener.close()  # the supervisor may hold it too: then callers wait for the next gateway
 
     tls = listener.tls
     return OnOurSocket(
