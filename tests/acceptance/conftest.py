@@ -36,6 +36,7 @@ class Acceptance:
     api_key: str
     admin_key: str
     database_url: str
+    data_dir: Path
     ready_file: Path
     receiver: HookReceiver
 
@@ -102,8 +103,11 @@ def acceptance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Acceptance]
         )
         try:
             said = _wait_until_ready(child, ready_file, log)
-            names = {field.name for field in dataclasses.fields(Acceptance)} - {"receiver", "ready_file"}
-            yield Acceptance(receiver=receiver, ready_file=ready_file, **{name: said[name] for name in names})
+            names = {field.name for field in dataclasses.fields(Acceptance)} - {"receiver", "ready_file", "data_dir"}
+            data_dir = Path(said["data_dir"])
+            yield Acceptance(
+                receiver=receiver, ready_file=ready_file, data_dir=data_dir, **{name: said[name] for name in names}
+            )
         finally:
             child.send_signal(signal.SIGTERM)
             try:
