@@ -92,7 +92,10 @@ class StableDiffusion(fal.App, name="stable-diffusion", keep_alive=300):
         self.cancel_events: dict[str, threading.Event] = {}
         began = time.monotonic()
         self.warm_up(int(os.environ.get("STABLE_DIFFUSION_WARM_UP_STEPS", "2")))
-        print(f"stable-diffusion ready device={self.device} dtype={dtype} warm_up={time.monotonic() - began:.2f} s")
+        print(
+            f"stable-diffusion ready device={self.device} dtype={dtype} warm_up={time.monotonic() - began:.2f} s",
+            flush=True,
+        )
 
     def warm_up(self, steps: int) -> None:
         """Draw once and throw it away: the first picture chooses kernels and fills memory pools."""
