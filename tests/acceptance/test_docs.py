@@ -1,11 +1,10 @@
 """Every command in the docs is run: the pages' own code blocks, in order, against the platform.
 
-A block's first line says what becomes of it: `bash run`, `python run file=NAME`, `javascript run file=NAME` are executed;
-`file=NAME` alone is written to that file; `covered-by=PATH` names the test or script that runs it.
+A block's first line says what becomes of it: `bash run`, `python run file=NAME`, `javascript run file=NAME` are
+executed; `file=NAME` alone is written to that file; `covered-by=PATH` names the test or script that runs it.
 """
 
 import dataclasses
-import os
 import re
 import shlex
 import subprocess
@@ -106,7 +105,7 @@ def make_workspace(folder: Path, acceptance: Acceptance) -> Path:
         ".forestay": acceptance.data_dir,
         "node_modules": JS_FOLDER / "node_modules",
     }.items():
-        os.symlink(target, workspace / name)
+        (workspace / name).symlink_to(target)
     return workspace
 
 
