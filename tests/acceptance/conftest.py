@@ -103,11 +103,9 @@ def acceptance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Acceptance]
         )
         try:
             said = _wait_until_ready(child, ready_file, log)
-            plain = {field.name for field in dataclasses.fields(Acceptance)} - {"receiver", "ready_file", "data_dir"}
-            data_dir = Path(said["data_dir"])
-            yield Acceptance(
-                receiver=receiver, ready_file=ready_file, data_dir=data_dir, **{name: said[name] for name in names}
-            )
+            own = {"receiver": receiver, "ready_file": ready_file, "data_dir": Path(said["data_dir"])}
+            plain = {field.name for field in dataclasses.fields(Acceptance)} - own.keys()
+            yield Acceptance(**own, **{name: said[name] for name in plain})
         finally:
             child.send_signal(signal.SIGTERM)
             try:
