@@ -33,7 +33,7 @@ from forestay.fleet.keys import (
     hash_secret,
     new_credential,
 )
-from forestay.fleet.model import Fleet, ModelEntry, Placement, ReplicaReport, Route, WorkerReport
+from forestay.fleet.model import Fleet, ModelEntry, Placement, ReplicaReport, ReplicaState, Route, WorkerReport
 from forestay.ids import KeyId, ModelId, ReplicaId, TenantId, WorkerId
 
 EPOCH = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
@@ -194,6 +194,11 @@ class MemoryFleetStore:
             workers={**before.workers, worker.worker_id: worker},
             replicas={**kept, **new},
             placements=placements,
+            demand={
+                model_id: moment
+                for model_id, moment in before.demand.items()
+                if not any(item.model_id == model_id and item.state is ReplicaState.READY for item in replicas)
+            },
         )
 
     async def touch(self, replica_ids: Sequence[ReplicaId]) -> None:

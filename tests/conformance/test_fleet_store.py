@@ -159,6 +159,17 @@ async def test_demand_is_noted_for_known_models_only(store: FleetStore) -> None:
     assert set((await store.load()).demand) == {DIGITS}
 
 
+async def test_demand_is_forgotten_once_a_replica_is_ready(store: FleetStore) -> None:
+    """An old wish must not load the model again after it was unloaded."""
+    revision = revision_of()
+    await store.apply(deploy(revision), **HUMAN)
+    await store.want(DIGITS)
+    await store.report(worker_of(), [replica_of(revision, state=ReplicaState.SETUP)])
+    assert set((await store.load()).demand) == {DIGITS}
+    await store.report(worker_of(), [replica_of(revision)])
+    assert (await store.load()).demand == {}
+
+
 async def test_a_placement_is_written_and_zero_forgets_it_once_drained(store: FleetStore) -> None:
     """Zero stays as long as a replica is there to be drained."""
     revision = revision_of()

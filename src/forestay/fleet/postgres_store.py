@@ -85,6 +85,7 @@ class PostgresFleetStore:
             await connection.execute(_QUERIES["delete_other_replicas"], worker.worker_id, ids)
             await connection.execute(_QUERIES["upsert_replicas"], msgspec.json.encode(replicas).decode())
             await connection.execute(_QUERIES["delete_drained_placements"], worker.worker_id)
+            await connection.execute(_QUERIES["forget_served_demand"], worker.worker_id)
             await connection.execute(_QUERIES["bump"])
         self._reported[worker.worker_id] = said
         await self._wakeups.publish(CHANNEL, "")

@@ -79,6 +79,10 @@ DELETE FROM placements WHERE worker_id = $1 AND replicas = 0
     AND NOT EXISTS (SELECT FROM replicas WHERE replicas.worker_id = placements.worker_id
                     AND replicas.revision_id = placements.revision_id);
 
+-- name: forget_served_demand
+-- Forgets the wishes of direct calls for models that now have a ready replica: an old wish must not load them again.
+DELETE FROM demand WHERE model_id IN (SELECT model_id FROM replicas WHERE worker_id = $1 AND state = 'ready');
+
 -- name: touch
 -- Notes that replicas were just used, at most twice a second each, and never waits for another writer of the same row.
 UPDATE replicas SET last_used_at = now()
