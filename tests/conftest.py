@@ -4,7 +4,8 @@ import asyncio
 import itertools
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import asyncpg
@@ -35,10 +36,16 @@ def postgres_server(server_dir: Path) -> Iterator[EmbeddedPostgres]:
     server = EmbeddedPostgres(server_dir, fsync=False)
     server.start()
     try:
-        asyncio.run(_make_template(server.superuser_url))
+        _run_apart(_make_template(server.superuser_url))
         yield server
     finally:
         server.stop()
+
+
+def _run_apart(work: Coroutine[object, object, None]) -> None:
+    """Run in a thread of its own: a session's fixture may be made while a test's event loop runs."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pool.submit(asyncio.run, work).result(timeout=60)
 
 
 def url_of(server: EmbeddedPostgres, database: str) -> str:

@@ -18,6 +18,8 @@ from forestay.queue.model import ErrorType, Lease, Options, Requeue
 
 FENCE_CEILING = 1_000  # of all attempts, free ones included: beyond, something gives the request back for ever
 
+ALONE_AFTER_LOST_LEASES = 2
+
 
 class Condition(enum.StrEnum):
     """fal's retry conditions."""
@@ -188,5 +190,5 @@ def decide_rescue(lost: LostLease, policy: RetryPolicy, jitter: float) -> Rescue
             error_type=ErrorType.RUNNER_DISCONNECTED,
         )
     delay_seconds = 0.0 if lost.lost_leases == 0 else back_off(charged, policy, jitter)
-    alone = lost.lost_leases + 1 >= 2
+    alone = lost.lost_leases + 1 >= ALONE_AFTER_LOST_LEASES
     return Rescue(alone, delay_seconds, "lease lost" + (", runs alone from now on" if alone else ""))

@@ -1,6 +1,41 @@
 -- The spine: tenants and keys, the fleet's state, the queue, finished requests, logs, webhooks, media, audit.
 -- Kept narrow and few in the hot tables; done rows move out to tables partitioned by request id (UUIDv7 = time).
 
+-- Partitions -----------------------------------------------------------------------------------------------------
+-- Makes the partition `parent_suffix` for [low, high); rows that wait in the default partition move into it.
+CREATE OR REPLACE FUNCTION forestay_make_partition(parent text, suffix text, key text, low text, high text)
+RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    name text := parent || '_' || suffix;
+BEGIN
+    IF to_regclass(format('%I', name)) IS NOT NULL THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name, parent);
+    EXECUTE format(
+        'WITH moved AS (DELETE FROM %I WHERE %I >= %L AND %I < %L RETURNING *) INSERT INTO %I SELECT * FROM moved',
+        parent || '_default', key, low, key, high, name
+    );
+    EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, name, low, high);
+    RETURN true;
+END $$;
+
+-- Drops the partitions of `parent` whose suffix (a date, yyyymmdd) is smaller than `before`; returns their names.
+CREATE OR REPLACE FUNCTION forestay_drop_partitions(parent text, before text)
+RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+    name text;
+BEGIN
+    FOR name IN
+        SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = parent::regclass AND c.relname ~ ('^' || parent || '_[0-9]{8}$')
+          AND right(c.relname, 8) < before
+    LOOP
+        EXECUTE format('DROP TABLE %I', name);
+        RETURN NEXT name;
+    END LOOP;
+END $$;
+
 CREATE TABLE tenants (
     tenant_id   text PRIMARY KEY,
     name        text NOT NULL,
@@ -147,18 +182,23 @@ CREATE TABLE requests (
     crashed_replicas text[] NOT NULL DEFAULT '{}',
     retries_used     jsonb NOT NULL DEFAULT '{}',
     webhook          boolean NOT NULL DEFAULT false
-) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
-CREATE INDEX requests_queue ON requests (model_id, order_at) WHERE state = 'queued';
-CREATE INDEX requests_leases ON requests (lease_expires_at) WHERE lease_expires_at IS NOT NULL;
+) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200,
+        autovacuum_analyze_scale_factor = 0.1, autovacuum_vacuum_cost_delay = 0);
+-- Predicates name worker_id alone, so that a step between held states and a renewal touch no index (HOT updates).
+CREATE INDEX requests_queue ON requests (model_id, order_at) WHERE worker_id IS NULL;
+CREATE INDEX requests_alone ON requests (model_id, order_at) WHERE worker_id IS NULL AND alone;
+CREATE INDEX requests_held ON requests (worker_id) WHERE worker_id IS NOT NULL;
 CREATE INDEX requests_start_deadline ON requests (start_deadline) WHERE start_deadline IS NOT NULL;
 CREATE INDEX requests_total_deadline ON requests (total_deadline) WHERE total_deadline IS NOT NULL;
 
 CREATE TABLE request_inputs (                  -- written once at submit, read at claim, deleted at finish
     request_id  uuid PRIMARY KEY,
-    options     jsonb NOT NULL,
+    options     text NOT NULL,                 -- JSON, read whole by the worker, never by SQL
     body        bytea,                         -- null when it lies in the object store
-    body_key    text
-);
+    body_key    text,
+    webhook_url text,
+    store_io    boolean NOT NULL DEFAULT true  -- X-Fal-Store-IO
+) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
 
 CREATE TABLE idempotency_keys (
     key_id          text NOT NULL,
@@ -199,8 +239,10 @@ CREATE TABLE finished_requests (
     error             text,
     error_type        text,
     input             bytea,                   -- kept while X-Fal-Store-IO allows
-    input_key         text
+    input_key         text,
+    ephemeral         boolean NOT NULL DEFAULT false  -- X-Fal-Store-IO: 0: the body goes after an hour
 ) PARTITION BY RANGE (request_id);
+CREATE INDEX finished_requests_ephemeral ON finished_requests (finished_at) WHERE ephemeral;
 CREATE TABLE finished_requests_default PARTITION OF finished_requests DEFAULT;
 
 CREATE TABLE request_logs (
@@ -216,11 +258,10 @@ CREATE TABLE request_logs (
 ) PARTITION BY RANGE (request_id);
 CREATE TABLE request_logs_default PARTITION OF request_logs DEFAULT;
 
-CREATE TABLE fact_outbox (                     -- facts travel to the facts database in batches, exactly once each
-    fact_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    kind      text NOT NULL CHECK (kind IN ('request', 'attempt')),
-    fact      jsonb NOT NULL
-);
+CREATE TABLE fact_outbox (                     -- facts travel to the facts database in batches, exactly once by their keys
+    batch_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    facts     json NOT NULL                    -- an array of objects, each with its kind: request | attempt
+) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
 
 -- Delivery -------------------------------------------------------------------------------------------------------
 CREATE TABLE webhooks (

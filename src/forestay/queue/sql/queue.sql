@@ -1,0 +1,539 @@
+-- name: submit
+-- Stores the submissions that nothing stands against and returns their ids. Left out are those that an undelivered
+-- submit may answer, those whose Idempotency-Key is taken and those over their queue limit: the caller looks closer.
+WITH items AS MATERIALIZED (
+    SELECT *
+    FROM unnest(
+        $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::boolean[], $8::float8[],
+        $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::text[], $14::bytea[], $15::text[],
+        $16::text[], $17::boolean[], $18::text[], $19::bytea[], $20::int[]
+    ) AS i (
+        request_id, tenant_id, key_id, model_id, endpoint, bucket, low_priority, order_delay,
+        submitted_at, start_deadline, total_deadline, hint, options, body, body_key,
+        webhook_url, store_io, idempotency_key, fingerprint, room
+    )
+),
+open AS MATERIALIZED (
+    SELECT i.*
+    FROM items i
+    WHERE NOT EXISTS (
+        SELECT FROM undelivered_submits u
+        WHERE u.key_id = i.key_id AND u.fingerprint = i.fingerprint AND i.fingerprint <> ''
+          AND u.created_at > now() - make_interval(secs => $21)
+    )
+    AND (i.room IS NULL OR i.room > (
+        SELECT count(*) FROM (
+            SELECT FROM requests r WHERE r.model_id = i.model_id AND r.worker_id IS NULL LIMIT greatest(i.room, 0)
+        ) AS waiting
+    ))
+),
+keyed AS (
+    INSERT INTO idempotency_keys (key_id, idempotency_key, fingerprint, request_id)
+    SELECT key_id, idempotency_key, fingerprint, request_id FROM open WHERE idempotency_key IS NOT NULL
+    ON CONFLICT DO NOTHING
+    RETURNING request_id
+),
+fresh AS MATERIALIZED (
+    SELECT o.* FROM open o
+    WHERE o.idempotency_key IS NULL OR EXISTS (SELECT FROM keyed k WHERE k.request_id = o.request_id)
+),
+inputs AS (
+    INSERT INTO request_inputs (request_id, options, body, body_key, webhook_url, store_io)
+    SELECT request_id, options, body, body_key, webhook_url, store_io FROM fresh
+)
+INSERT INTO requests (
+    request_id, tenant_id, key_id, model_id, endpoint, bucket, low_priority, order_at, available_at,
+    submitted_at, start_deadline, total_deadline, hint, webhook
+)
+SELECT request_id, tenant_id, key_id, model_id, endpoint, bucket, low_priority,
+       submitted_at + make_interval(secs => order_delay), now(),
+       submitted_at, start_deadline, total_deadline, hint, webhook_url IS NOT NULL
+FROM fresh
+RETURNING request_id;
+
+-- name: submit_plain
+-- The same for submissions without Idempotency-Key and queue limit, the usual case.
+WITH items AS MATERIALIZED (
+    SELECT *
+    FROM unnest(
+        $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::boolean[], $8::float8[],
+        $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::text[], $14::bytea[], $15::text[],
+        $16::text[], $17::boolean[], $18::bytea[]
+    ) AS i (
+        request_id, tenant_id, key_id, model_id, endpoint, bucket, low_priority, order_delay,
+        submitted_at, start_deadline, total_deadline, hint, options, body, body_key,
+        webhook_url, store_io, fingerprint
+    )
+    WHERE NOT EXISTS (
+        SELECT FROM undelivered_submits u
+        WHERE u.key_id = i.key_id AND u.fingerprint = i.fingerprint AND i.fingerprint <> ''
+          AND u.created_at > now() - make_interval(secs => $19)
+    )
+),
+inputs AS (
+    INSERT INTO request_inputs (request_id, options, body, body_key, webhook_url, store_io)
+    SELECT request_id, options, body, body_key, webhook_url, store_io FROM items
+)
+INSERT INTO requests (
+    request_id, tenant_id, key_id, model_id, endpoint, bucket, low_priority, order_at, available_at,
+    submitted_at, start_deadline, total_deadline, hint, webhook
+)
+SELECT request_id, tenant_id, key_id, model_id, endpoint, bucket, low_priority,
+       submitted_at + make_interval(secs => order_delay), now(),
+       submitted_at, start_deadline, total_deadline, hint, webhook_url IS NOT NULL
+FROM items
+RETURNING request_id;
+
+-- name: idempotent_owner
+-- Finds the request that took this Idempotency-Key, with its fingerprint.
+SELECT request_id, fingerprint FROM idempotency_keys WHERE key_id = $1 AND idempotency_key = $2;
+
+-- name: adopt
+-- Consumes the oldest undelivered submit with this fingerprint, within the window of $3 seconds: one retry gets it.
+DELETE FROM undelivered_submits
+WHERE (key_id, fingerprint, request_id) = (
+    SELECT u.key_id, u.fingerprint, u.request_id
+    FROM undelivered_submits u
+    WHERE u.key_id = $1 AND u.fingerprint = $2 AND u.created_at > now() - make_interval(secs => $3)
+    ORDER BY u.created_at
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED
+)
+RETURNING request_id;
+
+-- name: remember_key
+-- Notes which request answers an Idempotency-Key, unless one does already.
+INSERT INTO idempotency_keys (key_id, idempotency_key, fingerprint, request_id) VALUES ($1, $2, $3, $4)
+ON CONFLICT DO NOTHING;
+
+-- name: queue_length
+-- Counts a model's waiting requests, at most $2 of them.
+SELECT count(*) FROM (SELECT FROM requests WHERE model_id = $1 AND worker_id IS NULL LIMIT $2) AS waiting;
+
+-- name: mark_undelivered
+-- Notes that the answer to a submit never reached its caller.
+INSERT INTO undelivered_submits (key_id, fingerprint, request_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING;
+
+-- name: claim
+-- Leases waiting requests for free slots. Groups ($3..$6) are revisions with their buckets; slots ($7..$10) name the
+-- group, the replica, whether it is idle, and the slot's rank in its group. A request that must run alone takes the
+-- first slot of an idle replica and keeps that replica's other slots empty; while one has waited for more than five
+-- seconds, busy replicas of its model take nothing, so that one of them falls idle.
+WITH groups AS MATERIALIZED (
+    SELECT g.* FROM unnest($3::int[], $4::text[], $5::text[], $6::text[]) AS g (n, model_id, revision_id, buckets)
+),
+slots AS MATERIALIZED (
+    SELECT s.* FROM unnest($7::int[], $8::text[], $9::boolean[], $10::int[]) AS s (n, replica_id, idle, rank)
+),
+lonely AS MATERIALIZED (
+    SELECT g.n, q.request_id, row_number() OVER (PARTITION BY g.n ORDER BY q.order_at) AS rank
+    FROM groups g
+    CROSS JOIN LATERAL (
+        SELECT r.request_id, r.order_at
+        FROM requests r
+        WHERE r.worker_id IS NULL AND r.alone AND r.model_id = g.model_id AND r.state = 'queued'
+          AND r.available_at <= now() AND g.buckets::int4multirange @> r.bucket::int
+          AND (r.start_deadline IS NULL OR r.start_deadline > now())
+          AND (r.total_deadline IS NULL OR r.total_deadline > now())
+        ORDER BY r.order_at
+        LIMIT (SELECT count(DISTINCT s.replica_id) FROM slots s WHERE s.n = g.n AND s.idle)
+        FOR UPDATE SKIP LOCKED
+    ) AS q
+),
+lonely_slots AS MATERIALIZED (
+    SELECT l.request_id, i.replica_id, l.n
+    FROM lonely l
+    JOIN (
+        SELECT s.n, s.replica_id, row_number() OVER (PARTITION BY s.n ORDER BY min(s.rank)) AS rank
+        FROM slots s WHERE s.idle GROUP BY s.n, s.replica_id
+    ) AS i ON i.n = l.n AND i.rank = l.rank
+),
+free AS MATERIALIZED (
+    SELECT s.n, s.replica_id, row_number() OVER (PARTITION BY s.n ORDER BY s.rank) AS rank
+    FROM slots s
+    WHERE s.replica_id NOT IN (SELECT replica_id FROM lonely_slots)
+      AND (s.idle OR NOT EXISTS (
+          SELECT FROM requests r JOIN groups g ON g.n = s.n
+          WHERE r.worker_id IS NULL AND r.alone AND r.model_id = g.model_id
+            AND r.available_at < now() - interval '5 seconds' AND g.buckets::int4multirange @> r.bucket::int
+      ))
+),
+ordinary AS MATERIALIZED (
+    SELECT g.n, q.request_id, row_number() OVER (PARTITION BY g.n ORDER BY q.order_at) AS rank
+    FROM groups g
+    CROSS JOIN LATERAL (
+        SELECT r.request_id, r.order_at
+        FROM requests r
+        WHERE r.worker_id IS NULL AND NOT r.alone AND r.model_id = g.model_id AND r.state = 'queued'
+          AND r.available_at <= now() AND g.buckets::int4multirange @> r.bucket::int
+          AND (r.start_deadline IS NULL OR r.start_deadline > now())
+          AND (r.total_deadline IS NULL OR r.total_deadline > now())
+        ORDER BY r.order_at
+        LIMIT (SELECT count(*) FROM free f WHERE f.n = g.n)
+        FOR UPDATE SKIP LOCKED
+    ) AS q
+),
+picked AS MATERIALIZED (
+    SELECT l.request_id, l.replica_id, g.revision_id FROM lonely_slots l JOIN groups g USING (n)
+    UNION ALL
+    SELECT o.request_id, f.replica_id, g.revision_id
+    FROM ordinary o JOIN free f USING (n, rank) JOIN groups g USING (n)
+),
+leased AS (
+    UPDATE requests r
+    SET state = 'leased', attempt = r.attempt + 1, worker_id = $1, replica_id = p.replica_id,
+        revision_id = p.revision_id, leased_at = clock_timestamp(), started_at = NULL,
+        lease_expires_at = clock_timestamp() + make_interval(secs => $2)
+    FROM picked p
+    WHERE r.request_id = ANY (ARRAY(SELECT request_id FROM picked)) AND r.request_id = p.request_id
+      AND r.state = 'queued'
+    RETURNING r.request_id, r.attempt, r.tenant_id, r.model_id, r.endpoint, r.revision_id, r.replica_id,
+              r.submitted_at, r.lease_expires_at, r.crashed_replicas, r.lost_leases, r.retries_used, r.order_at
+)
+SELECT l.request_id, l.attempt, l.tenant_id, l.model_id, l.endpoint, l.revision_id, l.replica_id, l.submitted_at,
+       l.lease_expires_at, l.crashed_replicas, l.lost_leases, l.retries_used, i.options, i.body, i.body_key
+FROM leased l
+JOIN request_inputs i ON i.request_id = l.request_id
+WHERE i.request_id = ANY (ARRAY(SELECT request_id FROM picked))
+ORDER BY l.order_at;
+
+-- name: claim_hinted
+-- Leases, among the first hundred waiting requests of each offer's model, those whose hint the replica carries.
+WITH offers AS MATERIALIZED (
+    SELECT o.*
+    FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[])
+         AS o (replica_id, model_id, revision_id, buckets, slots, hints)
+),
+heads AS MATERIALIZED (
+    SELECT h.*
+    FROM (SELECT DISTINCT model_id FROM offers) AS m
+    CROSS JOIN LATERAL (
+        SELECT r.request_id, r.model_id, r.bucket, r.hint, r.order_at
+        FROM requests r
+        WHERE r.worker_id IS NULL AND r.model_id = m.model_id AND r.state = 'queued' AND r.available_at <= now()
+        ORDER BY r.order_at
+        LIMIT 100
+    ) AS h
+    WHERE h.hint IS NOT NULL
+),
+wanted AS MATERIALIZED (
+    SELECT DISTINCT ON (w.request_id) w.request_id, w.replica_id, w.revision_id, w.slots
+    FROM (
+        SELECT h.request_id, o.replica_id, o.revision_id, o.slots,
+               row_number() OVER (PARTITION BY o.replica_id ORDER BY h.order_at) AS rank
+        FROM heads h
+        JOIN offers o ON o.model_id = h.model_id AND h.hint = ANY (string_to_array(o.hints, E'\x1f'))
+                     AND o.buckets::int4multirange @> h.bucket::int
+    ) AS w
+    WHERE w.rank <= w.slots
+    ORDER BY w.request_id, w.replica_id
+),
+picked AS MATERIALIZED (
+    SELECT r.request_id
+    FROM requests r
+    WHERE r.request_id = ANY (ARRAY(SELECT request_id FROM wanted))
+      AND r.state = 'queued' AND r.worker_id IS NULL AND NOT r.alone
+      AND (r.start_deadline IS NULL OR r.start_deadline > now())
+      AND (r.total_deadline IS NULL OR r.total_deadline > now())
+    FOR UPDATE SKIP LOCKED
+),
+leased AS (
+    UPDATE requests r
+    SET state = 'leased', attempt = r.attempt + 1, worker_id = $1, replica_id = w.replica_id,
+        revision_id = w.revision_id, leased_at = clock_timestamp(), started_at = NULL,
+        lease_expires_at = clock_timestamp() + make_interval(secs => $2)
+    FROM wanted w
+    WHERE r.request_id = ANY (ARRAY(SELECT request_id FROM picked)) AND r.request_id = w.request_id
+      AND r.state = 'queued'
+    RETURNING r.request_id, r.attempt, r.tenant_id, r.model_id, r.endpoint, r.revision_id, r.replica_id,
+              r.submitted_at, r.lease_expires_at, r.crashed_replicas, r.lost_leases, r.retries_used, r.order_at
+)
+SELECT l.request_id, l.attempt, l.tenant_id, l.model_id, l.endpoint, l.revision_id, l.replica_id, l.submitted_at,
+       l.lease_expires_at, l.crashed_replicas, l.lost_leases, l.retries_used, i.options, i.body, i.body_key
+FROM leased l
+JOIN request_inputs i ON i.request_id = l.request_id
+WHERE i.request_id = ANY (ARRAY(SELECT request_id FROM picked))
+ORDER BY l.order_at;
+
+-- name: step
+-- Moves held requests on to the state $4 (running, checking) when they are in one of $5; tells which are still held.
+-- Rows that are further on already stay as they are.
+UPDATE requests r
+SET state = CASE WHEN r.state = ANY ($5::text[]) THEN $4 ELSE r.state END,
+    started_at = coalesce(r.started_at, clock_timestamp())
+FROM unnest($1::uuid[], $2::smallint[], $3::text[]) AS i (request_id, attempt, worker_id)
+WHERE r.request_id = ANY ($1) AND r.request_id = i.request_id AND r.attempt = i.attempt AND r.worker_id = i.worker_id
+  AND r.state IN ('leased', 'running', 'checking')
+RETURNING r.request_id, r.attempt;
+
+-- name: renew
+-- Extends the leases that are still this worker's, even those just run out that nobody has rescued.
+UPDATE requests r
+SET lease_expires_at = clock_timestamp() + make_interval(secs => $4)
+FROM unnest($2::uuid[], $3::smallint[]) AS i (request_id, attempt)
+WHERE r.request_id = ANY ($2) AND r.request_id = i.request_id AND r.attempt = i.attempt AND r.worker_id = $1
+  AND r.state IN ('leased', 'running', 'checking')
+RETURNING r.request_id, r.attempt, r.lease_expires_at;
+
+-- name: end
+-- Ends requests for good, whoever asks: a worker's finish (fenced by attempt and worker), a cancel, an expiry, a
+-- failure. One statement takes the row from the queue, keeps the answer, enqueues the webhook, releases the media of
+-- the attempt and writes the facts. Items whose fence or state no longer fits are left out of the answer.
+WITH items AS MATERIALIZED (
+    SELECT *
+    FROM unnest(
+        $1::uuid[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::text[], $8::bytea[],
+        $9::text[], $10::text[], $11::text[], $12::text[], $13::boolean[], $14::timestamptz[], $15::timestamptz[],
+        $16::float8[], $17::text[]
+    ) AS i (
+        request_id, attempt, worker_id, from_states, state, status_code, headers, body,
+        body_key, error, error_type, outcome, has_attempt, attempt_started_at, attempt_finished_at,
+        device_seconds, work
+    )
+),
+gone AS (
+    DELETE FROM requests r
+    USING items i
+    WHERE r.request_id = ANY ($1) AND r.request_id = i.request_id
+      AND (i.attempt IS NULL OR r.attempt = i.attempt)
+      AND (i.worker_id IS NULL OR r.worker_id = i.worker_id)
+      AND r.state = ANY (string_to_array(i.from_states, ','))
+    RETURNING r.request_id, r.attempt AS attempts, r.tenant_id, r.key_id, r.model_id, r.endpoint, r.revision_id,
+              r.replica_id, r.worker_id, r.submitted_at, r.leased_at, r.state AS state_before,
+              coalesce(r.started_at, i.attempt_started_at) AS started_at, r.webhook,
+              i.state, i.status_code, i.headers, i.body, i.body_key, i.error, i.error_type, i.outcome,
+              i.has_attempt, i.attempt_finished_at, i.device_seconds, i.work, clock_timestamp() AS finished_at
+),
+inputs AS (
+    DELETE FROM request_inputs x
+    WHERE x.request_id = ANY ($1) AND x.request_id IN (SELECT request_id FROM gone)
+    RETURNING x.request_id, x.body, x.body_key, x.webhook_url, x.store_io
+),
+kept AS (
+    INSERT INTO finished_requests (
+        request_id, tenant_id, key_id, model_id, endpoint, state, attempt, revision_id, replica_id, submitted_at,
+        started_at, finished_at, inference_seconds, status_code, headers, body, body_key, error, error_type,
+        input, input_key, ephemeral
+    )
+    SELECT g.request_id, g.tenant_id, g.key_id, g.model_id, g.endpoint, g.state, g.attempts, g.revision_id,
+           g.replica_id, g.submitted_at, g.started_at, g.finished_at,
+           extract(epoch FROM g.attempt_finished_at - g.started_at)::float8,
+           g.status_code, g.headers::jsonb, g.body, g.body_key, g.error, g.error_type,
+           CASE WHEN x.store_io THEN x.body END, x.body_key, NOT coalesce(x.store_io, true)
+    FROM gone g LEFT JOIN inputs x USING (request_id)
+),
+hooks AS (
+    INSERT INTO webhooks (request_id, tenant_id, url)
+    SELECT g.request_id, g.tenant_id, x.webhook_url
+    FROM gone g JOIN inputs x USING (request_id)
+    WHERE g.webhook AND x.webhook_url IS NOT NULL
+),
+released AS (
+    UPDATE media m
+    SET state = 'released'
+    FROM gone g
+    WHERE m.request_id = ANY ($1) AND m.request_id = g.request_id AND m.attempt = g.attempts
+      AND m.state = 'quarantine' AND g.state = 'succeeded'
+),
+facts AS (
+    INSERT INTO fact_outbox (facts)
+    SELECT json_agg(f) FROM (
+        SELECT 'request' AS kind, g.request_id, 'queue' AS lane, g.tenant_id, g.key_id, g.model_id, g.endpoint,
+               g.revision_id, g.replica_id, g.worker_id, g.attempts, g.state, g.outcome, g.status_code, g.error_type,
+               g.submitted_at, g.leased_at, g.started_at, g.finished_at, g.attempt_finished_at, g.has_attempt,
+               g.device_seconds, g.work::json AS work
+        FROM gone g
+    ) AS f
+    HAVING count(*) > 0
+)
+SELECT request_id, attempts, state_before FROM gone;
+
+-- name: withhold
+-- Parks judged outputs that need a person or a check that is down: the lease ends, the request stays.
+WITH items AS MATERIALIZED (
+    SELECT *
+    FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::text[], $5::timestamptz[], $6::float8[], $7::text[])
+         AS i (request_id, attempt, worker_id, outcome, attempt_finished_at, device_seconds, work)
+),
+parked AS (
+    UPDATE requests r
+    SET state = 'withheld', lease_expires_at = NULL
+    FROM items i
+    WHERE r.request_id = ANY ($1) AND r.request_id = i.request_id AND r.attempt = i.attempt
+      AND r.worker_id = i.worker_id AND r.state = ANY ($8::text[])
+    RETURNING r.request_id, r.attempt, r.tenant_id, r.model_id, r.endpoint, r.revision_id, r.replica_id, r.worker_id,
+              r.submitted_at, r.leased_at, r.started_at, i.outcome, i.attempt_finished_at, i.device_seconds, i.work
+),
+facts AS (
+    INSERT INTO fact_outbox (facts)
+    SELECT json_agg(f) FROM (
+        SELECT 'attempt' AS kind, p.request_id, p.attempt, p.tenant_id, p.model_id, p.endpoint, p.revision_id,
+               p.replica_id, p.worker_id, p.outcome, p.submitted_at, p.leased_at, p.started_at,
+               p.attempt_finished_at AS finished_at, p.device_seconds, p.work::json AS work
+        FROM parked p
+    ) AS f
+    HAVING count(*) > 0
+)
+SELECT request_id, attempt FROM parked;
+
+-- name: requeue
+-- Gives held requests back for another attempt, with what is charged to them, and writes the attempts' facts.
+WITH items AS MATERIALIZED (
+    SELECT *
+    FROM unnest(
+        $1::uuid[], $2::smallint[], $3::text[], $4::float8[], $5::text[], $6::text[], $7::smallint[], $8::boolean[],
+        $9::text[], $10::timestamptz[], $11::timestamptz[], $12::float8[], $13::text[]
+    ) AS i (
+        request_id, attempt, worker_id, delay_seconds, crashed_replicas, retries_used, lost_leases, alone,
+        outcome, attempt_started_at, attempt_finished_at, device_seconds, work
+    )
+),
+before AS MATERIALIZED (
+    SELECT r.request_id, r.attempt, r.tenant_id, r.model_id, r.endpoint, r.revision_id, r.replica_id, r.worker_id,
+           r.submitted_at, r.leased_at, coalesce(r.started_at, i.attempt_started_at) AS started_at,
+           i.outcome, coalesce(i.attempt_finished_at, clock_timestamp()) AS finished_at, i.device_seconds, i.work
+    FROM requests r
+    JOIN items i ON i.request_id = r.request_id
+    WHERE r.request_id = ANY ($1) AND r.attempt = i.attempt AND r.worker_id = i.worker_id
+      AND r.state IN ('leased', 'running', 'checking')
+    FOR UPDATE OF r
+),
+given_back AS (
+    UPDATE requests r
+    SET state = 'queued', available_at = clock_timestamp() + make_interval(secs => i.delay_seconds),
+        crashed_replicas = string_to_array(i.crashed_replicas, E'\x1f'), retries_used = i.retries_used::jsonb,
+        lost_leases = i.lost_leases, alone = i.alone,
+        worker_id = NULL, replica_id = NULL, revision_id = NULL, lease_expires_at = NULL, started_at = NULL
+    FROM items i
+    WHERE r.request_id = ANY (ARRAY(SELECT request_id FROM before)) AND r.request_id = i.request_id
+      AND r.attempt = i.attempt AND r.worker_id = i.worker_id
+    RETURNING r.request_id, r.attempt
+),
+facts AS (
+    INSERT INTO fact_outbox (facts)
+    SELECT json_agg(f) FROM (
+        SELECT 'attempt' AS kind, b.request_id, b.attempt, b.tenant_id, b.model_id, b.endpoint, b.revision_id,
+               b.replica_id, b.worker_id, b.outcome, b.submitted_at, b.leased_at, b.started_at, b.finished_at,
+               b.device_seconds, b.work::json AS work
+        FROM before b
+    ) AS f
+    HAVING count(*) > 0
+)
+SELECT request_id, attempt FROM given_back;
+
+-- name: abandon
+-- Records the fact of an attempt whose request was cancelled or expired under it; a rescue records its own.
+INSERT INTO fact_outbox (facts)
+SELECT $1::text::json FROM finished_requests
+WHERE request_id = $2 AND attempt = $3 AND state IN ('cancelled', 'expired');
+
+-- name: snapshots
+-- Reads statuses of live and finished requests in one consistent look; $2 and $3 bound the ids for partition pruning.
+SELECT request_id, tenant_id, key_id, model_id, endpoint, state, attempt, submitted_at, order_at, revision_id,
+       replica_id, NULL::float8 AS inference_seconds, NULL::text AS error, NULL::text AS error_type
+FROM requests WHERE request_id = ANY ($1)
+UNION ALL
+SELECT request_id, tenant_id, key_id, model_id, endpoint, state, attempt, submitted_at, submitted_at, revision_id,
+       replica_id, inference_seconds, error, error_type
+FROM finished_requests WHERE request_id = ANY ($1) AND request_id >= $2 AND request_id <= $3;
+
+-- name: result
+-- Reads one finished request with its answer.
+SELECT request_id, tenant_id, key_id, model_id, endpoint, state, attempt, submitted_at, submitted_at AS order_at,
+       revision_id, replica_id, inference_seconds, error, error_type, status_code, headers, body, body_key, finished_at,
+       ephemeral
+FROM finished_requests WHERE request_id = $1;
+
+-- name: append_logs
+-- Keeps log lines. Losing the last moment's lines in a crash is harmless, so nobody waits for the disk.
+INSERT INTO request_logs (request_id, attempt, sequence, at, level, source, message)
+SELECT i.*
+FROM (SELECT set_config('synchronous_commit', 'off', true)) AS unhurried,
+     unnest($1::uuid[], $2::smallint[], $3::int[], $4::timestamptz[], $5::text[], $6::text[], $7::text[]) AS i;
+
+-- name: logs
+-- Reads a request's log lines after a position.
+SELECT position, request_id, attempt, sequence, at, level, source, message
+FROM request_logs WHERE request_id = $1 AND position > $2 ORDER BY position LIMIT 1000;
+
+-- name: queued_ahead
+-- Samples the order times of each model's waiting requests, at most a thousand a model.
+SELECT m.model_id, q.order_at
+FROM unnest($1::text[]) AS m (model_id)
+CROSS JOIN LATERAL (
+    SELECT r.order_at FROM requests r
+    WHERE r.model_id = m.model_id AND r.worker_id IS NULL AND r.state = 'queued'
+    ORDER BY r.order_at LIMIT 1000
+) AS q
+ORDER BY m.model_id, q.order_at;
+
+-- name: backlog
+-- Counts waiting requests per model.
+SELECT model_id, count(*) AS waiting FROM requests WHERE worker_id IS NULL AND state = 'queued' GROUP BY model_id;
+
+-- name: still_held
+-- Tells which leases are still the worker's.
+SELECT r.request_id, r.attempt
+FROM requests r
+JOIN unnest($2::uuid[], $3::smallint[]) AS i (request_id, attempt) USING (request_id)
+WHERE r.request_id = ANY ($2) AND r.attempt = i.attempt AND r.worker_id = $1
+  AND r.state IN ('leased', 'running', 'checking');
+
+-- name: lost_leases
+-- Locks requests whose lease has run out, with what decides about them.
+SELECT r.request_id, r.attempt, r.worker_id, r.lost_leases, r.retries_used, r.crashed_replicas, r.started_at,
+       (SELECT i.options FROM request_inputs i WHERE i.request_id = r.request_id) AS options
+FROM requests r
+WHERE r.worker_id IS NOT NULL AND r.lease_expires_at <= clock_timestamp()
+  AND r.state IN ('leased', 'running', 'checking')
+LIMIT $1
+FOR UPDATE OF r SKIP LOCKED;
+
+-- name: overdue
+-- Locks requests past a deadline: the time to start counts while a request waits, the total time always.
+SELECT * FROM (
+    SELECT request_id, attempt, false AS in_total FROM requests
+    WHERE start_deadline <= clock_timestamp() AND state = 'queued'
+    ORDER BY start_deadline LIMIT $1 FOR UPDATE SKIP LOCKED
+) AS late_to_start
+UNION ALL
+SELECT * FROM (
+    SELECT request_id, attempt, true AS in_total FROM requests
+    WHERE total_deadline <= clock_timestamp()
+    ORDER BY total_deadline LIMIT $1 FOR UPDATE SKIP LOCKED
+) AS late_to_end;
+
+-- name: owner_of
+-- Tells whose request this is.
+SELECT tenant_id FROM requests WHERE request_id = $1
+UNION ALL
+SELECT tenant_id FROM finished_requests WHERE request_id = $1;
+
+-- name: forget_finished
+-- Deletes finished requests with ids below $1 that no dropped partition took along; returns their object keys.
+DELETE FROM finished_requests WHERE request_id < $1 RETURNING body_key, input_key;
+
+-- name: keys_before
+-- Lists the object keys of finished requests with ids below $1, before their partitions are dropped.
+SELECT unnest(ARRAY[body_key, input_key]) AS object_key FROM finished_requests
+WHERE request_id < $1 AND (body_key IS NOT NULL OR input_key IS NOT NULL);
+
+-- name: forget_logs
+-- Deletes log lines of requests with ids below $1 that no dropped partition took along.
+DELETE FROM request_logs WHERE request_id < $1;
+
+-- name: forget_keys
+-- Deletes Idempotency-Keys made before $1 and undelivered submits that nobody may adopt any more ($2 seconds).
+WITH stale AS (DELETE FROM undelivered_submits WHERE created_at < now() - make_interval(secs => $2))
+DELETE FROM idempotency_keys WHERE created_at < $1;
+
+-- name: forget_ephemeral
+-- Deletes the bodies whose callers asked for nothing to be kept, an hour after their end; returns their object keys.
+UPDATE finished_requests AS f
+SET body = NULL, body_key = NULL, input_key = NULL, headers = '{}', ephemeral = false, status_code = 410
+FROM (
+    SELECT request_id, body_key, input_key FROM finished_requests
+    WHERE ephemeral AND finished_at < now() - interval '1 hour' LIMIT 1000
+) AS old
+WHERE f.request_id = old.request_id
+RETURNING old.body_key, old.input_key;
