@@ -101,6 +101,7 @@ async def test_a_model_that_was_just_served_waits_its_turn() -> None:
     await store.report(worker_of(), [ready])
     clock.advance(40)
     queue.waiting[other.model_id] = [clock.now()]
+    clock.advance(1)
     await store.report(worker_of(), [ready])
     assert await loop.run_once() == 1  # digits makes room, though its own queue is older
     await store.report(worker_of(), [dataclasses.replace(ready, state=ReplicaState.DRAINING)])
