@@ -107,7 +107,7 @@ async def open_stores(process: Process, name: str) -> AsyncGenerator[Stores]:
     """Open every store, close them backwards; raises Unavailable naming the one that does not answer."""
     from forestay.fleet.postgres_store import PostgresFleetStore
     from forestay.media.postgres_store import PostgresMediaStore
-    from forestay.queue.postgres_store import PostgresQueueStore
+    from forestay.queue.postgres_store import open_queue_store
     from forestay.storage.objects import open_object_store
     from forestay.storage.valkey import connect_wakeups
 
@@ -118,10 +118,11 @@ async def open_stores(process: Process, name: str) -> AsyncGenerator[Stores]:
         wakeups = await connect_wakeups(storage.valkey_url)
         opened.push_async_callback(wakeups.close)
         objects = open_object_store(storage.object_store)
+        queue = open_queue_store(database, objects, process.settings.queue, process.chance)
         yield Stores(
             database=database,
             facts_database=facts,
-            queue=PostgresQueueStore(database, objects, wakeups, process.settings, process.chance),
+            queue=await opened.enter_async_context(queue),
             fleet=PostgresFleetStore(database, wakeups, writer=name),
             objects=objects,
             media=PostgresMediaStore(database, objects, process.chance),
@@ -160,6 +161,7 @@ def _own_name(kind: str) -> str:
 
 async def run_gateway(settings: Settings, environment: Mapping[str, str], *, server: str) -> None:
     """Run one gateway until SIGTERM: plain HTTP, TLS, metrics and the CONNECT proxy."""
+    process = start_process("gateway", settings, environment)
     from forestay.fleet.keys import KeyRing
     from forestay.fleet.postgres_keys import PostgresKeyStore
     from forestay.gateway.asgi import build_gateway
@@ -167,7 +169,6 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
     from forestay.servers import lifespan, serve
     from forestay.telemetry.facts import FactWriter
 
-    process = start_process("gateway", settings, environment)
     async with open_stores(process, _own_name("gateway")) as stores, _metrics(process) as metrics:
         key_store = PostgresKeyStore(stores.database, process.clock, process.chance, _own_name("gateway"))
         ports = GatewayPorts(
@@ -232,10 +233,10 @@ async def _connect_proxy(process: Process, listeners: "Mapping[str, Listener]") 
 
 async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None:
     """Run one worker until SIGTERM, then drain."""
+    process = start_process("worker", settings, environment)
     from forestay.worker.process import WorkerPorts
     from forestay.worker.process import run_worker as work
 
-    process = start_process("worker", settings, environment)
     async with open_stores(process, f"worker {settings.worker.worker_id}") as stores, _metrics(process) as metrics:
         ports = WorkerPorts(
             queue=stores.queue,
@@ -259,10 +260,10 @@ async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None
 
 async def run_controller(settings: Settings, environment: Mapping[str, str]) -> None:
     """Run every control loop, each under its leader's lease, until SIGTERM."""
+    process = start_process("controller", settings, environment)
     from forestay.controller import ControllerPorts, run_loops
     from forestay.storage.leader import LoopLeaders
 
-    process = start_process("controller", settings, environment)
     name = _own_name("controller")
     async with open_stores(process, name) as stores, _metrics(process) as metrics:
         loops = _loops(process, stores)

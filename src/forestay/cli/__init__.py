@@ -10,7 +10,7 @@ import importlib.util
 import json
 import sys
 import traceback
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -125,6 +125,8 @@ def _run(words: list[str]) -> int:
 def _fail(words: list[str], error: Exception) -> int:
     if _debug():
         traceback.print_exception(error)
+    while isinstance(error, ExceptionGroup):  # several things failed at once: the first says why
+        error = cast("ExceptionGroup[Exception]", error).exceptions[0]
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # the framework's own errors of usage
         return _usage(words, error)
     if isinstance(error, UsageError):
