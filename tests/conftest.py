@@ -72,7 +72,7 @@ async def _administer(url: str, statement: str) -> None:
 async def database_url(postgres_server: EmbeddedPostgres) -> AsyncIterator[str]:
     """A fresh migrated database (main and facts tables together), dropped afterwards."""
     name = f"test_{next(_numbers)}"
-    await _administer(postgres_server.superuser_url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    await _administer(postgres_server.superuser_url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")
     yield url_of(postgres_server, name)
     await _administer(postgres_server.superuser_url, f"DROP DATABASE {name} WITH (FORCE)")
 
