@@ -54,6 +54,7 @@ check: $(STAMP) ## style, types and import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/basedpyright
+	@$(BIN)/basedpyright -p tests
 	@$(BIN)/lint-imports
 
 .PHONY: format

@@ -134,7 +134,7 @@ def render_cli() -> str:
     """Return the page of commands."""
     from forestay.cli import app, load_command  # noqa: PLC0415 - the settings page must not need the whole CLI
 
-    root = typer.main.get_command(app)
+    root: Any = typer.main.get_command(app)
     context = typer.Context(root, info_name="forestay")
     parts = [CLI_INTRODUCTION]
     for name in root.list_commands(context):

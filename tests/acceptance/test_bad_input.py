@@ -29,9 +29,9 @@ EXAMPLES = 60
 @pytest.fixture(scope="module", autouse=True)
 def unharmed(acceptance: Acceptance) -> Iterator[None]:
     """Look before and after: the same processes, and nothing waits in the queue that these tests put there."""
-    before = acceptance.pids()
+    before = acceptance.platform.pids
     yield
-    assert acceptance.pids() == before
+    assert acceptance.platform.pids == before
     assert asyncio.run(queued(acceptance.database_url)) == 0
     with acceptance.http() as client:
         answered = client.post("/run/forestay/echo", json={"text": "still here"})
