@@ -14,6 +14,9 @@ import subprocess
 import sys
 
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # https://pytorch.org/get-started/locally/
+NOWHERE = """No CPU build of torch {version} was found, neither on pip's configured indexes nor at {index}.
+If this machine reaches packages through a mirror, name one that carries CPU builds of torch:
+    pip config set global.extra-index-url URL"""
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 ADVICE = """torch {version} here is a build for CUDA {cuda}, but this machine shows no GPU.
 Such a build pulls gigabytes of packages that cannot be used here. Get the CPU build instead:
@@ -37,6 +40,7 @@ def main() -> int:
         print(f"torch {asked.version}: CPU build from {'PyTorch' if source else 'the configured index'}", flush=True)
         done = subprocess.call([*PIP, "install", "--quiet", "--no-deps", *source, f"torch=={asked.version}"])
         if done != 0:
+            print(NOWHERE.format(version=asked.version, index=asked.cpu_index), file=sys.stderr)
             return done
     found = installed_build()
     if found is None:
