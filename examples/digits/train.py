@@ -50,6 +50,8 @@ class Settings:
     unet_learning_rate: float = 2e-3
     ema_decay: float = 0.998
     lora_steps: int = 600
+    # New colours for every picture take longer to learn than thicker strokes.
+    palette_lora_steps: int = 1600
     lora_batch: int = 32
     lora_learning_rate: float = 3e-3
     lora_rank: int = 3
@@ -402,8 +404,9 @@ def train_lora(weights: Path, settings: Settings, style: str) -> dict[str, Any]:
         return noise_loss(predict, latents, tokens, pipeline.scheduler, lessons.generator)
 
     parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    steps = settings.palette_lora_steps if style == "inverted-palette" else settings.lora_steps
     record: dict[str, Any] = learn(
-        parameters, loss_of_step, Course(f"lora {style}", settings.lora_steps, settings.lora_learning_rate), settings
+        parameters, loss_of_step, Course(f"lora {style}", steps, settings.lora_learning_rate), settings
     )
     layers = {name: tensor.half() for name, tensor in get_peft_model_state_dict(unet).items()}
     StableDiffusionPipeline.save_lora_weights(
@@ -447,7 +450,11 @@ def measure(weights: Path) -> dict[str, Any]:
 def main() -> None:
     """Train the digits model; all stages by default, about 30 minutes on one processor core."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--stage", choices=("all", "vae", "unet", "unet-restart", "loras", "measure"), default="all")
+    parser.add_argument(
+        "--stage",
+        choices=("all", "vae", "unet", "unet-restart", "loras", *(f"lora {s}" for s in STYLES), "measure"),
+        default="all",
+    )
     parser.add_argument("--weights", type=Path, default=HERE / "weights")
     options = parser.parse_args()
     torch.set_num_threads(1)
