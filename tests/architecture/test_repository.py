@@ -102,6 +102,15 @@ def test_pages_name_only_what_exists(page: Path) -> None:
     assert missing == []
 
 
+def test_the_order_of_imports_is_drawn_as_it_is_enforced() -> None:
+    """The architecture page shows the layers of the import contract."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    page = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
+    drawn = page.split("```text\n", 1)[1].split("```", 1)[0].splitlines()
+    assert drawn == [layer for layer in layers if layer != "__main__"]
+
+
 def test_every_migration_says_whether_it_comes_before_or_after_the_code() -> None:
     """Migrations are numbered without gaps or doubles and are `pre` or `post`."""
     for folder in ("migrations", "facts_migrations"):

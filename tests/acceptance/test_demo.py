@@ -1,0 +1,44 @@
+"""`forestay demo` from the outside: it ends well, shows its table, and leaves files that a person can look at."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.programs import clean_environment
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO_SECONDS = 240
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(DEMO_SECONDS + 60)
+def test_the_demo_keeps_every_promise(tmp_path: Path) -> None:
+    """Exit status 0, every promise kept, pictures, film, sound and the sheet on disk."""
+    command = [sys.executable, "-m", "forestay", "demo", "--json", "--output", str(tmp_path / "out")]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEMO_SECONDS,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert all(row["kept"] for row in told["promises"])
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"index.html", "seven.png", "seven-edited.png", "three-to-eight.mp4", "c4.wav"} <= names
+
+
+def test_a_fleet_that_is_not_there_is_told_in_one_line() -> None:
+    """Wrong usage: exit status 2 and how to mend it."""
+    command = [sys.executable, "-m", "forestay", "demo", "--fleet", "nowhere.yaml"]
+    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "nowhere.yaml does not exist" in done.stderr
+    assert "Traceback" not in done.stderr
