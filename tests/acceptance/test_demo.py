@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from tests.acceptance.programs import clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]
