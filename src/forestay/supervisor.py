@@ -295,6 +295,7 @@ class Keeper:
                     await self._wait_before_restart(reason, self._clock.monotonic() - started)
         finally:
             await self.process.stop()
+            self._tell(Event("process.stopped", f"{self.process.name} has stopped", {"process": self.process.name}))
             self._done.set()
 
     async def until_ready(self, stop: asyncio.Event, tries: int = 3) -> bool:

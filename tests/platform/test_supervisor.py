@@ -116,7 +116,12 @@ async def test_a_dead_process_is_started_again_and_its_new_pid_is_announced() ->
         async with asyncio.timeout(5):
             await stage.second_change.wait()
         await stage.keeper.stop()
-    assert [event.name for event in stage.events] == ["process.ready", "process.died", "process.ready"]
+    assert [event.name for event in stage.events] == [
+        "process.ready",
+        "process.died",
+        "process.ready",
+        "process.stopped",
+    ]
     assert stage.process.pid == 2
     assert stage.process.stops == 1
 

@@ -1,0 +1,13 @@
+"""One real platform for the folder's tests."""
+
+from collections.abc import Iterator
+
+import pytest
+from tests.platform.platform import RunningPlatform
+
+
+@pytest.fixture(scope="session")
+def platform() -> Iterator[RunningPlatform]:
+    """A running platform with one worker, shared: tests may kill its processes, and wait until they are back."""
+    with RunningPlatform("--workers", "1") as running:
+        yield running
