@@ -98,6 +98,9 @@ class Gateway:
     run_timeout_seconds: float = setting(
         "FORESTAY_RUN_TIMEOUT", 3600.0, "Ceiling for a synchronous call, waiting for a replica included."
     )
+    direct_limit: int = setting(
+        "FORESTAY_DIRECT_LIMIT", 200, "Direct calls that one tenant may have in flight at one gateway; beyond: 429."
+    )
     upload_lifetime_seconds: int = setting(
         "FORESTAY_UPLOAD_LIFETIME", 7 * 86400, "How long uploaded files are kept unless the caller asks otherwise."
     )
@@ -126,6 +129,9 @@ class Worker:
     report_seconds: float = setting("FORESTAY_REPORT", 1.0, "How often a worker tells the fleet that it is there.")
     cancel_poll_seconds: float = setting(
         "FORESTAY_CANCEL_POLL", 0.5, "Longest time until a worker learns of a cancel when wake-ups are lost."
+    )
+    allow_private_inputs: bool = setting(
+        "FORESTAY_ALLOW_PRIVATE_INPUTS", False, "Fetch media inputs from loopback and private networks too."
     )
     max_media_bytes: int = setting(
         "FORESTAY_MAX_MEDIA", 512 * 1024 * 1024, "Largest file a model may hand over, and largest input fetched for it."

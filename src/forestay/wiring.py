@@ -130,18 +130,33 @@ async def open_stores(process: Process, name: str) -> AsyncGenerator[Stores]:
         )
 
 
-async def _database(opened: contextlib.AsyncExitStack, url: str, process: Process, name: str) -> "Database":
+async def _database(
+    opened: contextlib.AsyncExitStack, url: str, process: Process, name: str, *, pool_size: int = 0
+) -> "Database":
     from forestay.storage.postgres import Database
 
     storage = process.settings.storage
     database = await Database.connect(
         url,
-        pool_size=storage.pool_size,
+        pool_size=pool_size or storage.pool_size,
         statement_timeout_seconds=storage.statement_timeout_seconds,
         application_name=f"forestay {name}",
     )
     opened.push_async_callback(database.close)
     return database
+
+
+@contextlib.asynccontextmanager
+async def _second_queue(process: Process, name: str) -> AsyncGenerator["PostgresQueueStore"]:
+    """Open the queue once more, on the loop of the calling thread: for renewals that nothing else may hold up."""
+    from forestay.queue.postgres_store import open_queue_store
+    from forestay.storage.objects import open_object_store
+
+    objects = open_object_store(process.settings.storage.object_store)
+    async with contextlib.AsyncExitStack() as opened:
+        database = await _database(opened, process.settings.storage.database_url, process, name, pool_size=1)
+        queue = open_queue_store(database, objects, process.settings.queue, process.chance)
+        yield await opened.enter_async_context(queue)
 
 
 @contextlib.asynccontextmanager
@@ -237,9 +252,12 @@ async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None
     from forestay.worker.process import WorkerPorts
     from forestay.worker.process import run_worker as work
 
-    async with open_stores(process, f"worker {settings.worker.worker_id}") as stores, _metrics(process) as metrics:
+    name = f"worker {settings.worker.worker_id}".strip()
+    async with open_stores(process, name) as stores, _metrics(process) as metrics:
         ports = WorkerPorts(
             queue=stores.queue,
+            open_queue=lambda: _second_queue(process, f"{name} leases"),
+            open_queue=lambda: _open_lease_queue(process, stores.objects),
             fleet=stores.fleet,
             objects=stores.objects,
             media=stores.media,
@@ -248,6 +266,7 @@ async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None
             clock=process.clock,
             chance=process.chance,
             metrics=process.metrics,
+            environment=environment,
         )
 
         def ready(address: str) -> None:
@@ -256,6 +275,21 @@ async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None
 
         await work(ports, process.stop, ready)
         _log.info("worker.stopped")
+
+
+@contextlib.asynccontextmanager
+async def _open_lease_queue(process: Process, objects: "ObjectStore") -> AsyncGenerator["PostgresQueueStore"]:
+    """Open the queue once more, with a connection of its own, on the loop of the thread that keeps the leases."""
+    from forestay.queue.postgres_store import open_queue_store
+
+    storage, name = process.settings.storage, f"leases {process.settings.worker.worker_id}"
+    own = dataclasses.replace(
+        process, settings=dataclasses.replace(process.settings, storage=dataclasses.replace(storage, pool_size=1))
+    )
+    async with contextlib.AsyncExitStack() as opened:
+        database = await _database(opened, storage.database_url, own, name)
+        queue = open_queue_store(database, objects, process.settings.queue, process.chance)
+        yield await opened.enter_async_context(queue)
 
 
 async def run_controller(settings: Settings, environment: Mapping[str, str]) -> None:

@@ -65,6 +65,7 @@ class Claimer:
         self._parts = parts
         self._woken = asyncio.Event()
         self._stopped = False
+        self._tasks: set[asyncio.Task[None]] = set()
         self.attempts: dict[Fence, Attempt] = {}
 
     def wake(self) -> None:
@@ -103,6 +104,11 @@ class Claimer:
             await self._wait(min(0.25, max(0.0, deadline - self._parts.clock.monotonic())))
         return not self.attempts
 
+    def abandon_rest(self) -> None:
+        """End what still runs, without a word to the queue: the worker is gone, and the leases run out."""
+        for task in list(self._tasks):
+            task.cancel()
+
     def _begin(self, leases: Sequence[Lease], group: asyncio.TaskGroup) -> None:
         self._parts.keeper.keep([(lease.request_id, lease.attempt) for lease in leases])
         by_id = {replica.replica_id: replica for replica in self._replicas()}
@@ -122,9 +128,11 @@ class Claimer:
             attempt = Attempt(lease, replica, running, self._parts)
             self.attempts[lease.request_id, lease.attempt] = attempt
             if replica.take(running) and not self._stopped:
-                group.create_task(self._run(attempt))
+                task = group.create_task(self._run(attempt))
             else:  # it drained, ended or lent its slots to a gateway while the claim was on its way
-                group.create_task(self._give_back(attempt))
+                task = group.create_task(self._give_back(attempt))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _run(self, attempt: Attempt) -> None:
         try:

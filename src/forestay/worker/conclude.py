@@ -75,7 +75,7 @@ def decide_conclusion(result: CallResult, lease: Lease, rules: Rules, condemned:
 def _answered(result: Answered, lease: Lease, rules: Rules) -> Conclusion:
     answer = _model_answer(result)
     failure = classify(result.status_code, result.headers)
-    replica = _replica_step(result)
+    replica = replica_step(result.status_code, result.headers)
     if result.status_code < 400:
         return Conclusion(Publish(State.SUCCEEDED, answer), Outcome.SUCCEEDED, replica)
     outcome = Outcome.MODEL_ERROR if result.status_code >= 500 else Outcome.CALLER_ERROR
@@ -86,15 +86,18 @@ def _answered(result: Answered, lease: Lease, rules: Rules) -> Conclusion:
 
 
 def _failed(result: Crashed | TimedOut | Refused | Broken | UpstreamFailed, lease: Lease, rules: Rules) -> Conclusion:
-    failure, answer, outcome, replica = _explained(result)
+    failure, answer, outcome, replica = explain(result)
     decided = decide_retry(failure, lease, rules.spec, rules.policy, rules.jitter)
     return Conclusion(_step(decided, answer, lease, failure), outcome, replica, failure.crashed)
 
 
-def _explained(
+def explain(
     result: Crashed | TimedOut | Refused | Broken | UpstreamFailed,
 ) -> tuple[Failure, Answer, Outcome, ReplicaStep]:
-    """Return the failure, the answer should it be final, the cause, and the step for the replica."""
+    """Return the failure, the answer should it be final, the cause, and the step for the replica.
+
+    The direct lane, which never retries, sends the answer at once.
+    """
     error = answers.request_error
     match result:
         case Crashed(reason, memory):
@@ -131,26 +134,28 @@ def _step(decided: Retry | GiveUp, answer: Answer, lease: Lease, failure: Failur
     return Publish(State.FAILED, answer)
 
 
-def _replica_step(result: Answered) -> ReplicaStep:
-    wish = result.headers.get("x-fal-stop-runner", "").strip().lower()
+def replica_step(status_code: int, headers: Mapping[str, str]) -> ReplicaStep:
+    """Return what an answer means for the replica that gave it."""
+    wish = headers.get("x-fal-stop-runner", "").strip().lower()
     if wish in {"1", "true"}:
         return ReplicaStep.DRAIN
     if wish in {"0", "false"}:
         return ReplicaStep.KEEP
-    asked = "x-fal-runner-health-check" in result.headers
-    return ReplicaStep.VERIFY if asked or result.status_code in {500, 502, 503, 504} else ReplicaStep.KEEP
+    asked = "x-fal-runner-health-check" in headers
+    return ReplicaStep.VERIFY if asked or status_code in {500, 502, 503, 504} else ReplicaStep.KEEP
 
 
 def _model_answer(result: Answered) -> Answer:
     """Keep the model's status, headers and body; read a sentence and a type out of an error for status and webhook."""
-    headers = _allowed_headers(result.headers)
+    headers = allowed_headers(result.headers)
     if result.status_code < 400:
         return Answer(result.status_code, headers, result.body)
     text, kind = _error_words(result)
     return Answer(result.status_code, headers, result.body, text, kind)
 
 
-def _allowed_headers(headers: Mapping[str, str]) -> dict[str, str]:
+def allowed_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Keep what a caller may see, within fal's cap; the content type first."""
     kept: dict[str, str] = {}
     room = MAX_HEADER_BYTES
     for name, value in sorted(headers.items(), key=lambda item: item[0] != "content-type"):

@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import datetime as dt
 from collections.abc import Callable
+from typing import Protocol
 
 from forestay.clock import Clock
 from forestay.fleet.model import ReplicaReport, ReplicaState, Revision
@@ -32,6 +33,14 @@ class Running:
     object_lifetime_seconds: int | None = None
 
 
+class MakeHost(Protocol):
+    """Makes the host of a replica, see `worker/loading.py`."""
+
+    async def __call__(self, replica: "Replica") -> Host:
+        """Return a host that has not been started; StartFailed when what it needs is not to be had."""
+        ...
+
+
 class Replica:
     """A host with its slots. All methods run on the worker's event loop."""
 
@@ -51,6 +60,7 @@ class Replica:
         self.condemned = ""  # why we ended the process ourselves: its calls did not crash the model
         self.start_failure = ""  # why it never became ready
         self.answered = 0
+        self.drained = False  # its end was asked for
         self.on_change: Callable[[], None] = _nothing
         self.host: Host | None = None
         self._settings = settings
@@ -137,6 +147,7 @@ class Replica:
     def drain(self, reason: str) -> None:
         """Take nothing new; end once nothing runs."""
         if self.state in {ReplicaState.SETUP, ReplicaState.READY}:
+            self.drained = True
             if self.state is ReplicaState.SETUP:
                 self._ending.set()
             self._become(ReplicaState.DRAINING, reason)
@@ -177,28 +188,29 @@ class Replica:
             return self.running.get(request_id)
         return next(iter(self.running.values())) if len(self.running) == 1 else None
 
-    async def run(self, host: Host) -> None:
+    async def run(self, make_host: MakeHost) -> None:
         """Live one life."""
-        self.host = host
         try:
             async with asyncio.TaskGroup() as group:
-                starting, ending = group.create_task(self._start(host)), group.create_task(self._ending.wait())
+                starting, ending = group.create_task(self._start(make_host)), group.create_task(self._ending.wait())
                 await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
                 starting.cancel()
                 ending.cancel()
-            if self.ready_at is not None:
-                await self._serve(host)
+            if self.ready_at is not None and self.host is not None:
+                await self._serve(self.host)
         finally:
             self.state = ReplicaState.DRAINING
             self.on_change()
-            await host.stop(self._stop_grace_seconds)
+            if self.host is not None:
+                await self.host.stop(self._stop_grace_seconds)
             self._become(ReplicaState.STOPPED, self.start_failure or self.condemned or self.detail)
 
-    async def _start(self, host: Host) -> None:
+    async def _start(self, make_host: MakeHost) -> None:
         limit_seconds = self.revision.spec.limits.startup_timeout_seconds
         try:
             async with asyncio.timeout(limit_seconds):
-                described = await host.start()
+                self.host = await make_host(self)
+                described = await self.host.start()
         except StartFailed as failure:
             self.start_failure = failure.reason
             return

@@ -1,0 +1,193 @@
+"""A platform upstream as a model: another fal-compatible API by its queue protocol, or any JSON API by plain POST.
+
+It decides how an answer from upstream counts: its 4xx are the caller's, its 5xx and silence are failures of the
+provider. The key comes from the worker's secrets and leaves only towards the spec's URL. Called by
+`worker/replica.py`.
+"""
+
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import cast
+from urllib.parse import urlsplit
+
+from forestay.clock import Clock
+from forestay.fleet.spec import ModelSpec
+from forestay.ids import RequestId
+from forestay.worker.hosts.connection import ModelConnection
+from forestay.worker.hosts.host import (
+    Answered,
+    Broken,
+    CallRequest,
+    CallResult,
+    Crashed,
+    Description,
+    Exit,
+    HealthCheck,
+    ModelSocket,
+    Refused,
+    Stream,
+    TimedOut,
+    UpstreamFailed,
+)
+from forestay.worker.hosts.secret_files import read_secret
+
+FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.1, 2.0
+CALL_SECONDS = 30.0  # one step of the queue protocol
+TRIES_PER_STEP = 5  # of the steps that may be repeated: status and result
+FOR_EVER_SECONDS = 86_400.0
+_KEPT_HEADERS = ("content-type", "accept")
+
+
+class ProviderHost:
+    """Host adapter: calls leave the machine."""
+
+    def __init__(self, spec: ModelSpec, secrets_dir: str, clock: Clock) -> None:
+        self._spec = spec
+        self._secrets_dir = secrets_dir
+        self._clock = clock
+        parts = urlsplit(spec.host.url)
+        self._base_path = parts.path.rstrip("/")
+        self._connection = ModelConnection(f"{parts.scheme}://{parts.netloc}", keep_alive_seconds=1.5)
+        self._key = ""
+        self._cancel_paths: dict[RequestId, str] = {}
+
+    async def start(self) -> Description:
+        """Read the key; nothing is called before the first request."""
+        if self._spec.host.key_secret:
+            self._key = read_secret(self._secrets_dir, self._spec.host.key_secret)
+        return Description(openapi=None, slots=self._spec.limits.max_multiplexing)
+
+    async def call(self, request: CallRequest) -> CallResult:
+        """Run one call upstream, by the protocol that the spec names."""
+        if self._spec.host.protocol == "json":
+            return _upstream(await self._send("POST", self._path(request.endpoint), request, request.timeout_seconds))
+        deadline = self._clock.monotonic() + request.timeout_seconds
+        try:
+            return await self._queued(request, deadline)
+        finally:
+            self._cancel_paths.pop(request.request_id, None)
+
+    @asynccontextmanager
+    async def stream(self, request: CallRequest) -> AsyncGenerator[Stream | CallResult, None]:
+        """Run one call at the provider's synchronous path, handing on the answer as it arrives."""
+        outbound = self._outbound("POST", self._path(request.endpoint), request, request.timeout_seconds)
+        async with self._connection.stream(outbound) as opened:
+            if isinstance(opened, Stream) and opened.status_code < 500:
+                yield opened
+            elif isinstance(opened, Stream):
+                yield UpstreamFailed(opened.status_code, f"it answered {opened.status_code}")
+            else:
+                yield _upstream(opened)
+
+    @asynccontextmanager
+    async def websocket(self, path: str, headers: Mapping[str, str]) -> AsyncGenerator[ModelSocket | None, None]:
+        """Open a websocket upstream with our key."""
+        kept = {name: value for name, value in headers.items() if name == "sec-websocket-protocol"}
+        authorization = {"authorization": f"Key {self._key}"} if self._key else {}
+        async with self._connection.websocket(self._base_path + path, {**kept, **authorization}) as opened:
+            yield opened
+
+    async def cancel(self, request_id: RequestId, endpoint: str) -> None:
+        """Forward the cancel; a plain JSON API has no word for it."""
+        del endpoint  # the provider's own cancel URL is what counts
+        path = self._cancel_paths.get(request_id)
+        if path is not None:
+            headers = {"authorization": f"Key {self._key}"} if self._key else {}
+            await self._connection.status_of("PUT", path, headers=headers, timeout_seconds=CALL_SECONDS)
+
+    async def healthy(self, check: HealthCheck | None) -> bool:
+        """Say yes: a provider in trouble is seen by its answers, and a restart here would not help it."""
+        del check
+        return True
+
+    async def exited(self) -> Exit:
+        """Never return: there is no process."""
+        while True:
+            await self._clock.sleep(FOR_EVER_SECONDS)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Let go of the connections."""
+        del grace_seconds  # there is nothing to wait for
+        await self._connection.close()
+
+    async def _queued(self, request: CallRequest, deadline: float) -> CallResult:
+        """Submit, poll, fetch (fal's queue protocol)."""
+        submitted = await self._send("POST", self._path(request.endpoint), request, CALL_SECONDS)
+        if not isinstance(submitted, Answered) or submitted.status_code >= 400:
+            return _upstream(submitted)
+        job = _object(submitted.body)
+        status_path, response_path = self._own_path(job.get("status_url")), self._own_path(job.get("response_url"))
+        cancel_path = self._own_path(job.get("cancel_url"))
+        if status_path is None or response_path is None:
+            return UpstreamFailed(502, "its answer to a submit names no status_url and response_url of its own")
+        if cancel_path is not None:
+            self._cancel_paths[request.request_id] = cancel_path
+        pause = FIRST_POLL_SECONDS
+        while (left := deadline - self._clock.monotonic()) > 0:
+            status = await self._repeated(status_path, request)
+            if not isinstance(status, Answered) or status.status_code >= 400:
+                return _upstream(status)
+            if _object(status.body).get("status") == "COMPLETED":
+                return _upstream(await self._repeated(response_path, request))
+            await self._clock.sleep(min(pause, left))
+            pause = min(pause * 1.5, LAST_POLL_SECONDS)
+        if cancel_path is not None:
+            await self.cancel(request.request_id, request.endpoint)
+        return TimedOut(request.timeout_seconds)
+
+    async def _repeated(self, path: str, request: CallRequest) -> CallResult:
+        """GET a step that changes nothing: a lost answer or a 5xx is asked for again, so that no paid work is lost."""
+        result: CallResult = Broken("not asked")
+        for attempt in range(TRIES_PER_STEP):
+            result = await self._send("GET", path, request, CALL_SECONDS)
+            if isinstance(result, Answered) and result.status_code not in {429, 502, 503, 504}:
+                return result
+            await self._clock.sleep(FIRST_POLL_SECONDS * 2**attempt)
+        return result
+
+    async def _send(self, method: str, path: str, request: CallRequest, seconds: float) -> CallResult:
+        return await self._connection.call(self._outbound(method, path, request, seconds))
+
+    def _outbound(self, method: str, path: str, request: CallRequest, seconds: float) -> CallRequest:
+        headers = {name: request.headers[name] for name in _KEPT_HEADERS if name in request.headers}
+        if "traceparent" in request.headers:
+            headers["traceparent"] = request.headers["traceparent"]
+        if self._key:
+            scheme = "Key" if self._spec.host.protocol == "fal" else "Bearer"
+            headers["authorization"] = f"{scheme} {self._key}"
+        body = request.body if method == "POST" else b""
+        return CallRequest(request.request_id, request.attempt, path, headers, body, seconds, method)
+
+    def _path(self, endpoint: str) -> str:
+        return (self._base_path + endpoint).rstrip("/") or "/"
+
+    def _own_path(self, url: object) -> str | None:
+        """Return the path of a URL that the provider gave; whatever host it names, our key goes to the spec's URL."""
+        if not isinstance(url, str):
+            return None
+        parts = urlsplit(url)
+        return parts.path + (f"?{parts.query}" if parts.query else "") if parts.path.startswith("/") else None
+
+
+def _upstream(result: CallResult) -> CallResult:
+    """Turn the endings of one HTTP call into those of a provider."""
+    match result:
+        case Answered(status_code, _, _) if status_code >= 500:
+            return UpstreamFailed(status_code, f"it answered {status_code}")
+        case Answered(401 | 403, _, _):
+            return UpstreamFailed(502, "it refused our key; check the secret that the spec names")
+        case Refused() | Broken():
+            return UpstreamFailed(503, "it does not answer")
+        case Crashed(reason, _):
+            return UpstreamFailed(503, reason)
+        case Answered() | TimedOut() | UpstreamFailed():
+            return result
+
+
+def _object(body: bytes) -> dict[str, object]:
+    try:
+        parsed: object = json.loads(body)
+    except ValueError:
+        return {}
+    return cast("dict[str, object]", parsed) if isinstance(parsed, dict) else {}

@@ -1,0 +1,237 @@
+"""Keeps a worker's replicas as its placements ask, and tells the fleet what is.
+
+It decides nothing: `reconcile.decide` does. Reads desired state when the fleet's version moves (or `forestay:fleet`
+says so), acts, and reports every second and at once when something changed. A database that does not answer changes
+nothing: what runs goes on running, by the last state that was read. Run by `worker/process.py`.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import assert_never
+
+from forestay.chance import Chance
+from forestay.clock import Clock
+from forestay.errors import Unavailable
+from forestay.fleet.model import Fleet, ReplicaReport, ReplicaState, Route, WorkerReport
+from forestay.fleet.store import FleetStore
+from forestay.ids import ReplicaId, RevisionId, WorkerId
+from forestay.settings import Settings
+from forestay.storage.valkey import Wakeups
+from forestay.telemetry.logs import logger
+from forestay.telemetry.metrics import REPLICA_ENDS, REPLICAS, Metrics
+from forestay.worker import reconcile
+from forestay.worker.replica import MakeHost, Replica
+
+log = logger("worker")
+VERSION_POLL_SECONDS = 1.0
+SETTLE_SECONDS = 0.02  # changes that come together are reported together
+REPORT_TIMEOUT_SECONDS = 5.0
+
+
+class ReplicaKeeper:
+    """All replicas of one worker."""
+
+    def __init__(  # noqa: PLR0913 - the ports it stands between, each used by name
+        self,
+        worker_id: WorkerId,
+        *,
+        fleet: FleetStore,
+        make_host: MakeHost,
+        settings: Settings,
+        clock: Clock,
+        chance: Chance,
+        metrics: Metrics,
+    ) -> None:
+        self._worker_id = worker_id
+        self._store = fleet
+        self._make_host = make_host
+        self._settings = settings
+        self._clock = clock
+        self._chance = chance
+        self._metrics = metrics
+        self._fleet: Fleet | None = None
+        self._failures: dict[RevisionId, reconcile.Failure] = {}
+        self._waiting: dict[RevisionId, reconcile.Wait] = {}
+        self._look = asyncio.Event()  # desired state may have changed
+        self._changed = asyncio.Event()  # observed state has changed
+        self._draining = False
+        self.replicas: dict[ReplicaId, Replica] = {}
+        self.on_change: Callable[[], None] = _nothing
+
+    def all_replicas(self) -> Sequence[Replica]:
+        """Return the replicas as they are."""
+        return list(self.replicas.values())
+
+    def routes(self) -> Sequence[Route]:
+        """Return the routes last read."""
+        return self._fleet.routes if self._fleet is not None else ()
+
+    def replica(self, replica_id: str) -> Replica | None:
+        """Find a replica."""
+        return self.replicas.get(ReplicaId(replica_id))
+
+    def drain_all(self, reason: str) -> None:
+        """Start nothing more, and let every replica end once nothing runs on it."""
+        self._draining = True
+        for replica in self.all_replicas():
+            replica.drain(reason)
+
+    async def run(self, group: asyncio.TaskGroup) -> None:
+        """Reconcile until cancelled; replicas live in `group`."""
+        while True:
+            self._look.clear()
+            await self._refresh()
+            if self._fleet is not None and not self._draining:
+                self._reconcile(self._fleet, group)
+            await self._wait(self._look, self._pause())
+
+    async def listen(self, wakeups: Wakeups) -> None:
+        """Look at once when the fleet changes."""
+        async with wakeups.subscribe("forestay:fleet") as messages:
+            async for _ in messages:
+                self._look.set()
+
+    async def report_for_ever(self, describe: Callable[[], WorkerReport]) -> None:
+        """Report at every change and every `report_seconds`."""
+        while True:
+            self._changed.clear()
+            await self.report(describe())
+            await self._wait(self._changed, self._settings.worker.report_seconds)
+            await self._clock.sleep(SETTLE_SECONDS)
+
+    async def report(self, worker: WorkerReport) -> None:
+        """Tell the fleet what is; a failure is only logged, the next report says it all again."""
+        reports = [replica.report(self._failure_count(replica)) for replica in self.all_replicas()]
+        reports += [self._waiting_report(wait) for wait in self._waiting.values()]
+        for state in ReplicaState:
+            self._metrics.set(REPLICAS, sum(item.state is state for item in reports), state.value)
+        try:
+            async with asyncio.timeout(REPORT_TIMEOUT_SECONDS):
+                await self._store.report(worker, reports)
+        except (Unavailable, TimeoutError) as error:
+            log.warning("report.failed", reason=str(error))
+
+    async def _refresh(self) -> None:
+        try:
+            if self._fleet is None or await self._store.version() != self._fleet.version:
+                self._fleet = await self._store.load()
+                self.on_change()
+        except Unavailable as error:
+            log.warning("fleet.unreadable", reason=str(error))
+
+    def _reconcile(self, fleet: Fleet, group: asyncio.TaskGroup) -> None:
+        placements = reconcile.placements_of(fleet, self._worker_id)
+        worker = self._settings.worker
+        situation = reconcile.Situation(
+            placements=placements,
+            observed=[_observe(replica) for replica in self.all_replicas()],
+            failures=self._failures,
+            successes=reconcile.successes_of(fleet),
+            revisions=fleet.revisions,
+            devices=worker.devices,
+            back_off=reconcile.BackOff(worker.start_backoff_seconds, worker.start_backoff_cap_seconds),
+        )
+        before, self._waiting = self._waiting, {}
+        for action in reconcile.decide(situation, self._clock.now()):
+            match action:
+                case reconcile.Start(revision_id, reason):
+                    self._start(fleet, revision_id, reason, group)
+                case reconcile.Drain(replica_id, reason):
+                    self.replicas[replica_id].drain(reason)
+                case reconcile.Wait(revision_id):
+                    self._waiting[revision_id] = action
+                case _:
+                    assert_never(action)
+        if before != self._waiting:
+            self._changed.set()
+
+    def _start(self, fleet: Fleet, revision_id: RevisionId, reason: str, group: asyncio.TaskGroup) -> None:
+        revision = fleet.revisions[revision_id]
+        alias = revision.model_id.rpartition("/")[2]
+        replica_id = ReplicaId(f"{alias}-{self._chance.bits(48):012x}")
+        replica = Replica((replica_id, self._worker_id), revision, self._settings.worker, self._clock)
+        replica.on_change = lambda: self._note_change(replica)
+        self.replicas[replica_id] = replica
+        log.info("replica.starting", replica=replica_id, revision=revision_id, reason=reason)
+        self._changed.set()
+        group.create_task(self._live(replica))
+
+    async def _live(self, replica: Replica) -> None:
+        try:
+            await replica.run(self._make_host)
+        except Exception as error:
+            replica.start_failure = replica.start_failure or f"{type(error).__name__}: {error}"
+            log.exception("replica.host_failed", replica=replica.replica_id)
+        finally:
+            del self.replicas[replica.replica_id]
+            self._count_end(replica)
+            self._look.set()
+            self._changed.set()
+
+    def _count_end(self, replica: Replica) -> None:
+        """A start that failed, or a process that ended by itself before it did anything, makes the next start wait."""
+        revision_id = replica.revision.revision_id
+        useless = replica.last_used_at is None and not replica.condemned and not replica.drained
+        cause = "start" if replica.start_failure else "condemned" if replica.condemned else "exit"
+        self._metrics.add(REPLICA_ENDS, replica.revision.model_id, "drained" if replica.drained else cause)
+        if replica.start_failure or useless:
+            reason = replica.start_failure or replica.detail
+            count = self._failure_count(replica) + 1
+            self._failures[revision_id] = reconcile.Failure(count, self._clock.now(), reason)
+
+    def _note_change(self, replica: Replica) -> None:
+        if replica.answered:
+            self._failures.pop(replica.revision.revision_id, None)
+        self._changed.set()
+        self.on_change()
+
+    def _failure_count(self, replica: Replica) -> int:
+        failure = self._failures.get(replica.revision.revision_id)
+        return failure.count if failure else 0
+
+    def _waiting_report(self, wait: reconcile.Wait) -> ReplicaReport:
+        return ReplicaReport(
+            replica_id=ReplicaId(f"{self._worker_id}-{wait.revision_id}-backoff"),
+            worker_id=self._worker_id,
+            revision_id=wait.revision_id,
+            model_id=wait.model_id,
+            state=ReplicaState.BACKOFF,
+            slots=0,
+            devices=0,
+            direct_url=None,
+            hints=(),
+            detail=f"tried again at {wait.until:%H:%M:%S} UTC: {wait.failure.reason}"[:2_000],
+            failures=wait.failure.count,
+            started_at=wait.failure.failed_at,
+            ready_at=None,
+            last_used_at=None,
+            seen_at=self._clock.now(),
+        )
+
+    def _pause(self) -> float:
+        now = self._clock.now()
+        waits = [(wait.until - now).total_seconds() for wait in self._waiting.values()]
+        return max(0.01, min([VERSION_POLL_SECONDS, *waits]))
+
+    @staticmethod
+    async def _wait(event: asyncio.Event, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        except TimeoutError:
+            return
+
+
+def _observe(replica: Replica) -> reconcile.Observed:
+    return reconcile.Observed(
+        replica_id=replica.replica_id,
+        revision_id=replica.revision.revision_id,
+        state=replica.state,
+        busy=not replica.idle,
+        devices=replica.revision.spec.resources.devices,
+        started_at=replica.started_at,
+    )
+
+
+def _nothing() -> None:
+    """Stand in until someone listens."""

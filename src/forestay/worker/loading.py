@@ -1,0 +1,105 @@
+"""Makes the host of a replica by the kind that its spec names.
+
+It decides nothing but which adapter; heavy adapters are imported when first needed, so that an idle worker stays small.
+Called by `worker/keeping.py` for each start.
+"""
+
+import asyncio
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import assert_never
+
+from forestay.clock import Clock
+from forestay.fleet.spec import HostKind
+from forestay.media.store import MediaStore
+from forestay.settings import Settings
+from forestay.storage.objects import ObjectStore
+from forestay.worker.bundles import fetch_bundle
+from forestay.worker.hosts.host import Host, StartFailed
+from forestay.worker.logs import LogBook
+from forestay.worker.replica import Replica
+
+
+class Loader:
+    """Makes hosts of every kind."""
+
+    def __init__(  # noqa: PLR0913 - the ports that the three kinds need, each used by name
+        self,
+        *,
+        objects: ObjectStore,
+        media: MediaStore,
+        log_book: LogBook,
+        settings: Settings,
+        clock: Clock,
+        environment: Mapping[str, str],
+        folders: "Folders",
+    ) -> None:
+        self._objects = objects
+        self._media = media
+        self._log_book = log_book
+        self._settings = settings
+        self._clock = clock
+        self._environment = environment
+        self._folders = folders
+
+    async def __call__(self, replica: Replica) -> Host:
+        """Return a host that has not been started; StartFailed when what it needs is not to be had."""
+        spec = replica.revision.spec
+        match spec.host.kind:
+            case HostKind.FAL_APP:
+                return await self._fal_app(replica)
+            case HostKind.HTTP_SERVER:
+                from forestay.worker.hosts.http_server import HttpServerHost  # noqa: PLC0415 - only where needed
+
+                return HttpServerHost(spec, self._clock)
+            case HostKind.PROVIDER:
+                from forestay.worker.hosts.provider import ProviderHost  # noqa: PLC0415 - only where needed
+
+                return ProviderHost(spec, self._settings.worker.secrets_dir, self._clock)
+            case _:
+                assert_never(spec.host.kind)
+
+    async def _fal_app(self, replica: Replica) -> Host:
+        from forestay.worker.hosts.fal_app import FalAppHost, FalAppPlan  # noqa: PLC0415 - only where needed
+        from forestay.worker.media_server import MediaServer  # noqa: PLC0415
+
+        revision = replica.revision
+        if revision.bundle_key is None:
+            raise StartFailed(f"revision {revision.revision_id} has no bundle; deploy the model again")
+        replica.tell("fetching the bundle")
+        bundle = await fetch_bundle(self._objects, revision.bundle_key, self._folders.bundles)
+        plan = FalAppPlan(
+            revision_id=revision.revision_id,
+            spec=revision.spec,
+            bundle=bundle,
+            run_dir=self._folders.runs / replica.replica_id.rpartition("-")[2],
+            environments=self._folders.environments,
+            secrets_dir=self._settings.worker.secrets_dir,
+            environment=self._environment,
+        )
+        media = MediaServer(self._media, replica.owner_of, self._settings.worker.max_media_bytes)
+
+        def on_log(request_id: str | None, level: str, message: str) -> None:
+            self._log_book.take(replica, request_id, level, message)
+
+        return FalAppHost(plan, media, on_log, replica.tell)
+
+
+class Folders:
+    """Where a worker keeps bundles, environments and sockets."""
+
+    def __init__(self, work_dir: pathlib.Path, runs: pathlib.Path) -> None:
+        self.bundles = work_dir / "bundles"
+        self.environments = work_dir / "environments"
+        self.runs = runs  # short: it holds unix sockets, whose paths may not exceed about 100 bytes
+
+    async def prepare(self) -> None:
+        """Make the folders; what an earlier life of this worker left running space of is removed."""
+        await asyncio.to_thread(self._prepare)
+
+    def _prepare(self) -> None:
+        shutil.rmtree(self.runs, ignore_errors=True)
+        for folder, mode in ((self.bundles, 0o755), (self.environments, 0o755), (self.runs, 0o711)):
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(mode)

@@ -1,0 +1,249 @@
+"""One worker process: its parts, their order at start, and how it goes.
+
+It decides the order: replicas and claims begin once the worker can be reached; at SIGTERM nothing new is claimed,
+running requests may end within the drain time, the rest is queued again free of charge, and then the replicas are
+stopped with their grace. Called by the wiring with the ports filled in.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import datetime as dt
+import os
+import pathlib
+import socket
+import tempfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+
+from forestay.chance import Chance
+from forestay.clock import Clock
+from forestay.errors import Unavailable, UsageError
+from forestay.fleet.model import WorkerReport
+from forestay.fleet.store import FleetStore
+from forestay.ids import WorkerId
+from forestay.media.fetch import Fetcher, FetchLimits
+from forestay.media.store import MediaStore
+from forestay.queue.store import QueueStore
+from forestay.settings import Settings
+from forestay.storage.objects import ObjectStore
+from forestay.storage.valkey import Wakeups
+from forestay.telemetry.logs import logger
+from forestay.telemetry.metrics import Metrics
+from forestay.worker.attempt import AttemptParts, OutputCheck
+from forestay.worker.cancels import CancelWatch
+from forestay.worker.claiming import Claimer
+from forestay.worker.desk import Desk
+from forestay.worker.direct import DirectLane
+from forestay.worker.direct_server import listen, serve
+from forestay.worker.inputs import Inputs
+from forestay.worker.keeping import ReplicaKeeper
+from forestay.worker.lease_keeper import LeaseKeeper, QueueOpener
+from forestay.worker.loading import Folders, Loader
+from forestay.worker.logs import LogBook
+from forestay.worker.slot_blocks import SlotBlocks
+
+log = logger("worker")
+MAX_SOCKET_FOLDER_CHARS = 60  # leaves room for the rest of a unix socket's path
+LAST_REPORT_SECONDS = 3.0
+KILL_SECONDS = 6.0
+CLAIM_SECONDS = 3.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WorkerPorts:
+    """Everything a worker may use of the world."""
+
+    queue: QueueStore
+    open_queue: QueueOpener  # a second way to the queue, opened and used by the lease keeper's own thread and loop
+    fleet: FleetStore
+    objects: ObjectStore
+    media: MediaStore
+    wakeups: Wakeups
+    settings: Settings
+    clock: Clock
+    chance: Chance
+    metrics: Metrics
+    environment: Mapping[str, str]  # the process's own; model processes get a few names of it, see hosts/fal_app
+    checks: Sequence[OutputCheck] = ()
+
+
+async def run_worker(ports: WorkerPorts, stop: asyncio.Event, on_ready: Callable[[str], None]) -> None:
+    """Work until `stop`, then drain. `on_ready` gets the address on which gateways reach this worker."""
+    worker = _Worker(ports)
+    await worker.folders.prepare()
+    listener = listen(ports.settings.worker.host, ports.settings.worker.port)
+    async with asyncio.TaskGroup() as group:
+        worker.keeper.start(worker.cancels.take_away)
+        background = [
+            group.create_task(serve(worker.lane, listener)),
+            group.create_task(worker.desk.run()),
+            group.create_task(worker.log_book.run()),
+            group.create_task(worker.log_book.keep_flushing()),
+            group.create_task(worker.replicas.run(group)),
+            group.create_task(worker.replicas.listen(ports.wakeups)),
+            group.create_task(worker.listen_for_work()),
+            group.create_task(worker.replicas.report_for_ever(worker.describe)),
+            group.create_task(
+                worker.cancels.run(ports.queue, ports.wakeups, ports.settings.worker.cancel_poll_seconds)
+            ),
+        ]
+        worker.address = f"http://{_shown(listener)}"
+        claiming = group.create_task(worker.claimer.run(group))
+        on_ready(worker.address)
+        try:
+            await stop.wait()
+            worker.claimer.stop()
+            await asyncio.wait({claiming}, timeout=CLAIM_SECONDS)  # a claim on its way still brings leases to give back
+            await worker.drain()
+        finally:
+            claiming.cancel()
+            worker.claimer.abandon_rest()
+            for task in background:
+                task.cancel()
+            await worker.keeper.stop()
+
+
+class _Worker:
+    """The parts, put together."""
+
+    def __init__(self, ports: WorkerPorts) -> None:
+        settings, clock = ports.settings, ports.clock
+        self._ports = ports
+        self._started_at: dt.datetime = clock.now()
+        self._state = "ready"
+        self.address = ""
+        self.worker_id = WorkerId(settings.worker.worker_id or f"{socket.gethostname()}-{os.getpid()}")
+        work_dir = _work_dir(settings, self.worker_id)
+        self.folders = Folders(work_dir, _short(work_dir / "run" / self.worker_id))
+        self.log_book = LogBook(ports.queue, clock, ports.metrics)
+        self.desk = Desk(ports.queue, ports.wakeups, clock)
+        self.keeper = LeaseKeeper(self.worker_id, ports.open_queue, settings.queue.lease_seconds)
+        limits = FetchLimits(max_bytes=settings.worker.max_media_bytes)
+        fetcher = Fetcher(allow_private=settings.worker.allow_private_inputs, limits=limits)
+        inputs = Inputs(ports.media, fetcher, settings.worker.max_media_bytes)
+        loader = Loader(
+            objects=ports.objects,
+            media=ports.media,
+            log_book=self.log_book,
+            settings=settings,
+            clock=clock,
+            environment=ports.environment,
+            folders=self.folders,
+        )
+        self.replicas = ReplicaKeeper(
+            self.worker_id,
+            fleet=ports.fleet,
+            make_host=loader,
+            settings=settings,
+            clock=clock,
+            chance=ports.chance,
+            metrics=ports.metrics,
+        )
+        parts = AttemptParts(
+            queue=ports.queue,
+            desk=self.desk,
+            keeper=self.keeper,
+            inputs=inputs,
+            log_book=self.log_book,
+            settings=settings,
+            clock=clock,
+            chance=ports.chance,
+            metrics=ports.metrics,
+            checks=ports.checks,
+        )
+        self.claimer = Claimer(self.worker_id, self.replicas.all_replicas, self.replicas.routes, parts)
+        self.replicas.on_change = self.claimer.wake
+        self.cancels = CancelWatch(self.worker_id, self.claimer.attempts, self.desk, clock, ports.metrics)
+        blocks = SlotBlocks(clock, self.claimer.wake)
+        self.lane = DirectLane(self.replicas.replica, inputs, settings.secrets.internal_key, clock, blocks)
+
+    def describe(self) -> WorkerReport:
+        """Say what this worker is."""
+        worker = self._ports.settings.worker
+        return WorkerReport(
+            worker_id=self.worker_id,
+            pool=worker.pool,
+            address=self.address,
+            devices=worker.devices,
+            memory_mb=worker.memory_mb or _machine_memory_mb(),
+            state=self._state,
+            started_at=self._started_at,
+            seen_at=self._ports.clock.now(),
+        )
+
+    async def listen_for_work(self) -> None:
+        """Look at the queue at once when a model that is loaded here has new requests."""
+        async with self._ports.wakeups.subscribe("forestay:queue") as messages:
+            async for _, message in messages:
+                named = set(message.split())
+                if any(replica.revision.model_id in named for replica in self.replicas.all_replicas()):
+                    self.claimer.wake()
+
+    async def drain(self) -> None:
+        """Go in good order."""
+        seconds = self._ports.settings.worker.drain_seconds
+        self._state = "draining"
+        self.replicas.drain_all("the worker is stopping")
+        log.info("worker.draining", running=len(self.claimer.attempts))
+        await self._report()
+        if not await self.claimer.settled(seconds):
+            await self._give_the_rest_back()
+        await self._end_replicas()
+        with contextlib.suppress(
+            Unavailable, TimeoutError
+        ):  # told as far as possible; the store forgets silent workers
+            async with asyncio.timeout(LAST_REPORT_SECONDS):
+                await self.log_book.ship()
+                await self._ports.fleet.retire_worker(self.worker_id)
+
+    async def _give_the_rest_back(self) -> None:
+        left = list(self.claimer.attempts.values())
+        log.info("worker.giving_back", requests=len(left))
+        for replica in self.replicas.all_replicas():
+            replica.condemned = replica.condemned or "the worker is stopping"
+        try:
+            async with asyncio.timeout(LAST_REPORT_SECONDS), asyncio.TaskGroup() as group:
+                for attempt in left:
+                    group.create_task(attempt.give_back("the worker is stopping"))
+        except TimeoutError:
+            log.warning("worker.not_given_back", requests=len(left))  # their leases run out
+
+    async def _end_replicas(self) -> None:
+        live = self.replicas.all_replicas()
+        for replica in live:
+            replica.hurry()
+        grace = max([replica.revision.spec.limits.termination_grace_seconds for replica in live], default=0.0)
+        deadline = self._ports.clock.monotonic() + grace + KILL_SECONDS
+        while self.replicas.all_replicas() and self._ports.clock.monotonic() < deadline:
+            await self._ports.clock.sleep(0.02)
+        await self.claimer.settled(1.0)
+
+    async def _report(self) -> None:
+        await self.replicas.report(self.describe())
+
+
+def _work_dir(settings: Settings, worker_id: WorkerId) -> pathlib.Path:
+    configured = settings.worker.work_dir
+    if configured:
+        return pathlib.Path(configured).resolve()
+    if not worker_id:
+        raise UsageError("FORESTAY_WORK_DIR", "is not set; expected a folder for bundles and environments")
+    return pathlib.Path(tempfile.gettempdir()) / f"forestay-{os.geteuid()}"
+
+
+def _short(folder: pathlib.Path) -> pathlib.Path:
+    """Keep unix sockets within their length: a long path is replaced by one below the system's temporary folder."""
+    if len(str(folder)) <= MAX_SOCKET_FOLDER_CHARS:
+        return folder
+    name = f"forestay-{os.geteuid()}-{zlib.crc32(str(folder).encode()):08x}"
+    return pathlib.Path(tempfile.gettempdir()) / name
+
+
+def _machine_memory_mb() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1024 * 1024)
+
+
+def _shown(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
