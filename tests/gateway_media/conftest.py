@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import httpx
 import pytest
@@ -15,22 +15,16 @@ from forestay.clock import SystemClock
 from forestay.fleet.keys import KeyRequest, KeyRing
 from forestay.fleet.keys import Scope as KeyScope
 from forestay.fleet.postgres_keys import PostgresKeyStore
-from forestay.fleet.store import FleetStore
 from forestay.gateway import cdn, exchange, js_proxy, jwks, tokens, uploads
 from forestay.gateway.exchange import Exchange
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.routing import bases_of, surface_of
 from forestay.ids import KeyId, TenantId
 from forestay.media.postgres_store import PostgresMediaStore
-from forestay.queue.store import QueueStore
 from forestay.settings import Gateway, Secrets, Settings
 from forestay.storage.objects import ObjectStore
 from forestay.storage.postgres import Database
-from forestay.storage.valkey import Wakeups
 from forestay.telemetry.metrics import Metrics
-
-if TYPE_CHECKING:
-    from forestay.telemetry.facts import FactWriter
 
 MAX_UPLOAD = 200_000
 
@@ -72,23 +66,21 @@ def keys(database: Database, chance: SeededChance) -> PostgresKeyStore:
 def ports(database: Database, objects: ObjectStore, keys: PostgresKeyStore, tmp_path: Path) -> GatewayPorts:
     """What the media routes use; what they never touch is absent."""
     secrets = Secrets(token_key="a token key", signing_key_file=str(tmp_path / "signing.pem"))
-    return GatewayPorts(
-        queue=cast("QueueStore", None),
-        fleet=cast("FleetStore", None),
-        keys=KeyRing(keys, SystemClock()),
-        key_store=keys,
-        objects=objects,
-        media=PostgresMediaStore(database, objects, SeededChance(11)),
-        wakeups=cast("Wakeups", None),
-        facts=cast("FactWriter", None),
-        settings=Settings(
+    used: dict[str, object] = {
+        "keys": KeyRing(keys, SystemClock()),
+        "key_store": keys,
+        "objects": objects,
+        "media": PostgresMediaStore(database, objects, SeededChance(11)),
+        "settings": Settings(
             gateway=Gateway(max_upload_bytes=MAX_UPLOAD, body_timeout_seconds=0.5, upload_lifetime_seconds=600),
             secrets=secrets,
         ),
-        clock=SystemClock(),
-        chance=SeededChance(12),
-        metrics=Metrics(),
-    )
+        "clock": SystemClock(),
+        "chance": SeededChance(12),
+        "metrics": Metrics(),
+    }
+    absent = {field.name: None for field in dataclasses.fields(GatewayPorts)}
+    return GatewayPorts(**(absent | used))  # pyright: ignore[reportArgumentType]
 
 
 @pytest.fixture

@@ -31,9 +31,21 @@ from forestay.settings import Settings
 from forestay.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
+    from forestay.delivery.dead_letters import DeadLetters
+    from forestay.queue.listing import RequestList
     from forestay.storage.objects import ObjectStore
     from forestay.storage.valkey import Wakeups
+    from forestay.telemetry.fact_reader import FactReader
     from forestay.telemetry.facts import FactWriter
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AdminReaders:
+    """What the admin API alone reads."""
+
+    requests: "RequestList"
+    facts: "FactReader"
+    webhooks: "DeadLetters"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,3 +64,4 @@ class GatewayPorts:
     clock: Clock
     chance: Chance
     metrics: Metrics
+    admin: "AdminReaders"

@@ -1,0 +1,103 @@
+"""How admin routes read what they are sent: path, query and JSON, each fault with the field it is in.
+
+It decides bounds of queries and nothing else. Called by the admin routes.
+"""
+
+import dataclasses
+import datetime as dt
+from typing import TypeVar
+
+from starlette.requests import Request
+
+from forestay.errors import ForestayError, UsageError
+from forestay.fleet.audit import AuditEntry
+from forestay.fleet.keys import Caller
+from forestay.gateway.incoming import read_json
+from forestay.gateway.ports import GatewayPorts
+from forestay.ids import RequestId, parse_request_id
+
+T = TypeVar("T")
+MAX_TEXT = 500
+
+
+class Problem(ForestayError):
+    """An answer other than 404 and 422: its status, its sentence, and a word for the metric."""
+
+    def __init__(self, status_code: int, message: str, cause: str) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.cause = cause
+
+
+class NotThere(ForestayError):
+    """What was asked for does not exist."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Act:
+    """One request of a proven administrator."""
+
+    request: Request
+    ports: GatewayPorts
+    caller: Caller
+
+    @property
+    def actor(self) -> str:
+        """Return who acts, as the audit log names them."""
+        return f"human:{self.caller.key_id}"
+
+    async def json(self, kind: type[T]) -> T:
+        """Read the body in the given shape."""
+        return await read_json(self.request, kind, self.ports.settings.gateway.body_timeout_seconds)
+
+    def path(self, name: str) -> str:
+        """Return a part of the path."""
+        return str(self.request.path_params[name])
+
+    def request_id(self) -> RequestId:
+        """Return the request id in the path; what is none names nothing that exists."""
+        text = self.path("request_id")
+        found = parse_request_id(text)
+        if found is None:
+            raise NotThere(f"no request {text[:60]!r}")
+        return found
+
+    def query(self, name: str) -> str | None:
+        """Return a value of the query, None when absent or empty."""
+        text = self.request.query_params.get(name) or None
+        if text is not None and (len(text) > MAX_TEXT or "\x00" in text):
+            raise UsageError(name, f"is longer than {MAX_TEXT} characters or holds a NUL")
+        return text
+
+    def limit(self, default: int, most: int) -> int:
+        """Return the `limit` of the query."""
+        text = self.query("limit")
+        if text is None:
+            return default
+        if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+            raise UsageError("limit", f"must be a number from 1 to {most}")
+        return int(text)
+
+    def moment(self, name: str) -> dt.datetime | None:
+        """Return a time of the query."""
+        text = self.query(name)
+        if text is None:
+            return None
+        try:
+            moment = dt.datetime.fromisoformat(text)
+        except ValueError:
+            raise UsageError(name, "must be a time such as 2030-01-31T12:00:00Z") from None
+        return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+
+    async def record(self, action: str, subject: str, detail: dict[str, object], reason: str) -> None:
+        """Leave an audit row for an act that is no fleet action."""
+        entry = AuditEntry(self.ports.clock.now(), self.actor, action, subject, detail, reason)
+        await self.ports.fleet.record(entry)
+
+
+def plain_text(field: str, text: str, most: int = MAX_TEXT, *, empty: bool = True) -> str:
+    """Check a text from outside: its length, and that it holds no control characters."""
+    if len(text) > most or (not empty and not text.strip()) or any(ord(letter) < 32 for letter in text):
+        least = "" if empty else "1 to "
+        raise UsageError(field, f"must be one line of {least or 'at most '}{most} characters")
+    return text

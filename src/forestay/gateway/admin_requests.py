@@ -1,0 +1,103 @@
+"""Admin routes of requests and webhooks: look at one, list some, cancel, try a dead notice again."""
+
+import dataclasses
+import datetime as dt
+
+from forestay.errors import UsageError
+from forestay.gateway.admin_reading import Act, NotThere, Problem
+from forestay.gateway.responses import CANCELLED_ANSWER, JSON_TYPE, Reply, json_reply
+from forestay.ids import ModelId, RequestId
+from forestay.queue.model import FINAL, Answer, Snapshot, State
+from forestay.queue.store import Stored
+
+_AFTER_END = dt.timedelta(minutes=5)  # attempts that were taken away may still report for a while
+_WEBHOOK_STATES = ("pending", "delivered", "dead")
+
+
+async def get_requests(act: Act) -> Reply:
+    """List requests, newest first."""
+    model = act.query("model")
+    names = [name for name in (act.query("state") or "").split(",") if name]
+    known = {state.value for state in State}
+    if not set(names) <= known:
+        raise UsageError("state", f"use some of {', '.join(sorted(known))}")
+    states = [State(name) for name in names]
+    model_id = ModelId(model) if model else None
+    found = await act.ports.admin.requests.newest(model_id, states, act.limit(50, 1_000))
+    return json_reply(200, {"requests": found})
+
+
+async def get_request(act: Act) -> Reply:
+    """Show where a request stands, its attempts and facts, and what its model wrote."""
+    request_id = act.request_id()
+    snapshot = await _snapshot(act, request_id)
+    stored = await act.ports.queue.result(request_id) if snapshot.state in FINAL else None
+    until = (stored.finished_at + _AFTER_END) if stored else act.ports.clock.now() + _AFTER_END
+    facts = await act.ports.admin.facts.of_request(request_id, snapshot.submitted_at, until)
+    logs = await act.ports.queue.logs(request_id, 0)
+    return json_reply(
+        200,
+        {
+            **dataclasses.asdict(snapshot),
+            "finished_at": stored.finished_at if stored else None,
+            "status_code": stored.answer.status_code if stored else None,
+            "fact": facts.request,
+            "attempts": facts.attempts,
+            "logs": [line for _, line in logs],
+        },
+    )
+
+
+async def get_result(act: Act) -> Reply:
+    """Return the stored answer's body; its own status is in `x-forestay-status`."""
+    stored = await _stored(act, act.request_id())
+    content_type = stored.answer.headers.get("content-type", "application/json")
+    kind = JSON_TYPE if content_type == "application/json" else (b"content-type", content_type.encode("latin-1"))
+    return Reply(200, stored.answer.body, (kind, (b"x-forestay-status", b"%d" % stored.answer.status_code)))
+
+
+async def post_cancel(act: Act) -> Reply:
+    """Cancel a request in whatever state."""
+    request_id = act.request_id()
+    answer: Answer = CANCELLED_ANSWER
+    before = await act.ports.queue.cancel(request_id, answer)
+    if before is None:
+        raise NotThere(f"no request {request_id}")
+    if before in FINAL:
+        raise Problem(409, f"request {request_id} has ended already: {before}", "final")
+    await act.ports.wakeups.publish("forestay:changed", request_id.hex)
+    await act.record("cancel_request", f"request:{request_id}", {"state_before": before.value}, "asked for")
+    return json_reply(200, {"request_id": request_id, "state": State.CANCELLED, "state_before": before})
+
+
+async def get_webhooks(act: Act) -> Reply:
+    """List webhooks in one state, dead ones unless asked otherwise."""
+    state = act.query("state") or "dead"
+    if state not in _WEBHOOK_STATES:
+        raise UsageError("state", f"use one of {', '.join(_WEBHOOK_STATES)}")
+    return json_reply(200, {"webhooks": await act.ports.admin.webhooks.webhooks(state, act.limit(100, 1_000))})
+
+
+async def post_webhook_retry(act: Act) -> Reply:
+    """Make a dead webhook due now."""
+    request_id = act.request_id()
+    if not await act.ports.admin.webhooks.revive(request_id):
+        raise Problem(409, f"the webhook of request {request_id} is not dead (or there is none)", "not_dead")
+    await act.record("retry_webhook", f"webhook:{request_id}", {}, "asked for")
+    await act.ports.wakeups.publish("forestay:webhooks", "")
+    return json_reply(200, {"request_id": request_id, "state": "pending"})
+
+
+async def _snapshot(act: Act, request_id: RequestId) -> Snapshot:
+    found = (await act.ports.queue.snapshots([request_id])).get(request_id)
+    if found is None:
+        raise NotThere(f"no request {request_id}; it is unknown or its retention has ended")
+    return found
+
+
+async def _stored(act: Act, request_id: RequestId) -> Stored:
+    stored = await act.ports.queue.result(request_id)
+    if stored is None:
+        snapshot = await _snapshot(act, request_id)
+        raise Problem(409, f"request {request_id} is {snapshot.state}; it has no result yet", "no_result")
+    return stored
