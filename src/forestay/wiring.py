@@ -148,7 +148,7 @@ async def _database(
 
 @contextlib.asynccontextmanager
 async def _second_queue(process: Process, name: str) -> AsyncGenerator["PostgresQueueStore"]:
-    """Open the queue once more, on the loop of the calling thread: for renewals that nothing else may hold up."""
+    """Open the queue once more, with a connection of its own, on the loop of the thread that keeps the leases."""
     from forestay.queue.postgres_store import open_queue_store
     from forestay.storage.objects import open_object_store
 
@@ -177,11 +177,14 @@ def _own_name(kind: str) -> str:
 async def run_gateway(settings: Settings, environment: Mapping[str, str], *, server: str) -> None:
     """Run one gateway until SIGTERM: plain HTTP, TLS, metrics and the CONNECT proxy."""
     process = start_process("gateway", settings, environment)
+    from forestay.delivery.dead_letters import PostgresDeadLetters
     from forestay.fleet.keys import KeyRing
     from forestay.fleet.postgres_keys import PostgresKeyStore
     from forestay.gateway.asgi import build_gateway
-    from forestay.gateway.ports import GatewayPorts
+    from forestay.gateway.ports import AdminReaders, GatewayPorts
+    from forestay.queue.listing import PostgresRequestList
     from forestay.servers import lifespan, serve
+    from forestay.telemetry.fact_reader import PostgresFactReader
     from forestay.telemetry.facts import FactWriter
 
     async with open_stores(process, _own_name("gateway")) as stores, _metrics(process) as metrics:
@@ -199,6 +202,11 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
             clock=process.clock,
             chance=process.chance,
             metrics=process.metrics,
+            admin=AdminReaders(
+                requests=PostgresRequestList(stores.database),
+                facts=PostgresFactReader(stores.facts_database),
+                webhooks=PostgresDeadLetters(stores.database),
+            ),
         )
         application = build_gateway(ports)
         listeners = _gateway_listeners(process)
@@ -257,7 +265,6 @@ async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None
         ports = WorkerPorts(
             queue=stores.queue,
             open_queue=lambda: _second_queue(process, f"{name} leases"),
-            open_queue=lambda: _open_lease_queue(process, stores.objects),
             fleet=stores.fleet,
             objects=stores.objects,
             media=stores.media,
@@ -275,21 +282,6 @@ async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None
 
         await work(ports, process.stop, ready)
         _log.info("worker.stopped")
-
-
-@contextlib.asynccontextmanager
-async def _open_lease_queue(process: Process, objects: "ObjectStore") -> AsyncGenerator["PostgresQueueStore"]:
-    """Open the queue once more, with a connection of its own, on the loop of the thread that keeps the leases."""
-    from forestay.queue.postgres_store import open_queue_store
-
-    storage, name = process.settings.storage, f"leases {process.settings.worker.worker_id}"
-    own = dataclasses.replace(
-        process, settings=dataclasses.replace(process.settings, storage=dataclasses.replace(storage, pool_size=1))
-    )
-    async with contextlib.AsyncExitStack() as opened:
-        database = await _database(opened, storage.database_url, own, name)
-        queue = open_queue_store(database, objects, process.settings.queue, process.chance)
-        yield await opened.enter_async_context(queue)
 
 
 async def run_controller(settings: Settings, environment: Mapping[str, str]) -> None:

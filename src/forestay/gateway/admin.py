@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from forestay.errors import UsageError
-from forestay.fleet.keys import Caller, Scope
+from forestay.fleet.keys import Scope
 from forestay.gateway import admin_fleet, admin_keys, admin_requests
 from forestay.gateway.admin_reading import Act, NotThere, Problem
 from forestay.gateway.auth import authenticate
@@ -63,7 +63,7 @@ def _endpoint(ports: GatewayPorts, handlers: dict[str, Handler]) -> Callable[[Re
         if isinstance(caller, Reply):
             return caller
         handler = handlers["GET" if request.method == "HEAD" else request.method]
-        return await _answer(handler, Act(request, ports, cast("Caller", caller)))
+        return await _answer(handler, Act(request, ports, caller))
 
     return endpoint
 

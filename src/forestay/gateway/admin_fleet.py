@@ -126,7 +126,7 @@ async def post_model(act: Act) -> Reply:
 
 
 def _spec(values: Mapping[str, object]) -> ModelSpec:
-    from forestay.fleet import spec_file
+    from forestay.fleet import spec_file  # noqa: PLC0415 - pydantic and YAML cost memory that an idle gateway saves
 
     try:
         return spec_file.from_values(values, "spec")
