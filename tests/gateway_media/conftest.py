@@ -3,12 +3,11 @@
 import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import cast
 
 import httpx
 import pytest
 from starlette.routing import Router
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from forestay.chance import SeededChance
 from forestay.clock import SystemClock
@@ -40,9 +39,18 @@ class MediaGateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Name the surface, strip the prefix, hand over."""
         surface, path = surface_of(scope, {})
-        bases = bases_of(scope, self.ports.settings.gateway)
-        app = cast("ASGIApp", self)
-        call = Exchange(app, "id", 0.0, surface, path, headers=dict(scope["headers"]), bases=bases)
+        known: dict[str, object] = {
+            "app": self,
+            "request_id": "id",
+            "started": 0.0,
+            "surface": surface,
+            "path": path,
+            "headers": dict(scope["headers"]),
+            "header_bytes": 0,
+            "bases": bases_of(scope, self.ports.settings.gateway),
+        }
+        names = {field.name for field in dataclasses.fields(Exchange)}
+        call = Exchange(**{name: value for name, value in known.items() if name in names})  # pyright: ignore[reportArgumentType]
         inner = {**scope, "path": path, exchange.SCOPE_KEY: call}
         await self._router(inner, receive, send)
 
