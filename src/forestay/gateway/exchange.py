@@ -18,11 +18,12 @@ class Exchange:
     """One call. `request_id` is what `x-fal-request-id` will say: the stored request's id where there is one."""
 
     app: ASGIApp  # the whole gateway, for routes that dispatch to it again (the JS proxy)
-    request_id: str
+    request_id: str  # empty until one is known; the answer gets a fresh one then
     started: float  # monotonic seconds
     surface: Surface
     path: str  # without our prefix
     headers: dict[bytes, bytes]  # lower-case names; of a repeated one the last
+    header_bytes: int
     bases: Bases
     route: str = "unmatched"  # one of few names: a metric's label
     model_id: str = ""

@@ -19,7 +19,8 @@ and `/cdn` first. A route finds the call's id, the caller's bases and the whole 
 """
 
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from forestay.chance import Chance
 from forestay.clock import Clock
@@ -36,7 +37,15 @@ if TYPE_CHECKING:
     from forestay.storage.objects import ObjectStore
     from forestay.storage.valkey import Wakeups
     from forestay.telemetry.fact_reader import FactReader
-    from forestay.telemetry.facts import FactWriter
+    from forestay.telemetry.facts import RequestFact
+
+
+class FactSink(Protocol):
+    """Where facts of the direct lane go (`telemetry.facts.FactWriter`)."""
+
+    async def write(self, batch: "Sequence[RequestFact]") -> None:
+        """Write them all or none; raises Unavailable."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,7 +68,7 @@ class GatewayPorts:
     objects: "ObjectStore"
     media: MediaStore
     wakeups: "Wakeups"
-    facts: "FactWriter"
+    facts: FactSink
     settings: Settings
     clock: Clock
     chance: Chance

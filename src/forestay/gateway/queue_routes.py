@@ -5,18 +5,17 @@ its endpoint, options, body, schema), then the act. Another tenant's request is 
 """
 
 import dataclasses
-import datetime as dt
 
 from starlette.types import Receive, Scope, Send
 
 from forestay.fleet.keys import Caller
-from forestay.fleet.model import ModelEntry, Revision
-from forestay.gateway.auth import PUBLIC_KEY, authenticate, authenticate_call, public_caller
+from forestay.gateway.auth import PUBLIC_KEY, authenticate, public_caller
 from forestay.gateway.board import StatusBoard, Watched
-from forestay.gateway.bodies import Gone, read_body
+from forestay.gateway.bodies import Gone, read_body, watching
 from forestay.gateway.exchange import Exchange
 from forestay.gateway.fleet_view import FleetView
-from forestay.gateway.options import Choices, Context, fingerprint, parse_choices, query_fields
+from forestay.gateway.guards import Target, admit, context_of
+from forestay.gateway.options import Choices, fingerprint, parse_choices, query_fields
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.protocol import FieldError, SubmitAnswer
 from forestay.gateway.responses import (
@@ -29,8 +28,6 @@ from forestay.gateway.responses import (
     method_not_allowed,
     not_ready,
     queue_full,
-    request_error,
-    unknown_model,
     unknown_path,
     unknown_request,
 )
@@ -47,10 +44,9 @@ from forestay.gateway.status import answer, events, poll, wants_logs
 from forestay.gateway.streams import EVENT_STREAM, send_chunks
 from forestay.gateway.submit import QueueWaker, commit_watched, record_undelivered
 from forestay.gateway.validation import Contracts
-from forestay.ids import ModelId, RequestId, bucket_of, new_request_id
-from forestay.queue.model import FINAL, ErrorType, Snapshot, State, Submission
+from forestay.ids import ModelId, RequestId
+from forestay.queue.model import FINAL, Snapshot, State, Submission
 from forestay.queue.store import Accepted, IdempotencyConflict, QueueFull
-from forestay.telemetry import tracing
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,18 +58,6 @@ class QueueParts:
     contracts: Contracts
     board: StatusBoard
     waker: QueueWaker
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Target:
-    """A call that passed the guards before its body: who calls what."""
-
-    caller: Caller
-    model: ModelEntry
-    revision: Revision
-    endpoint: str
-    request_id: RequestId
-    now: dt.datetime
 
 
 class QueueRoutes:
@@ -119,7 +103,8 @@ class QueueRoutes:
         logs = wants_logs(query_fields(scope["query_string"]))
         if parsed.operation is Operation.STATUS_STREAM:
             stream = events(self._parts.board, watched, exchange.bases, logs=logs)
-            await send_chunks(exchange, stream, receive, send, 200, (EVENT_STREAM,))
+            async with watching(receive, stop_work=True):
+                await send_chunks(exchange, stream, send, 200, (EVENT_STREAM,))
             return None
         return await self._status(exchange, watched, logs=logs)
 
@@ -231,46 +216,6 @@ class QueueRoutes:
             if model is not None and model.visibility == "public":
                 return public_caller(model)
         return caller
-
-
-async def admit(
-    ports: GatewayPorts, fleet: FleetView, contracts: Contracts, exchange: Exchange, scope: Scope
-) -> Target | Reply:
-    """Pass the guards that need no body: app, caller, revision, endpoint."""
-    app = parse_app_path(exchange.path)
-    if app is None:
-        return unknown_path(exchange.path)
-    model = fleet.model(app.model_id)
-    if model is None:
-        caller = await authenticate(scope, ports)  # a stranger learns nothing about which models exist
-        return caller if isinstance(caller, Reply) else unknown_model(app.model_id)
-    exchange.model_id = model.model_id
-    caller = await authenticate_call(scope, ports, model)
-    if isinstance(caller, Reply):
-        return caller
-    exchange.tenant_id, exchange.key_id = caller.tenant_id, caller.key_id
-    now = ports.clock.now()
-    request_id = new_request_id(now, ports.settings.queue.cell, ports.chance)
-    exchange.request_id = str(request_id)
-    revision = fleet.routed(model.model_id, bucket_of(request_id))
-    if revision is None:
-        detail = f"No revision of {model.model_id} is routed; its owner must deploy one"
-        return request_error(ErrorType.RUNNER_SCHEDULING_FAILURE, detail)
-    if not contracts.of(revision).has_endpoint(app.endpoint):
-        return unknown_path(app.endpoint)
-    return Target(caller, model, revision, app.endpoint, request_id, now)
-
-
-def context_of(ports: GatewayPorts, target: Target, headers: dict[bytes, bytes]) -> Context:
-    """Return what the caller's options depend on."""
-    traceparent = headers.get(b"traceparent")
-    return Context(
-        now=target.now,
-        spec=target.revision.spec,
-        is_owner=target.caller.tenant_id == target.model.tenant_id and target.caller.key_id != PUBLIC_KEY,
-        allow_private_webhooks=ports.settings.delivery.allow_private_webhooks,
-        traceparent=tracing.adopt(None if traceparent is None else traceparent.decode("latin-1"), ports.chance),
-    )
 
 
 def _submission(target: Target, body: bytes, choices: Choices, print_: bytes) -> Submission:

@@ -1,8 +1,8 @@
 """Sending answers that come in pieces, as they come: server-sent events and relayed bodies.
 
-The caller is watched while pieces are sent; when it leaves, the source is closed at once, which cancels the work behind
-it. Media names inside events are rewritten line by line. Decides nothing about the content. Called by the queue's
-status stream and the direct lane.
+Whoever calls watches the caller meanwhile (`bodies.watching`): when it leaves, the source is closed at once, which
+cancels the work behind it. Media names inside events are rewritten line by line. Decides nothing about the content.
+Called by the queue's status stream and the direct lane.
 """
 
 import asyncio
@@ -10,9 +10,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import cast
 
-from starlette.types import Receive, Send
+from starlette.types import Send
 
-from forestay.gateway.bodies import CallerGone, watching
+from forestay.gateway.bodies import CallerGone
 from forestay.gateway.exchange import Exchange
 from forestay.gateway.responses import Header
 from forestay.gateway.result import with_media_urls
@@ -27,15 +27,14 @@ _STREAM_HEADERS: tuple[Header, ...] = ((b"cache-control", b"no-cache"), (b"x-acc
 async def send_chunks(
     exchange: Exchange,
     chunks: AsyncIterator[bytes],
-    receive: Receive,
     send: Send,
     status_code: int,
     headers: tuple[Header, ...],
 ) -> None:
-    """Send status and headers, then each piece at once; CallerGone when the caller leaves."""
+    """Send status and headers, then each piece at once; CallerGone when the reader stopped reading."""
     exchange.status_code = status_code
     stream = cast("AsyncGenerator[bytes]", chunks)
-    async with aclosing(stream), watching(receive, stop_work=True):
+    async with aclosing(stream):
         await send({"type": "http.response.start", "status": status_code, "headers": [*headers, *_STREAM_HEADERS]})
         async for chunk in stream:
             exchange.sent_bytes += len(chunk)

@@ -1,0 +1,84 @@
+"""The way out of every answer: its id, CORS, and afterwards one wide log line and the metrics of the call.
+
+Log lines hold ids, route, status, times and sizes; never a body, a header, a query or a key. Polls are logged at debug.
+Decides nothing else. Called by `asgi`.
+"""
+
+from starlette.types import Message, Scope, Send
+
+from forestay.gateway.cors import EXPOSE, ORIGIN
+from forestay.gateway.exchange import Exchange
+from forestay.gateway.ports import GatewayPorts
+from forestay.gateway.responses import Header, Reply
+from forestay.ids import new_request_id
+from forestay.telemetry.logs import logger
+from forestay.telemetry.metrics import HTTP_REQUESTS, HTTP_SECONDS, REFUSED
+
+_ID = b"x-fal-request-id"
+_LOG = logger("gateway")
+
+
+class Outlet:
+    """Sends one call's answer."""
+
+    def __init__(self, exchange: Exchange, scope: Scope, send: Send, ports: GatewayPorts) -> None:
+        self._exchange = exchange
+        self._head = scope["method"] == "HEAD"
+        self._send = send
+        self._ports = ports
+        self.started = False
+
+    async def reply(self, reply: Reply) -> None:
+        """Send a whole answer."""
+        exchange = self._exchange
+        exchange.status_code = reply.status_code
+        body = reply.body
+        exchange.sent_bytes = len(body)
+        self.started = True
+        headers = [*reply.headers, *self._own_headers()]
+        if reply.status_code not in {204, 304}:
+            headers.append((b"content-length", b"%d" % len(body)))
+        if reply.cause:
+            self._ports.metrics.add(REFUSED, reply.cause)
+        await self._send({"type": "http.response.start", "status": reply.status_code, "headers": headers})
+        await self._send({"type": "http.response.body", "body": b"" if self._head else body})
+
+    async def send(self, message: Message) -> None:
+        """Pass a message of a handler that sends by itself; its first one gets our headers."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            self._exchange.status_code = message["status"]
+            headers: list[Header] = list(message["headers"])
+            if not any(name == _ID for name, _ in headers):  # an answer of an inner call has them already
+                headers.extend(self._own_headers())
+            message = {**message, "headers": headers}
+        await self._send(message)
+
+    def _own_headers(self) -> tuple[Header, ...]:
+        exchange, ports = self._exchange, self._ports
+        if not exchange.request_id:
+            exchange.request_id = str(new_request_id(ports.clock.now(), ports.settings.queue.cell, ports.chance))
+        identity = (_ID, exchange.request_id.encode())
+        return (identity, ORIGIN, EXPOSE) if b"origin" in exchange.headers else (identity,)
+
+
+def record(exchange: Exchange, scope: Scope, ports: GatewayPorts) -> None:
+    """Write the call's log line and metrics."""
+    seconds = ports.clock.monotonic() - exchange.started
+    status = exchange.status_code
+    ports.metrics.add(HTTP_REQUESTS, exchange.route, str(status))
+    ports.metrics.observe(HTTP_SECONDS, seconds, exchange.route)
+    log = _LOG.debug if exchange.quiet and status < 500 else _LOG.info
+    log(
+        "gateway.call",
+        route=exchange.route,
+        method=scope.get("method", "WEBSOCKET"),
+        status=status,
+        seconds=round(seconds, 6),
+        request_id=exchange.request_id,
+        model_id=exchange.model_id,
+        tenant_id=exchange.tenant_id,
+        key_id=exchange.key_id,
+        sent_bytes=exchange.sent_bytes,
+        **exchange.fields,
+    )

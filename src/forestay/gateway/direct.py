@@ -1,0 +1,209 @@
+"""The direct lane: synchronous calls and streams, from the caller to a live replica in one hop or two.
+
+Guards as for a submit, then a slot, then the call, relayed as it comes. No queue and no retry (contract, section 2.1),
+but a replica that refused the connection cannot have seen the call, so the next one is tried. A model that is loaded
+nowhere is wanted at once and waited for. A caller that leaves cancels the work. Called by `asgi` for the run surface.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from urllib.parse import urlencode
+
+import aiohttp
+from starlette.types import Receive, Scope, Send
+
+from forestay.gateway.bodies import CallerGone, Gone, read_body, watching
+from forestay.gateway.exchange import Exchange
+from forestay.gateway.guards import Target, admit, context_of
+from forestay.gateway.lanes import DirectParts, Work, acquire
+from forestay.gateway.ledger import Ledger
+from forestay.gateway.options import Choices, parse_choices, query_fields
+from forestay.gateway.responses import Reply, request_error, too_many
+from forestay.gateway.result import caller_headers, with_media_urls
+from forestay.gateway.slots import BUSY_SECONDS, SUSPECT_SECONDS, Pool
+from forestay.gateway.streams import rewrite_lines, send_chunks
+from forestay.gateway.upstream import Busy, Call, Failed
+from forestay.queue.model import ErrorType
+from forestay.telemetry.logs import logger
+
+MAX_REFUSALS = 3
+MAX_WHOLE = 64 * 1024 * 1024  # a JSON answer is read whole (its media names become URLs) up to this size
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+_OWN_QUERY = ("fal_jwt_token", "fal_webhook", "fal_max_queue_length")
+_LOG = logger("gateway")
+
+
+class DirectRoutes:
+    """Handlers of the run surface."""
+
+    def __init__(self, parts: DirectParts) -> None:
+        self._parts = parts
+        self._ports = parts.ports
+
+    async def __call__(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> Reply | None:
+        """Answer one call; None when the answer has been sent already, or nobody is left to read one."""
+        exchange.route = "run"
+        work = await self._prepare(exchange, scope, receive)
+        if isinstance(work, Reply | None):
+            return work
+        exchange.route = "stream" if work.lane == "stream" else "run"
+        in_flight, tenant_id = self._parts.in_flight, work.target.caller.tenant_id
+        limit = self._ports.settings.gateway.direct_limit
+        if in_flight[tenant_id] >= limit:
+            return too_many(f"{limit} direct calls are in flight already; submit to the queue instead")
+        in_flight[tenant_id] += 1
+        try:
+            return await self._run(exchange, work, receive, send)
+        finally:
+            in_flight[tenant_id] -= 1
+            if in_flight[tenant_id] <= 0:
+                del in_flight[tenant_id]
+
+    async def _prepare(self, exchange: Exchange, scope: Scope, receive: Receive) -> Work | Reply | None:
+        """Pass the guards: app, caller, endpoint, options, body, schema."""
+        parts, headers, method = self._parts, exchange.headers, scope["method"]
+        target = await admit(self._ports, parts.fleet, parts.contracts, exchange, scope)
+        if isinstance(target, Reply):
+            return target
+        choices = parse_choices(headers, scope["query_string"], context_of(self._ports, target, headers))
+        if isinstance(choices, Reply):
+            return choices
+        gateway = self._ports.settings.gateway
+        body = await read_body(
+            receive, headers, max_bytes=gateway.max_body_bytes, timeout_seconds=gateway.body_timeout_seconds
+        )
+        if isinstance(body, Gone):
+            return None
+        if isinstance(body, Reply):
+            return body
+        if method == "POST":
+            refused = parts.contracts.of(target.revision).check(target.endpoint, body)
+            if refused is not None:
+                return refused
+        stream = target.endpoint.endswith("/stream") or headers.get(b"accept") == b"text/event-stream"
+        call = Call(method, target.endpoint, own_query(scope), model_headers(target, choices, headers), body)
+        return Work(target, call, choices, "stream" if stream else "direct")
+
+    async def _run(self, exchange: Exchange, work: Work, receive: Receive, send: Send) -> Reply | None:
+        ledger = Ledger(self._parts, work)
+        try:
+            async with watching(receive, stop_work=True):
+                answered = await self._attempt(exchange, work, ledger, send)
+        except CallerGone:
+            exchange.status_code = 499
+            ledger.end(499, ErrorType.CLIENT_DISCONNECTED)
+            await self._tell_model(work, ledger)
+            return None
+        except Failed as error:
+            kind = error.kind
+            reply = request_error(kind, f"{work.target.model.model_id}: {error}")
+            ledger.end(reply.status_code, kind)
+            if exchange.status_code:
+                raise  # the answer had begun: only breaking it off tells the caller
+            return reply
+        if isinstance(answered, Reply):
+            exchange.status_code = answered.status_code
+        ledger.end(exchange.status_code, ledger.error_type)
+        return answered
+
+    async def _attempt(self, exchange: Exchange, work: Work, ledger: Ledger, send: Send) -> Reply | None:
+        """Find a slot and call; a replica that cannot have seen the call is no attempt."""
+        for _ in range(MAX_REFUSALS):
+            pool = await acquire(self._parts, work)
+            if isinstance(pool, Reply):
+                ledger.error_type = _error_type_of(pool)
+                return pool
+            ledger.start(pool)
+            try:
+                return await self._call(exchange, work, pool, send)
+            except Busy:
+                self._parts.slots.close(pool, BUSY_SECONDS)
+            except Failed as error:
+                self._parts.slots.close(pool, SUSPECT_SECONDS)
+                if not error.untouched:
+                    raise
+                ledger.error_type = error.kind
+            finally:
+                self._parts.slots.give_back(pool)
+        kind = ledger.error_type or ErrorType.RUNNER_SCHEDULING_FAILURE
+        return request_error(kind, f"{work.target.model.model_id}: no replica took the call")
+
+    async def _call(self, exchange: Exchange, work: Work, pool: Pool, send: Send) -> Reply | None:
+        limit = work.target.revision.spec.limits.request_timeout_seconds
+        patience = min(limit, self._ports.settings.gateway.run_timeout_seconds)
+        try:
+            async with asyncio.timeout(patience), self._parts.upstream.call(pool.replica, work.call) as response:
+                return await self._relay(exchange, response, send)
+        except TimeoutError:
+            raise Failed(ErrorType.REQUEST_TIMEOUT, f"the model did not finish within {patience:g} s") from None
+
+    async def _relay(self, exchange: Exchange, response: aiohttp.ClientResponse, send: Send) -> Reply | None:
+        """Pass the answer on: JSON whole, everything else as it comes."""
+        headers = caller_headers(response.headers.items(), response.status)
+        kind = response.headers.get("content-type", "")
+        length = response.content_length
+        if kind.startswith("text/event-stream"):
+            chunks = rewrite_lines(response.content.iter_any(), exchange.bases)
+            await send_chunks(exchange, chunks, send, response.status, headers)
+            return None
+        if (length is not None and length <= MAX_WHOLE) or (length is None and "json" in kind):
+            body = await _read_whole(response)
+            return Reply(response.status, with_media_urls(body, exchange.bases), headers)
+        await send_chunks(exchange, _pieces(response), send, response.status, headers)
+        return None
+
+    async def _tell_model(self, work: Work, ledger: Ledger) -> None:
+        """A model whose server we speak to ourselves learns that the caller left, if it has an endpoint for that."""
+        pool, endpoint = ledger.pool, work.target.endpoint
+        if pool is None or not pool.in_blocks:
+            return  # the worker sees the broken connection and cancels
+        if not self._parts.contracts.of(work.target.revision).offers_cancel(endpoint):
+            return
+        try:
+            await self._parts.upstream.cancel(pool.replica, endpoint, str(work.target.request_id))
+        except (Failed, TimeoutError, aiohttp.ClientError) as error:
+            _LOG.info("gateway.cancel_not_heard", request_id=str(work.target.request_id), reason=str(error))
+
+
+def own_query(scope: Scope) -> str:
+    """Return the query string for the model: without the fields that are meant for the platform."""
+    raw: bytes = scope["query_string"]
+    if not raw or not any(name.encode() in raw for name in _OWN_QUERY):
+        return raw.decode("latin-1")
+    kept = {name: value for name, value in query_fields(raw).items() if name not in _OWN_QUERY}
+    return urlencode(kept)
+
+
+def model_headers(target: Target, choices: Choices, headers: dict[bytes, bytes]) -> dict[str, str]:
+    """Return what the model is told beside the body (contract, section 1.5)."""
+    sent = dict(choices.options.forward_headers)
+    sent["x-fal-request-id"] = str(target.request_id)
+    sent["x-fal-endpoint"] = target.endpoint
+    sent["traceparent"] = choices.options.traceparent or ""
+    sent["accept-encoding"] = "identity"
+    content_type = headers.get(b"content-type")
+    if content_type is not None:
+        sent["content-type"] = content_type.decode("latin-1")
+    return sent
+
+
+async def _read_whole(response: aiohttp.ClientResponse) -> bytes:
+    if response.content_length is not None:
+        return await response.read()
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in response.content.iter_any():
+        size += len(piece)
+        if size > MAX_WHOLE:
+            raise Failed(ErrorType.RUNNER_INCOMPLETE_RESPONSE, f"the answer is larger than {MAX_WHOLE} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+    async for piece in response.content.iter_any():
+        yield piece
+
+
+def _error_type_of(reply: Reply) -> ErrorType | None:
+    return ErrorType(reply.cause) if reply.cause in ErrorType else None

@@ -1,0 +1,156 @@
+"""Getting a slot on a live replica, or the reason why not; and keeping the leased blocks of slots.
+
+A model that is loaded nowhere is wanted at once (`forestay:demand`) and waited for; a busy one is waited for in line,
+until the caller's own limit, the model's start limit or the ceiling of the settings. Blocks in use are renewed, idle
+ones given back. Called by the direct lane and realtime; `asgi` runs the keeper.
+"""
+
+import dataclasses
+from collections import Counter
+
+from forestay.errors import Unavailable
+from forestay.gateway.direct_facts import DirectFacts
+from forestay.gateway.fleet_view import FleetView
+from forestay.gateway.guards import Target
+from forestay.gateway.options import Choices
+from forestay.gateway.ports import GatewayPorts
+from forestay.gateway.responses import Reply, request_error, start_timeout
+from forestay.gateway.slots import IDLE_SECONDS, LEASE_SECONDS, RENEW_SECONDS, SUSPECT_SECONDS, Pool, Slots
+from forestay.gateway.upstream import Call, Failed, Upstream
+from forestay.gateway.validation import Contracts
+from forestay.ids import TenantId
+from forestay.queue.model import ErrorType
+from forestay.telemetry.logs import logger
+from forestay.telemetry.metrics import DIRECT_SLOTS
+
+WANT_SECONDS = 5.0  # a model that is still waited for is wanted again
+_LOG = logger("gateway")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DirectParts:
+    """What the direct lane shares with the rest of the gateway."""
+
+    ports: GatewayPorts
+    fleet: FleetView
+    contracts: Contracts
+    slots: Slots
+    upstream: Upstream
+    facts: DirectFacts
+    in_flight: Counter[TenantId] = dataclasses.field(default_factory=Counter[TenantId])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Work:
+    """A call that passed its guards."""
+
+    target: Target
+    call: Call
+    choices: Choices
+    lane: str  # direct | stream | realtime
+
+
+async def acquire(parts: DirectParts, work: Work) -> Pool | Reply:
+    """Return a taken slot; or the answer, when none came free before the deadline to start."""
+    slots, revision = parts.slots, work.target.revision
+    hint = work.choices.options.hint
+    if not slots.waiting(revision.revision_id):
+        pool = slots.take(revision.revision_id, hint)
+        if pool is not None:
+            return pool
+    clock = parts.ports.clock
+    deadline = clock.monotonic() + start_patience(parts.ports, work)
+    wanted_at: float | None = None
+    while (left := deadline - clock.monotonic()) > 0:
+        block = slots.askable(revision.revision_id)
+        if not parts.fleet.live(revision.revision_id):
+            if wanted_at is None or clock.monotonic() - wanted_at >= WANT_SECONDS:
+                wanted_at = clock.monotonic()
+                await want(parts.ports, work)
+            await parts.fleet.wait_change(min(left, WANT_SECONDS))
+        elif block is not None:
+            await lease_block(parts.slots, parts.upstream, block)
+        else:
+            await slots.wait(revision.revision_id, left)
+        pool = slots.take(revision.revision_id, hint)
+        if pool is not None:
+            return pool
+    return _not_started(parts, work)
+
+
+async def want(ports: GatewayPorts, work: Work) -> None:
+    """Say that a model is called which is loaded nowhere; placement is woken."""
+    model_id = work.target.model.model_id
+    try:
+        await ports.fleet.want(model_id)
+    except Unavailable as error:
+        _LOG.warning("gateway.want_not_written", model_id=model_id, reason=str(error))
+    await ports.wakeups.publish("forestay:demand", model_id)
+
+
+async def lease_block(slots: Slots, upstream: Upstream, pool: Pool) -> None:
+    """Ask a worker for a block as large as what is used and awaited needs."""
+    pool.asking = True
+    try:
+        wanted = pool.wanted(slots.waiting(pool.replica.report.revision_id) + 1)
+        granted, seconds = await upstream.lease_slots(pool.replica, wanted, LEASE_SECONDS)
+        slots.grant(pool, granted, seconds)
+    except (Failed, TimeoutError) as error:
+        slots.close(pool, SUSPECT_SECONDS)
+        _LOG.warning("gateway.slots_not_leased", replica_id=pool.replica.report.replica_id, reason=str(error))
+    finally:
+        pool.asking = False
+
+
+def start_patience(ports: GatewayPorts, work: Work) -> float:
+    """Return for how many seconds a call may wait for its slot."""
+    limits, ceiling = work.target.revision.spec.limits, ports.settings.gateway.run_timeout_seconds
+    own = work.choices.start_seconds or limits.request_start_timeout_seconds
+    return min(ceiling, limits.startup_timeout_seconds if own is None else own)
+
+
+def _not_started(parts: DirectParts, work: Work) -> Reply:
+    model_id = work.target.model.model_id
+    if work.choices.start_seconds is not None:
+        return start_timeout(f"{model_id} did not start within X-Fal-Request-Timeout", by_caller=True)
+    if not parts.fleet.live(work.target.revision.revision_id):
+        return request_error(ErrorType.STARTUP_TIMEOUT, f"{model_id} did not become ready in time")
+    return start_timeout(f"{model_id} had no free slot in time", by_caller=False)
+
+
+class BlockKeeper:
+    """Renews the blocks that are used, gives idle ones back."""
+
+    def __init__(self, parts: DirectParts) -> None:
+        self._parts = parts
+
+    async def run(self) -> None:
+        """Keep for ever."""
+        while True:
+            await self._parts.ports.clock.sleep(RENEW_SECONDS)
+            await self.keep()
+
+    async def keep(self) -> None:
+        """Renew or give back every block once."""
+        now = self._parts.ports.clock.monotonic()
+        for pool in self._parts.slots.leased():
+            if pool.used > 0 or now - pool.used_at < IDLE_SECONDS:
+                await lease_block(self._parts.slots, self._parts.upstream, pool)
+            else:
+                await self._return(pool)
+        granted, used = self._parts.slots.totals()
+        self._parts.ports.metrics.set(DIRECT_SLOTS, granted, "granted")
+        self._parts.ports.metrics.set(DIRECT_SLOTS, used, "used")
+
+    async def give_all_back(self) -> None:
+        """Return every block: this gateway is stopping."""
+        for pool in self._parts.slots.leased():
+            await self._return(pool)
+
+    async def _return(self, pool: Pool) -> None:
+        pool.granted, pool.expires_at = 0, 0.0
+        try:
+            await self._parts.upstream.lease_slots(pool.replica, 0, LEASE_SECONDS)
+        except (Failed, TimeoutError) as error:
+            replica_id = pool.replica.report.replica_id
+            _LOG.info("gateway.slots_not_returned", replica_id=replica_id, reason=str(error))

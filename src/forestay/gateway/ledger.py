@@ -1,0 +1,100 @@
+"""What is written of one call in the direct lane, once, however it ends: its fact and its metrics.
+
+Decides the cause (`Outcome`) from how the call ended, not from its code alone. Called by direct and realtime.
+"""
+
+import datetime as dt
+from collections.abc import Mapping
+
+from forestay.gateway.lanes import DirectParts, Work
+from forestay.gateway.slots import Pool
+from forestay.queue.model import ErrorType, Outcome, State
+from forestay.telemetry.facts import RequestFact
+from forestay.telemetry.metrics import DIRECT_CALLS, DIRECT_WAIT_SECONDS
+
+
+class Ledger:
+    """What will be written of one direct call: once, however it ends."""
+
+    def __init__(self, parts: DirectParts, work: Work) -> None:
+        self._parts = parts
+        self._work = work
+        self._clock = parts.ports.clock
+        self._began = self._clock.monotonic()
+        self._started: float | None = None
+        self._ended = False
+        self.pool: Pool | None = None
+        self.error_type: ErrorType | None = None
+
+    def start(self, pool: Pool) -> None:
+        """Note the replica and the moment it got the call."""
+        self.pool = pool
+        self._started = self._clock.monotonic()
+        wait = self._started - self._began
+        self._parts.ports.metrics.observe(DIRECT_WAIT_SECONDS, wait, self._work.target.model.model_id)
+
+    def end(self, status_code: int, error_type: ErrorType | None) -> None:
+        """Write the fact and the metric."""
+        if self._ended:
+            return
+        self._ended = True
+        target, now = self._work.target, self._clock.now()
+        outcome = _outcome(status_code, error_type, started=self._started is not None)
+        seconds = 0.0 if self._started is None else self._clock.monotonic() - self._started
+        devices = 0 if self.pool is None else self.pool.replica.report.devices
+        self._parts.ports.metrics.add(DIRECT_CALLS, target.model.model_id, self._work.lane, outcome.value)
+        self._parts.facts.add(
+            RequestFact(
+                finished_at=now,
+                request_id=target.request_id,
+                lane=self._work.lane,
+                tenant_id=target.caller.tenant_id,
+                key_id=target.caller.key_id,
+                model_id=target.model.model_id,
+                endpoint=target.endpoint,
+                revision_id=target.revision.revision_id,
+                replica_id=None if self.pool is None else self.pool.replica.report.replica_id,
+                attempts=0 if self._started is None else 1,
+                state=_STATES.get(outcome, State.FAILED).value,
+                outcome=outcome,
+                status_code=status_code,
+                error_type=None if error_type is None else error_type.value,
+                submitted_at=target.now,
+                started_at=None if self._started is None else _before(now, seconds),
+                device_seconds=seconds * devices,
+                work={},
+            )
+        )
+
+
+def _before(now: dt.datetime, seconds: float) -> dt.datetime:
+    return now - dt.timedelta(seconds=seconds)
+
+
+def _outcome(status_code: int, error_type: ErrorType | None, *, started: bool) -> Outcome:
+    """Return the cause, not the code."""
+    if error_type in _OUTCOMES:
+        if error_type is ErrorType.REQUEST_TIMEOUT and not started:
+            return Outcome.EXPIRED
+        return _OUTCOMES[error_type]
+    if status_code < 400:
+        return Outcome.SUCCEEDED
+    return Outcome.CALLER_ERROR if status_code < 500 else Outcome.MODEL_ERROR
+
+
+_OUTCOMES: Mapping[ErrorType | None, Outcome] = {
+    ErrorType.REQUEST_TIMEOUT: Outcome.MODEL_TIMEOUT,
+    ErrorType.STARTUP_TIMEOUT: Outcome.STARTUP,
+    ErrorType.RUNNER_SCHEDULING_FAILURE: Outcome.STARTUP,
+    ErrorType.RUNNER_CONNECTION_TIMEOUT: Outcome.WORKER_LOST,
+    ErrorType.RUNNER_CONNECTION_REFUSED: Outcome.WORKER_LOST,
+    ErrorType.RUNNER_CONNECTION_ERROR: Outcome.WORKER_LOST,
+    ErrorType.RUNNER_DISCONNECTED: Outcome.MODEL_CRASH,
+    ErrorType.RUNNER_INCOMPLETE_RESPONSE: Outcome.MODEL_CRASH,
+    ErrorType.CLIENT_DISCONNECTED: Outcome.CANCELLED,
+}
+_STATES: Mapping[Outcome, State] = {
+    Outcome.SUCCEEDED: State.SUCCEEDED,
+    Outcome.CANCELLED: State.CANCELLED,
+    Outcome.EXPIRED: State.EXPIRED,
+}

@@ -1,0 +1,214 @@
+"""The one HTTP client towards workers and models: time-outs, limits of connections, mutual proof.
+
+Two ways to a replica: through its worker (`/direct/{replica}`, both sides prove themselves) or, where the worker has
+leased slots to this gateway, straight to the model's own server. Failures become values in fal's words. Decides no
+retries. Called by the direct lane, realtime and the slot leases.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from forestay.errors import Unavailable
+from forestay.gateway.fleet_view import LiveReplica
+from forestay.gateway.ports import GatewayPorts
+from forestay.handshake import AUTH_HEADER, new_nonce, reply_holds, sign_call
+from forestay.queue.model import ErrorType
+
+CONNECT_SECONDS = 5.0
+SLOTS_SECONDS = 2.0
+CANCEL_SECONDS = 2.0
+MAX_CONNECTIONS = 4_096
+MAX_PER_HOST = 1_024
+KEEP_ALIVE_SECONDS = 30.0
+BUSY_HEADER = "X-Forestay-Busy"
+MAX_FRAME = 64 * 1024 * 1024
+_PATH_SAFE = "/~!$&'()*+,;=:@-._%"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Call:
+    """What is asked of a model."""
+
+    method: str
+    endpoint: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Failed(Exception):
+    """The replica did not answer; `kind` is fal's word. `untouched`: the model cannot have seen the call."""
+
+    def __init__(self, kind: ErrorType, detail: str, *, untouched: bool = False) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.untouched = untouched
+
+
+class Busy(Exception):
+    """The worker has no free slot for the call."""
+
+
+class _Granted(msgspec.Struct):
+    granted: int
+    seconds: float
+
+
+class Upstream:
+    """The client of one gateway."""
+
+    def __init__(self, ports: GatewayPorts, gateway_id: str) -> None:
+        self._ports = ports
+        self._gateway_id = gateway_id
+        self._key = ports.settings.secrets.internal_key
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Open the connection pool; on the loop that will use it."""
+        connector = aiohttp.TCPConnector(
+            limit=MAX_CONNECTIONS, limit_per_host=MAX_PER_HOST, keepalive_timeout=KEEP_ALIVE_SECONDS
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=None),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    @asynccontextmanager
+    async def call(self, replica: LiveReplica, call: Call) -> AsyncGenerator[aiohttp.ClientResponse]:
+        """Make a call; yields once status and headers are there. Raises Failed, or Busy from a worker."""
+        direct = replica.report.direct_url
+        path = quote(call.endpoint, safe=_PATH_SAFE)
+        if direct is not None:
+            url = f"{direct.rstrip('/')}{path}"
+            async with _sent(self._request(call, url, call.headers)) as response:
+                yield response
+            return
+        path = f"/direct/{replica.report.replica_id}{path}"
+        headers, nonce = self._proof(call.method, path, call.headers)
+        async with _sent(self._request(call, f"{replica.address}{path}", headers)) as response:
+            self._judge(response, nonce)
+            if response.status == 429 and BUSY_HEADER in response.headers:
+                raise Busy
+            yield response
+
+    @asynccontextmanager
+    async def websocket(
+        self, replica: LiveReplica, endpoint: str, query: str, headers: Mapping[str, str]
+    ) -> AsyncGenerator[aiohttp.ClientWebSocketResponse]:
+        """Open a websocket to the model; raises Failed, or Busy from a worker."""
+        direct, path = replica.report.direct_url, quote(endpoint, safe=_PATH_SAFE)
+        sent, base, nonce = dict(headers), (direct or "").rstrip("/"), ""
+        if direct is None:
+            path, base = f"/direct/{replica.report.replica_id}{path}", replica.address
+            sent, nonce = self._proof("GET", path, headers)
+        url = URL(f"{base}{path}{'?' if query else ''}{query}", encoded=True)
+        opening = self._open_session().ws_connect(url, headers=sent, max_msg_size=MAX_FRAME, compress=0)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS * 2):
+                socket = await opening
+        except aiohttp.WSServerHandshakeError as error:
+            if error.status == 429:
+                raise Busy from None
+            raise Failed(ErrorType.RUNNER_CONNECTION_REFUSED, f"the model answered {error.status}") from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _failure(error) from None
+        async with socket:
+            if direct is None:
+                # aiohttp shows a handshake's headers nowhere else
+                response = socket._response  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+                self._judge(response, nonce)
+            yield socket
+
+    async def lease_slots(self, replica: LiveReplica, slots: int, seconds: float) -> tuple[int, float]:
+        """Ask the worker for a block of slots (0 gives it back); returns what was granted, and for how long."""
+        path = f"/slots/{replica.report.replica_id}"
+        body = msgspec.json.encode({"gateway": self._gateway_id, "slots": slots, "seconds": seconds})
+        headers, nonce = self._proof("POST", path, {"content-type": "application/json"})
+        call = Call("POST", path, "", headers, body)
+        async with (
+            asyncio.timeout(SLOTS_SECONDS),
+            _sent(self._request(call, f"{replica.address}{path}", headers)) as response,
+        ):
+            self._judge(response, nonce)
+            raw = await response.read()
+        try:
+            granted = msgspec.json.decode(raw, type=_Granted)
+        except msgspec.MsgspecError:
+            return 0, 0.0
+        return granted.granted, granted.seconds
+
+    async def cancel(self, replica: LiveReplica, endpoint: str, request_id: str) -> None:
+        """Tell a model, whose server we speak to ourselves, that the caller left; it may not listen."""
+        path = f"{endpoint.rstrip('/')}/cancel"
+        call = Call("POST", path, "", {"x-fal-request-id": request_id, "content-type": "application/json"}, b"{}")
+        async with asyncio.timeout(CANCEL_SECONDS), self.call(replica, call) as response:
+            await response.read()
+
+    def _request(
+        self, call: Call, url: str, headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        target = f"{url}?{call.query}" if call.query else url
+        return self._open_session().request(
+            call.method, URL(target, encoded=True), data=call.body or None, headers=headers, allow_redirects=False
+        )
+
+    def _proof(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[dict[str, str], str]:
+        nonce = new_nonce(self._ports.chance)
+        now = self._ports.clock.now().timestamp()
+        value = sign_call(self._key, method=method, path=path, now_seconds=now, nonce=nonce)
+        return {**headers, AUTH_HEADER: value}, nonce
+
+    def _judge(self, response: aiohttp.ClientResponse, nonce: str) -> None:
+        """Drop a reply without proof: whoever gave it is not our worker."""
+        if not reply_holds(self._key, nonce, response.headers.get(AUTH_HEADER)):
+            raise Failed(ErrorType.RUNNER_CONNECTION_ERROR, "the worker did not prove itself")
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise Unavailable("the gateway is not running")
+        return self._session
+
+
+@asynccontextmanager
+async def _sent(request: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> AsyncGenerator[aiohttp.ClientResponse]:
+    """Send; a failure before the answer's headers becomes Failed, one inside the caller's block does too."""
+    try:
+        async with request as response:
+            yield response
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise _failure(error) from None
+
+
+def _failure(error: Exception) -> Failed:
+    """Say in fal's words how a connection failed."""
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            return Failed(
+                ErrorType.RUNNER_CONNECTION_TIMEOUT, "the model did not accept the connection", untouched=True
+            )
+        case TimeoutError():
+            return Failed(ErrorType.REQUEST_TIMEOUT, "the model did not answer in time")
+        case aiohttp.ClientConnectorError():
+            return Failed(ErrorType.RUNNER_CONNECTION_REFUSED, "the model refused the connection", untouched=True)
+        case aiohttp.ClientPayloadError():
+            return Failed(ErrorType.RUNNER_INCOMPLETE_RESPONSE, "the model's answer broke off")
+        case aiohttp.ServerDisconnectedError() | ConnectionError():
+            return Failed(ErrorType.RUNNER_DISCONNECTED, "the model closed the connection")
+        case _:
+            return Failed(ErrorType.RUNNER_CONNECTION_ERROR, "the connection to the model failed")
