@@ -6,13 +6,14 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
+import aiohttp
 import pytest
 from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forestay.errors import Unavailable, UsageError
-from forestay.media.fetch import AddressInfo, Fetcher, FetchLimits, TargetRefused, open_socket
+from forestay.media.fetch import AddressInfo, Fetcher, FetchLimits, TargetRefused, guarded_connector, open_socket
 from forestay.media.targets import check_address
 
 
@@ -77,6 +78,16 @@ async def test_one_private_address_among_public_ones_refuses_the_name() -> None:
     fetcher = Fetcher(resolver=FixedResolver("8.8.8.8", "127.0.0.1"), make_socket=dialler)
     with pytest.raises(TargetRefused, match=r"127\.0\.0\.1"):
         await fetcher.fetch("https://rebind.example/")
+    assert dialler.dialled == []
+
+
+async def test_an_address_in_the_url_is_judged_when_its_socket_is_made() -> None:
+    """The HTTP client asks no resolver for an address: the socket is the last guard, and the only one here."""
+    dialler = RecordingDialler()
+    connector = guarded_connector(FixedResolver(), allow_private=False, make_socket=dialler)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        with pytest.raises(TargetRefused):
+            await session.get("http://127.0.0.1:9/")
     assert dialler.dialled == []
 
 

@@ -140,7 +140,8 @@ def open_object_store(url: str) -> ObjectStore:
     if parts.scheme == "file":
         folder = Path(unquote(parts.path))
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return ObstoreObjects(LocalStore(folder, automatic_cleanup=False, mkdir=True))
+        # Empty folders go with their last object: media have one each, and retention would leave millions behind.
+        return ObstoreObjects(LocalStore(folder, automatic_cleanup=True, mkdir=True))
     if parts.scheme == "memory":
         return ObstoreObjects(MemoryStore())
     if parts.scheme not in {"s3", "s3a", "gs", "az", "azure", "abfs", "abfss"}:
