@@ -11,7 +11,7 @@ import os
 import pathlib
 import platform
 import socket
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from forestay.chance import Chance, SystemChance
@@ -33,6 +33,7 @@ from forestay.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from forestay.controller import Loop
+    from forestay.delivery.outbox import PostgresOutbox
     from forestay.fleet.postgres_store import PostgresFleetStore
     from forestay.media.postgres_store import PostgresMediaStore
     from forestay.queue.postgres_store import PostgresQueueStore
@@ -302,6 +303,62 @@ async def run_controller(settings: Settings, environment: Mapping[str, str]) -> 
 
 def _loops(process: Process, stores: Stores) -> "list[Loop]":
     """List the control loops with their beats; each is `run_once` of its domain."""
+    from forestay.capacity.loop import PlacementLoop
     from forestay.controller import Loop
+    from forestay.delivery import retention as old_webhooks
+    from forestay.media import retention as old_media
+    from forestay.queue import expire, rescue
+    from forestay.queue import retention as old_requests
+    from forestay.telemetry import facts
 
-    return [Loop("placeholder", 60.0, lambda: asyncio.sleep(0, 0))]
+    queue, settings = stores.queue, process.settings
+    kept = settings.queue.retention_seconds
+    outbox = _outbox(stores)
+    rescue_beat = max(0.1, min(1.0, settings.queue.lease_seconds / 8))  # an orphan runs again within 1.5 leases
+    return [
+        Loop("rescue", rescue_beat, lambda: rescue.run_once(queue, stores.wakeups)),
+        Loop("expire", 0.5, lambda: expire.run_once(queue, stores.wakeups)),
+        Loop(
+            "placement",
+            1.0,
+            PlacementLoop(stores.fleet, queue).run_once,
+            wakes_on=("forestay:demand", "forestay:fleet", "forestay:queue"),
+        ),
+        Loop("webhooks", 1.0, _deliver(process, stores, outbox), wakes_on=("forestay:webhooks",)),
+        Loop("facts", 1.0, lambda: facts.ship(stores.database, stores.facts_database)),
+        Loop(
+            "retention",
+            60.0,
+            lambda: old_requests.run_once(queue, stores.database, stores.objects, process.clock, kept),
+        ),
+        Loop("media_retention", 60.0, lambda: old_media.run_once(stores.media), batch=old_media.BATCH),
+        Loop("webhook_retention", 60.0, lambda: old_webhooks.run_once(outbox, kept), batch=old_webhooks.BATCH),
+        Loop("fact_partitions", 3600.0, lambda: facts.make_partitions(stores.facts_database, process.clock)),
+    ]
+
+
+def _outbox(stores: Stores) -> "PostgresOutbox":
+    from forestay.delivery.outbox import PostgresOutbox
+
+    return PostgresOutbox(stores.database)
+
+
+def _deliver(process: Process, stores: Stores, outbox: "PostgresOutbox") -> "Callable[[], Awaitable[int]]":
+    """Return the delivery loop's run; raises UsageError when there is no key to sign webhooks with."""
+    from forestay.delivery.signing import load_or_create_keys
+    from forestay.delivery.webhooks import DeliveryPorts
+    from forestay.delivery.webhooks import run_once as deliver
+
+    key_file = process.settings.secrets.signing_key_file
+    if not key_file:
+        raise UsageError("FORESTAY_SIGNING_KEY_FILE", "is not set; expected a file for the key that signs webhooks")
+    ports = DeliveryPorts(
+        outbox=outbox,
+        queue=stores.queue,
+        keys=load_or_create_keys(pathlib.Path(key_file)),
+        settings=process.settings,
+        clock=process.clock,
+        chance=process.chance,
+        metrics=process.metrics,
+    )
+    return lambda: deliver(ports)
