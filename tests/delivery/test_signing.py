@@ -53,10 +53,10 @@ def test_the_key_file_is_private_and_kept(tmp_path: Path) -> None:
 
 def test_processes_that_start_together_share_one_key(tmp_path: Path) -> None:
     """Whoever comes second takes the first one's."""
+    path = tmp_path / "signing.pem"
     with ThreadPoolExecutor(8) as pool:
-        path = tmp_path / "signing.pem"
-        found = list(pool.map(lambda _: load_or_create_keys(path).jwks()["keys"][0]["x"], range(16)))
-    assert len(set(found)) == 1
+        found = list(pool.map(load_or_create_keys, [path] * 16))
+    assert len({keys.jwks()["keys"][0]["x"] for keys in found}) == 1
 
 
 def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import datetime as dt
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -59,7 +59,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 @asynccontextmanager
-async def proxying(target: ProxyTarget, metrics: Metrics) -> AsyncIterator[int]:
+async def proxying(target: ProxyTarget, metrics: Metrics) -> AsyncGenerator[int]:
     """Run the proxy."""
     stop = asyncio.Event()
     bound: asyncio.Future[int] = asyncio.get_running_loop().create_future()

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -59,7 +59,7 @@ class Served:
 
 
 @asynccontextmanager
-async def served(gateway: ASGIApp, ports: GatewayPorts, folder: Path) -> AsyncIterator[Served]:
+async def served(gateway: ASGIApp, ports: GatewayPorts, folder: Path) -> AsyncGenerator[Served]:
     """Serve plain, TLS and CONNECT on loopback."""
     stop = asyncio.Event()
     files = ensure_tls(folder / "tls", ports.clock.now(), ("127.0.0.1",))

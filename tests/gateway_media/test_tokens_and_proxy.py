@@ -97,7 +97,7 @@ async def test_both_clients_get_tokens_in_their_shape(
 
 async def test_a_token_request_that_cannot_be_met_names_its_field(client: httpx.AsyncClient, acme: Credential) -> None:
     """422 in pydantic's shape."""
-    for body, field in (
+    table: list[tuple[dict[str, object], str]] = [
         ({}, "allowed_apps"),
         ({"allowed_apps": []}, "allowed_apps"),
         ({"allowed_apps": [""]}, "allowed_apps"),
@@ -106,7 +106,8 @@ async def test_a_token_request_that_cannot_be_met_names_its_field(client: httpx.
         ({"allowed_apps": ["a"], "token_expiration": 10**6}, "token_expiration"),
         ({"allowed_apps": "a"}, "body"),
         ({"allowed_apps": [5]}, "body"),
-    ):
+    ]
+    for body, field in table:
         answer = await client.post("/rest/tokens/", headers=acme.headers, json=body)
         assert (answer.status_code, answer.json()["detail"][0]["loc"][-1]) == (422, field)
 

@@ -32,12 +32,17 @@ async def upload_token(client: httpx.AsyncClient, rest: str, caller: Credential)
 
 
 async def initiate(
-    client: httpx.AsyncClient, caller: Credential, *, rest: str = OWN[0], multipart: bool = False, **headers: str
+    client: httpx.AsyncClient,
+    caller: Credential,
+    *,
+    rest: str = OWN[0],
+    multipart: bool = False,
+    headers: dict[str, str] | None = None,
 ) -> tuple[str, str]:
     """Announce a file as the JavaScript client does; returns upload and file URL."""
     answer = await client.post(
         f"{rest}/storage/upload/initiate{'-multipart' if multipart else ''}?storage_type=fal-cdn-v3",
-        headers={**caller.headers, **headers},
+        headers={**caller.headers, **(headers or {})},
         json={"file_name": "my cat.png", "content_type": "image/png"},
     )
     assert answer.status_code == 200, answer.text
@@ -270,7 +275,7 @@ async def test_a_file_is_kept_as_long_as_its_sender_wants(
     client: httpx.AsyncClient, acme: Credential, ports: GatewayPorts, header: dict[str, str], seconds: int
 ) -> None:
     """The default is the platform's."""
-    upload_url, file_url = await initiate(client, acme, **header)
+    upload_url, file_url = await initiate(client, acme, headers=header)
     await client.put(upload_url, content=PNG)
     item = await ports.media.find(file_url.split("/")[-2])
     assert item is not None
