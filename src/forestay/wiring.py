@@ -360,5 +360,6 @@ def _deliver(process: Process, stores: Stores, outbox: "PostgresOutbox") -> "Cal
         clock=process.clock,
         chance=process.chance,
         metrics=process.metrics,
+        stop=process.stop,
     )
     return lambda: deliver(ports)
