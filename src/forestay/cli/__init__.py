@@ -37,7 +37,8 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {  # name -> module, panel, one lin
     "deploy": ("forestay.cli.deploy", _FLEET, "Deploy a model from its spec."),
     "fleet": ("forestay.cli.fleet", _FLEET, "Show what should run and what does; freeze automation."),
     "key": ("forestay.cli.key", _FLEET, "Create, list and revoke keys."),
-    "request": ("forestay.cli.request", _FLEET, "Show one request with its attempts."),
+    "tenant": ("forestay.cli.tenant", _FLEET, "Create and list tenants."),
+    "request": ("forestay.cli.request", _FLEET, "Show, list and cancel requests."),
     "audit": ("forestay.cli.audit", _FLEET, "Read who did what, and why."),
 }
 

@@ -1,0 +1,182 @@
+"""Deploying a model from its spec: read, bundle, ask it what it is, send, register.
+
+It decides the order and what is skipped: a revision that already has all of the model's traffic is not sent again, a
+bundle that the platform holds is not sent again. What a spec means is `fleet/spec`'s, what a bundle holds is
+`fleet/bundle`'s. Called by `forestay model deploy`, `forestay deploy` and, for whole fleets, by `forestay up`.
+"""
+
+import contextlib
+import dataclasses
+import http.client
+import json
+import pathlib
+import tempfile
+import urllib.request
+from collections.abc import Callable, Mapping
+from typing import IO, cast
+
+from forestay.cli.client import PlatformClient, Rejected
+from forestay.errors import ForestayError, UsageError
+from forestay.fleet import spec_file
+from forestay.fleet.bundle import BundlePlan, plan_bundle, revision_digest, revision_id_of, write_bundle
+from forestay.fleet.spec import HostKind, ModelSpec
+from forestay.ids import RevisionId, is_model_id
+
+Say = Callable[[str], None]
+_OPENAPI_SECONDS = 5.0
+_OPENAPI_BYTES = 8 * 1024 * 1024
+_MEMORY_BYTES = 16 * 1024 * 1024  # a bundle above this many bytes is built on disk
+
+
+class DeployFailed(ForestayError):
+    """The model cannot be deployed as it is; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Candidate:
+    """A spec read from a file, with what its bundle will hold."""
+
+    values: Mapping[str, object]  # the file's fields, `host.app` relative to the bundle's root
+    plan: BundlePlan
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Return the spec as it is deployed."""
+        return self.plan.spec
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Deployed:
+    """What became of it."""
+
+    model_id: str
+    revision_id: str
+    created: bool
+    unchanged: bool
+    bundle_bytes: int
+
+
+def read_candidate(file: pathlib.Path, name: str = "") -> Candidate:
+    """Read a spec and choose its files; `name` replaces the model's own (`alias`, or `owner/alias`)."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(str(file), f"cannot be read: {reason}") from None
+    spec = spec_file.parse(text, str(file))
+    raw, _ = spec_file.read_yaml(text, str(file))
+    values = dict(cast("dict[str, object]", raw))
+    if name:
+        values["model"] = name if "/" in name else f"{spec.model_id.partition('/')[0]}/{name}"
+        if not is_model_id(str(values["model"])):
+            raise UsageError("--name", f"{name!r} is not an alias or owner/alias")
+        spec = spec_file.from_values(values, str(file))
+    plan = plan_bundle(spec, file.parent)
+    if spec.host.kind is HostKind.FAL_APP:
+        host = dict(cast("dict[str, object]", values["host"]))
+        values["host"] = {**host, "app": plan.spec.host.app, "include": []}
+    return Candidate(values, plan)
+
+
+def deploy(client: PlatformClient, candidate: Candidate, say: Say) -> Deployed:
+    """Deploy; returns at once when the platform already routes everything to this very revision."""
+    spec, plan = candidate.spec, candidate.plan
+    with tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES) as spooled:
+        file = cast("IO[bytes]", spooled)
+        bundle = write_bundle(plan, file) if plan.files else None
+        size = file.tell()
+        revision_id = revision_id_of(spec.model_id, revision_digest(spec, bundle))
+        if _is_routed(client, spec, revision_id):
+            say(f"{spec.model_id}: unchanged, {revision_id}")
+            return Deployed(spec.model_id, revision_id, created=False, unchanged=True, bundle_bytes=size)
+        openapi = describe(candidate, say)
+        if bundle is not None:
+            _send_bundle(client, bundle, file, size, say)
+    answer = client.post("/admin/models", {"spec": candidate.values, "digest": bundle, "openapi": openapi})
+    told = cast("dict[str, object]", answer)
+    say(f"{spec.model_id}: deployed {told['revision_id']}")
+    return Deployed(spec.model_id, str(told["revision_id"]), bool(told["created"]), unchanged=False, bundle_bytes=size)
+
+
+def describe(candidate: Candidate, say: Say) -> Mapping[str, object] | None:
+    """Ask the model for its OpenAPI; None when it has none to give."""
+    host = candidate.spec.host
+    if host.kind is HostKind.FAL_APP:
+        return _describe_app(candidate, say)
+    if host.kind is HostKind.HTTP_SERVER:
+        return _fetch_openapi(host.url, say)
+    return None
+
+
+def _describe_app(candidate: Candidate, say: Say) -> Mapping[str, object] | None:
+    from forestay.worker.hosts.fal_app import describe as describe_app
+    from forestay.worker.hosts.host import StartFailed
+
+    spec = candidate.spec
+    say(f"{spec.model_id}: reading its interface")
+    try:
+        return describe_app(candidate.plan.root, spec.host.app, spec.host.python).openapi
+    except StartFailed as error:
+        if not spec.host.requirements:
+            message = f"{spec.model_id}: {error.reason}; mend the app, or name its interpreter in host.python"
+            raise DeployFailed(message) from None
+        say(f"{spec.model_id}: its interface is unknown until a worker has built its requirements")
+        return None
+
+
+def _fetch_openapi(url: str, say: Say) -> Mapping[str, object] | None:
+    request = urllib.request.Request(f"{url}/openapi.json", headers={"accept": "application/json"})  # noqa: S310 - http(s) only, checked by the spec
+    with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+        with urllib.request.urlopen(request, timeout=_OPENAPI_SECONDS) as answer:  # noqa: S310 - as above
+            body = cast("bytes", answer.read(_OPENAPI_BYTES + 1))
+        if len(body) <= _OPENAPI_BYTES:
+            value: object = json.loads(body)
+            if isinstance(value, dict):
+                return cast("dict[str, object]", value)
+    say(f"{url} serves no /openapi.json: inputs are not checked before they reach the model")
+    return None
+
+
+def _is_routed(client: PlatformClient, spec: ModelSpec, revision_id: RevisionId) -> bool:
+    try:
+        model = cast("dict[str, object]", client.get(f"/admin/models/{spec.model_id}"))
+    except Rejected as error:
+        if error.status == 404:
+            return False
+        raise
+    routes = cast("list[dict[str, object]]", model["routes"])
+    return model["visibility"] == spec.visibility and [route["revision_id"] for route in routes] == [revision_id]
+
+
+def _send_bundle(client: PlatformClient, digest: str, file: IO[bytes], size: int, say: Say) -> None:
+    path = f"/admin/bundles/{digest}"
+    if client.send("GET", path).status == 200:
+        return
+    say(f"sending {size:,} bytes")
+    file.seek(0)
+    client.put(path, file, "application/x-tar")
+
+
+# A whole fleet ------------------------------------------------------------------------------------------------------
+def read_fleet(file: pathlib.Path) -> list[pathlib.Path]:
+    """Read a fleet file: `models:` with the paths of specs, relative to it."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(str(file), f"cannot be read: {reason}") from None
+    values, _ = spec_file.read_yaml(text, str(file))
+    models = cast("dict[str, object]", values).get("models") if isinstance(values, dict) else None
+    if not isinstance(models, list) or not all(isinstance(item, str) for item in cast("list[object]", models)):
+        raise UsageError(str(file), "must hold `models:` with a list of paths to model specs")
+    return [file.parent / item for item in cast("list[str]", models)]
+
+
+def load_fleet(client: PlatformClient, file: pathlib.Path, say: Say) -> list[Deployed]:
+    """Deploy every model of a fleet file, one after another; unchanged ones are skipped."""
+    candidates = [read_candidate(path) for path in read_fleet(file)]  # every fault of a spec before anything is sent
+    names = [candidate.spec.model_id for candidate in candidates]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(str(file), f"{twice[0]} is declared by two specs")
+    return [deploy(client, candidate, say) for candidate in candidates]

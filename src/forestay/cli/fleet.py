@@ -1,0 +1,107 @@
+"""`forestay fleet`: what should run and what does; the freeze switch; how far each loop may go."""
+
+import datetime as dt
+from typing import Annotated, cast
+
+import typer
+
+from forestay.cli.client import connect
+from forestay.cli.model import shares
+from forestay.cli.output import JSON_OPTION, print_json, print_table
+
+app = typer.Typer(no_args_is_help=True, help="Show what should run and what does; freeze automation.")
+Rows = list[dict[str, object]]
+
+
+@app.command()
+def status(json: Annotated[bool, JSON_OPTION] = False) -> None:
+    """Show models, routes, workers and replicas.
+
+    Example: forestay fleet status
+    """
+    fleet = cast("dict[str, object]", connect().get("/admin/fleet"))
+    if json:
+        print_json(fleet)
+        return
+    brakes = cast("dict[str, object]", fleet["brakes"])
+    if brakes["frozen"]:
+        typer.echo(f"FROZEN by {brakes['frozen_by']}: {brakes['frozen_why']}")
+    replicas = cast("Rows", fleet["replicas"])
+    _models(cast("Rows", fleet["models"]), replicas)
+    typer.echo("")
+    _workers(cast("Rows", fleet["workers"]), replicas, str(fleet["now"]))
+    typer.echo("")
+    columns = ("replica_id", "model_id", "worker_id", "revision_id", "state", "last_used_at", "detail")
+    print_table(columns, [[item[column] for column in columns] for item in replicas], empty="no replicas")
+
+
+@app.command()
+def freeze(
+    reason: Annotated[str, typer.Argument(help="Why; everybody who asks will read it.")],
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Stop every automatic action; people may still act.
+
+    Example: forestay fleet freeze "incident 7: bad driver on two hosts"
+    """
+    _turn(reason, frozen=True, json=json)
+
+
+@app.command()
+def unfreeze(
+    reason: Annotated[str, typer.Argument(help="Why it may go on.")] = "over",
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Let automation act again.
+
+    Example: forestay fleet unfreeze "incident 7 is over"
+    """
+    _turn(reason, frozen=False, json=json)
+
+
+@app.command()
+def mode(
+    loop: Annotated[str, typer.Argument(help="capacity, rollout, slo, quality, incident, abuse or safety.")],
+    wanted: Annotated[str, typer.Argument(help="observe, advise or act.")],
+    model: Annotated[str, typer.Option(help="Only for this model, owner/alias.")] = "",
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Say how far a loop may go.
+
+    Example: forestay fleet mode capacity advise
+    """
+    done = connect().post("/admin/modes", {"loop": loop, "mode": wanted, "model": model})
+    if json:
+        print_json(done)
+        return
+    typer.echo(f"{loop} is in {wanted} mode for {model or 'every model'}")
+
+
+def _turn(reason: str, *, frozen: bool, json: bool) -> None:
+    brakes = connect().post("/admin/freeze", {"frozen": frozen, "reason": reason})
+    if json:
+        print_json(brakes)
+        return
+    typer.echo("automation is frozen" if frozen else "automation may act")
+
+
+def _models(models: Rows, replicas: Rows) -> None:
+    rows: list[tuple[object, ...]] = []
+    for model in models:
+        own = [item for item in replicas if item["model_id"] == model["model_id"]]
+        ready = sum(item["state"] == "ready" for item in own)
+        rows.append((model["model_id"], shares(model), f"{ready} ready of {len(own)}"))
+    print_table(("model", "routes", "replicas"), rows, empty="no models; see `forestay deploy`")
+
+
+def _workers(workers: Rows, replicas: Rows, now: str) -> None:
+    rows: list[tuple[object, ...]] = []
+    for worker in workers:
+        own = [item for item in replicas if item["worker_id"] == worker["worker_id"]]
+        used = sum(int(str(item["devices"])) for item in own)
+        seen = dt.datetime.fromisoformat(now) - dt.datetime.fromisoformat(str(worker["seen_at"]))
+        devices = f"{used} of {worker['devices']}"
+        rows.append(
+            (worker["worker_id"], worker["pool"], worker["state"], devices, f"{seen.total_seconds():.0f} s ago")
+        )
+    print_table(("worker", "pool", "state", "devices used", "seen"), rows, empty="no workers; see `forestay worker`")

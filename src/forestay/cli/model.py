@@ -1,0 +1,155 @@
+"""`forestay model`: check, deploy, list and show models; print the schema of their specs."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Annotated, cast
+
+import typer
+
+from forestay.cli.client import PlatformClient, connect
+from forestay.cli.output import JSON_OPTION, print_json, print_table
+
+app = typer.Typer(no_args_is_help=True, help="Check, deploy, list and show models.")
+_FILE = typer.Argument(help="The model's spec, for example examples/digits/model.yaml.")
+
+
+@app.command()
+def check(
+    file: Annotated[pathlib.Path, _FILE],
+    load: Annotated[bool, typer.Option("--load", help="Also import the app and read its interface.")] = False,
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Say what is wrong with a spec, line by line; needs no platform.
+
+    Example: forestay model check examples/digits/model.yaml --load
+    """
+    from forestay.cli.deploying import describe, read_candidate
+
+    candidate = read_candidate(file)
+    openapi = describe(candidate, _quiet) if load else None
+    spec, plan = candidate.spec, candidate.plan
+    told = {
+        "model": spec.model_id,
+        "endpoints": [endpoint.path for endpoint in spec.endpoints],
+        "files": len(plan.files),
+        "bundle_bytes": plan.size_bytes,
+        "interface": sorted(cast("dict[str, object]", openapi.get("paths", {}))) if openapi else None,
+    }
+    if json:
+        print_json(told)
+        return
+    typer.echo(f"{spec.model_id} is good: {len(plan.files)} files, {plan.size_bytes:,} bytes")
+
+
+@app.command()
+def deploy(
+    file: Annotated[pathlib.Path, _FILE],
+    name: Annotated[str, typer.Option("--name", help="Deploy under another alias, or owner/alias.")] = "",
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Send a model to the platform and route its traffic to the new revision; prints the revision's id.
+
+    Example: forestay model deploy examples/digits/model.yaml
+    """
+    run_deploy(file, name, json=json)
+
+
+@app.command(name="list")
+def list_models(json: Annotated[bool, JSON_OPTION] = False) -> None:
+    """List the models with their routes.
+
+    Example: forestay model list
+    """
+    models = cast("dict[str, list[dict[str, object]]]", connect().get("/admin/models"))["models"]
+    if json:
+        print_json(models)
+        return
+    rows = [
+        (
+            item["model_id"],
+            item["kind"],
+            item["visibility"],
+            shares(item),
+            " ".join(cast("list[str]", item["endpoints"])),
+        )
+        for item in models
+    ]
+    print_table(("model", "kind", "visibility", "routes", "endpoints"), rows, empty="no models; see `forestay deploy`")
+
+
+@app.command()
+def show(
+    model: Annotated[str, typer.Argument(help="owner/alias.")], json: Annotated[bool, JSON_OPTION] = False
+) -> None:
+    """Show one model: its spec, revisions, routes and replicas.
+
+    Example: forestay model show forestay/digits
+    """
+    from forestay.errors import UsageError
+    from forestay.ids import is_model_id
+
+    if not is_model_id(model):
+        raise UsageError("model", f"{model!r} is not owner/alias")
+    found = cast("dict[str, object]", connect().get(f"/admin/models/{model}"))
+    if json:
+        print_json(found)
+        return
+    typer.echo(f"{found['model_id']}: {found['description']}")
+    owner = cast("dict[str, str]", found["owner"])
+    typer.echo(f"owner {owner['team']} ({owner['contact']}), {found['visibility']}, routes {shares(found)}")
+    revisions = cast("list[dict[str, object]]", found["revisions"])
+    print_table(("revision", "created"), [(item["revision_id"], item["created_at"]) for item in revisions])
+    replicas = cast("list[dict[str, object]]", found["replicas"])
+    columns = ("replica_id", "worker_id", "revision_id", "state", "detail")
+    print_table(columns, [[item[column] for column in columns] for item in replicas], empty="loaded nowhere now")
+
+
+@app.command()
+def schema(json: Annotated[bool, JSON_OPTION] = False) -> None:  # noqa: ARG001 - it is JSON either way
+    """Print the JSON Schema of a model spec, for editors.
+
+    Example: forestay model schema > model.schema.json
+    """
+    from forestay.fleet.spec import spec_schema
+
+    print_json(spec_schema())
+
+
+def run_deploy(file: pathlib.Path, name: str, *, json: bool) -> None:
+    """Deploy and tell."""
+    import dataclasses
+
+    from forestay.cli.deploying import deploy as deploy_candidate
+    from forestay.cli.deploying import read_candidate
+
+    candidate = read_candidate(file, name)
+    done = deploy_candidate(connect(), candidate, _quiet if json else _progress)
+    if json:
+        print_json(dataclasses.asdict(done))
+        return
+    typer.echo(done.revision_id)
+
+
+def load_fleet(client: PlatformClient, fleet_file: pathlib.Path, on_progress: Callable[[str], None]) -> None:
+    """Deploy every model of a fleet file; unchanged ones are skipped."""
+    from forestay.cli.deploying import load_fleet as load
+
+    load(client, fleet_file, on_progress)
+
+
+def shares(model: "dict[str, object]") -> str:
+    """Return a model's routes as text: `digits-3f2a91c04b7d 100 %`."""
+    routes = cast("list[dict[str, object]]", model["routes"])
+    parts = [
+        f"{route['revision_id']} {(int(str(route['bucket_to'])) - int(str(route['bucket_from']))) / 100:g} %"
+        for route in routes
+    ]
+    return ", ".join(parts) or "none"
+
+
+def _progress(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _quiet(_text: str) -> None:
+    return
