@@ -334,13 +334,18 @@ async def open_queue_store(
 ) -> AsyncGenerator[PostgresQueueStore]:
     """Open the queue over `database`: its group commit runs while the context lasts."""
     store = PostgresQueueStore(database, objects, settings, chance)
+    failure: Exception | None = None
     async with asyncio.TaskGroup() as group:
         running = group.create_task(store.run())
         await asyncio.sleep(0)  # let it begin: submits are refused before
         try:
             yield store
+        except Exception as error:  # noqa: BLE001 - raised below, so that the group does not wrap the caller's own error
+            failure = error
         finally:
             running.cancel()
+    if failure is not None:
+        raise failure
 
 
 def _sources(state: State) -> frozenset[State]:

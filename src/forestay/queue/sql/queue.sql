@@ -193,8 +193,9 @@ leased AS (
 SELECT l.request_id, l.attempt, l.tenant_id, l.model_id, l.endpoint, l.revision_id, l.replica_id, l.submitted_at,
        l.lease_expires_at, l.crashed_replicas, l.lost_leases, l.retries_used, i.options, i.body, i.body_key
 FROM leased l
-JOIN request_inputs i ON i.request_id = l.request_id
-WHERE i.request_id = ANY (ARRAY(SELECT request_id FROM picked))
+CROSS JOIN LATERAL (  -- OFFSET 0 keeps this one look-up by key for each row, whatever the planner believes
+    SELECT x.options, x.body, x.body_key FROM request_inputs x WHERE x.request_id = l.request_id OFFSET 0
+) AS i
 ORDER BY l.order_at;
 
 -- name: claim_hinted
@@ -251,8 +252,9 @@ leased AS (
 SELECT l.request_id, l.attempt, l.tenant_id, l.model_id, l.endpoint, l.revision_id, l.replica_id, l.submitted_at,
        l.lease_expires_at, l.crashed_replicas, l.lost_leases, l.retries_used, i.options, i.body, i.body_key
 FROM leased l
-JOIN request_inputs i ON i.request_id = l.request_id
-WHERE i.request_id = ANY (ARRAY(SELECT request_id FROM picked))
+CROSS JOIN LATERAL (  -- OFFSET 0 keeps this one look-up by key for each row, whatever the planner believes
+    SELECT x.options, x.body, x.body_key FROM request_inputs x WHERE x.request_id = l.request_id OFFSET 0
+) AS i
 ORDER BY l.order_at;
 
 -- name: step

@@ -1,0 +1,171 @@
+"""Facts: one append-only row per request and per attempt, what every later judge reads.
+
+Two ways lead here. The queue writes a finish's facts into `fact_outbox` in the statement that finishes; `ship` moves
+them into the facts tables, which may be in another database, each exactly once by its key. The direct lane has no row
+in the queue: it hands `DirectFacts` what happened, written in batches off the path; a crash may lose the last second.
+It decides nothing about what facts mean.
+"""
+
+import asyncio
+import collections
+import dataclasses
+import datetime as dt
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import structlog
+
+from forestay.clock import Clock
+from forestay.errors import Unavailable
+from forestay.ids import KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId
+from forestay.storage.postgres import Database, load_queries
+
+TABLES = ("request_facts", "attempt_facts")
+DAYS_AHEAD = 3
+_BATCHES_AT_ONCE = 200
+_MOST_ROUNDS = 100
+_SQL = load_queries("forestay.telemetry", "sql/facts.sql")
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("forestay.telemetry.facts")
+Fact = dict[str, object]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RequestFact:
+    """What happened to one request that never was in the queue."""
+
+    request_id: RequestId
+    lane: str  # direct | stream | realtime
+    tenant_id: TenantId
+    key_id: KeyId
+    model_id: ModelId
+    endpoint: str
+    revision_id: RevisionId | None
+    replica_id: ReplicaId | None
+    attempts: int
+    state: str
+    outcome: str  # the closed vocabulary of queue/model.py, Outcome
+    status_code: int
+    error_type: str | None
+    submitted_at: dt.datetime
+    started_at: dt.datetime | None
+    finished_at: dt.datetime
+    device_seconds: float
+    work: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])
+
+
+async def ship(main: Database, facts: Database) -> int:
+    """Move what waits in the outbox into the facts tables; returns how many facts went.
+
+    The facts are committed before the outbox forgets them; a crash in between ships them again onto their own keys.
+    """
+    total = 0
+    for _ in range(_MOST_ROUNDS):
+        async with main.transaction() as connection:
+            batches = await connection.fetch(_SQL["outbox"], _BATCHES_AT_ONCE)
+            found = [fact for batch in batches for fact in msgspec.json.decode(batch["facts"], type=list[Fact])]
+            await _keep(facts, *split(found))
+            await connection.execute(_SQL["shipped"], [batch["batch_id"] for batch in batches])
+        total += len(found)
+        if len(batches) < _BATCHES_AT_ONCE:
+            break
+    return total
+
+
+def split(found: Sequence[Fact]) -> tuple[list[Fact], list[Fact]]:
+    """Sort facts into those of requests and those of attempts; a request's fact may carry its last attempt's."""
+    requests = [fact for fact in found if fact["kind"] == "request"]
+    attempts = [fact for fact in found if fact["kind"] == "attempt"]
+    for fact in requests:
+        if fact["has_attempt"]:
+            finished_at = fact["attempt_finished_at"] or fact["finished_at"]
+            attempts.append({**fact, "attempt": fact["attempts"], "finished_at": finished_at})
+    return requests, attempts
+
+
+async def _keep(facts: Database, requests: Sequence[object], attempts: Sequence[object]) -> None:
+    if requests:
+        await facts.execute(_SQL["keep_requests"], msgspec.json.encode(requests).decode())
+    if attempts:
+        await facts.execute(_SQL["keep_attempts"], msgspec.json.encode(attempts).decode())
+
+
+async def make_partitions(facts: Database, clock: Clock) -> int:
+    """Make the missing day partitions of today and the coming days; returns how many were made."""
+    today = clock.now().astimezone(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    made = 0
+    for table in TABLES:
+        for offset in range(DAYS_AHEAD + 1):
+            day = today + dt.timedelta(days=offset)
+            bounds = (day.isoformat(), (day + dt.timedelta(days=1)).isoformat())
+            created = await facts.fetchval(_SQL["make_partition"], table, day.strftime("%Y%m%d"), *bounds)
+            made += created is True
+    return made
+
+
+async def drop_partitions(facts: Database, before: dt.datetime) -> list[str]:
+    """Drop the partitions whose whole day lies before `before`; returns their names."""
+    suffix = before.astimezone(dt.UTC).strftime("%Y%m%d")
+    return [row[0] for table in TABLES for row in await facts.fetch(_SQL["drop_partitions"], table, suffix)]
+
+
+class FactWriter:
+    """Writes facts of the direct lane that the gateway has gathered, a batch a statement."""
+
+    def __init__(self, facts: Database) -> None:
+        self._facts = facts
+
+    async def write(self, batch: Sequence[RequestFact]) -> None:
+        """Write them all or none; raises Unavailable. Writing one twice keeps one."""
+        await _keep(self._facts, batch, ())
+
+
+class DirectFacts:
+    """Collects facts of the direct lane and writes them in batches; full, it drops the oldest and counts them."""
+
+    def __init__(self, facts: Database, clock: Clock, *, every_seconds: float = 0.5, most: int = 20_000) -> None:
+        self._facts = facts
+        self._clock = clock
+        self._every_seconds = every_seconds
+        self._waiting: collections.deque[RequestFact] = collections.deque()
+        self._most = most
+        self.dropped = 0
+
+    def add(self, fact: RequestFact) -> None:
+        """Take a fact; never waits."""
+        if len(self._waiting) >= self._most:
+            self._waiting.popleft()
+            self.dropped += 1
+        self._waiting.append(fact)
+
+    async def run(self) -> None:
+        """Write what has come, every half second, until cancelled; then write the rest once."""
+        try:
+            while True:
+                await self._clock.sleep(self._every_seconds)
+                await self.flush()
+        finally:
+            await self._flush_last()
+
+    async def _flush_last(self) -> None:
+        try:
+            async with asyncio.timeout(2.0):
+                await self.flush()
+        except TimeoutError:
+            self.dropped += len(self._waiting)
+            _log.warning("facts.dropped", dropped=self.dropped, reason="the facts database did not answer at the end")
+
+    async def flush(self) -> int:
+        """Write what waits; returns how many. A database that is away keeps them waiting."""
+        batch = list(self._waiting)
+        if not batch:
+            return 0
+        self._waiting.clear()
+        try:
+            await _keep(self._facts, batch, ())
+        except Unavailable as error:
+            _log.warning("facts.waiting", waiting=len(batch), reason=str(error))
+            kept = batch[-self._most :]
+            self.dropped += len(batch) - len(kept)
+            self._waiting.extendleft(reversed(kept))
+            return 0
+        return len(batch)

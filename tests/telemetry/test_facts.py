@@ -1,0 +1,115 @@
+"""Facts reach their tables, each exactly once."""
+
+import dataclasses
+import datetime as dt
+
+from tests.conformance.queue_harness import Harness, finish, offer, postgres_harness, report, requeue, submission
+
+from forestay.chance import SystemChance
+from forestay.clock import SystemClock
+from forestay.ids import KeyId, ModelId, RequestId, TenantId, WorkerId, new_request_id
+from forestay.queue import answers
+from forestay.queue.model import Options, State
+from forestay.storage.objects import ObjectStore
+from forestay.storage.postgres import Database
+from forestay.telemetry.facts import DirectFacts, RequestFact, drop_partitions, make_partitions, ship
+
+WORKER = WorkerId("w")
+
+
+async def _one_of_each_end(harness: Harness) -> None:
+    """One request succeeds at its second attempt, one is cancelled while it runs, one while it waits."""
+    items = [submission(harness, options=Options(webhook_url="https://example.com/")) for _ in range(3)]
+    await harness.store.submit(items, {})
+    leases = await harness.store.claim(WORKER, [offer(2)], 15)
+    await harness.store.requeue([requeue(leases[0])])
+    await harness.store.cancel(items[1].request_id, answers.cancelled())
+    await harness.store.abandon(leases[1], report(leases[1]))
+    [lease] = await harness.store.claim(WORKER, [offer(1)], 15)
+    await harness.store.finish([finish(lease)])
+    await harness.store.cancel(items[2].request_id, answers.cancelled())
+
+
+async def test_every_request_and_every_attempt_has_its_fact(database: Database, objects: ObjectStore) -> None:
+    """Three requests with three attempts give three and three; a webhook row stands for each."""
+    async with postgres_harness(database, objects) as harness:
+        await _one_of_each_end(harness)
+    await make_partitions(database, SystemClock())
+    assert await ship(database, database) == 5
+    requests = await database.fetch("SELECT state, attempts, outcome, work FROM request_facts ORDER BY submitted_at")
+    assert [tuple(row) for row in requests] == [
+        ("succeeded", 2, "succeeded", {"images": 1.0}),
+        ("cancelled", 1, "cancelled", {}),
+        ("cancelled", 0, "cancelled", {}),
+    ]
+    attempts = await database.fetch("SELECT outcome, attempt FROM attempt_facts ORDER BY submitted_at, attempt")
+    assert [tuple(row) for row in attempts] == [("model_error", 1), ("succeeded", 2), ("succeeded", 1)]
+    assert await database.fetchval("SELECT count(*) FROM webhooks") == 3
+    assert await ship(database, database) == 0
+
+
+async def test_a_rescued_attempt_is_not_told_twice(database: Database, objects: ObjectStore) -> None:
+    """The rescue writes the lost attempt's fact; the slow worker that reports it later adds none."""
+    async with postgres_harness(database, objects) as harness:
+        await harness.store.submit([submission(harness)], {})
+        [lease] = await harness.store.claim(WORKER, [offer(1)], 15)
+        await harness.advance(16)
+        await harness.store.rescue(10)
+        await harness.store.abandon(lease, report(lease))
+    await ship(database, database)
+    assert [row[0] for row in await database.fetch("SELECT outcome FROM attempt_facts")] == ["worker_lost"]
+
+
+async def test_shipping_again_after_a_crash_adds_nothing(database: Database, objects: ObjectStore) -> None:
+    """A batch whose removal from the outbox was lost lands on its own keys."""
+    async with postgres_harness(database, objects) as harness:
+        await _one_of_each_end(harness)
+    await database.execute("CREATE TABLE saved AS TABLE fact_outbox")
+    await ship(database, database)
+    await database.execute("INSERT INTO fact_outbox (facts) SELECT facts FROM saved")
+    assert await ship(database, database) == 5
+    assert await database.fetchval("SELECT count(*) FROM request_facts") == 3
+    assert await database.fetchval("SELECT count(*) FROM attempt_facts") == 3
+
+
+async def test_the_direct_lane_writes_in_batches_and_drops_the_oldest_when_full(database: Database) -> None:
+    """Facts wait in memory, are written together, and beyond the bound the oldest are counted as dropped."""
+    facts = DirectFacts(database, SystemClock(), most=2)
+    harness_now = SystemClock().now()
+    fact = RequestFact(
+        request_id=_request_id(harness_now),
+        lane="direct",
+        tenant_id=TenantId("t"),
+        key_id=KeyId("k"),
+        model_id=ModelId("a/b"),
+        endpoint="/",
+        revision_id=None,
+        replica_id=None,
+        attempts=1,
+        state=State.SUCCEEDED.value,
+        outcome="succeeded",
+        status_code=200,
+        error_type=None,
+        submitted_at=harness_now,
+        started_at=None,
+        finished_at=harness_now,
+        device_seconds=0.5,
+        work={"images": 1.0},
+    )
+    for number in range(3):
+        facts.add(dataclasses.replace(fact, endpoint=f"/{number}", request_id=_request_id(harness_now)))
+    assert await facts.flush() == 2
+    assert facts.dropped == 1
+    rows = await database.fetch("SELECT endpoint FROM request_facts ORDER BY endpoint")
+    assert [row[0] for row in rows] == ["/1", "/2"]
+
+
+async def test_old_days_of_facts_are_dropped_whole(database: Database) -> None:
+    """Partitions are made ahead and dropped by their day."""
+    assert await make_partitions(database, SystemClock()) == 8
+    dropped = await drop_partitions(database, SystemClock().now() + dt.timedelta(days=1))
+    assert len(dropped) == 2
+
+
+def _request_id(now: dt.datetime) -> RequestId:
+    return new_request_id(now, 0, SystemChance())
