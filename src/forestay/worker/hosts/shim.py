@@ -396,7 +396,7 @@ class _Answer:
 
     async def send(self, message: Message) -> None:
         last = message["type"] == "http.response.body" and not message.get("more_body", False)
-        if last:
+        if last or message["type"] == "http.response.start":  # a short answer may be whole before its last message
             self._before_end()
         await self._send(message)
         self.whole = self.whole or last

@@ -1,0 +1,191 @@
+"""The direct lane with a real fal.App behind it: proof, streams, websockets, slots, callers that leave."""
+
+import asyncio
+import json
+import pathlib
+import tempfile
+from collections.abc import AsyncIterator
+
+import aiohttp
+import msgpack
+import pytest
+import pytest_asyncio
+from tests.worker.harness import APP, INTERNAL_KEY, Harness, running_worker, spec_of, until
+
+from forestay.fleet.model import Revision
+from forestay.fleet.spec import LimitSpec
+from forestay.handshake import AUTH_HEADER, reply_holds
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+Loaded = tuple[Harness, str, pathlib.Path]
+LIMITS = LimitSpec(
+    max_multiplexing=2, request_timeout_seconds=20, startup_timeout_seconds=30, termination_grace_seconds=3
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def loaded() -> AsyncIterator[Loaded]:
+    """A worker with one replica; yields its harness, the replica's id and the file where the app leaves marks."""
+    with tempfile.TemporaryDirectory(prefix="fm-") as name:
+        marks = pathlib.Path(name) / "marks"
+        async with running_worker() as harness:
+            spec = spec_of(limits=LIMITS, env={"MARKS": str(marks)})
+            revision: Revision = await harness.deploy(spec, {"app.py": APP})
+            yield harness, (await harness.ready(revision))[0].replica_id, marks
+
+
+async def post(
+    loaded: Loaded, path: str, body: object, headers: dict[str, str] | None = None
+) -> tuple[int, dict[str, str], bytes]:
+    """Call through the direct lane as a gateway does."""
+    harness, replica_id, _ = loaded
+    full = f"/direct/{replica_id}{path}"
+    sent = {**harness.proof("POST", full), **(headers or {})}
+    async with aiohttp.ClientSession() as session, session.post(harness.address + full, json=body, headers=sent) as got:
+        nonce = sent[AUTH_HEADER].split(".")[1]
+        assert reply_holds(INTERNAL_KEY, nonce, got.headers.get(AUTH_HEADER))
+        return got.status, {name.lower(): value for name, value in got.headers.items()}, await got.read()
+
+
+async def test_a_call_is_relayed_with_status_headers_and_body(loaded: Loaded) -> None:
+    """One call in a free slot; the worker proves itself in the reply."""
+    status, headers, body = await post(loaded, "/", {"text": "direct"})
+    assert (status, json.loads(body)["text"]) == (200, "direct")
+    assert headers["content-type"] == "application/json"
+
+
+async def test_an_errors_body_is_relayed(loaded: Loaded) -> None:
+    """The model's own 422 is the caller's."""
+    status, _, body = await post(loaded, "/", {"do": "422"})
+    assert (status, json.loads(body)) == (422, {"detail": "no"})
+
+
+async def test_without_proof_nothing_is_told(loaded: Loaded) -> None:
+    """No proof, a wrong key and a repeated nonce are 401."""
+    harness, replica_id, _ = loaded
+    url = f"{harness.address}/direct/{replica_id}/"
+    proof = harness.proof("POST", f"/direct/{replica_id}/")
+    wrong = {**proof, AUTH_HEADER: proof[AUTH_HEADER][:-1] + ("0" if proof[AUTH_HEADER][-1] != "0" else "1")}
+    async with aiohttp.ClientSession() as session:
+        for headers, expected in (({}, 401), (wrong, 401), (proof, 200), (proof, 401)):
+            async with session.post(url, json={"text": "x"}, headers=headers) as got:
+                assert got.status == expected
+
+
+async def test_an_unknown_replica_is_gone(loaded: Loaded) -> None:
+    """404 with a header that no model sends."""
+    harness, _, _ = loaded
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{harness.address}/direct/nobody/", headers=harness.proof("POST", "/direct/nobody/")) as got,
+    ):
+        assert (got.status, got.headers["x-forestay-gone"]) == (404, "1")
+
+
+async def test_health_needs_no_proof(loaded: Loaded) -> None:
+    """A probe may ask whether the worker answers."""
+    async with aiohttp.ClientSession() as session, session.get(f"{loaded[0].address}/health") as got:
+        assert (got.status, await got.json()) == (200, {"status": "ready"})
+
+
+async def test_events_arrive_one_by_one(loaded: Loaded) -> None:
+    """A stream is relayed as it comes, not at its end."""
+    harness, replica_id, _ = loaded
+    path = f"/direct/{replica_id}/stream"
+    events: list[tuple[float, str]] = []
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(harness.address + path, json={"text": "3", "seconds": 0.2}, headers=harness.proof("POST", path)) as got,
+    ):
+        assert got.headers["content-type"].startswith("text/event-stream")
+        async for line in got.content:
+            if line.strip():
+                events.append((harness.clock.monotonic(), line.decode()))
+    assert [json.loads(text.removeprefix("data: "))["number"] for _, text in events] == [0, 1, 2]
+    assert events[-1][0] - events[0][0] > 0.2
+
+
+async def test_a_websocket_is_relayed_both_ways(loaded: Loaded) -> None:
+    """fal's realtime protocol: msgpack in, msgpack out, one slot."""
+    harness, replica_id, _ = loaded
+    path = f"/direct/{replica_id}/realtime"
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(harness.address + path, headers=harness.proof("GET", path)) as socket,
+    ):
+        for text in ("abc", "xyz"):
+            await socket.send_bytes(msgpack.packb({"text": text}))
+            assert msgpack.unpackb(await socket.receive_bytes(timeout=5))["text"] == text[::-1]
+
+
+async def test_a_full_replica_says_busy_to_calls_and_sockets(loaded: Loaded) -> None:
+    """No slot: 429 with the busy header; a websocket's handshake is denied the same way."""
+    harness, replica_id, _ = loaded
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(post(loaded, "/", {"do": "sleep", "seconds": 0.8}))
+        await until(lambda: _busy(harness, replica_id, 2), "both slots are taken")
+        status, headers, _ = await post(loaded, "/", {"text": "third"})
+        assert (status, headers["x-forestay-busy"]) == (429, "1")
+        path = f"/direct/{replica_id}/realtime"
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await session.ws_connect(harness.address + path, headers=harness.proof("GET", path))
+        assert refused.value.status == 429
+
+
+async def test_a_caller_that_leaves_cancels_the_model(loaded: Loaded) -> None:
+    """A dropped connection reaches the model by its /cancel endpoint and frees the slot."""
+    harness, _, marks = loaded
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await post(loaded, "/", {"do": "sleep", "seconds": 15})
+    await until(lambda: _marked(marks, "cancelled"), "the model heard of it", 3)
+    status, _, _ = await post(loaded, "/", {"text": "after"})
+    assert (status, harness.address != "") == (200, True)
+
+
+async def test_a_caller_that_leaves_a_stream_ends_it(loaded: Loaded) -> None:
+    """An endless stream stops with its caller."""
+    harness, replica_id, marks = loaded
+    path = f"/direct/{replica_id}/stream"
+    async with aiohttp.ClientSession() as session:
+        sent = harness.proof("POST", path)
+        got = await session.post(harness.address + path, json={"text": "100000", "seconds": 0.02}, headers=sent)
+        await got.content.readline()
+        before = marks.read_text().count("stream ended")
+        got.close()
+    await until(lambda: _count(marks, "stream ended", before + 1), "the model's stream ended", 5)
+
+
+async def test_a_block_of_slots_is_lent_and_given_back(loaded: Loaded) -> None:
+    """A gateway gets what is free but the last; asking again replaces, zero gives back."""
+    harness, replica_id, _ = loaded
+    path = f"/slots/{replica_id}"
+    granted: list[int] = []
+    async with aiohttp.ClientSession() as session:
+        for slots in (5, 1, 0):
+            body = {"gateway": "g1", "slots": slots, "seconds": 5}
+            async with session.post(harness.address + path, json=body, headers=harness.proof("POST", path)) as got:
+                granted.append((await got.json())["granted"])
+        async with session.post(harness.address + path, data=b"x", headers=harness.proof("POST", path)) as got:
+            assert got.status == 400
+    assert granted == [1, 1, 0]
+
+
+async def _busy(harness: Harness, replica_id: str, count: int) -> bool:
+    path = f"/slots/{replica_id}"
+    body = {"gateway": "probe", "slots": 9, "seconds": 0.0}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(harness.address + path, json=body, headers=harness.proof("POST", path)) as got,
+    ):
+        return (await got.json())["granted"] <= 1 - (count - 1)
+
+
+async def _marked(marks: pathlib.Path, text: str) -> bool:
+    return marks.exists() and text in marks.read_text()
+
+
+async def _count(marks: pathlib.Path, text: str, count: int) -> bool:
+    return marks.exists() and marks.read_text().count(text) >= count
