@@ -36,7 +36,9 @@ def test_the_prompt_decides_digit_and_colour(digits: Hosted, digits_judge: Modul
     pictures = []
     for digit, colour in asked:
         prompt = f"a {colour} {digits_judge.WORDS[digit]} on a dark background"
-        made = digits.made("/", NATIVE | {"prompt": prompt, "seed": 100 + digit, "num_images": 2})
+        made = digits.made(
+            "/", NATIVE | {"prompt": prompt, "seed": 100 + digit, "num_images": 2, "num_inference_steps": 8}
+        )
         pictures += [np.asarray(picture_of(image)) for image in made["images"]]
     found = digits_judge.judge(pictures)
     assert sum(judged.digit == asked[number // 2][0] for number, judged in enumerate(found)) >= 18
@@ -45,10 +47,10 @@ def test_the_prompt_decides_digit_and_colour(digits: Hosted, digits_judge: Modul
 
 def test_short_prompts_work_as_well(digits: Hosted, digits_judge: ModuleType) -> None:
     """A bare word and a numeral decide the digit too."""
-    pictures = [pixels_of(digits, prompt=word, seed=3) for word in digits_judge.WORDS]
-    pictures += [pixels_of(digits, prompt=f"{number} in red", seed=4) for number in range(10)]
+    prompts = [word if number % 2 else f"{number} in red" for number, word in enumerate(digits_judge.WORDS)]
+    pictures = [pixels_of(digits, prompt=prompt, seed=3, num_inference_steps=8) for prompt in prompts]
     found = digits_judge.judge(pictures)
-    assert sum(judged.digit == number % 10 for number, judged in enumerate(found)) >= 16
+    assert sum(judged.digit == number for number, judged in enumerate(found)) >= 9
 
 
 def test_many_pictures_are_the_pictures_of_consecutive_seeds(digits: Hosted) -> None:
