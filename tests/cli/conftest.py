@@ -1,0 +1,160 @@
+"""A running admin API with real stores behind it, and the command line pointed at it."""
+
+import asyncio
+import dataclasses
+import io
+import json
+import pathlib
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import redirect_stderr, redirect_stdout
+from typing import cast
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+
+from forestay.chance import SeededChance, SystemChance
+from forestay.cli import main
+from forestay.clock import SystemClock
+from forestay.delivery.dead_letters import PostgresDeadLetters
+from forestay.fleet.keys import KeyRequest, KeyRing, Scope
+from forestay.fleet.postgres_keys import PostgresKeyStore
+from forestay.fleet.postgres_store import PostgresFleetStore
+from forestay.gateway.admin import routes
+from forestay.gateway.ports import AdminReaders, GatewayPorts
+from forestay.ids import TenantId
+from forestay.queue.listing import PostgresRequestList
+from forestay.queue.postgres_store import open_queue_store
+from forestay.settings import Gateway, Queue, Settings, process_environment
+from forestay.storage.objects import ObjectStore
+from forestay.storage.postgres import Database
+from forestay.storage.valkey import LocalWakeups
+from forestay.telemetry.fact_reader import PostgresFactReader
+from forestay.telemetry.metrics import Metrics
+
+MAX_UPLOAD = 100_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ran:
+    """What a command printed and how it ended."""
+
+    status: int
+    out: str
+    err: str
+
+    def json(self) -> dict[str, object]:
+        """The JSON that it printed."""
+        return cast("dict[str, object]", json.loads(self.out))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Platform:
+    """The admin API, its stores, its address and its keys."""
+
+    url: str
+    admin_key: str
+    api_key: str
+    ports: GatewayPorts
+    database: Database
+
+
+@pytest.fixture
+async def platform(database: Database, objects: ObjectStore) -> AsyncIterator[Platform]:
+    """The admin routes on a free port."""
+    clock, queue_settings = SystemClock(), Queue()
+    keys = PostgresKeyStore(database, clock, SystemChance())
+    await keys.create_tenant(TenantId("acme"), "Acme", actor="system:test")
+    issued = [
+        await keys.create(KeyRequest(TenantId("acme"), "t", frozenset({scope})), actor="system:test")
+        for scope in (Scope.ADMIN, Scope.API)
+    ]
+    admin, api = (item.credential for item in issued if item is not None)
+    async with open_queue_store(database, objects, queue_settings, SeededChance(3)) as queue:
+        wakeups = LocalWakeups()
+        known: dict[str, object] = {
+            "queue": queue,
+            "fleet": PostgresFleetStore(database, wakeups),
+            "keys": KeyRing(keys, clock),
+            "key_store": keys,
+            "objects": objects,
+            "wakeups": wakeups,
+            "settings": Settings(gateway=Gateway(max_upload_bytes=MAX_UPLOAD, body_timeout_seconds=2.0)),
+            "clock": clock,
+            "chance": SeededChance(4),
+            "metrics": Metrics(),
+            "admin": AdminReaders(
+                PostgresRequestList(database), PostgresFactReader(database), PostgresDeadLetters(database)
+            ),
+        }
+        absent: dict[str, object] = {field.name: None for field in dataclasses.fields(GatewayPorts)}
+        ports = GatewayPorts(**(absent | known))  # pyright: ignore[reportArgumentType]
+        async with _served(Starlette(routes=routes(ports))) as url:
+            yield Platform(url, admin, api, ports, database)
+
+
+class _served:  # noqa: N801 - reads as a function
+    """Serve an application on a free port while the context lasts."""
+
+    def __init__(self, application: Starlette) -> None:
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self._server = uvicorn.Server(uvicorn.Config(application, log_level="warning", lifespan="off"))
+
+    async def __aenter__(self) -> str:
+        self._group = asyncio.TaskGroup()
+        await self._group.__aenter__()
+        self._group.create_task(self._server.serve(sockets=[self._socket]))
+        async with asyncio.timeout(10):
+            while not self._server.started:  # noqa: ASYNC110 - the server offers no event
+                await asyncio.sleep(0.01)
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        await self._group.__aexit__(None, None, None)
+
+
+@pytest.fixture
+def forestay(platform: Platform, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> Callable[..., "object"]:
+    """Run one command against the platform, in a thread, as a person would."""
+    for name in process_environment():
+        if name.startswith("FORESTAY_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("FORESTAY_URL", platform.url)
+    monkeypatch.setenv("FORESTAY_KEY", platform.admin_key)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    async def run(*words: str) -> Ran:
+        return await asyncio.to_thread(_run, [str(word) for word in words])
+
+    return run
+
+
+class _Output(io.StringIO):
+    """Standard output that takes bytes too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raw = io.BytesIO()
+
+    @property
+    def buffer(self) -> io.BytesIO:
+        return self.raw
+
+    def text(self) -> str:
+        return self.getvalue() + self.raw.getvalue().decode()
+
+
+def _run(words: list[str]) -> Ran:
+    out, err = _Output(), _Output()
+    status = 0
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            main(words)
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+    sys.stdout.flush()
+    return Ran(status, out.text(), err.text())
