@@ -139,8 +139,12 @@ class MemoryKeyStore:
         """Note when keys were last used."""
         self.flushes += 1
         for key_id, at in used.items():
-            stored = self._keys[key_id]
-            self._keys[key_id] = dataclasses.replace(stored, key=dataclasses.replace(stored.key, last_used_at=at))
+            if key_id in self._keys:
+                stored = self._keys[key_id]
+                latest = max(at, stored.key.last_used_at or at)
+                self._keys[key_id] = dataclasses.replace(
+                    stored, key=dataclasses.replace(stored.key, last_used_at=latest)
+                )
 
     def _answer(self) -> None:
         if self.silent:
