@@ -9,6 +9,7 @@ import dataclasses
 import datetime as dt
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from typing import cast
 from urllib.parse import parse_qsl
@@ -31,6 +32,7 @@ _MAX_QUEUE_LENGTH = 1_000_000_000
 _TRUE = frozenset({"1", "true", "yes"})
 _CONDITIONS = frozenset({"server_error", "timeout", "connection_error"})
 _FORWARDED = frozenset({b"x-fal-object-lifecycle-preference", b"x-fal-cdn-token", b"x-fal-runner-hint", b"accept"})
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _PASS_THROUGH = b"x-app-fal-"
 _STRIPPED = frozenset({b"x-app-fal-can-disable-filter"})  # an entitlement that only the platform may state
 _FINGERPRINTED = (
@@ -96,11 +98,18 @@ def fingerprint(
     return digest.digest()
 
 
-def forwarded(headers: Mapping[bytes, bytes]) -> dict[str, str]:
+def is_clean(value: bytes) -> bool:
+    """Tell whether a header's value may be sent on: no control character but the tab (RFC 9110, section 5.5)."""
+    return _CONTROL.search(value) is None
+
+
+def _forwarded(headers: Mapping[bytes, bytes]) -> dict[str, str]:
     """Return what the model may see of the caller's headers: fal's pass-through namespace and a few more."""
     kept: dict[str, str] = {}
     for name, value in headers.items():
         if (name in _FORWARDED or name.startswith(_PASS_THROUGH)) and name not in _STRIPPED:
+            if not is_clean(value):
+                raise _Invalid(f"{_title(name)} holds control characters")
             kept[name.decode("latin-1")] = value.decode("latin-1")
             if len(kept) >= MAX_FORWARDED:
                 break
@@ -133,7 +142,7 @@ def _parse(headers: Mapping[bytes, bytes], query_string: bytes, context: Context
         store_io=headers.get(b"x-fal-store-io", b"1").strip() != b"0",
         object_lifetime_seconds=_lifetime(headers),
         traceparent=context.traceparent,
-        forward_headers=forwarded(headers),
+        forward_headers=_forwarded(headers),
     )
     key = _text(headers, b"idempotency-key", MAX_IDEMPOTENCY_KEY)
     return Choices(options, start_seconds, _max_queue_length(query), key)
@@ -180,7 +189,7 @@ def _retry_config(headers: Mapping[bytes, bytes]) -> dict[str, Mapping[str, int]
     """Read what parses; fal silently ignores the rest, and so do we."""
     try:
         raw: object = msgspec.json.decode(headers.get(b"x-fal-retry-config", b"{}"))
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
     kept: dict[str, Mapping[str, int]] = {}
     for condition, setting in (cast("dict[str, object]", raw) if isinstance(raw, dict) else {}).items():
@@ -196,7 +205,7 @@ def _lifetime(headers: Mapping[bytes, bytes]) -> int | None:
         return None
     try:
         value: object = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise _Invalid("X-Fal-Object-Lifecycle-Preference must be a JSON object")

@@ -68,7 +68,7 @@ class Contract:
             return field_errors([_MISSING_BODY]) if check.required else None
         try:
             value: object = _JSON.decode(body)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return field_errors([_malformed(str(error))], "malformed")
         except RecursionError:
             return field_errors([_malformed("nested too deeply")], "malformed")
