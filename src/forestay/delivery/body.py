@@ -36,7 +36,7 @@ def webhook_body(stored: Stored, media_base: str) -> bytes:
             gateway_request_id=request_id,
             status="ERROR" if failed else "OK",
             payload=payload,
-            error=(answer.error or f"Invalid status code: {answer.status_code}") if failed else "",
+            error=f"Invalid status code: {answer.status_code}" if failed else "",  # fal's words; why is in the payload
             payload_error=payload_error,
         )
     )
