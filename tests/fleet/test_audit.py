@@ -73,3 +73,12 @@ def test_another_writer_or_place_has_another_seal() -> None:
     entry = AuditEntry(AT, "a", "b", "c", {}, "r")
     seals = {seal(b"", "w", 1, entry), seal(b"", "v", 1, entry), seal(b"", "w", 2, entry), seal(b"x", "w", 1, entry)}
     assert len(seals) == 4
+
+
+def test_a_row_that_was_altered_and_sealed_anew_is_betrayed_by_the_next() -> None:
+    """Whoever rewrites one row would have to rewrite all that follow, and the head."""
+    entries = [AuditEntry(AT, "a", "b", str(number), {}, "r") for number in range(3)]
+    first, second, third = chain("w", 0, b"", entries)
+    [forged] = chain("w", 1, first.hash, [dataclasses.replace(second.entry, actor="x")])
+    assert find_fault(forged, 1, first.hash) is None
+    assert not verified([first, forged, third])
