@@ -21,14 +21,12 @@ def samples_of(tones: Hosted, **body: Any) -> np.ndarray[Any, Any]:
 def test_the_prompt_decides_the_pitch(tones: Hosted, tones_judge: ModuleType) -> None:
     """A note of each octave in each timbre is within 50 cents."""
     asked = [(note, timbre) for note in (48, 57, 60, 69, 74, 83) for timbre in ("flute", "reed", "string", "bell")]
-    wrong = [
-        (note, timbre)
-        for note, timbre in asked
-        if tones_judge.cents_off(
-            samples_of(tones, prompt=f"{tones_judge.name_of(note)} {timbre}-like", seed=note), note
-        )
-        > tones_judge.TOLERANCE_CENTS
-    ]
+    wrong = []
+    for note, timbre in asked:
+        prompt = f"{tones_judge.name_of(note)} {timbre}-like"
+        samples = samples_of(tones, prompt=prompt, seed=note, num_inference_steps=8)
+        if tones_judge.cents_off(samples, note) > tones_judge.TOLERANCE_CENTS:
+            wrong.append(prompt)
     assert len(wrong) <= 1, wrong
 
 
