@@ -1,6 +1,6 @@
 """`queue`: claim and finish of no-op requests by one worker process, beside three queues on the same Postgres.
 
-Every round runs us and each peer once, one after another, on the same embedded server with fsync on. A peer's job counts
+Every round runs us and each peer once, in turn, on the same embedded server with fsync on. A peer's job counts
 when it is acknowledged in the database; a request of ours when its answer, its facts and its leaving the queue are
 committed.
 """

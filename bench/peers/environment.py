@@ -25,7 +25,7 @@ def peer_python(name: str, packages: Sequence[str]) -> pathlib.Path:
     if not ready.exists():
         print(f"installing {name} into its own environment (once per machine) ...", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=INSTALL_TIMEOUT_SECONDS)
-        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+        command = [str(python), "-m", "pip", "install", "--quiet", "--quiet", "--disable-pip-version-check", *packages]
         subprocess.run(command, check=True, timeout=INSTALL_TIMEOUT_SECONDS)
         ready.write_text("\n".join(packages))
     return python
