@@ -153,13 +153,14 @@ async def test_a_replica_prefers_requests_with_its_hint(harness: Harness) -> Non
     assert [lease.request_id for lease in leases] == [plain.request_id]
 
 
-async def test_a_stale_fence_changes_nothing(harness: Harness) -> None:
-    """After a rescue the old attempt can neither renew, nor step, nor finish, nor give back; the new one can."""
+@pytest.mark.parametrize("next_worker", [WORKER, "worker-2"])
+async def test_a_stale_fence_changes_nothing(harness: Harness, next_worker: str) -> None:
+    """After a rescue the old attempt can do nothing, whoever has the new one, and the new one can."""
     [request_id] = await submit(harness)
     old = await claim_one(harness)
     await harness.advance(LEASE_SECONDS + 1)
     assert await harness.store.rescue(10) == [(request_id, State.QUEUED)]
-    new = await claim_one(harness, WorkerId("worker-2"), "replica-2")
+    new = await claim_one(harness, WorkerId(next_worker), "replica-2")
     assert new.attempt == 2
     fence = (old.request_id, old.attempt)
     assert await harness.store.renew(WORKER, [fence], LEASE_SECONDS) == []
