@@ -51,6 +51,7 @@ from forestay.telemetry.metrics import UNHANDLED
 
 Handler = Callable[[Exchange, Scope, Receive, Send], Awaitable[Reply | None]]
 STARTUP_SECONDS = 10.0
+_LEFT = (CallerGone, ClientDisconnect, SenderGone)  # nobody is left to read an answer
 _LOG = logger("gateway")
 
 
@@ -101,7 +102,7 @@ class Gateway:
         try:
             reply = await self._answer(exchange, scope, receive, outlet.send)
         except Exception as error:
-            if exchange.status_code and outlet.started:
+            if outlet.started and not isinstance(error, _LEFT):
                 self._log_cut(exchange, error)
                 raise
             reply = self._reply_to(exchange, error)
@@ -154,8 +155,8 @@ class Gateway:
 
     def _reply_to(self, exchange: Exchange, error: Exception) -> Reply | None:
         """Map what was raised to an answer; None when nobody is left to read one."""
-        if isinstance(error, CallerGone | ClientDisconnect | SenderGone):
-            exchange.status_code = exchange.status_code or 499
+        if isinstance(error, _LEFT):
+            exchange.status_code = 499
             return None
         foreseen = foreseen_reply(error)
         if foreseen is not None:
@@ -167,7 +168,7 @@ class Gateway:
 
     def _log_cut(self, exchange: Exchange, error: Exception) -> None:
         """An answer that had begun cannot be taken back: it is broken off, which its reader notices."""
-        foreseen = isinstance(error, CallerGone | Failed | Unavailable)
+        foreseen = isinstance(error, Failed | Unavailable)
         log = _LOG.info if foreseen else _LOG.error
         log("gateway.answer_cut", request_id=exchange.request_id, route=exchange.route, reason=str(error))
         if not foreseen:

@@ -6,8 +6,9 @@ nowhere is wanted at once and waited for. A caller that leaves cancels the work.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import aiohttp
 from starlette.types import Receive, Scope, Send
@@ -17,7 +18,7 @@ from forestay.gateway.exchange import Exchange
 from forestay.gateway.guards import Target, admit, context_of
 from forestay.gateway.lanes import DirectParts, Work, acquire
 from forestay.gateway.ledger import Ledger
-from forestay.gateway.options import Choices, parse_choices, query_fields
+from forestay.gateway.options import Choices, is_clean, parse_choices, query_fields
 from forestay.gateway.responses import Reply, request_error, too_many
 from forestay.gateway.result import caller_headers, with_media_urls
 from forestay.gateway.slots import BUSY_SECONDS, SUSPECT_SECONDS, Pool
@@ -30,6 +31,9 @@ MAX_REFUSALS = 3
 MAX_WHOLE = 64 * 1024 * 1024  # a JSON answer is read whole (its media names become URLs) up to this size
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 _OWN_QUERY = ("fal_jwt_token", "fal_webhook", "fal_max_queue_length")
+_QUERY_SAFE = "/?:@!$&'()*+,;=-._~%"
+_PLAIN_QUERY = re.compile(rb"[A-Za-z0-9/?:@!$&'()*+,;=._~%-]*")
+_ERROR_TYPES = {kind.value: kind for kind in ErrorType}
 _LOG = logger("gateway")
 
 
@@ -89,6 +93,8 @@ class DirectRoutes:
         try:
             async with watching(receive, stop_work=True):
                 answered = await self._attempt(exchange, work, ledger, send)
+            if isinstance(answered, Reply):
+                exchange.status_code = answered.status_code
         except CallerGone:
             exchange.status_code = 499
             ledger.end(499, ErrorType.CLIENT_DISCONNECTED)
@@ -101,9 +107,8 @@ class DirectRoutes:
             if exchange.status_code:
                 raise  # the answer had begun: only breaking it off tells the caller
             return reply
-        if isinstance(answered, Reply):
-            exchange.status_code = answered.status_code
-        ledger.end(exchange.status_code, ledger.error_type)
+        finally:
+            ledger.end(exchange.status_code or 500, ledger.error_type)
         return answered
 
     async def _attempt(self, exchange: Exchange, work: Work, ledger: Ledger, send: Send) -> Reply | None:
@@ -169,7 +174,7 @@ def own_query(scope: Scope) -> str:
     """Return the query string for the model: without the fields that are meant for the platform."""
     raw: bytes = scope["query_string"]
     if not raw or not any(name.encode() in raw for name in _OWN_QUERY):
-        return raw.decode("latin-1")
+        return raw.decode("ascii") if _PLAIN_QUERY.fullmatch(raw) else quote(raw, safe=_QUERY_SAFE)
     kept = {name: value for name, value in query_fields(raw).items() if name not in _OWN_QUERY}
     return urlencode(kept)
 
@@ -182,7 +187,7 @@ def model_headers(target: Target, choices: Choices, headers: dict[bytes, bytes])
     sent["traceparent"] = choices.options.traceparent or ""
     sent["accept-encoding"] = "identity"
     content_type = headers.get(b"content-type")
-    if content_type is not None:
+    if content_type is not None and is_clean(content_type):
         sent["content-type"] = content_type.decode("latin-1")
     return sent
 
@@ -206,4 +211,4 @@ async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
 
 
 def _error_type_of(reply: Reply) -> ErrorType | None:
-    return ErrorType(reply.cause) if reply.cause in ErrorType else None
+    return _ERROR_TYPES.get(reply.cause)

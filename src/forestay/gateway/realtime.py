@@ -26,6 +26,7 @@ from forestay.queue.model import ErrorType
 NORMAL, GOING_AWAY, POLICY, TOO_BIG, INTERNAL, TRY_LATER = 1000, 1001, 1008, 1009, 1011, 1013
 MAX_FRAME = 16 * 1024 * 1024
 SEND_SECONDS = 60.0
+_ENDED = frozenset({1000, 1001, 1005})  # the caller has what it wanted
 _TOKEN = b"fal_jwt_token="
 _SENDABLE = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013})
 _TOO_BIG_KIND = "FRAME_TOO_LARGE"
@@ -122,6 +123,8 @@ async def _caller_to_model(model: aiohttp.ClientWebSocketResponse, receive: Rece
         message = await receive()
         if message["type"] != "websocket.receive":
             await model.close(code=_close_code(message))
+            if message.get("code") in _ENDED:
+                return
             raise CallerGone
         data, text = message.get("bytes"), message.get("text")
         size = len(data) if data is not None else len(text or "")

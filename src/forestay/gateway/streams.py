@@ -12,7 +12,7 @@ from typing import cast
 
 from starlette.types import Send
 
-from forestay.gateway.bodies import CallerGone
+from forestay.errors import Unavailable
 from forestay.gateway.exchange import Exchange
 from forestay.gateway.responses import Header
 from forestay.gateway.result import with_media_urls
@@ -31,7 +31,7 @@ async def send_chunks(
     status_code: int,
     headers: tuple[Header, ...],
 ) -> None:
-    """Send status and headers, then each piece at once; CallerGone when the reader stopped reading."""
+    """Send status and headers, then each piece at once; Unavailable when the reader stopped reading."""
     exchange.status_code = status_code
     stream = cast("AsyncGenerator[bytes]", chunks)
     async with aclosing(stream):
@@ -43,12 +43,12 @@ async def send_chunks(
 
 
 async def send_piece(send: Send, chunk: bytes, *, more: bool) -> None:
-    """Send one piece; a reader that stopped reading is as good as gone."""
+    """Send one piece; a reader that stopped reading is cut off."""
     try:
         async with asyncio.timeout(SEND_SECONDS):
             await send({"type": "http.response.body", "body": chunk, "more_body": more})
     except TimeoutError:
-        raise CallerGone from None
+        raise Unavailable("the reader stopped reading") from None
 
 
 async def rewrite_lines(chunks: AsyncIterator[bytes], bases: Bases) -> AsyncGenerator[bytes]:
