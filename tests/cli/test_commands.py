@@ -19,6 +19,7 @@ from forestay.cli.client import PlatformClient, Profile
 from forestay.cli.model import load_fleet
 from forestay.clock import SystemClock
 from forestay.errors import UsageError
+from forestay.gateway.admin_reading import MAX_JSON
 from forestay.ids import KeyId, ModelId, RequestId, TenantId, new_request_id
 from forestay.queue.model import Submission
 
@@ -289,6 +290,8 @@ async def test_only_admin_keys_open_the_admin_api(platform: Platform, method: st
         ("PUT", f"/bundles/{'0' * 64}", b"x" * (MAX_UPLOAD + 1), 413),
         ("GET", f"/bundles/{'0' * 64}", None, 404),
         ("POST", "/models", b"{", 422),
+        ("POST", "/models", b" " * (MAX_JSON + 1), 413),
+        ("POST", "/models", b"[" * 100_000, 422),
         ("POST", "/models", b'{"spec": {}}', 422),
         ("POST", "/models", b'{"spec": 1}', 422),
         ("GET", "/models/a/b", None, 404),

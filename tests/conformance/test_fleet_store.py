@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import datetime as dt
 
 import asyncpg
 import pytest
@@ -16,7 +17,7 @@ from tests.conformance.fleet_values import (
     route_all,
     worker_of,
 )
-from tests.conformance.memory_fleet import ManualClock, MemoryFleetStore
+from tests.conformance.memory_fleet import EPOCH, ManualClock, MemoryFleetStore
 
 from forestay.chance import SeededChance
 from forestay.clock import SystemClock
@@ -148,6 +149,19 @@ async def test_a_touch_moves_the_last_use_without_a_bump(store: FleetStore) -> N
     assert await store.version() == version
     await store.report(worker_of(), [replica_of(revision, state=ReplicaState.DRAINING)])
     assert (await store.load()).replicas[replica_of(revision).replica_id].last_used_at == used
+
+
+async def test_a_report_of_use_alone_is_kept_without_a_bump(store: FleetStore) -> None:
+    """A worker that only says when it last ran something is believed, at the price of one small update."""
+    revision = revision_of()
+    await store.apply(deploy(revision), **HUMAN)
+    await store.report(worker_of(), [replica_of(revision)])
+    version = await store.version()
+    for seconds in (1, 2):
+        moment = EPOCH + dt.timedelta(seconds=seconds)
+        await store.report(worker_of(), [replica_of(revision, last_used_at=moment)])
+        assert (await store.load()).replicas[replica_of(revision).replica_id].last_used_at == moment
+    assert await store.version() == version
 
 
 async def test_demand_is_noted_for_known_models_only(store: FleetStore) -> None:

@@ -57,6 +57,7 @@ class PostgresFleetStore:
         self._wakeups = wakeups
         self._writer = writer
         self._revisions: dict[RevisionId, Revision] = {}
+        self._used: dict[ReplicaId, dt.datetime] = {}
         self._reported: dict[WorkerId, tuple[WorkerReport, tuple[ReplicaReport, ...]]] = {}
 
     async def version(self) -> int:
@@ -73,6 +74,7 @@ class PostgresFleetStore:
         if self._reported.get(worker.worker_id) == said and await self._database.fetchrow(
             _QUERIES["heartbeat"], worker.worker_id
         ):
+            await self._note_use(replicas)
             return
         self._reported.pop(worker.worker_id, None)
         async with self._database.transaction() as connection:
@@ -89,6 +91,17 @@ class PostgresFleetStore:
             await connection.execute(_QUERIES["bump"])
         self._reported[worker.worker_id] = said
         await self._wakeups.publish(CHANNEL, "")
+
+    async def _note_use(self, replicas: Sequence[ReplicaReport]) -> None:
+        """Write the last use of those used since their last report: least-recently-used depends on it."""
+        used = {
+            item.replica_id: item.last_used_at
+            for item in replicas
+            if item.last_used_at is not None and item.last_used_at != self._used.get(item.replica_id)
+        }
+        if used:
+            await self._database.execute(_QUERIES["note_use"], list(used), list(used.values()))
+        self._used = {item.replica_id: item.last_used_at for item in replicas if item.last_used_at is not None}
 
     async def touch(self, replica_ids: Sequence[ReplicaId]) -> None:
         """Note that these replicas were just used, without bumping the version."""

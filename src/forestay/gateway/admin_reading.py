@@ -7,17 +7,19 @@ import dataclasses
 import datetime as dt
 from typing import TypeVar
 
+import msgspec
 from starlette.requests import Request
 
 from forestay.errors import ForestayError, UsageError
 from forestay.fleet.audit import AuditEntry
 from forestay.fleet.keys import Caller
-from forestay.gateway.incoming import read_json
+from forestay.gateway.incoming import pieces
 from forestay.gateway.ports import GatewayPorts
 from forestay.ids import RequestId, parse_request_id
 
 T = TypeVar("T")
 MAX_TEXT = 500
+MAX_JSON = 16 * 1024 * 1024  # a spec with the model's whole OpenAPI
 
 
 class Problem(ForestayError):
@@ -48,7 +50,16 @@ class Act:
 
     async def json(self, kind: type[T]) -> T:
         """Read the body in the given shape."""
-        return await read_json(self.request, kind, self.ports.settings.gateway.body_timeout_seconds)
+        seconds = self.ports.settings.gateway.body_timeout_seconds
+        body = bytearray()
+        async for piece in pieces(self.request, seconds):
+            body += piece
+            if len(body) > MAX_JSON:
+                raise Problem(413, f"the body is larger than {MAX_JSON} bytes", "too_large")
+        try:
+            return msgspec.json.decode(bytes(body) or b"{}", type=kind)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise UsageError("body", str(error)) from None
 
     def path(self, name: str) -> str:
         """Return a part of the path."""

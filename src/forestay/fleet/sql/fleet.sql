@@ -93,6 +93,12 @@ FROM (
 ) AS stale
 WHERE replicas.replica_id = stale.replica_id;
 
+-- name: note_use
+-- Notes when a worker's replicas were used last, as it says itself.
+UPDATE replicas SET last_used_at = greatest(replicas.last_used_at, used.at)
+FROM unnest($1::text[], $2::timestamptz[]) AS used (replica_id, at)
+WHERE replicas.replica_id = used.replica_id;
+
 -- name: want
 -- Notes that a direct call found no live replica of a known model, at most once a second each.
 INSERT INTO demand (model_id, wanted_at) SELECT model_id, now() FROM models WHERE model_id = $1
