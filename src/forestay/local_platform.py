@@ -39,6 +39,10 @@ from forestay.supervisor import (
 from forestay.tls import TlsFiles, ensure_tls
 
 _DEFAULT_TENANT = TenantId("default")
+# Of the embedded server's hundred connections; with the most gateways and workers that `up` allows they still suffice.
+_GATEWAY_CONNECTIONS = 24
+_WORKER_CONNECTIONS = 60
+_CONTROLLER_CONNECTIONS = 6
 _LOG_LIMIT_BYTES = 32 * 1024 * 1024
 _LOG_LOOK_SECONDS = 10.0
 _WORKER_MEMORY_SHARE = 0.8  # of the machine's memory, shared out among the workers
@@ -291,11 +295,22 @@ class LocalPlatform:
         return ChildSpec(
             name=name,
             arguments=arguments,
-            environment={**environment, **own},
+            environment={**environment, **own, "FORESTAY_DATABASE_POOL_SIZE": self._pool_size(kind)},
             log_file=self._folder.logs / f"{name}.log",
             work_dir=self._folder.root,
             listeners={key: value.fileno() for key, value in sockets.items()},
         )
+
+    def _pool_size(self, kind: str) -> str:
+        """Share the embedded server's connections out; a size set by the operator, or a server of theirs, wins."""
+        configured = self._environment.get("FORESTAY_DATABASE_POOL_SIZE", "")
+        if configured or self._settings.storage.database_url:
+            return configured
+        share = {
+            "gateway": _GATEWAY_CONNECTIONS // self._plan.gateways,
+            "worker": _WORKER_CONNECTIONS // self._plan.workers - 1,  # one more keeps the leases
+        }
+        return str(max(2, min(self._settings.storage.pool_size, share.get(kind, _CONTROLLER_CONNECTIONS))))
 
     def _memory_share_mb(self) -> int:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1024 * 1024)
