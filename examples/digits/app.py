@@ -7,17 +7,18 @@ two steps. Nothing here knows which platform hosts it.
 
 # ruff: noqa: PLC0415 - heavy imports belong in setup() and behind it: the file itself is read by hosts without torch
 
+import asyncio
 import base64
+import contextvars
 import io
 import json
 import os
-import queue
 import secrets
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -192,7 +193,8 @@ class Digits(
         """Draw pictures and send a small preview after each step; the last event is the full answer."""
         check_styles(input)
         request_id = self.request_id()
-        return StreamingResponse(self.stream_events(input, request_id), media_type="text/event-stream")
+        events = self.stream_events(input, request_id, contextvars.copy_context())
+        return StreamingResponse(events, media_type="text/event-stream")
 
     @fal.endpoint("/cancel")
     def cancel_generate(self) -> CancelOutput:
@@ -326,21 +328,29 @@ class Digits(
 
     # ------------------------------------------------------------------------------------------------- streaming
 
-    def stream_events(self, asked: DigitsInput, request_id: str) -> Iterator[str]:
-        """Yield server-sent events while a second thread draws."""
-        events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+    async def stream_events(
+        self, asked: DigitsInput, request_id: str, context: contextvars.Context
+    ) -> AsyncIterator[str]:
+        """Yield server-sent events while a second thread draws; stop it when the caller leaves."""
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+
+        def put(event: dict[str, Any] | None) -> None:
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
         # Registered here, not in the thread, so that a caller who leaves at once still stops the work.
         cancelled = self.cancel_events.setdefault(request_id, threading.Event())
-        worker = threading.Thread(target=self.draw_into, args=(events, asked, request_id), daemon=True)
-        worker.start()
+        # The context carries what the caller asked of stored files; a new thread would not have it.
+        work = (self.draw_into, put, asked, request_id)
+        threading.Thread(target=context.run, args=work, daemon=True).start()
         try:
-            while (event := events.get()) is not None:
+            while (event := await events.get()) is not None:
                 yield f"data: {json.dumps(event)}\n\n"
         finally:
             cancelled.set()
 
-    def draw_into(self, events: "queue.Queue[dict[str, Any] | None]", asked: DigitsInput, request_id: str) -> None:
-        """Draw, putting a preview per step and then the answer (or the reason for none) into the queue."""
+    def draw_into(self, put: Callable[[dict[str, Any] | None], None], asked: DigitsInput, request_id: str) -> None:
+        """Draw, handing over a preview per step and then the answer (or the reason for none), and `None` at the end."""
 
         def on_step(step: int, latents: Any) -> None:
             previews = [data_uri(picture) for picture in self.decode(latents)]
@@ -348,19 +358,19 @@ class Digits(
                 {"url": url, "content_type": "image/png", "width": PREVIEW_SIZE_PIXELS, "height": PREVIEW_SIZE_PIXELS}
                 for url in previews
             ]
-            events.put({"step": step + 1, "total_steps": asked.num_inference_steps, "images": images})
+            put({"step": step + 1, "total_steps": asked.num_inference_steps, "images": images})
 
         try:
             with self.request("/stream", asked, request_id) as cancelled:
-                events.put(self.run(asked, cancelled, on_step=on_step).model_dump(mode="json"))
+                put(self.run(asked, cancelled, on_step=on_step).model_dump(mode="json"))
         except RequestCancelledException as stopped:
-            events.put({"error": {"status": 499, "detail": str(stopped)}})
+            put({"error": {"status": 499, "detail": str(stopped)}})
         except Exception:
             # The status line has gone out already, so an event is the only way left to say so.
-            events.put({"error": {"status": 500, "detail": "Internal Server Error"}})
+            put({"error": {"status": 500, "detail": "Internal Server Error"}})
             raise
         finally:
-            events.put(None)
+            put(None)
 
     def decode(self, latents: Any) -> list[Any]:
         """Return small pictures of half-finished latents."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .conftest import Hosted, bytes_of, picture_of
+from .conftest import Hosted, bytes_of, httpx, picture_of
 
 NATIVE = {"image_size": {"width": 32, "height": 32}, "sync_mode": True}
 
@@ -165,6 +165,18 @@ def test_a_cancelled_stream_stops_within_a_step(digits: Hosted) -> None:
     events = digits.events("/stream", body, request_id="stream-to-cancel", on_event=cancel_at_once)
     assert events[-1] == {"error": {"status": 499, "detail": "Request cancelled by the client."}}
     assert len(events) < 15
+
+
+def test_a_caller_who_leaves_a_stream_stops_the_work(digits: Hosted) -> None:
+    """The log tells of a cancelled request, though nobody called `/stream/cancel`."""
+    body = {"prompt": "a red seven", "num_inference_steps": 50, "num_images": 8}
+    headers = {"x-fal-request-id": "left-alone"}
+    with httpx.stream("POST", f"{digits.url}/stream", json=body, headers=headers, timeout=60.0) as answer:
+        next(answer.iter_lines())
+    lines: list[str] = []
+    while not lines:
+        lines = [line for line in digits.log().splitlines() if "request_id=left-alone" in line]
+    assert "outcome=cancelled" in lines[0]
 
 
 def test_cancelling_what_does_not_run_says_so(digits: Hosted) -> None:
