@@ -20,6 +20,7 @@ from forestay.errors import ForestayError, UsageError
 from forestay.fleet import spec_file
 from forestay.fleet.bundle import BundlePlan, plan_bundle, revision_digest, revision_id_of, write_bundle
 from forestay.fleet.spec import HostKind, ModelSpec
+from forestay.fleet.spec_yaml import read_yaml
 from forestay.ids import RevisionId, is_model_id
 
 Say = Callable[[str], None]
@@ -64,7 +65,7 @@ def read_candidate(file: pathlib.Path, name: str = "") -> Candidate:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(str(file), f"cannot be read: {reason}") from None
     spec = spec_file.parse(text, str(file))
-    raw, _ = spec_file.read_yaml(text, str(file))
+    raw, _ = read_yaml(text, str(file))
     values = dict(cast("dict[str, object]", raw))
     if name:
         values["model"] = name if "/" in name else f"{spec.model_id.partition('/')[0]}/{name}"
@@ -165,7 +166,7 @@ def read_fleet(file: pathlib.Path) -> list[pathlib.Path]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(str(file), f"cannot be read: {reason}") from None
-    values, _ = spec_file.read_yaml(text, str(file))
+    values, _ = read_yaml(text, str(file))
     models = cast("dict[str, object]", values).get("models") if isinstance(values, dict) else None
     if not isinstance(models, list) or not all(isinstance(item, str) for item in cast("list[object]", models)):
         raise UsageError(str(file), "must hold `models:` with a list of paths to model specs")
