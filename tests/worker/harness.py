@@ -1,5 +1,7 @@
 """A whole worker in the test's own process, over the memory adapters, with real model processes behind it."""
 
+# ruff: noqa: ASYNC240 - tests may touch the disk while they wait
+
 import asyncio
 import base64
 import dataclasses
@@ -26,7 +28,7 @@ from forestay.media.store import MediaItem, MediaState, UploadStore
 from forestay.queue.model import Options, Submission
 from forestay.queue.store import QueueStore, Stored
 from forestay.settings import Queue, Secrets, Settings, Worker
-from forestay.storage.objects import open_object_store
+from forestay.storage.objects import ObjectStore, open_object_store
 from forestay.storage.valkey import LocalWakeups
 from forestay.telemetry.metrics import Metrics
 from forestay.worker.process import WorkerPorts, run_worker
@@ -37,7 +39,7 @@ WORKER = WorkerId("w1")
 MODEL = ModelId("acme/probe")
 INTERNAL_KEY = "test key that gateways and workers share"
 
-APP = '''
+APP = """
 import asyncio, json, logging, os, signal, sys, threading, time
 import fal
 from fal.toolkit import File, Image
@@ -123,6 +125,18 @@ class Probe(fal.App, name="probe"):
         if ask == "garbage":
             os.write(1, bytes(range(128, 256)) * 100 + b"\\x00\\xff{\\n")
             os.write(2, b"\\xff" * 200_000)
+        if ask == "whoami":
+            def readable(path):
+                try:
+                    return bool(open(path, "rb").read(1))
+                except OSError:
+                    return False
+            status = dict(l.split(":\\t", 1) for l in open("/proc/self/status").read().splitlines() if ":\\t" in l)
+            return Out(text=json.dumps({
+                "uid": os.getuid(), "groups": os.getgroups(), "capabilities": status["CapEff"],
+                "no_new_privs": status["NoNewPrivs"], "reads_worker": readable(f"/proc/{os.getppid()}/environ"),
+                "reads_secrets": readable(input.text),
+            }))
         if ask == "cwd":
             return Out(text=" ".join(sorted(os.listdir("."))))
         if ask == "seen":
@@ -156,7 +170,7 @@ class Probe(fal.App, name="probe"):
         if event:
             event.set()
         return {"cancelled": event is not None}
-'''
+"""
 
 
 class MemoryMedia:
@@ -190,7 +204,15 @@ class MemoryMedia:
         whole = data if isinstance(data, bytes) else b"".join([piece async for piece in data])
         media_id = f"{len(self.items):032d}"
         item = MediaItem(
-            media_id, "", tenant_id, file_name.replace(" ", "_"), content_type, len(whole), state, self._clock.now(), None
+            media_id,
+            "",
+            tenant_id,
+            file_name.replace(" ", "_"),
+            content_type,
+            len(whole),
+            state,
+            self._clock.now(),
+            None,
         )
         self.items[media_id], self.data[media_id], self.attempts[media_id] = item, whole, (request_id, attempt)
         return item
@@ -230,7 +252,9 @@ class Harness:
     address: str = ""
     deployed: int = 0
 
-    async def deploy(self, spec: ModelSpec, files: Mapping[str, str | bytes] | None = None, replicas: int = 1) -> Revision:
+    async def deploy(
+        self, spec: ModelSpec, files: Mapping[str, str | bytes] | None = None, replicas: int = 1
+    ) -> Revision:
         """Register, route and place a revision with its bundle."""
         self.deployed += 1
         key = None
@@ -259,7 +283,7 @@ class Harness:
         return WORKER in (await self.fleet.load()).workers
 
     @property
-    def objects(self) -> "object":
+    def objects(self) -> ObjectStore:
         """The object store."""
         return open_object_store(f"file://{self.folder}/objects")
 
@@ -271,6 +295,7 @@ class Harness:
 
     async def ready(self, revision: Revision, count: int = 1) -> list[ReplicaReport]:
         """Wait until so many replicas are ready."""
+
         async def enough() -> bool:
             return len(await self.replicas(revision, ReplicaState.READY)) == count
 
@@ -292,6 +317,7 @@ class Harness:
 
     async def result(self, request_id: RequestId, seconds: float = 15) -> Stored:
         """Wait for the end of a request."""
+
         async def done() -> bool:
             return await self.queue.result(request_id) is not None
 
@@ -364,7 +390,7 @@ async def running_worker(
     *, environment: Mapping[str, str] | None = None, lease_seconds: float = 15.0, **worker: object
 ) -> AsyncGenerator[Harness, None]:
     """Run a worker while the context lasts."""
-    with tempfile.TemporaryDirectory(prefix="fw-", dir="/tmp") as name:  # noqa: S108 - sockets need a short path
+    with tempfile.TemporaryDirectory(prefix="fw-", dir="/tmp") as name:
         folder = pathlib.Path(name)
         folder.chmod(0o755)
         (folder / "secrets").mkdir()

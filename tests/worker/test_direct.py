@@ -54,6 +54,13 @@ async def test_a_call_is_relayed_with_status_headers_and_body(loaded: Loaded) ->
     assert headers["content-type"] == "application/json"
 
 
+async def test_a_file_of_a_direct_call_is_released_under_the_callers_tenant(loaded: Loaded) -> None:
+    """No finish follows in this lane, so nothing would ever release it."""
+    status, _, body = await post(loaded, "/", {"do": "file"}, {"x-forestay-tenant": "acme"})
+    media = loaded[0].media.items[json.loads(body)["file"]["url"].split("/")[2]]
+    assert (status, media.tenant_id, media.state) == (200, "acme", "released")
+
+
 async def test_an_errors_body_is_relayed(loaded: Loaded) -> None:
     """The model's own 422 is the caller's."""
     status, _, body = await post(loaded, "/", {"do": "422"})
@@ -95,18 +102,18 @@ async def test_events_arrive_one_by_one(loaded: Loaded) -> None:
     events: list[tuple[float, str]] = []
     async with (
         aiohttp.ClientSession() as session,
-        session.post(harness.address + path, json={"text": "3", "seconds": 0.2}, headers=harness.proof("POST", path)) as got,
+        session.post(
+            harness.address + path, json={"text": "3", "seconds": 0.2}, headers=harness.proof("POST", path)
+        ) as got,
     ):
         assert got.headers["content-type"].startswith("text/event-stream")
-        async for line in got.content:
-            if line.strip():
-                events.append((harness.clock.monotonic(), line.decode()))
+        events += [(harness.clock.monotonic(), line.decode()) async for line in got.content if line.strip()]
     assert [json.loads(text.removeprefix("data: "))["number"] for _, text in events] == [0, 1, 2]
     assert events[-1][0] - events[0][0] > 0.2
 
 
 async def test_a_websocket_is_relayed_both_ways(loaded: Loaded) -> None:
-    """fal's realtime protocol: msgpack in, msgpack out, one slot."""
+    """Fal's realtime protocol: msgpack in, msgpack out, one slot."""
     harness, replica_id, _ = loaded
     path = f"/direct/{replica_id}/realtime"
     async with (
@@ -114,7 +121,7 @@ async def test_a_websocket_is_relayed_both_ways(loaded: Loaded) -> None:
         session.ws_connect(harness.address + path, headers=harness.proof("GET", path)) as socket,
     ):
         for text in ("abc", "xyz"):
-            await socket.send_bytes(msgpack.packb({"text": text}))
+            await socket.send_bytes(msgpack.packb({"text": text}) or b"")
             assert msgpack.unpackb(await socket.receive_bytes(timeout=5))["text"] == text[::-1]
 
 
@@ -153,7 +160,7 @@ async def test_a_caller_that_leaves_a_stream_ends_it(loaded: Loaded) -> None:
         sent = harness.proof("POST", path)
         got = await session.post(harness.address + path, json={"text": "100000", "seconds": 0.02}, headers=sent)
         await got.content.readline()
-        before = marks.read_text().count("stream ended")
+        before = _read(marks).count("stream ended")
         got.close()
     await until(lambda: _count(marks, "stream ended", before + 1), "the model's stream ended", 5)
 
@@ -184,8 +191,12 @@ async def _busy(harness: Harness, replica_id: str, count: int) -> bool:
 
 
 async def _marked(marks: pathlib.Path, text: str) -> bool:
-    return marks.exists() and text in marks.read_text()
+    return text in _read(marks)
 
 
 async def _count(marks: pathlib.Path, text: str, count: int) -> bool:
-    return marks.exists() and marks.read_text().count(text) >= count
+    return _read(marks).count(text) >= count
+
+
+def _read(marks: pathlib.Path) -> str:
+    return marks.read_text() if marks.exists() else ""

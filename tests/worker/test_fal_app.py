@@ -1,8 +1,9 @@
 """The fal_app host with real children: what a model process gets, sees and leaves behind."""
 
+# ruff: noqa: ASYNC240 - tests may touch the disk while they wait
+
 import asyncio
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from forestay.chance import SystemChance
 from forestay.clock import SystemClock
 from forestay.fleet.spec import LimitSpec, ModelSpec
 from forestay.ids import RevisionId, new_request_id
+from forestay.settings import process_environment
 from forestay.worker.hosts.fal_app import FalAppHost, FalAppPlan, describe
 from forestay.worker.hosts.host import Answered, CallRequest, Description, StartFailed
 
@@ -42,7 +44,7 @@ async def hosted(
     spec: ModelSpec, environment: dict[str, str] | None = None, app: str = APP
 ) -> AsyncGenerator[tuple[FalAppHost, Description, pathlib.Path, list[str]], None]:
     """Run the probe app; yields the host, its description, its folder and what it told."""
-    with tempfile.TemporaryDirectory(prefix="fh-", dir="/tmp") as name:  # noqa: S108 - sockets need a short path
+    with tempfile.TemporaryDirectory(prefix="fh-", dir="/tmp") as name:
         folder = pathlib.Path(name)
         folder.chmod(0o755)
         (folder / "bundle").mkdir()
@@ -50,11 +52,21 @@ async def hosted(
         (folder / "secrets").mkdir()
         (folder / "secrets" / "UPSTREAM_TOKEN").write_text("very secret\n")
         told: list[str] = []
+
+        def on_log(request_id: str | None, level: str, message: str) -> None:
+            del request_id, level
+            told.append(message)
+
         plan = FalAppPlan(
-            RevisionId("probe-1"), spec, folder / "bundle", folder / "run", folder / "envs", str(folder / "secrets"),
+            RevisionId("probe-1"),
+            spec,
+            folder / "bundle",
+            folder / "run",
+            folder / "envs",
+            str(folder / "secrets"),
             environment or {},
         )
-        host = FalAppHost(plan, NoMedia(), lambda _request, _level, text: told.append(text), told.append)
+        host = FalAppHost(plan, NoMedia(), on_log, told.append)
         try:
             yield host, await host.start(), folder, told
         finally:
@@ -162,19 +174,23 @@ async def test_another_interpreter_needs_no_forestay() -> None:
     """The shim runs under an interpreter that sees fal but not this package."""
     with tempfile.TemporaryDirectory() as name:
         python = await asyncio.to_thread(_interpreter_without_forestay, pathlib.Path(name))
-        app = APP + "\ntry:\n    import forestay\n    os.environ['SEEN'] = 'yes'\nexcept ImportError:\n    os.environ['SEEN'] = 'no'\n"
+        app = APP + _LOOK_FOR_FORESTAY
         async with hosted(spec_of(limits=LIMITS, python=python), app=app) as (host, _, _, _):
             assert json.loads(await ask(host, do="getenv"))["SEEN"] == "no"
 
 
 async def test_the_child_dies_with_its_worker() -> None:
-    """kill -9 of the worker leaves no model process behind."""
-    with tempfile.TemporaryDirectory(prefix="fo-", dir="/tmp") as name:  # noqa: S108 - sockets need a short path
+    """Kill -9 of the worker leaves no model process behind."""
+    with tempfile.TemporaryDirectory(prefix="fo-", dir="/tmp") as name:
         folder = pathlib.Path(name)
         (folder / "app.py").write_text(APP)
         parent = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", _PARENT, str(folder), stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.getcwd()},  # noqa: PTH109
+            sys.executable,
+            "-c",
+            _PARENT,
+            str(folder),
+            stdout=subprocess.PIPE,
+            env={**process_environment(), "PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
         )
         assert parent.stdout is not None
         child = int(await asyncio.wait_for(parent.stdout.readline(), 20))
@@ -214,15 +230,24 @@ async def _gone(pid: int) -> bool:
     return state == "Z"
 
 
+_LOOK_FOR_FORESTAY = """
+try:
+    import forestay
+    os.environ["SEEN"] = "yes"
+except ImportError:
+    os.environ["SEEN"] = "no"
+"""
+
 _PARENT = """
 import asyncio, pathlib, sys
 from tests.worker.test_fal_app import NoMedia, LIMITS
 from tests.worker.harness import spec_of
+from forestay.settings import process_environment
 from forestay.worker.hosts.fal_app import FalAppHost, FalAppPlan
 async def main():
     folder = pathlib.Path(sys.argv[1])
     plan = FalAppPlan("probe-1", spec_of(limits=LIMITS), folder, folder / "run", folder / "envs", "", {})
-    host = FalAppHost(plan, NoMedia(), lambda *_: None, lambda _: None)
+    host = FalAppHost(plan, NoMedia(), lambda request_id, level, message: None, lambda _: None)
     await host.start()
     print(host._child.pid, flush=True)
     await asyncio.sleep(60)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from tests.worker.harness import APP, MODEL, Harness, running_worker, spec_of, until
+from tests.worker.harness import APP, MODEL, TENANT, Harness, running_worker, spec_of, until
 
 from forestay.fleet.model import ReplicaState, Revision
 from forestay.fleet.spec import LimitSpec
@@ -111,8 +111,14 @@ async def test_an_own_media_url_in_an_input_becomes_a_data_uri(loaded: Loaded) -
     """Declared media inputs are fetched for the model, our own without the network."""
     harness, _ = loaded
     item = await harness.media.save(
-        b"\x89PNG\r\n\x1a\n-", tenant_id="acme", file_name="a.png", content_type="image/png",  # type: ignore[arg-type]
-        request_id=None, attempt=None, lifetime_seconds=None, state="released",
+        b"\x89PNG\r\n\x1a\n-",
+        tenant_id=TENANT,
+        file_name="a.png",
+        content_type="image/png",
+        request_id=None,
+        attempt=None,
+        lifetime_seconds=None,
+        state="released",
     )
     stored = await harness.run({"do": "seen", "image_url": f"http://gateway/cdn/files/{item.media_id}/a.png"})
     assert json.loads(stored.answer.body)["text"].startswith("data:image/png;base64,")
@@ -212,5 +218,3 @@ async def _other_ready(harness: Harness, revision: Revision, before: str) -> boo
 
 async def _none(harness: Harness, revision: Revision) -> bool:
     return not await harness.replicas(revision)
-
-

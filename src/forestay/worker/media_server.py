@@ -1,7 +1,8 @@
 """Takes the files that one model process makes: `POST /media` on a unix socket, bytes in, a stored URL out.
 
 It decides who may: only peers of the replica's own process session, only in the name of a request that runs on the
-replica, only within the size cap. Files are stored in quarantine; the finish of the attempt releases them. One per
+replica, only within the size cap. Files are stored in quarantine; the finish of the attempt releases them. A direct call
+has no finish, so its files are released as they come: nobody knows their names before the answer passes us. One per
 replica; the fal_app host opens and closes it.
 """
 
@@ -79,7 +80,8 @@ class MediaServer:
                 attempt=owner.attempt,
                 lifetime_seconds=_lifetime(request.headers.get("X-Fal-Object-Lifecycle-Preference"))
                 or owner.object_lifetime_seconds,
-                state="quarantine",
+                # The direct lane has no finish that could release: what it makes is on its way to the caller already.
+                state="quarantine" if owner.attempt else "released",
             )
         except TooLarge as error:
             return _answer(413, error.message)

@@ -44,22 +44,25 @@ async def build_environment(
             return interpreter
         tell(f"building the environment: {', '.join(requirements)}"[:500])
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        await _run([python, "-m", "venv", str(folder)], variables, "make the environment")
+        pip = await _pip_for(python, folder, variables)
         _see_packages_of(python_site=described, folder=folder)
         (folder / "requirements.txt").write_text(asked + "\n")
-        pip = [
-            interpreter,
-            "-m",
-            "pip",
-            "install",
-            "--no-input",
-            "--disable-pip-version-check",
-            "--progress-bar",
-            "off",
-        ]
-        await _run([*pip, "-r", str(folder / "requirements.txt")], variables, "install the requirements")
+        options = ["install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
+        await _run([*pip, *options, "-r", str(folder / "requirements.txt")], variables, "install the requirements")
         complete.touch()
     return interpreter
+
+
+async def _pip_for(python: str, folder: pathlib.Path, variables: Mapping[str, str]) -> list[str]:
+    """Make the environment and return the pip that installs into it: the interpreter's own, if it has one."""
+    interpreter = str(folder / "bin" / "python")
+    try:
+        await _run([python, "-m", "pip", "--version"], variables, "find pip")
+    except StartFailed:
+        await _run([python, "-m", "venv", str(folder)], variables, "make the environment")
+        return [interpreter, "-m", "pip"]
+    await _run([python, "-m", "venv", "--without-pip", str(folder)], variables, "make the environment")
+    return [python, "-m", "pip", "--python", interpreter]
 
 
 def _key(python: str, described: str, asked: str) -> str:
