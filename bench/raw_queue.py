@@ -1,13 +1,14 @@
 """How fast the queue is at its store, without HTTP: group-committed submits, and claim + finish of no-op requests.
 
-`python bench/raw_queue.py [--requests N] [--clients C] [--batch B]` starts an embedded Postgres with fsync on in a
-temporary folder and prints one line for each. For profiling; the benchmarks with peers and targets are elsewhere.
+`python -m bench.raw_queue [--url URL] [--rounds R]` prints one line of JSON a round; without a URL it starts
+an embedded Postgres with fsync on in a temporary folder. For profiling; `bench.queue` and `bench.submit` compare.
 """
 
 import argparse
 import asyncio
 import dataclasses
 import datetime as dt
+import json
 import shutil
 import tempfile
 import time
@@ -96,36 +97,40 @@ async def work_all(store: QueueStore, size: Size) -> float:
     return time.perf_counter() - started
 
 
-async def measure(url: str, folder: Path, size: Size) -> None:
-    """Run both parts on a fresh database."""
+async def measure(url: str, folder: Path, size: Size, rounds: int) -> dict[str, float]:
+    """Run both parts on a migrated database `rounds` times; returns the last round's rates."""
     await migrate(url, kind="main")
     database = await Database.connect(
         url, pool_size=8, statement_timeout_seconds=60.0, application_name="forestay bench"
     )
     objects = open_object_store((folder / "objects").as_uri())
     await make_partitions(database, dt.datetime.now(dt.UTC))
+    rates: dict[str, float] = {}
     async with open_queue_store(database, objects, Queue(), SystemChance()) as store:
-        for _ in range(3):
-            seconds = await submit_all(store, size)
-            print(f"submit        {size.requests / seconds:9.0f}/s  ({size.clients} clients)")
-            seconds = await work_all(store, size)
-            print(f"claim+finish  {size.requests / seconds:9.0f}/s  ({size.lanes} lanes of {size.batch})")
+        for _ in range(rounds):
+            rates["enqueue_per_second"] = size.requests / await submit_all(store, size)
+            rates["process_per_second"] = size.requests / await work_all(store, size)
+            print(json.dumps({name: round(rate) for name, rate in rates.items()}), flush=True)
     await database.close()
+    return rates
 
 
 def main() -> None:
     """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--url", default="", help="an empty Postgres database; an embedded one is started without it")
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--lanes", type=int, default=2)
     arguments = parser.parse_args()
+    size = Size(arguments.requests, arguments.clients, arguments.batch, arguments.lanes)
     folder = Path(tempfile.mkdtemp(prefix="forestay-bench-"))
     server = EmbeddedPostgres(folder)
     try:
-        url = server.start()
-        uvloop.run(measure(url, folder, Size(**vars(arguments))))
+        url = arguments.url or server.start()
+        uvloop.run(measure(url, folder, size, arguments.rounds))
     finally:
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)

@@ -208,6 +208,7 @@ class LocalPlatform:
         }
         servers: dict[str, ServerProcess] = {}
         root = self._folder.root
+        postgres = None
         if not storage.database_url:
             postgres = EmbeddedPostgres(root, chance=self._chance)
             log_file = root / "postgres" / "postgres.log"
@@ -218,6 +219,8 @@ class LocalPlatform:
         if not await self._keep(tasks, stop, list(servers.values())):
             return False
         self._urls.update({variable: server.url for variable, server in servers.items()})
+        own_facts = self._urls["FORESTAY_DATABASE_URL"] if postgres is None else postgres.facts_url
+        self._urls["FORESTAY_FACTS_URL"] = storage.facts_url or own_facts
         stores = {variable.removeprefix("FORESTAY_").lower(): url for variable, url in self._urls.items()}
         self._folder.remember({**self._folder.addresses(), **stores})
         return True
@@ -235,7 +238,7 @@ class LocalPlatform:
 
     async def _prepare_database(self) -> None:
         url = self._urls["FORESTAY_DATABASE_URL"]
-        facts_url = self._settings.storage.facts_url or url
+        facts_url = self._urls["FORESTAY_FACTS_URL"]
         applied = [*await migrate(url, kind="main"), *await migrate(facts_url, kind="facts")]
         if applied:
             self._tell(Event("database.migrated", f"database: {len(applied)} migrations applied"))

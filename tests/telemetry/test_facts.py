@@ -12,7 +12,7 @@ from forestay.queue import answers
 from forestay.queue.model import Options, State
 from forestay.storage.objects import ObjectStore
 from forestay.storage.postgres import Database
-from forestay.telemetry.facts import DirectFacts, RequestFact, drop_partitions, make_partitions, ship
+from forestay.telemetry.facts import FactWriter, RequestFact, drop_partitions, make_partitions, ship
 
 WORKER = WorkerId("w")
 
@@ -72,12 +72,11 @@ async def test_shipping_again_after_a_crash_adds_nothing(database: Database, obj
     assert await database.fetchval("SELECT count(*) FROM attempt_facts") == 3
 
 
-async def test_the_direct_lane_writes_in_batches_and_drops_the_oldest_when_full(database: Database) -> None:
-    """Facts wait in memory, are written together, and beyond the bound the oldest are counted as dropped."""
-    facts = DirectFacts(database, SystemClock(), most=2)
-    harness_now = SystemClock().now()
+async def test_facts_of_the_direct_lane_are_appended_once(database: Database) -> None:
+    """A batch that is written again after an unclear answer adds nothing."""
+    now = SystemClock().now()
     fact = RequestFact(
-        request_id=_request_id(harness_now),
+        request_id=_request_id(now),
         lane="direct",
         tenant_id=TenantId("t"),
         key_id=KeyId("k"),
@@ -90,18 +89,18 @@ async def test_the_direct_lane_writes_in_batches_and_drops_the_oldest_when_full(
         outcome="succeeded",
         status_code=200,
         error_type=None,
-        submitted_at=harness_now,
+        submitted_at=now,
         started_at=None,
-        finished_at=harness_now,
+        finished_at=now,
         device_seconds=0.5,
         work={"images": 1.0},
     )
-    for number in range(3):
-        facts.add(dataclasses.replace(fact, endpoint=f"/{number}", request_id=_request_id(harness_now)))
-    assert await facts.flush() == 2
-    assert facts.dropped == 1
-    rows = await database.fetch("SELECT endpoint FROM request_facts ORDER BY endpoint")
-    assert [row[0] for row in rows] == ["/1", "/2"]
+    batch = [fact, dataclasses.replace(fact, endpoint="/2", request_id=_request_id(now))]
+    writer = FactWriter(database)
+    await writer.write(batch)
+    await writer.write(batch)
+    rows = await database.fetch("SELECT endpoint, work FROM request_facts ORDER BY endpoint")
+    assert [tuple(row) for row in rows] == [("/", {"images": 1.0}), ("/2", {"images": 1.0})]
 
 
 async def test_old_days_of_facts_are_dropped_whole(database: Database) -> None:

@@ -74,6 +74,15 @@ class EmbeddedPostgres:
         """Return the URL of the superuser: for tests and for a person at 3 a.m., not for Forestay's processes."""
         return self._url("postgres", self._passwords()["postgres"], "postgres")
 
+    @property
+    def facts_url(self) -> str:
+        """Return the URL of the database for facts, apart from the queue's.
+
+        Postgres keeps dead rows for the oldest snapshot of the same database: a long query over facts in the queue's
+        own would hold back its vacuum.
+        """
+        return self._url("forestay", self._passwords()["forestay"], "forestay_facts")
+
     def alive(self) -> bool:
         """Tell whether the server that we started still runs."""
         return self._process is not None and self._process.poll() is None
@@ -146,7 +155,8 @@ class EmbeddedPostgres:
         roles = (
             f"ALTER ROLE postgres PASSWORD '{passwords['postgres']}';\n"
             f"CREATE ROLE forestay LOGIN PASSWORD '{passwords['forestay']}';\n"
-            f"CREATE DATABASE forestay OWNER forestay;\n"
+            "CREATE DATABASE forestay OWNER forestay;\n"
+            "CREATE DATABASE forestay_facts OWNER forestay;\n"
         )
         single = [str(binaries / "postgres"), "--single", "-D", self._data_argument(), "-c", "log_statement=none"]
         self._run([*single, "postgres"], initial_uid, roles)

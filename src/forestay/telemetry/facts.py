@@ -2,21 +2,17 @@
 
 Two ways lead here. The queue writes a finish's facts into `fact_outbox` in the statement that finishes; `ship` moves
 them into the facts tables, which may be in another database, each exactly once by its key. The direct lane has no row
-in the queue: it hands `DirectFacts` what happened, written in batches off the path; a crash may lose the last second.
+in the queue: the gateway hands `FactWriter` what happened, in batches off the path; a crash may lose the last second.
 It decides nothing about what facts mean.
 """
 
-import asyncio
-import collections
 import dataclasses
 import datetime as dt
 from collections.abc import Mapping, Sequence
 
 import msgspec
-import structlog
 
 from forestay.clock import Clock
-from forestay.errors import Unavailable
 from forestay.ids import KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId
 from forestay.storage.postgres import Database, load_queries
 
@@ -25,7 +21,6 @@ DAYS_AHEAD = 3
 _BATCHES_AT_ONCE = 200
 _MOST_ROUNDS = 100
 _SQL = load_queries("forestay.telemetry", "sql/facts.sql")
-_log: structlog.stdlib.BoundLogger = structlog.get_logger("forestay.telemetry.facts")
 Fact = dict[str, object]
 
 
@@ -117,55 +112,3 @@ class FactWriter:
     async def write(self, batch: Sequence[RequestFact]) -> None:
         """Write them all or none; raises Unavailable. Writing one twice keeps one."""
         await _keep(self._facts, batch, ())
-
-
-class DirectFacts:
-    """Collects facts of the direct lane and writes them in batches; full, it drops the oldest and counts them."""
-
-    def __init__(self, facts: Database, clock: Clock, *, every_seconds: float = 0.5, most: int = 20_000) -> None:
-        self._facts = facts
-        self._clock = clock
-        self._every_seconds = every_seconds
-        self._waiting: collections.deque[RequestFact] = collections.deque()
-        self._most = most
-        self.dropped = 0
-
-    def add(self, fact: RequestFact) -> None:
-        """Take a fact; never waits."""
-        if len(self._waiting) >= self._most:
-            self._waiting.popleft()
-            self.dropped += 1
-        self._waiting.append(fact)
-
-    async def run(self) -> None:
-        """Write what has come, every half second, until cancelled; then write the rest once."""
-        try:
-            while True:
-                await self._clock.sleep(self._every_seconds)
-                await self.flush()
-        finally:
-            await self._flush_last()
-
-    async def _flush_last(self) -> None:
-        try:
-            async with asyncio.timeout(2.0):
-                await self.flush()
-        except TimeoutError:
-            self.dropped += len(self._waiting)
-            _log.warning("facts.dropped", dropped=self.dropped, reason="the facts database did not answer at the end")
-
-    async def flush(self) -> int:
-        """Write what waits; returns how many. A database that is away keeps them waiting."""
-        batch = list(self._waiting)
-        if not batch:
-            return 0
-        self._waiting.clear()
-        try:
-            await _keep(self._facts, batch, ())
-        except Unavailable as error:
-            _log.warning("facts.waiting", waiting=len(batch), reason=str(error))
-            kept = batch[-self._most :]
-            self.dropped += len(batch) - len(kept)
-            self._waiting.extendleft(reversed(kept))
-            return 0
-        return len(batch)
