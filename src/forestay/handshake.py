@@ -10,6 +10,8 @@ from hashlib import sha256
 from forestay.chance import Chance
 
 AUTH_HEADER = "X-Forestay-Auth"
+TENANT_HEADER = "x-forestay-tenant"  # to a worker: whose the files are that a direct call makes
+LIFETIME_HEADER = "x-forestay-object-lifetime"  # to a worker: seconds for which they are kept
 SKEW_SECONDS = 30
 NONCE_BYTES = 12
 _NONCE_MEMORY = 200_000  # nonces remembered before the oldest go: a flood cannot grow it further

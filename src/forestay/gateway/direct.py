@@ -24,6 +24,7 @@ from forestay.gateway.result import caller_headers, with_media_urls
 from forestay.gateway.slots import BUSY_SECONDS, SUSPECT_SECONDS, Pool
 from forestay.gateway.streams import rewrite_lines, send_chunks
 from forestay.gateway.upstream import Busy, Call, Failed
+from forestay.handshake import LIFETIME_HEADER, TENANT_HEADER
 from forestay.queue.model import ErrorType
 from forestay.telemetry.logs import logger
 
@@ -184,6 +185,10 @@ def model_headers(target: Target, choices: Choices, headers: dict[bytes, bytes])
     sent = dict(choices.options.forward_headers)
     sent["x-fal-request-id"] = str(target.request_id)
     sent["x-fal-endpoint"] = target.endpoint
+    sent[TENANT_HEADER] = target.caller.tenant_id  # for our workers alone; `upstream` keeps it from foreign servers
+    lifetime = choices.options.object_lifetime_seconds
+    if lifetime is not None:
+        sent[LIFETIME_HEADER] = str(lifetime)
     sent["traceparent"] = choices.options.traceparent or ""
     sent["accept-encoding"] = "identity"
     content_type = headers.get(b"content-type")

@@ -21,6 +21,7 @@ from forestay.gateway.options import parse_choices
 from forestay.gateway.responses import Reply, too_many, unknown_path
 from forestay.gateway.slots import BUSY_SECONDS, SUSPECT_SECONDS
 from forestay.gateway.upstream import Busy, Call, Failed
+from forestay.handshake import TENANT_HEADER
 from forestay.queue.model import ErrorType
 
 NORMAL, GOING_AWAY, POLICY, TOO_BIG, INTERNAL, TRY_LATER = 1000, 1001, 1008, 1009, 1011, 1013
@@ -199,6 +200,7 @@ def _headers(target: Target, forwarded: Mapping[str, str]) -> dict[str, str]:
     sent = dict(forwarded)
     sent["x-fal-request-id"] = str(target.request_id)
     sent["x-fal-endpoint"] = target.endpoint
+    sent[TENANT_HEADER] = target.caller.tenant_id
     return sent
 
 

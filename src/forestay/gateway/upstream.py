@@ -18,7 +18,7 @@ from yarl import URL
 from forestay.errors import Unavailable
 from forestay.gateway.fleet_view import LiveReplica
 from forestay.gateway.ports import GatewayPorts
-from forestay.handshake import AUTH_HEADER, new_nonce, reply_holds, sign_call
+from forestay.handshake import AUTH_HEADER, LIFETIME_HEADER, TENANT_HEADER, new_nonce, reply_holds, sign_call
 from forestay.queue.model import ErrorType
 
 CONNECT_SECONDS = 5.0
@@ -96,7 +96,7 @@ class Upstream:
         path = quote(call.endpoint, safe=_PATH_SAFE)
         if direct is not None:
             url = f"{direct.rstrip('/')}{path}"
-            async with _sent(self._request(call, url, call.headers)) as response:
+            async with _sent(self._request(call, url, _without_ours(call.headers))) as response:
                 yield response
             return
         path = f"/direct/{replica.report.replica_id}{path}"
@@ -113,7 +113,7 @@ class Upstream:
     ) -> AsyncGenerator[aiohttp.ClientWebSocketResponse]:
         """Open a websocket to the model; raises Failed, or Busy from a worker."""
         direct, path = replica.report.direct_url, quote(endpoint, safe=_PATH_SAFE)
-        sent, base, nonce = dict(headers), (direct or "").rstrip("/"), ""
+        sent, base, nonce = _without_ours(headers), (direct or "").rstrip("/"), ""
         if direct is None:
             path, base = f"/direct/{replica.report.replica_id}{path}", replica.address
             sent, nonce = self._proof("GET", path, headers)
@@ -193,6 +193,11 @@ async def _sent(request: AbstractAsyncContextManager[aiohttp.ClientResponse]) ->
             yield response
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise _failure(error) from None
+
+
+def _without_ours(headers: Mapping[str, str]) -> dict[str, str]:
+    """Keep what is meant for workers from servers that are not ours."""
+    return {name: value for name, value in headers.items() if name not in {TENANT_HEADER, LIFETIME_HEADER}}
 
 
 def _failure(error: Exception) -> Failed:

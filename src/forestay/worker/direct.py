@@ -14,7 +14,7 @@ from typing import Protocol, assert_never, cast
 import msgspec
 
 from forestay.clock import Clock
-from forestay.handshake import AUTH_HEADER, CallVerifier, sign_reply
+from forestay.handshake import AUTH_HEADER, LIFETIME_HEADER, TENANT_HEADER, CallVerifier, sign_reply
 from forestay.ids import RequestId, TenantId, parse_request_id
 from forestay.queue.model import Answer
 from forestay.telemetry.logs import logger
@@ -34,8 +34,6 @@ Send = Callable[[Message], Awaitable[None]]
 MAX_BODY_BYTES = 64 * 1024 * 1024
 BODY_SECONDS = 60.0
 DIRECT_ATTEMPT = 0
-TENANT_HEADER = "x-forestay-tenant"
-LIFETIME_HEADER = "x-forestay-object-lifetime"
 _NOT_FOR_MODELS = frozenset(
     {"host", "connection", "content-length", "transfer-encoding", "upgrade", "authorization", "cookie", "te", "trailer"}
 )
