@@ -54,7 +54,8 @@ class Acceptance:
     def new_key(self, tenant: str) -> str:
         """Create a tenant of that name with one API key; return the key."""
         with self.http(self.admin_key) as client:
-            answered = client.post("/admin/keys", json={"tenant": tenant, "name": tenant, "scopes": ["API"]})
+            client.post("/admin/tenants", json={"tenant_id": tenant, "name": tenant}).raise_for_status()
+            answered = client.post("/admin/keys", json={"tenant_id": tenant, "name": tenant, "scopes": ["API"]})
             return answered.raise_for_status().json()["key"]
 
     def revoke(self, key: str) -> None:

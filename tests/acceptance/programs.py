@@ -47,19 +47,19 @@ def running(handle):
 JS_PRELUDE = """
 import { fal } from "@fal-ai/client";
 
-const ARGUMENTS = JSON.parse(process.argv[2]);
-const { url, key, mode } = ARGUMENTS.platform;
+const ARGUMENTS = JSON.parse(process.env.PROGRAM_ARGUMENTS);
+const PLATFORM = ARGUMENTS.platform;
 const HOSTS = { "queue.fal.run": "queue", "fal.run": "run", "rest.fal.ai": "rest", "v3.fal.media": "cdn" };
 const direct = (address) => {
   const target = new URL(address);
   const prefix = HOSTS[target.host];
-  return prefix ? `${url}/${prefix}${target.pathname}${target.search}` : address;
+  return prefix ? `${PLATFORM.url}/${prefix}${target.pathname}${target.search}` : address;
 };
-if (mode === "proxy") {
-  fal.config({ credentials: key, proxyUrl: { url: `${url}/api/fal/proxy`, when: "always" } });
-} else {
-  fal.config({ credentials: key, requestMiddleware: async (request) => ({ ...request, url: direct(request.url) }) });
-}
+fal.config(
+  PLATFORM.mode === "proxy"
+    ? { credentials: PLATFORM.key, proxyUrl: { url: `${PLATFORM.url}/api/fal/proxy`, when: "always" } }
+    : { credentials: PLATFORM.key, requestMiddleware: async (call) => ({ ...call, url: direct(call.url) }) },
+);
 const answer = (value) => console.log("ANSWER " + JSON.stringify(value));
 const errorOf = async (call) => {
   try { await call(); } catch (error) {
@@ -86,8 +86,9 @@ def run_javascript(program: str, environment: Mapping[str, str], arguments: Mapp
     if not (JS_FOLDER / "node_modules" / "@fal-ai" / "client").exists():
         pytest.skip("the JavaScript client is not installed: npm ci had no package registry at make setup")
     code = JS_PRELUDE + textwrap.dedent(program)
-    command = [str(NODE), "--input-type=module", "--eval", code, "--", json.dumps(arguments)]
-    return _run(command, {**clean_environment(), **environment}, folder=JS_FOLDER)
+    command = [str(NODE), "--input-type=module", "--eval", code]
+    told = {"PROGRAM_ARGUMENTS": json.dumps(arguments)}
+    return _run(command, {**clean_environment(), **environment, **told}, folder=JS_FOLDER)
 
 
 def clean_environment() -> dict[str, str]:

@@ -76,7 +76,7 @@ def submit_early(caller: Caller) -> str:
     caller.early["sound"] = fal_client.submit(TONES, {"prompt": "c4", "seed": SEED})
     ids = {handle.request_id for handle in caller.early.values()}
     require(len(ids) == 2, "two submits gave one id")
-    return "acknowledged after commit; collected below"
+    return "two slow requests acknowledged; collected below"
 
 
 def picture(caller: Caller) -> str:

@@ -5,7 +5,7 @@ import enum
 
 PROMISES: dict[str, str] = {
     "start": "one command starts everything, with embedded defaults",
-    "early": "a submit is acknowledged only after commit",
+    "early": "submit now, collect later: nothing is lost in between",
     "picture": "the unmodified client submits, polls and fetches a picture",
     "same_seed": "same seed, same pixels",
     "stream": "a stream shows every denoising step",
