@@ -78,6 +78,12 @@ class Gateway:
     port: int = setting("FORESTAY_PORT", 8080, "Plain HTTP port; 0 picks a free one.")
     tls_port: int = setting("FORESTAY_TLS_PORT", 0, "TLS port; 0 picks a free one, -1 disables TLS.")
     connect_port: int = setting("FORESTAY_CONNECT_PORT", 0, "CONNECT proxy port; 0 picks a free one, -1 disables it.")
+    run_port: int = setting(
+        "FORESTAY_RUN_PORT", -1, "Port that answers as fal.run, without a prefix (plain HTTP); -1 disables it."
+    )
+    queue_port: int = setting(
+        "FORESTAY_QUEUE_PORT", -1, "Port that answers as queue.fal.run, without a prefix (plain HTTP); -1 disables it."
+    )
     metrics_port: int = setting("FORESTAY_METRICS_PORT", 0, "Prometheus port on the same host; 0 picks a free one.")
     tls_dir: str = setting("FORESTAY_TLS_DIR", "", "Folder with ca.pem, server.pem and server-key.pem.")
     public_url: str = setting(

@@ -39,13 +39,14 @@ from forestay.gateway.responses import (
     unavailable,
     unknown_path,
 )
-from forestay.gateway.routing import Surface, bases_of, surface_of
+from forestay.gateway.routing import Surface, bases_of, read_host, surface_of
 from forestay.gateway.slots import Slots
 from forestay.gateway.submit import QueueWaker
 from forestay.gateway.upstream import Failed, Upstream
 from forestay.gateway.validation import Contracts
 from forestay.ids import new_request_id
 from forestay.media.store import TooLarge
+from forestay.settings import Gateway as GatewaySettings
 from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import UNHANDLED
 
@@ -75,6 +76,7 @@ class Gateway:
         )
         self._keeper = BlockKeeper(self.direct)
         self._realtime = RealtimeRoutes(self.direct)
+        self._ports_of_surfaces = surface_ports(ports.settings.gateway)
         tables = mounted(self)
         self._surfaces: Mapping[Surface, Handler] = {
             Surface.RUN: DirectRoutes(self.direct),
@@ -139,7 +141,9 @@ class Gateway:
         for name, value in scope["headers"]:
             headers[name] = value
             size += len(name) + len(value)
-        surface, path = surface_of(scope, {})
+        host = read_host(headers.get(b"host", b""))
+        server: tuple[str, int] | None = scope.get("server")
+        surface, path = surface_of(scope["path"], host, 0 if server is None else server[1], self._ports_of_surfaces)
         exchange = Exchange(
             app=self,
             request_id="",
@@ -148,7 +152,7 @@ class Gateway:
             path=path,
             headers=headers,
             header_bytes=size,
-            bases=bases_of(scope, self.ports.settings.gateway),
+            bases=bases_of(scope, host, self.ports.settings.gateway),
         )
         scope[SCOPE_KEY] = exchange
         return exchange
@@ -201,7 +205,7 @@ class Gateway:
             "gateway.listen": listener.run,
         }
         try:
-            async with asyncio.TaskGroup() as group:
+            async with self.direct.sentinels.on_duty(), asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(keep_running(name, loop, self.ports.clock, self.ports.metrics))
                     for name, loop in loops.items()
@@ -222,6 +226,12 @@ class Gateway:
             await self.ports.keys.flush()
         except Unavailable as error:
             _LOG.warning("gateway.not_settled", reason=str(error))
+
+
+def surface_ports(settings: GatewaySettings) -> Mapping[int, Surface]:
+    """Return the ports that belong to one surface alone: callers there need neither prefix nor host name."""
+    named = {Surface.RUN: settings.run_port, Surface.QUEUE: settings.queue_port}
+    return {port: surface for surface, port in named.items() if port > 0}
 
 
 def foreseen_reply(error: Exception) -> Reply | None:

@@ -6,14 +6,19 @@ ten times as long. Decides nothing about the content. Called by submit and the d
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
-from starlette.types import Message, Receive
+from starlette.types import Receive
 
 from forestay.gateway.responses import Header, Reply, plain_error
+from forestay.telemetry.logs import logger
 
 _WHOLE_FACTOR = 10
+LOOK_AFTER_SECONDS = 0.02
+Result = TypeVar("Result")
+_LOG = logger("gateway")
 _CLOSE: Header = (b"connection", b"close")  # what was not read would be taken for the next request
 
 
@@ -29,32 +34,26 @@ async def read_body(
     declared = headers.get(b"content-length", b"0")
     if not declared.isdigit() or int(declared[:20]) > max_bytes:
         return _too_large(max_bytes)
-    try:
-        async with asyncio.timeout(timeout_seconds):
-            message = await receive()
-        if not message.get("more_body", False) and message["type"] == "http.request":
-            body: bytes = message.get("body", b"")
-            return body if len(body) <= max_bytes else _too_large(max_bytes)
-        async with asyncio.timeout(timeout_seconds * _WHOLE_FACTOR):
-            return await _read_on(receive, message, max_bytes, timeout_seconds)
-    except TimeoutError:
-        return plain_error(408, "The request body did not arrive in time", "slow_body", _CLOSE)
-
-
-async def _read_on(receive: Receive, message: Message, max_bytes: int, timeout_seconds: float) -> bytes | Reply | Gone:
     pieces: list[bytes] = []
     size = 0
-    while message["type"] == "http.request":
-        piece: bytes = message.get("body", b"")
-        size += len(piece)
-        if size > max_bytes:
-            return _too_large(max_bytes)
-        pieces.append(piece)
-        if not message.get("more_body", False):
-            return b"".join(pieces)
-        async with asyncio.timeout(timeout_seconds):
-            message = await receive()
-    return Gone()
+    loop = asyncio.get_running_loop()
+    last = loop.time() + timeout_seconds * _WHOLE_FACTOR
+    try:
+        async with asyncio.timeout(timeout_seconds) as patience:
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return Gone()
+                piece: bytes = message.get("body", b"")
+                size += len(piece)
+                if size > max_bytes:
+                    return _too_large(max_bytes)
+                if not message.get("more_body", False):
+                    return b"".join((*pieces, piece)) if pieces else piece
+                pieces.append(piece)
+                patience.reschedule(min(last, loop.time() + timeout_seconds))
+    except TimeoutError:
+        return plain_error(408, "The request body did not arrive in time", "slow_body", _CLOSE)
 
 
 async def wait_gone(receive: Receive) -> None:
@@ -111,3 +110,51 @@ async def watching(receive: Receive, *, stop_work: bool) -> AsyncGenerator[Watch
         raise
     except BaseExceptionGroup as errors:  # a task group wraps even the one error of its body
         raise errors.exceptions[0] from None
+
+
+class Sentinels:
+    """Watches callers of longer calls only: most calls end before `LOOK_AFTER_SECONDS` and need no watcher.
+
+    The watchers belong to the gateway's own task group.
+    """
+
+    def __init__(self) -> None:
+        self._group: asyncio.TaskGroup | None = None
+
+    @asynccontextmanager
+    async def on_duty(self) -> AsyncGenerator[None]:
+        """Own the watchers while the block runs."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            yield
+            self._group = None
+
+    async def stop_when_gone(self, receive: Receive, work: Awaitable[Result]) -> Result:
+        """Do the work; when the caller leaves before it is done, cancel it and raise CallerGone."""
+        loop = asyncio.get_running_loop()
+        scope = asyncio.timeout(None)
+        watchers: list[asyncio.Task[None]] = []
+
+        async def stand_by() -> None:
+            try:
+                await wait_gone(receive)
+            except Exception as error:  # noqa: BLE001 - a broken connection is a caller that left; the group lives on
+                _LOG.info("gateway.caller_lost", reason=str(error))
+            scope.reschedule(loop.time())
+
+        def look() -> None:
+            if self._group is not None:
+                watchers.append(self._group.create_task(stand_by()))
+
+        timer = loop.call_later(LOOK_AFTER_SECONDS, look)
+        try:
+            async with scope:
+                return await work
+        except TimeoutError:
+            if scope.expired():
+                raise CallerGone from None
+            raise
+        finally:
+            timer.cancel()
+            for watcher in watchers:
+                watcher.cancel()

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from starlette.types import Receive, Scope, Send
 
-from forestay.gateway.bodies import CallerGone, Gone, read_body, watching
+from forestay.gateway.bodies import CallerGone, Gone, read_body
 from forestay.gateway.exchange import Exchange
 from forestay.gateway.guards import Target, admit, context_of
 from forestay.gateway.lanes import DirectParts, Work, acquire
@@ -23,7 +23,7 @@ from forestay.gateway.responses import Reply, request_error, too_many
 from forestay.gateway.result import caller_headers, with_media_urls
 from forestay.gateway.slots import BUSY_SECONDS, SUSPECT_SECONDS, Pool
 from forestay.gateway.streams import rewrite_lines, send_chunks
-from forestay.gateway.upstream import Busy, Call, Failed
+from forestay.gateway.upstream import Busy, Call, Failed, failure_of
 from forestay.handshake import LIFETIME_HEADER, TENANT_HEADER
 from forestay.queue.model import ErrorType
 from forestay.telemetry.logs import logger
@@ -49,7 +49,7 @@ class DirectRoutes:
         """Answer one call; None when the answer has been sent already, or nobody is left to read one."""
         exchange.route = "run"
         work = await self._prepare(exchange, scope, receive)
-        if isinstance(work, Reply | None):
+        if not isinstance(work, Work):
             return work
         exchange.route = "stream" if work.lane == "stream" else "run"
         in_flight, tenant_id = self._parts.in_flight, work.target.caller.tenant_id
@@ -92,8 +92,8 @@ class DirectRoutes:
     async def _run(self, exchange: Exchange, work: Work, receive: Receive, send: Send) -> Reply | None:
         ledger = Ledger(self._parts, work)
         try:
-            async with watching(receive, stop_work=True):
-                answered = await self._attempt(exchange, work, ledger, send)
+            work_done = self._attempt(exchange, work, ledger, send)
+            answered = await self._parts.sentinels.stop_when_gone(receive, work_done)
             if isinstance(answered, Reply):
                 exchange.status_code = answered.status_code
         except CallerGone:
@@ -138,10 +138,12 @@ class DirectRoutes:
         limit = work.target.revision.spec.limits.request_timeout_seconds
         patience = min(limit, self._ports.settings.gateway.run_timeout_seconds)
         try:
-            async with asyncio.timeout(patience), self._parts.upstream.call(pool.replica, work.call) as response:
+            async with asyncio.timeout(patience), await self._parts.upstream.call(pool.replica, work.call) as response:
                 return await self._relay(exchange, response, send)
         except TimeoutError:
             raise Failed(ErrorType.REQUEST_TIMEOUT, f"the model did not finish within {patience:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise failure_of(error) from None
 
     async def _relay(self, exchange: Exchange, response: aiohttp.ClientResponse, send: Send) -> Reply | None:
         """Pass the answer on: JSON whole, everything else as it comes."""

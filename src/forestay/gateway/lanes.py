@@ -9,6 +9,7 @@ import dataclasses
 from collections import Counter
 
 from forestay.errors import Unavailable
+from forestay.gateway.bodies import Sentinels
 from forestay.gateway.direct_facts import DirectFacts
 from forestay.gateway.fleet_view import FleetView
 from forestay.gateway.guards import Target
@@ -37,6 +38,7 @@ class DirectParts:
     slots: Slots
     upstream: Upstream
     facts: DirectFacts
+    sentinels: Sentinels = dataclasses.field(default_factory=Sentinels)
     in_flight: Counter[TenantId] = dataclasses.field(default_factory=Counter[TenantId])
 
 

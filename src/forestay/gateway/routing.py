@@ -6,6 +6,7 @@ the port that was connected to, or by our path prefix, in that order. Pure. Call
 
 import dataclasses
 import enum
+import functools
 import re
 from collections.abc import Mapping
 
@@ -40,6 +41,7 @@ _BY_HOST: Mapping[str, Surface] = {
     "v3.fal.media": Surface.CDN,
     "fal.media": Surface.CDN,
 }
+_SCHEMES: Mapping[str, str] = {"ws": "http", "wss": "https"}
 _BY_PREFIX: Mapping[str, Surface] = {
     "run": Surface.RUN,
     "queue": Surface.QUEUE,
@@ -92,44 +94,47 @@ class RequestPath:
     operation: Operation
 
 
-def surface_of(scope: Scope, ports: Mapping[int, Surface]) -> tuple[Surface, str]:
+def surface_of(path: str, host: str, port: int, ports: Mapping[int, Surface]) -> tuple[Surface, str]:
     """Choose the surface and return it with the path that is left; `ports` names listeners bound to one surface."""
-    path: str = scope["path"]
-    host = host_of(scope)
-    by_host = _BY_HOST.get(host.partition(":")[0])
+    name = host.partition(":")[0]
+    by_host = _BY_HOST.get(name)
     if by_host is not None:
         return by_host, path
-    if ports:
-        server: tuple[str, int] | None = scope.get("server")
-        if server is not None and server[1] in ports:
-            return ports[server[1]], path
+    if ports and port in ports:
+        return ports[port], path
     first, _, rest = path[1:].partition("/")
     by_prefix = _BY_PREFIX.get(first)
     if by_prefix is not None:
         return by_prefix, f"/{rest}"
-    if host.partition(":")[0].endswith(".fal.run"):
+    if name.endswith(".fal.run"):
         return Surface.RUN, path
     return Surface.ROOT, path
 
 
+@functools.lru_cache(maxsize=1024)
+def read_host(value: bytes) -> str:
+    """Return a Host header in lower case, empty when it is not a host."""
+    text = value.decode("latin-1").lower()
+    return text if _HOST.fullmatch(text) else ""
+
+
 def host_of(scope: Scope) -> str:
-    """Return the Host header in lower case, empty when absent or not a host."""
-    for name, value in scope["headers"]:
-        if name == b"host":
-            text = value.decode("latin-1").lower()
-            return text if _HOST.fullmatch(text) else ""
-    return ""
+    """Return the call's host in lower case, empty when absent or not a host."""
+    return next((read_host(value) for name, value in scope["headers"] if name == b"host"), "")
 
 
-def bases_of(scope: Scope, settings: Gateway) -> Bases:
+def bases_of(scope: Scope, host: str, settings: Gateway) -> Bases:
     """Derive the bases for the answer: fal's names when called by them, else the public URL, else the Host header."""
     origin: str | None = scope.get(ORIGIN_KEY)
     if origin is None:
-        host = host_of(scope)
         if host.partition(":")[0] in _BY_HOST:
             return FAL_BASES
         origin = settings.public_url or f"{scope_scheme(scope)}://{host or 'localhost'}"
-    origin = origin.rstrip("/")
+    return _bases(origin.rstrip("/"))
+
+
+@functools.lru_cache(maxsize=1024)
+def _bases(origin: str) -> Bases:
     return Bases(f"{origin}/run", f"{origin}/queue", f"{origin}/rest", f"{origin}/cdn")
 
 
@@ -139,7 +144,7 @@ def scope_scheme(scope: Scope) -> str:
         if name == b"x-forwarded-proto" and value in {b"http", b"https"}:
             return "https" if value == b"https" else "http"
     scheme: str = scope.get("scheme", "http")
-    return {"ws": "http", "wss": "https"}.get(scheme, scheme)
+    return _SCHEMES.get(scheme, scheme)
 
 
 def parse_app_path(path: str) -> AppPath | None:

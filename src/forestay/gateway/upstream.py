@@ -7,8 +7,9 @@ retries. Called by the direct lane, realtime and the slot leases.
 
 import asyncio
 import dataclasses
+import functools
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from urllib.parse import quote
 
 import aiohttp
@@ -29,6 +30,7 @@ MAX_PER_HOST = 1_024
 KEEP_ALIVE_SECONDS = 30.0
 BUSY_HEADER = "X-Forestay-Busy"
 MAX_FRAME = 64 * 1024 * 1024
+_OURS = frozenset({TENANT_HEADER, LIFETIME_HEADER})
 _PATH_SAFE = "/~!$&'()*+,;=:@-._%"
 
 
@@ -89,23 +91,27 @@ class Upstream:
             await self._session.close()
             self._session = None
 
-    @asynccontextmanager
-    async def call(self, replica: LiveReplica, call: Call) -> AsyncGenerator[aiohttp.ClientResponse]:
-        """Make a call; yields once status and headers are there. Raises Failed, or Busy from a worker."""
+    async def call(self, replica: LiveReplica, call: Call) -> aiohttp.ClientResponse:
+        """Make a call; returns once status and headers are there, to be used in `async with`.
+
+        Raises Failed, or Busy from a worker. Errors while the body is read are the caller's to map (`failure_of`).
+        """
         direct = replica.report.direct_url
         path = quote(call.endpoint, safe=_PATH_SAFE)
         if direct is not None:
-            url = f"{direct.rstrip('/')}{path}"
-            async with _sent(self._request(call, url, _without_ours(call.headers))) as response:
-                yield response
-            return
+            return await self._send(call, f"{direct.rstrip('/')}{path}", _without_ours(call.headers))
         path = f"/direct/{replica.report.replica_id}{path}"
         headers, nonce = self._proof(call.method, path, call.headers)
-        async with _sent(self._request(call, f"{replica.address}{path}", headers)) as response:
+        response = await self._send(call, f"{replica.address}{path}", headers)
+        try:
             self._judge(response, nonce)
-            if response.status == 429 and BUSY_HEADER in response.headers:
-                raise Busy
-            yield response
+        except Failed:
+            response.close()
+            raise
+        if response.status == 429 and BUSY_HEADER in response.headers:
+            response.release()
+            raise Busy
+        return response
 
     @asynccontextmanager
     async def websocket(
@@ -127,7 +133,7 @@ class Upstream:
                 raise Busy from None
             raise Failed(ErrorType.RUNNER_CONNECTION_REFUSED, f"the model answered {error.status}") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _failure(error) from None
+            raise failure_of(error) from None
         async with socket:
             if direct is None:
                 # aiohttp shows a handshake's headers nowhere else
@@ -141,32 +147,38 @@ class Upstream:
         body = msgspec.json.encode({"gateway": self._gateway_id, "slots": slots, "seconds": seconds})
         headers, nonce = self._proof("POST", path, {"content-type": "application/json"})
         call = Call("POST", path, "", headers, body)
-        async with (
-            asyncio.timeout(SLOTS_SECONDS),
-            _sent(self._request(call, f"{replica.address}{path}", headers)) as response,
-        ):
-            self._judge(response, nonce)
-            raw = await response.read()
         try:
-            granted = msgspec.json.decode(raw, type=_Granted)
+            async with (
+                asyncio.timeout(SLOTS_SECONDS),
+                await self._send(call, f"{replica.address}{path}", headers) as response,
+            ):
+                self._judge(response, nonce)
+                granted = msgspec.json.decode(await response.read(), type=_Granted)
         except msgspec.MsgspecError:
             return 0, 0.0
+        except aiohttp.ClientError as error:
+            raise failure_of(error) from None
         return granted.granted, granted.seconds
 
     async def cancel(self, replica: LiveReplica, endpoint: str, request_id: str) -> None:
         """Tell a model, whose server we speak to ourselves, that the caller left; it may not listen."""
         path = f"{endpoint.rstrip('/')}/cancel"
         call = Call("POST", path, "", {"x-fal-request-id": request_id, "content-type": "application/json"}, b"{}")
-        async with asyncio.timeout(CANCEL_SECONDS), self.call(replica, call) as response:
+        async with asyncio.timeout(CANCEL_SECONDS), await self.call(replica, call) as response:
             await response.read()
 
-    def _request(
-        self, call: Call, url: str, headers: Mapping[str, str]
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    async def _send(self, call: Call, url: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         target = f"{url}?{call.query}" if call.query else url
-        return self._open_session().request(
-            call.method, URL(target, encoded=True), data=call.body or None, headers=headers, allow_redirects=False
-        )
+        try:
+            return await self._open_session().request(
+                call.method,
+                _url(target),
+                data=call.body or None,
+                headers=headers,
+                allow_redirects=False,
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise failure_of(error) from None
 
     def _proof(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[dict[str, str], str]:
         nonce = new_nonce(self._ports.chance)
@@ -185,22 +197,17 @@ class Upstream:
         return self._session
 
 
-@asynccontextmanager
-async def _sent(request: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> AsyncGenerator[aiohttp.ClientResponse]:
-    """Send; a failure before the answer's headers becomes Failed, one inside the caller's block does too."""
-    try:
-        async with request as response:
-            yield response
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise _failure(error) from None
-
-
 def _without_ours(headers: Mapping[str, str]) -> dict[str, str]:
     """Keep what is meant for workers from servers that are not ours."""
-    return {name: value for name, value in headers.items() if name not in {TENANT_HEADER, LIFETIME_HEADER}}
+    return {name: value for name, value in headers.items() if name not in _OURS}
 
 
-def _failure(error: Exception) -> Failed:
+@functools.lru_cache(maxsize=1024)
+def _url(text: str) -> URL:
+    return URL(text, encoded=True)
+
+
+def failure_of(error: Exception) -> Failed:
     """Say in fal's words how a connection failed."""
     match error:
         case aiohttp.ConnectionTimeoutError():

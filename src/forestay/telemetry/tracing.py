@@ -8,6 +8,7 @@ import re
 
 from forestay.chance import Chance
 
+_SPAN = (1 << 64) - 1
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 
 
@@ -15,8 +16,9 @@ def adopt(header: str | None, chance: Chance) -> str:
     """Return the caller's traceparent with a span of our own, or a fresh one when it is absent or malformed."""
     match = _TRACEPARENT.fullmatch(header) if header else None
     if match is None:
-        return f"00-{_nonzero(chance, 128):032x}-{_nonzero(chance, 64):016x}-00"
-    return f"00-{match.group(1)}-{_nonzero(chance, 64):016x}-{match.group(3)}"
+        drawn = chance.bits(192)
+        return f"00-{drawn >> 64 or 1:032x}-{drawn & _SPAN or 1:016x}-00"
+    return f"00-{match.group(1)}-{chance.bits(64) or 1:016x}-{match.group(3)}"
 
 
 def child(traceparent: str | None, chance: Chance) -> str:
@@ -28,7 +30,3 @@ def trace_id(traceparent: str | None) -> str | None:
     """Return the 32 hex digits that name the trace; None when there is none."""
     match = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
     return match.group(1) if match else None
-
-
-def _nonzero(chance: Chance, bits: int) -> int:
-    return chance.bits(bits) or 1
