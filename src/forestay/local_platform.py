@@ -45,6 +45,7 @@ _WORKER_CONNECTIONS = 60
 _CONTROLLER_CONNECTIONS = 6
 _LOG_LIMIT_BYTES = 32 * 1024 * 1024
 _LOG_LOOK_SECONDS = 10.0
+_CPU_SLOTS = 4  # per worker unless FORESTAY_DEVICES or --devices says otherwise: on a laptop memory is what runs out
 _WORKER_MEMORY_SHARE = 0.8  # of the machine's memory, shared out among the workers
 _FIRST_KEYS: Mapping[str, frozenset[Scope]] = {
     "api-key": frozenset({Scope.API}),
@@ -63,6 +64,7 @@ class Plan:
     ready_file: pathlib.Path | None = None
     fleet_file: pathlib.Path | None = None
     server: str = "granian"
+    devices: int | None = None  # per worker
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -287,6 +289,7 @@ class LocalPlatform:
             own = {
                 "FORESTAY_WORKER_ID": f"w{number}",
                 "FORESTAY_WORK_DIR": str(self._folder.workers / f"w{number}"),
+                "FORESTAY_DEVICES": str(self._plan.devices or environment.get("FORESTAY_DEVICES") or _CPU_SLOTS),
                 "FORESTAY_WORKER_MEMORY_MB": str(self._settings.worker.memory_mb or self._memory_share_mb()),
             }
             pathlib.Path(own["FORESTAY_WORK_DIR"]).mkdir(exist_ok=True, mode=0o711)

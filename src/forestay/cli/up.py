@@ -34,6 +34,7 @@ def up(
     tls_port: Annotated[int | None, typer.Option(min=-1, max=65535, help="TLS port; 0 picks one, -1: no TLS.")] = None,
     fleet: Annotated[pathlib.Path | None, typer.Option(help="Models to deploy, for example fleet.yaml.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=16, help="Worker processes.")] = 1,
+    devices: Annotated[int | None, typer.Option(min=1, max=64, help="Devices (or CPU slots) a worker; 4.")] = None,
     gateways: Annotated[int, typer.Option(min=1, max=8, help="Gateway processes sharing the ports.")] = 1,
     ready_file: Annotated[pathlib.Path | None, typer.Option(help="Written when ready: addresses and keys.")] = None,
     server: Annotated[str, typer.Option(help="HTTP server: granian or uvicorn.")] = "granian",
@@ -66,6 +67,7 @@ def up(
         ready_file=None if ready_file is None else ready_file.absolute(),
         fleet_file=None if fleet is None else fleet.absolute(),
         server=server,
+        devices=devices,
     )
     run_up(plan, dataclasses.replace(settings, gateway=chosen), environment, save=profile, json=json)
 
