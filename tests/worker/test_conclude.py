@@ -141,3 +141,11 @@ def test_any_answer_leads_to_one_lawful_conclusion(status: int, headers: dict[st
         assert answer.body == body
         assert sum(len(name) + len(value) for name, value in answer.headers.items()) <= 16 * 1024
         assert (made.step.state is State.SUCCEEDED) == (status < 400)
+
+
+def test_an_errors_words_can_be_stored_whatever_json_allows() -> None:
+    """NUL and lone surrogates are legal in JSON and illegal in a database's text."""
+    made = conclude(Answered(422, {}, b'{"detail": "a\\u0000b\\ud800", "error_type": "x\\u0000"}'))
+    assert isinstance(made.step, Publish)
+    assert made.step.answer.error == "a\ufffdb?"
+    assert made.step.answer.error_type == "x\ufffd"

@@ -145,3 +145,20 @@ async def test_a_flush_is_tried_again_while_the_database_is_away() -> None:
         assert await batcher.put("kept") == "kept"
         running.cancel()
     assert tries == 3
+
+
+async def test_an_item_that_cannot_be_stored_fails_alone() -> None:
+    """Its neighbours in the same batch are stored all the same."""
+
+    async def flush(items: Sequence[int]) -> list[int]:
+        if 3 in items:
+            raise ValueError("three cannot be stored")
+        return list(items)
+
+    batcher = Batcher(flush, SystemClock())
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(batcher.run())
+        made = await asyncio.gather(*(batcher.put(number) for number in range(6)), return_exceptions=True)
+        running.cancel()
+    assert [item for item in made if not isinstance(item, BaseException)] == [0, 1, 2, 4, 5]
+    assert isinstance(made[3], ValueError)

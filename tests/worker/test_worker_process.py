@@ -37,7 +37,7 @@ async def test_a_request_is_answered_with_the_models_own_words(loaded: Loaded) -
     assert stored.answer.status_code == 200
     assert json.loads(stored.answer.body)["text"] == "hi"
     assert stored.answer.headers["content-type"] == "application/json"
-    assert "probe" in (await harness.ready(revision))[0].hints
+    assert (await harness.ready(revision))[0].hints == ("probe", "b\u00e4r")
 
 
 async def test_a_toolkit_file_lands_in_quarantine_under_our_own_url(loaded: Loaded) -> None:

@@ -50,10 +50,24 @@ class Batcher(Generic[Item, Answer]):
                 self._arrived.clear()
             batch = [(item, future) for item, future in batch if not future.done()]
             if batch:
-                answers = await self._flushed([item for item, _ in batch])
-                for (_, future), answer in zip(batch, answers, strict=True):
-                    if not future.done():
-                        future.set_result(answer)
+                await self._settle(batch)
+
+    async def _settle(self, batch: Sequence[tuple[Item, asyncio.Future[Answer]]]) -> None:
+        """Flush and hand out the answers. An item that cannot be stored fails alone, not its neighbours with it."""
+        try:
+            answers = await self._flushed([item for item, _ in batch])
+        except Exception as error:
+            if len(batch) > 1:
+                for single in batch:
+                    await self._settle([single])
+                return
+            log.exception("worker.item_refused")
+            if not batch[0][1].done():
+                batch[0][1].set_exception(error)
+            return
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
 
     async def _flushed(self, items: Sequence[Item]) -> Sequence[Answer]:
         pause = FIRST_RETRY_SECONDS

@@ -76,4 +76,11 @@ class CancelWatch:
             attempt = self._attempts.get(await self._taking.get())
             if attempt is not None and not attempt.lost:
                 self._metrics.add(LEASES_LOST, "taken_away")
-                group.create_task(attempt.take_away())
+                group.create_task(self._take(attempt))
+
+    @staticmethod
+    async def _take(attempt: Attempt) -> None:
+        try:
+            await attempt.take_away()
+        except Exception:  # a model that cannot be told goes on until it returns or its limit kills it
+            log.exception("cancel.not_told", request=str(attempt.lease.request_id))

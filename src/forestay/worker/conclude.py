@@ -180,8 +180,11 @@ def _error_words(result: Answered) -> tuple[str, str | None]:
     item = cast("dict[str, object]", first) if isinstance(first, dict) else {}
     text = detail if isinstance(detail, str) else item.get("msg")
     kind = kind or _text(body.get("error_type")) or _text(item.get("type"))
-    return (text[:MAX_ERROR_CHARS] if isinstance(text, str) and text else plain), kind
+    return _text(text, MAX_ERROR_CHARS) or plain, kind
 
 
-def _text(value: object) -> str | None:
-    return value[:128] if isinstance(value, str) else None
+def _text(value: object, max_chars: int = 128) -> str | None:
+    """Return a text that every store can keep: without NUL and lone surrogates, which JSON allows."""
+    if not isinstance(value, str):
+        return None
+    return value[:max_chars].replace("\0", "\ufffd").encode("utf-8", "replace").decode()

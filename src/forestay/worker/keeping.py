@@ -20,7 +20,7 @@ from forestay.storage.valkey import Wakeups
 from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import REPLICA_ENDS, REPLICAS, Metrics
 from forestay.worker import reconcile
-from forestay.worker.replica import MakeHost, Replica
+from forestay.worker.replica import MakeHost, Replica, plain_text
 
 log = logger("worker")
 VERSION_POLL_SECONDS = 1.0
@@ -110,6 +110,8 @@ class ReplicaKeeper:
                 await self._store.report(worker, reports)
         except (Unavailable, TimeoutError) as error:
             log.warning("report.failed", reason=str(error))
+        except Exception:  # a text of a model that the store cannot hold must not end the worker
+            log.exception("report.refused")
 
     async def _refresh(self) -> None:
         try:
@@ -200,7 +202,7 @@ class ReplicaKeeper:
             devices=0,
             direct_url=None,
             hints=(),
-            detail=f"tried again at {wait.until:%H:%M:%S} UTC: {wait.failure.reason}"[:2_000],
+            detail=plain_text(f"tried again at {wait.until:%H:%M:%S} UTC: {wait.failure.reason}"),
             failures=wait.failure.count,
             started_at=wait.failure.failed_at,
             ready_at=None,

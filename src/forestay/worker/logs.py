@@ -99,6 +99,9 @@ class LogBook:
             except Unavailable:
                 self._waiting.extendleft(reversed(batch))
                 return
+            except Exception:  # lines that the store cannot hold must not stop those of other requests
+                self._metrics.add(WORKER_LOG_LINES, "dropped", amount=len(batch))
+                log.exception("logs.refused", lines=len(batch))
 
 
 def _owner(replica: Replica, request: str | None) -> Running | None:

@@ -1,7 +1,7 @@
 """Takes the files that one model process makes: `POST /media` on a unix socket, bytes in, a stored URL out.
 
 It decides who may: only peers of the replica's own process session, only for a request that runs on the replica, only
-within the size cap. Files are stored in quarantine; the finish of the attempt releases them. A direct call has no finish,
+within the size cap. Files are stored in quarantine; the finish of the attempt releases them. A direct call has none,
 so its files are released as they come: nobody knows their names before the answer passes us. One per replica; the
 fal_app host opens and closes it.
 """

@@ -96,8 +96,8 @@ class Replica:
             slots=self.description.slots,
             devices=self.revision.spec.resources.devices,
             direct_url=self.description.direct_url,
-            hints=self.description.hints,
-            detail=self.detail[:MAX_DETAIL_CHARS],
+            hints=tuple(plain_text(hint) for hint in self.description.hints),
+            detail=plain_text(self.detail),
             failures=failures,
             started_at=self.started_at,
             ready_at=self.ready_at,
@@ -140,6 +140,7 @@ class Replica:
     def tell(self, detail: str) -> None:
         """Say what is going on, for people."""
         self.detail = detail
+        log.info("replica.preparing", replica=self.replica_id, detail=detail)
         self.on_change()
 
     # The end
@@ -260,6 +261,11 @@ class Replica:
         self.state, self.detail = state, detail
         log.info("replica.state", replica=self.replica_id, state=state, detail=detail)
         self.on_change()
+
+
+def plain_text(detail: str) -> str:
+    """Return words of a model as a text that every store can keep, cut to its length."""
+    return detail[:MAX_DETAIL_CHARS].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _nothing() -> None:

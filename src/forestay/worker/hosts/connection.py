@@ -192,4 +192,9 @@ async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 
 def _headers(response: aiohttp.ClientResponse) -> dict[str, str]:
-    return {name.lower(): value for name, value in response.headers.items() if name.lower() not in _HOP_BY_HOP}
+    """Lower the names and read the bytes of values as latin-1, as HTTP means them: any byte then is one character."""
+    return {
+        name.lower(): value.encode("utf-8", "surrogateescape").decode("latin-1")
+        for name, value in response.headers.items()
+        if name.lower() not in _HOP_BY_HOP
+    }
