@@ -11,7 +11,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, status_code_conformance
 from tests.acceptance.conftest import Acceptance
 
-EXAMPLES = 8
+EXAMPLES = 20
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance]
 PHASES = [Phase.explicit, Phase.generate]
 
