@@ -24,6 +24,7 @@ from forestay.settings import process_environment
 
 _FLEET = Path("examples/fleet.yaml")
 _TERMINAL_WIDTH = 90
+_INTERRUPTED = 130
 
 app = typer.Typer()
 
@@ -50,20 +51,21 @@ def demo(
     clean(output)
     screen = _screen(as_json)
     run = Demonstration(Course(fleet.resolve(), data, output.resolve(), process_environment(), clock, screen))
-    kept = False
+    kept, ended = False, 1
     try:
         kept = asyncio.run(run.run())
-    finally:
-        promises = [run.promises.get(name, Kept(name)) for name in PROMISES]
-        page = write_sheet(output, promises, run.files)
-        seconds = clock.monotonic() - started
-        words = "every promise was kept" if kept else f"A PROMISE WAS BROKEN; logs are in {data}"
-        screen.close(promises, f"{words} ({seconds:.0f} s). Look: {page}")
-        if kept and not keep:
-            shutil.rmtree(data, ignore_errors=True)
-        elif keep:
-            typer.echo(f"data folder: {data}", err=True)
-    raise typer.Exit(0 if kept else 1)
+    except KeyboardInterrupt:
+        ended = _INTERRUPTED
+    promises = [run.promises.get(name, Kept(name)) for name in PROMISES]
+    page = write_sheet(output, promises, run.files)
+    words = "every promise was kept" if kept else f"A PROMISE WAS BROKEN; logs are in {data}"
+    words = "interrupted" if ended == _INTERRUPTED else words
+    screen.close(promises, f"{words} ({clock.monotonic() - started:.0f} s). Look: {page}")
+    if keep:
+        typer.echo(f"data folder: {data}", err=True)
+    elif kept or ended == _INTERRUPTED:
+        shutil.rmtree(data, ignore_errors=True)
+    raise typer.Exit(0 if kept else ended)
 
 
 def _screen(as_json: bool) -> Screen:
