@@ -62,6 +62,9 @@ class Queue:
     )
     poll_seconds: float = setting("FORESTAY_POLL", 0.5, "How often an idle worker looks without being woken.")
     retention_seconds: float = setting("FORESTAY_RETENTION", 7 * 86400.0, "How long results, logs and bodies are kept.")
+    facts_retention_seconds: float = setting(
+        "FORESTAY_FACTS_RETENTION", 90 * 86400.0, "How long facts are kept; whole days are dropped."
+    )
     adoption_seconds: float = setting(
         "FORESTAY_ADOPTION_WINDOW", 60.0, "How long a submit whose answer was lost may be adopted by its retry."
     )

@@ -333,7 +333,11 @@ def _loops(process: Process, stores: Stores) -> "list[Loop]":
         ),
         Loop("media_retention", 60.0, lambda: old_media.run_once(stores.media), batch=old_media.BATCH),
         Loop("webhook_retention", 60.0, lambda: old_webhooks.run_once(outbox, kept), batch=old_webhooks.BATCH),
-        Loop("fact_partitions", 3600.0, lambda: facts.make_partitions(stores.facts_database, process.clock)),
+        Loop(
+            "fact_partitions",
+            3600.0,
+            lambda: facts.keep_partitions(stores.facts_database, process.clock, settings.queue.facts_retention_seconds),
+        ),
     ]
 
 

@@ -12,7 +12,7 @@ from forestay.queue import answers
 from forestay.queue.model import Options, State
 from forestay.storage.objects import ObjectStore
 from forestay.storage.postgres import Database
-from forestay.telemetry.facts import FactWriter, RequestFact, drop_partitions, make_partitions, ship
+from forestay.telemetry.facts import FactWriter, RequestFact, drop_partitions, keep_partitions, make_partitions, ship
 
 WORKER = WorkerId("w")
 
@@ -108,6 +108,20 @@ async def test_old_days_of_facts_are_dropped_whole(database: Database) -> None:
     assert await make_partitions(database, SystemClock()) == 8
     dropped = await drop_partitions(database, SystemClock().now() + dt.timedelta(days=1))
     assert len(dropped) == 2
+
+
+async def test_the_facts_loop_keeps_the_days_of_its_retention_and_no_others(database: Database) -> None:
+    """A day past its retention goes whole; today and the coming days are there; a second run changes nothing."""
+    clock = SystemClock()
+    old = clock.now() - dt.timedelta(days=40)
+    await database.execute(
+        "SELECT forestay_make_partition('request_facts', $1, 'finished_at', $2, $3)",
+        f"{old:%Y%m%d}",
+        f"{old:%Y-%m-%d}",
+        f"{old + dt.timedelta(days=1):%Y-%m-%d}",
+    )
+    assert await keep_partitions(database, clock, 30 * 86400.0) == 9
+    assert await keep_partitions(database, clock, 30 * 86400.0) == 0
 
 
 def _request_id(now: dt.datetime) -> RequestId:

@@ -103,6 +103,12 @@ async def drop_partitions(facts: Database, before: dt.datetime) -> list[str]:
     return [row[0] for table in TABLES for row in await facts.fetch(_SQL["drop_partitions"], table, suffix)]
 
 
+async def keep_partitions(facts: Database, clock: Clock, retention_seconds: float) -> int:
+    """Make the partitions of the coming days and drop those past their time; the controller's loop calls it."""
+    dropped = await drop_partitions(facts, clock.now() - dt.timedelta(seconds=retention_seconds))
+    return await make_partitions(facts, clock) + len(dropped)
+
+
 class FactWriter:
     """Writes facts of the direct lane that the gateway has gathered, a batch a statement."""
 
