@@ -21,7 +21,7 @@ from forestay.telemetry.metrics import GUARD_OPEN, STATUS_READS, STATUS_WATCHED
 
 DEBOUNCE_SECONDS = 0.02
 POSITIONS_SECONDS = 1.0
-ACTIVE_SECONDS = 1.5  # asked about so lately: read in every round
+ACTIVE_SECONDS = 10.0  # asked about so lately: read in every round
 FORGET_SECONDS = 60.0
 MAX_WATCHED = 50_000
 MAX_BATCH = 5_000
@@ -45,6 +45,7 @@ class Watched:
     read_at: float = -1e9  # monotonic, of the last database read that covered it
     asked_at: float = 0.0
     told: tuple[object, ...] | None = None  # what the last poll was told
+    encoded: tuple[tuple[object, ...], bytes] | None = None  # the last answer without logs, and what it was made of
     logs: list[LogLine] = dataclasses.field(default_factory=list[LogLine])
     log_position: int = 0
     logs_dropped: int = 0
@@ -223,8 +224,12 @@ class StatusBoard:
                 _release(watched.readers)
 
     async def _read_soon(self, watched: Watched, asked_at: float) -> None:
-        """Wait for a read that began after the question, or (stale but known) for the database's refusal."""
-        self._hasty.add(watched.request_id)
+        """Wait for a read that began after the question, or (stale but known) for the database's refusal.
+
+        An id never read before is read at once; a known one waits for the next round, which is due soon or now.
+        """
+        if watched.snapshot is None:
+            self._hasty.add(watched.request_id)
         self._wake.set()
         deadline = asked_at + PATIENCE_SECONDS
         while watched.read_at < asked_at:

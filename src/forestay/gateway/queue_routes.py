@@ -79,7 +79,7 @@ class QueueRoutes:
         if parsed is None:
             return unknown_request() if parse_app_path(path.partition("/requests/")[0]) else unknown_path(path)
         exchange.route, exchange.model_id = parsed.operation.value, parsed.app
-        exchange.request_id = str(parsed.request_id)
+        exchange.request_id = parsed.text
         allowed = "PUT" if parsed.operation is Operation.CANCEL else "GET"
         if scope["method"] not in {allowed, "HEAD" if allowed == "GET" else allowed}:
             return method_not_allowed(allowed)

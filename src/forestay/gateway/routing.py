@@ -91,6 +91,7 @@ class RequestPath:
 
     app: ModelId
     request_id: RequestId
+    text: str  # the id as text
     operation: Operation
 
 
@@ -174,6 +175,7 @@ def has_request_segment(path: str) -> bool:
     return "/requests/" in path
 
 
+@functools.lru_cache(maxsize=8192)  # a client polls one path many times
 def parse_request_path(path: str) -> RequestPath | None:
     """Read `.../requests/{id}[/status[/stream] | /response | /cancel]`; None when the id or the rest is not ours."""
     before, _, after = path.partition("/requests/")
@@ -183,7 +185,7 @@ def parse_request_path(path: str) -> RequestPath | None:
     operation = _OPERATIONS.get(rest.strip("/"))
     if app is None or request_id is None or operation is None:
         return None
-    return RequestPath(app.model_id, request_id, operation)
+    return RequestPath(app.model_id, request_id, str(request_id), operation)
 
 
 _OPERATIONS: Mapping[str, Operation] = {

@@ -40,9 +40,14 @@ async def poll(board: StatusBoard, watched: Watched, hold_seconds: float, *, log
 
 def answer(watched: Watched, snapshot: Snapshot, bases: Bases, *, logs: bool, metrics: Metrics) -> Reply:
     """Answer a poll."""
-    lines = watched.logs if logs else None
     metrics.add(STATUS_POLLS, "final" if watched.final else "live")
-    return Reply(status_code_of(snapshot.state), _encode(status_object(snapshot, watched.position, bases, lines)))
+    status_code = status_code_of(snapshot.state)
+    if logs:
+        return Reply(status_code, _encode(status_object(snapshot, watched.position, bases, watched.logs)))
+    made_of = (snapshot, watched.position, bases.queue)
+    if watched.encoded is None or watched.encoded[0] != made_of:
+        watched.encoded = (made_of, _encode(status_object(snapshot, watched.position, bases, None)))
+    return Reply(status_code, watched.encoded[1])
 
 
 async def events(board: StatusBoard, watched: Watched, bases: Bases, *, logs: bool) -> AsyncIterator[bytes]:
