@@ -44,7 +44,10 @@ _steps = itertools.count()
 class Harness(Protocol):
     """One adapter with a clock that the test moves."""
 
-    store: QueueStore
+    @property
+    def store(self) -> QueueStore:
+        """The adapter."""
+        ...
 
     def now(self) -> dt.datetime:
         """Return the store's time."""

@@ -211,6 +211,7 @@ async def test_after_two_lost_leases_a_request_runs_alone(harness: Harness) -> N
 async def test_lost_leases_end_at_the_ceiling_and_are_no_poison(harness: Harness) -> None:
     """Ten lost workers fail the request as disconnected, not as quarantined."""
     [request_id] = await submit(harness)
+    state = State.QUEUED
     for _ in range(10):
         await claim_one(harness)
         await harness.advance(LEASE_SECONDS + 1)

@@ -23,7 +23,7 @@ SHORT: dict[str, Any] = {
 def frames_of(film: bytes) -> list[np.ndarray[Any, Any]]:
     """Decode a film to frames `[height, width, 3] uint8`."""
     with av.open(io.BytesIO(film)) as opened:
-        return [frame.to_ndarray(format="rgb24") for frame in opened.decode(video=0)]
+        return [frame.to_ndarray(format="rgb24") for frame in opened.decode(video=0)]  # type: ignore[attr-defined] - av.open's overloads hide the kind
 
 
 def test_the_film_has_the_asked_frames_size_and_speed(motion: Hosted) -> None:

@@ -75,5 +75,5 @@ def test_realtime_messages_are_echoed(echo: Hosted) -> None:
     """Two msgpack messages on one connection."""
     with connect(echo.url.replace("http", "ws") + "/realtime") as session:
         for text in ("one", "two"):
-            session.send(msgpack.packb({"text": text}))
+            session.send(msgpack.packb({"text": text}) or b"")
             assert msgpack.unpackb(session.recv())["text"] == text

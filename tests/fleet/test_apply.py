@@ -3,6 +3,7 @@
 import dataclasses
 import datetime as dt
 import itertools
+from random import Random  # noqa: TID251 - only its type: hypothesis owns the source
 
 import pytest
 from hypothesis import given
@@ -192,7 +193,7 @@ def test_routes_must_cover_every_bucket_exactly_once(ranges: list[tuple[int, int
 
 
 @given(st.lists(st.integers(1, BUCKETS - 1), unique=True, max_size=8), st.randoms(use_true_random=False))
-def test_any_partition_of_the_buckets_is_a_route(cuts: list[int], random: "st.random.Random") -> None:
+def test_any_partition_of_the_buckets_is_a_route(cuts: list[int], random: Random) -> None:
     """In whatever order the ranges are written; one moved bound makes it wrong."""
     bounds = [0, *sorted(cuts), BUCKETS]
     known = {FIRST.revision_id: FIRST}

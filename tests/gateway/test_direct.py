@@ -214,7 +214,7 @@ async def test_every_call_leaves_one_fact(world: World) -> None:
         await world.gateway.direct.facts.flush()
     world.facts.silent = False
     await world.gateway.direct.facts.flush()
-    assert [(fact.lane, fact.outcome.value, fact.status_code) for fact in world.facts.kept] == [
+    assert [(fact.lane, fact.outcome, fact.status_code) for fact in world.facts.kept] == [
         ("direct", "succeeded", 200),
         ("stream", "succeeded", 200),
         ("direct", "model_error", 500),

@@ -132,5 +132,5 @@ async def test_a_session_leaves_a_fact(world: World) -> None:
         await socket.hear()
     await world.gateway.direct.facts.flush()
     (fact,) = world.facts.kept
-    assert (fact.lane, fact.outcome.value) == ("realtime", "succeeded")
+    assert (fact.lane, fact.outcome) == ("realtime", "succeeded")
     assert fact.device_seconds > 0

@@ -17,7 +17,7 @@ from forestay.fleet.postgres_keys import PostgresKeyStore
 from forestay.gateway import cdn, exchange, js_proxy, jwks, tokens, uploads
 from forestay.gateway.exchange import Exchange
 from forestay.gateway.ports import GatewayPorts
-from forestay.gateway.routing import bases_of, surface_of
+from forestay.gateway.routing import bases_of, host_of, surface_of
 from forestay.ids import KeyId, TenantId
 from forestay.media.postgres_store import PostgresMediaStore
 from forestay.settings import Gateway, Secrets, Settings
@@ -38,7 +38,8 @@ class MediaGateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Name the surface, strip the prefix, hand over."""
-        surface, path = surface_of(scope, {})
+        host = host_of(scope)
+        surface, path = surface_of(scope["path"], host, 0, {})
         known: dict[str, object] = {
             "app": self,
             "request_id": "id",
@@ -47,7 +48,7 @@ class MediaGateway:
             "path": path,
             "headers": dict(scope["headers"]),
             "header_bytes": 0,
-            "bases": bases_of(scope, self.ports.settings.gateway),
+            "bases": bases_of(scope, host, self.ports.settings.gateway),
         }
         names = {field.name for field in dataclasses.fields(Exchange)}
         call = Exchange(**{name: value for name, value in known.items() if name in names})  # pyright: ignore[reportArgumentType]

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from forestay.settings import process_environment
 from forestay.storage.children import wait_until
@@ -84,7 +84,7 @@ class RunningPlatform:
     @property
     def pids(self) -> dict[str, int]:
         """Process ids by name: supervisor, postgres, valkey, controller, worker-1, gateway-1, ..."""
-        return dict(self.ready["pids"])  # pyright: ignore[reportArgumentType, reportCallIssue] - a JSON object
+        return cast("dict[str, int]", self.ready["pids"])
 
     @property
     def pid(self) -> int:

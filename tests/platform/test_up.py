@@ -18,7 +18,7 @@ from tests.platform.platform import RunningPlatform, family, process_table, run_
 def fetch(url: str, ca_file: str = "") -> tuple[int, bytes]:
     """GET without a proxy; returns status and body, 0 when nothing answers."""
     context = ssl.create_default_context(cafile=ca_file) if ca_file else None
-    handlers = [urllib.request.ProxyHandler({})]
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
     if context is not None:
         handlers.append(urllib.request.HTTPSHandler(context=context))
     try:
