@@ -175,7 +175,11 @@ async def test_a_hang_ends_the_replica_at_the_time_limit(loaded: Loaded) -> None
     stored = await harness.result(request_id, 20)
     assert (stored.answer.status_code, stored.answer.error_type) == (504, "request_timeout")
     await until(lambda: _other_ready(harness, revision, before), "another replica took its place", 20)
-    await until(lambda: harness.metrics.value(REPLICA_ENDS, MODEL, "condemned") >= 1, "its end is counted", 20)
+
+    async def counted() -> bool:
+        return harness.metrics.value(REPLICA_ENDS, MODEL, "condemned") >= 1
+
+    await until(counted, "its end is counted", 20)
 
 
 async def test_too_much_memory_is_the_outcome_memory(loaded: Loaded) -> None:
