@@ -26,7 +26,7 @@ SECONDS = 4
 WARM_SECONDS = 2
 CACHED = CACHE / "gateway-peers.json"
 LITELLM = ("litellm[proxy]==1.80.0",)
-RAY = ("ray[serve]==2.52.0", "aiohttp==3.13.2")
+RAY = ("ray[serve]==2.52.0", "aiohttp==3.13.2", "protobuf==6.31.1")  # a newer protobuf breaks this Ray
 SPEC = """\
 version: 0
 model: bench/echo

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Generator, Mapping, Sequence
 
@@ -68,9 +67,7 @@ def _wait_answer(url: str, process: subprocess.Popen[bytes]) -> None:
             raise RuntimeError(f"{process.args} ended with {process.returncode} before it answered")
         try:
             urllib.request.urlopen(url, timeout=2).close()  # noqa: S310 - our own loopback URL
-        except urllib.error.HTTPError:
-            return
-        except OSError:
+        except OSError:  # nobody listens, or (an HTTPError) what listens is not ready
             time.sleep(0.1)
         else:
             return
