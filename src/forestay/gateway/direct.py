@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from forestay.gateway.bodies import CallerGone, Gone, read_body
 from forestay.gateway.exchange import Exchange
 from forestay.gateway.guards import Target, admit, context_of
-from forestay.gateway.lanes import DirectParts, Work, acquire
+from forestay.gateway.lanes import DirectParts, Work, acquire, start_deadline
 from forestay.gateway.ledger import Ledger
 from forestay.gateway.options import Choices, is_clean, parse_choices, query_fields
 from forestay.gateway.responses import Reply, request_error, too_many
@@ -113,9 +113,13 @@ class DirectRoutes:
         return answered
 
     async def _attempt(self, exchange: Exchange, work: Work, ledger: Ledger, send: Send) -> Reply | None:
-        """Find a slot and call; a replica that cannot have seen the call is no attempt."""
-        for _ in range(MAX_REFUSALS):
-            pool = await acquire(self._parts, work)
+        """Find a slot and call; a replica that cannot have seen the call is no attempt.
+
+        A worker without a free slot (queued requests have them) sends the call back into the line, until its deadline.
+        """
+        deadline, refusals = start_deadline(self._ports, work), 0
+        while refusals < MAX_REFUSALS:
+            pool = await acquire(self._parts, work, deadline)
             if isinstance(pool, Reply):
                 ledger.error_type = _error_type_of(pool)
                 return pool
@@ -123,12 +127,14 @@ class DirectRoutes:
             try:
                 return await self._call(exchange, work, pool, send)
             except Busy:
+                ledger.turned_away()
                 self._parts.slots.close(pool, BUSY_SECONDS)
             except Failed as error:
                 self._parts.slots.close(pool, SUSPECT_SECONDS)
                 if not error.untouched:
                     raise
                 ledger.error_type = error.kind
+                refusals += 1
             finally:
                 self._parts.slots.give_back(pool)
         kind = ledger.error_type or ErrorType.RUNNER_SCHEDULING_FAILURE

@@ -52,8 +52,8 @@ class Work:
     lane: str  # direct | stream | realtime
 
 
-async def acquire(parts: DirectParts, work: Work) -> Pool | Reply:
-    """Return a taken slot; or the answer, when none came free before the deadline to start."""
+async def acquire(parts: DirectParts, work: Work, deadline: float) -> Pool | Reply:
+    """Return a taken slot; or the answer, when none came free before the deadline to start (`start_deadline`)."""
     slots, revision = parts.slots, work.target.revision
     hint = work.choices.options.hint
     if not slots.waiting(revision.revision_id):
@@ -61,7 +61,6 @@ async def acquire(parts: DirectParts, work: Work) -> Pool | Reply:
         if pool is not None:
             return pool
     clock = parts.ports.clock
-    deadline = clock.monotonic() + start_patience(parts.ports, work)
     wanted_at: float | None = None
     while (left := deadline - clock.monotonic()) > 0:
         block = slots.askable(revision.revision_id)
@@ -104,11 +103,11 @@ async def lease_block(slots: Slots, upstream: Upstream, pool: Pool) -> None:
         pool.asking = False
 
 
-def start_patience(ports: GatewayPorts, work: Work) -> float:
-    """Return for how many seconds a call may wait for its slot."""
+def start_deadline(ports: GatewayPorts, work: Work) -> float:
+    """Return until when (monotonic) a call that begins to wait now may wait for its slot, refusals included."""
     limits, ceiling = work.target.revision.spec.limits, ports.settings.gateway.run_timeout_seconds
     own = work.choices.start_seconds or limits.request_start_timeout_seconds
-    return min(ceiling, limits.startup_timeout_seconds if own is None else own)
+    return ports.clock.monotonic() + min(ceiling, limits.startup_timeout_seconds if own is None else own)
 
 
 def _not_started(parts: DirectParts, work: Work) -> Reply:

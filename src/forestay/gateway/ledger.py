@@ -30,8 +30,10 @@ class Ledger:
         """Note the replica and the moment it got the call."""
         self.pool = pool
         self._started = self._clock.monotonic()
-        wait = self._started - self._began
-        self._parts.ports.metrics.observe(DIRECT_WAIT_SECONDS, wait, self._work.target.model.model_id)
+
+    def turned_away(self) -> None:
+        """Note that the replica had no free slot after all: the call waits on, and has not started."""
+        self.pool = self._started = None
 
     def end(self, status_code: int, error_type: ErrorType | None) -> None:
         """Write the fact and the metric."""
@@ -42,6 +44,9 @@ class Ledger:
         outcome = _outcome(status_code, error_type, started=self._started is not None)
         seconds = 0.0 if self._started is None else self._clock.monotonic() - self._started
         devices = 0 if self.pool is None else self.pool.replica.report.devices
+        if self._started is not None:
+            wait = self._started - self._began
+            self._parts.ports.metrics.observe(DIRECT_WAIT_SECONDS, wait, target.model.model_id)
         self._parts.ports.metrics.add(DIRECT_CALLS, target.model.model_id, self._work.lane, outcome.value)
         self._parts.facts.add(
             RequestFact(

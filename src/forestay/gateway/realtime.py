@@ -15,11 +15,11 @@ from starlette.types import Message, Receive, Scope, Send
 from forestay.gateway.bodies import CallerGone
 from forestay.gateway.exchange import Exchange
 from forestay.gateway.guards import Target, admit, context_of
-from forestay.gateway.lanes import DirectParts, Work, acquire
+from forestay.gateway.lanes import DirectParts, Work, acquire, start_deadline
 from forestay.gateway.ledger import Ledger
 from forestay.gateway.options import parse_choices
 from forestay.gateway.responses import Reply, too_many, unknown_path
-from forestay.gateway.slots import BUSY_SECONDS, SUSPECT_SECONDS
+from forestay.gateway.slots import BUSY_SECONDS, SUSPECT_SECONDS, Pool
 from forestay.gateway.upstream import Busy, Call, Failed
 from forestay.handshake import TENANT_HEADER
 from forestay.queue.model import ErrorType
@@ -77,13 +77,28 @@ class RealtimeRoutes:
         return Work(target, Call("GET", target.endpoint, "", sent, b""), choices, "realtime")
 
     async def _serve(self, work: Work, ledger: Ledger, receive: Receive, send: Send) -> None:
-        """Get a slot and relay; the caller hears of every failure in a frame."""
-        pool = await acquire(self._parts, work)
-        if isinstance(pool, Reply):
-            ledger.error_type = ErrorType(pool.cause)
-            await fail(send, pool.cause, "no replica became free in time", TRY_LATER)
-            return
-        ledger.start(pool)
+        """Get a slot and relay; the caller hears of every failure in a frame. A busy worker is asked again."""
+        deadline = start_deadline(self._parts.ports, work)
+        while True:
+            pool = await acquire(self._parts, work, deadline)
+            if isinstance(pool, Reply):
+                ledger.error_type = ErrorType(pool.cause)
+                await fail(send, pool.cause, "no replica became free in time", TRY_LATER)
+                return
+            ledger.start(pool)
+            try:
+                await self._session(work, pool, ledger, (receive, send))
+            except Busy:
+                ledger.turned_away()
+                self._parts.slots.close(pool, BUSY_SECONDS)
+            else:
+                return
+            finally:
+                self._parts.slots.give_back(pool)
+
+    async def _session(self, work: Work, pool: Pool, ledger: Ledger, channel: tuple[Receive, Send]) -> None:
+        """Relay one session on a taken slot; raises Busy when the worker has none, before anything was relayed."""
+        receive, send = channel
         limit = min(
             work.target.revision.spec.limits.request_timeout_seconds,
             self._parts.ports.settings.gateway.run_timeout_seconds,
@@ -92,18 +107,12 @@ class RealtimeRoutes:
             opened = self._parts.upstream.websocket(pool.replica, work.call.endpoint, "", work.call.headers)
             async with opened as model, asyncio.timeout(limit):
                 await relay(model, receive, send)
-        except Busy:
-            self._parts.slots.close(pool, BUSY_SECONDS)
-            ledger.error_type = ErrorType.RUNNER_SCHEDULING_FAILURE
-            await fail(send, ledger.error_type.value, "no free slot", TRY_LATER)
         except Failed as error:
             self._parts.slots.close(pool, SUSPECT_SECONDS)
             ledger.error_type = error.kind
             await fail(send, error.kind.value, str(error), INTERNAL)
         except TimeoutError:
             await fail(send, "TIMEOUT", f"sessions end after {limit:g} s", NORMAL)
-        finally:
-            self._parts.slots.give_back(pool)
 
 
 async def relay(model: aiohttp.ClientWebSocketResponse, receive: Receive, send: Send) -> None:

@@ -34,6 +34,7 @@ class Pool:
     expires_at: float = 0.0  # monotonic; of the block
     used_at: float = 0.0
     closed_until: float = 0.0  # busy or suspect
+    ask_again_at: float = 0.0  # the worker has just said that it lends no more than is used
     asking: bool = False
 
     @property
@@ -87,16 +88,20 @@ class Slots:
         self.wake(pool.replica.report.revision_id)
 
     def close(self, pool: Pool, seconds: float) -> None:
-        """Start no calls on this replica for a while."""
+        """Start no calls on this replica for a while; then whoever has waited longest looks again."""
         pool.closed_until = self._clock.monotonic() + seconds
+        asyncio.get_running_loop().call_later(seconds, self.wake, pool.replica.report.revision_id)
 
     def grant(self, pool: Pool, granted: int, seconds: float) -> None:
-        """Note a leased block; a block of nothing leaves the replica alone for a moment."""
+        """Note a leased block; after one without a free slot the worker is not asked again for a moment.
+
+        The slots that are held go on being used meanwhile: one that comes free in that moment is for the next in line.
+        """
         pool.granted = granted
         now = self._clock.monotonic()
         pool.expires_at = now + seconds
         if granted <= pool.used:
-            pool.closed_until = now + BUSY_SECONDS
+            pool.ask_again_at = now + BUSY_SECONDS
         for _ in range(max(0, granted - pool.used)):
             self.wake(pool.replica.report.revision_id)
 
@@ -114,7 +119,7 @@ class Slots:
         """Return a pool from whose worker a larger block may be asked."""
         now = self._clock.monotonic()
         for pool in self.pools_of(revision_id):
-            if not pool.in_blocks or pool.asking or now < pool.closed_until:
+            if not pool.in_blocks or pool.asking or now < max(pool.closed_until, pool.ask_again_at):
                 continue
             if now >= pool.expires_at or pool.granted < pool.replica.report.slots:
                 return pool
