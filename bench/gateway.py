@@ -25,8 +25,8 @@ CONNECTIONS = 32
 SECONDS = 4
 WARM_SECONDS = 2
 CACHED = CACHE / "gateway-peers.json"
-LITELLM = ("litellm[proxy]==1.80.0",)
-RAY = ("ray[serve]==2.52.0", "aiohttp==3.13.2", "protobuf==6.31.1")  # a newer protobuf breaks this Ray
+LITELLM = ("litellm[proxy]==1.106.2",)
+RAY = ("ray[serve]==2.60.0", "aiohttp==3.14.5")
 SPEC = """\
 version: 0
 model: bench/echo

@@ -7,6 +7,7 @@ import os
 import pathlib
 import sys
 
+KEY = "sk-bench-0123456789abcdef0123456789abcdef"
 CONFIG = """\
 model_list: []
 general_settings:
@@ -27,7 +28,12 @@ def main() -> None:
     config.write_text(CONFIG.format(backend=backend))
     program = str(pathlib.Path(sys.executable).with_name("litellm"))
     arguments = ["--config", str(config), "--host", "127.0.0.1", "--port", port, "--num_workers", "1"]
-    environment = {**os.environ, "LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    environment = {
+        **os.environ,
+        "LITELLM_LOG": "ERROR",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_MASTER_KEY": KEY,
+    }
     os.execve(program, [program, *arguments], environment)  # noqa: S606 - replaces this process, no shell
 
 

@@ -1,7 +1,7 @@
 """The way out of every answer: its id, CORS, and afterwards one wide log line and the metrics of the call.
 
-Log lines hold ids, route, status, times and sizes; never a body, a header, a query or a key. Polls are logged at debug.
-Decides nothing else. Called by `asgi`.
+Log lines hold ids, route, status, times and sizes; never a body, a header, a query or a key. Polls are counted, not
+logged. Decides nothing else. Called by `asgi`.
 """
 
 from starlette.types import Message, Scope, Send
@@ -11,11 +11,10 @@ from forestay.gateway.exchange import Exchange
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.responses import Header, Reply
 from forestay.ids import new_request_id
-from forestay.telemetry.logs import logger
+from forestay.telemetry.logs import wide_line
 from forestay.telemetry.metrics import HTTP_REQUESTS, HTTP_SECONDS, REFUSED
 
 _ID = b"x-fal-request-id"
-_LOG = logger("gateway")
 
 
 class Outlet:
@@ -68,9 +67,10 @@ def record(exchange: Exchange, scope: Scope, ports: GatewayPorts) -> None:
     status = exchange.status_code
     ports.metrics.add(HTTP_REQUESTS, exchange.route, str(status))
     ports.metrics.observe(HTTP_SECONDS, seconds, exchange.route)
-    log = _LOG.debug if exchange.quiet and status < 500 else _LOG.info
-    log(
-        "gateway.call",
+    if exchange.quiet and status < 500:
+        return
+    fields = exchange.fields
+    fields.update(
         route=exchange.route,
         method=scope.get("method", "WEBSOCKET"),
         status=status,
@@ -80,5 +80,5 @@ def record(exchange: Exchange, scope: Scope, ports: GatewayPorts) -> None:
         tenant_id=exchange.tenant_id,
         key_id=exchange.key_id,
         sent_bytes=exchange.sent_bytes,
-        **exchange.fields,
     )
+    wide_line("gateway", "gateway.call", ports.clock.now(), fields)

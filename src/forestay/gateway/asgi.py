@@ -6,6 +6,7 @@ modules are Starlette's. Called by the wiring (`build_gateway`).
 """
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
@@ -185,6 +186,7 @@ class Gateway:
         message: Message = await receive()
         if message["type"] != "lifespan.startup":
             raise RuntimeError(f"expected lifespan.startup, not {message['type']}")
+        calm_collector()
         async with self.running():
             await send({"type": "lifespan.startup.complete"})
             await receive()
@@ -226,6 +228,17 @@ class Gateway:
             await self.ports.keys.flush()
         except Unavailable as error:
             _LOG.warning("gateway.not_settled", reason=str(error))
+
+
+def calm_collector() -> None:
+    """Keep what start-up made out of the cyclic collector's sight, and let it look less often.
+
+    A gateway makes few cycles; looking through everything it imported took a tenth of a second every few thousand
+    calls, which was its slowest percentile.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def surface_ports(settings: GatewaySettings) -> Mapping[int, Surface]:

@@ -31,7 +31,7 @@ class Exchange:
     key_id: str = ""
     status_code: int = 0
     sent_bytes: int = 0
-    quiet: bool = False  # polls: logged at debug
+    quiet: bool = False  # polls: counted, not logged
     fields: dict[str, object] = dataclasses.field(default_factory=dict[str, object])  # more for the log line
 
 

@@ -187,8 +187,11 @@ def _text(headers: Mapping[bytes, bytes], name: bytes, longest: int) -> str | No
 
 def _retry_config(headers: Mapping[bytes, bytes]) -> dict[str, Mapping[str, int]]:
     """Read what parses; fal silently ignores the rest, and so do we."""
+    said = headers.get(b"x-fal-retry-config")
+    if said is None:
+        return {}
     try:
-        raw: object = msgspec.json.decode(headers.get(b"x-fal-retry-config", b"{}"))
+        raw: object = msgspec.json.decode(said)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
     kept: dict[str, Mapping[str, int]] = {}

@@ -5,11 +5,13 @@ whoever put them in. Called by every process at start (`configure`) and by every
 """
 
 import atexit
+import dataclasses
+import datetime as dt
 import logging
 import sys
 import threading
 from collections.abc import Mapping, MutableMapping
-from typing import BinaryIO, cast
+from typing import BinaryIO, Protocol, cast
 
 import msgspec
 import structlog
@@ -43,6 +45,22 @@ def configure(process: str, *, level: str = "info", stream: BinaryIO | None = No
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_Bridge()], level=max(number, logging.WARNING), force=True)
+    _hot.process, _hot.target = process, target if number <= logging.INFO else _Nowhere()
+
+
+def wide_line(domain: str, action: str, at: dt.datetime, fields: dict[str, object]) -> None:
+    """Log one call at info, in the form of every other line but at a fraction of its cost: for the hot path alone.
+
+    `fields` is the caller's to give away. Before `configure` the line goes the ordinary way.
+    """
+    target = _hot.target
+    if target is None:
+        logger(domain).info(action, **fields)
+        return
+    if not _SECRET_FIELDS.isdisjoint(fields):
+        hide_secrets(None, "", fields)
+    fields.update(domain=domain, level="info", at=at, process=_hot.process, action=action)
+    target.write(_to_json(fields) + b"\n")
 
 
 def logger(domain: str) -> FilteringBoundLogger:
@@ -76,6 +94,32 @@ def _to_json(event: object, **_options: object) -> bytes:
     return msgspec.json.encode(event, enc_hook=str)
 
 
+class _Writes(Protocol):
+    """Where lines go."""
+
+    def write(self, line: bytes, /) -> object:
+        """Take a line."""
+        ...
+
+
+class _Nowhere:
+    """Takes lines that the level leaves out."""
+
+    def write(self, line: bytes, /) -> None:
+        """Drop it."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Hot:
+    """What `wide_line` needs, set by `configure`."""
+
+    process: str = ""
+    target: _Writes | None = None
+
+
+_hot = _Hot()
+
+
 class _LineBuffer:
     """Gathers lines and writes them together: at 64 KB, every 0.1 s, at once when a line is an error, and at exit.
 
@@ -91,7 +135,7 @@ class _LineBuffer:
         threading.Thread(target=self._write_often, name="log-writer", daemon=True).start()
         atexit.register(self._write)
 
-    def write(self, line: bytes) -> None:
+    def write(self, line: bytes, /) -> None:
         """Take a line."""
         with self._lock:
             self._lines.append(line)

@@ -53,7 +53,6 @@ def _declare(metric: Metric) -> Metric:
 # Gateway
 HTTP_REQUESTS = _counter("forestay_http_requests_total", "Answers by route and status.", "route", "status")
 HTTP_SECONDS = _histogram("forestay_http_seconds", "Time to the end of the answer.", "route", buckets=_LONG_SECONDS)
-HTTP_IN_FLIGHT = _gauge("forestay_http_in_flight", "Calls being answered now.")
 REFUSED = _counter("forestay_refused_total", "Calls refused before anything was queued, by cause.", "cause")
 UNHANDLED = _counter("forestay_unhandled_errors_total", "Answers 500 that are our own defect.", "route")
 SUBMITTED = _counter("forestay_submitted_total", "Submits committed.", "model", "kind")
