@@ -25,7 +25,7 @@ from forestay.worker.hosts.host import (
     UpstreamFailed,
 )
 from forestay.worker.hosts.http_server import HttpServerHost
-from forestay.worker.hosts.provider import ProviderHost
+from forestay.worker.hosts.provider import ProviderHost, sync_url
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CLOCK = SystemClock()
@@ -210,6 +210,45 @@ async def test_a_fal_provider_is_spoken_to_by_its_queue(tmp_path: Path) -> None:
     assert (made.status_code, json.loads(made.body)["detail"][0]["msg"]) == (422, "bad prompt")
     assert keys == {"Key id:secret"}
     assert polls == 3
+
+
+async def test_a_direct_call_of_a_fal_provider_brings_the_result_not_the_receipt(tmp_path: Path) -> None:
+    """At the synchronous URL where the spec's tells it, else through the queue; never the answer to a submit."""
+
+    async def submit(_: web.Request) -> web.StreamResponse:
+        return web.json_response({"status": "IN_QUEUE", "status_url": "/r/7/status", "response_url": "/r/7"})
+
+    async def status(_: web.Request) -> web.StreamResponse:
+        return web.json_response({"status": "COMPLETED"})
+
+    async def result(_: web.Request) -> web.StreamResponse:
+        return web.json_response({"by": "queue"})
+
+    async def run(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"by": "run", "key": request.headers["Authorization"]})
+
+    routes = {
+        "POST_queue__up__edit": submit,
+        "POST_up__edit": submit,
+        "GET_r__7__status": status,
+        "GET_r__7": result,
+        "POST_run__up__edit": run,
+    }
+    async with serving(**routes) as url:
+        async with provided(url + "/queue/up", tmp_path) as host, host.stream(request_of(endpoint="/edit")) as opened:
+            assert isinstance(opened, Stream)
+            body = b"".join([piece async for piece in opened.pieces])
+        async with provided(url + "/up", tmp_path) as host, host.stream(request_of(endpoint="/edit")) as made:
+            assert isinstance(made, Answered)
+    assert json.loads(body) == {"by": "run", "key": "Key id:secret"}
+    assert json.loads(made.body) == {"by": "queue"}
+
+
+def test_the_synchronous_url_stands_beside_the_queues() -> None:
+    """Fal's by host name, ours by path; elsewhere it cannot be told."""
+    assert sync_url("https://queue.fal.run/fal-ai/flux") == "https://fal.run/fal-ai/flux"
+    assert sync_url("https://gpu.invalid:8443/queue/acme/echo") == "https://gpu.invalid:8443/run/acme/echo"
+    assert sync_url("https://gpu.invalid/acme/queue/echo") is None
 
 
 async def test_a_cancel_is_forwarded_upstream(tmp_path: Path) -> None:

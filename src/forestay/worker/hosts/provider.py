@@ -5,6 +5,7 @@ provider. The key comes from the worker's secrets and leaves only towards the sp
 `worker/replica.py`.
 """
 
+import dataclasses
 import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -36,7 +37,38 @@ FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.1, 2.0
 CALL_SECONDS = 30.0  # one step of the queue protocol
 TRIES_PER_STEP = 5  # of the steps that may be repeated: status and result
 FOR_EVER_SECONDS = 86_400.0
+QUEUE_LABEL, QUEUE_PREFIX, RUN_PREFIX = "queue.", "/queue/", "/run/"
 _KEPT_HEADERS = ("content-type", "accept")
+
+
+def sync_url(queue_url: str) -> str | None:
+    """Return a fal provider's synchronous URL, beside that of its queue; None where it cannot be told.
+
+    fal tells the two apart by the host name (`queue.fal.run`, `fal.run`), platforms on one address by the first
+    segment of the path (`/queue`, `/run`).
+    """
+    parts = urlsplit(queue_url)
+    if parts.netloc.startswith(QUEUE_LABEL):
+        return parts._replace(netloc=parts.netloc.removeprefix(QUEUE_LABEL)).geturl()
+    if parts.path.startswith(QUEUE_PREFIX):
+        return parts._replace(path=RUN_PREFIX + parts.path.removeprefix(QUEUE_PREFIX)).geturl()
+    return None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Base:
+    """One base URL of the provider, and its connections."""
+
+    connection: ModelConnection
+    base_path: str
+
+    @classmethod
+    def of(cls, url: str) -> "_Base":
+        parts = urlsplit(url)
+        return cls(ModelConnection(f"{parts.scheme}://{parts.netloc}", keep_alive_seconds=1.5), parts.path.rstrip("/"))
+
+    def path(self, endpoint: str) -> str:
+        return (self.base_path + endpoint).rstrip("/") or "/"
 
 
 class ProviderHost:
@@ -46,9 +78,9 @@ class ProviderHost:
         self._spec = spec
         self._secrets_dir = secrets_dir
         self._clock = clock
-        parts = urlsplit(spec.host.url)
-        self._base_path = parts.path.rstrip("/")
-        self._connection = ModelConnection(f"{parts.scheme}://{parts.netloc}", keep_alive_seconds=1.5)
+        self._base = _Base.of(spec.host.url)
+        synchronous = sync_url(spec.host.url) if spec.host.protocol == "fal" else None
+        self._sync_base = None if synchronous is None else _Base.of(synchronous)
         self._key = ""
         self._cancel_paths: dict[RequestId, str] = {}
 
@@ -61,7 +93,9 @@ class ProviderHost:
     async def call(self, request: CallRequest) -> CallResult:
         """Run one call upstream, by the protocol that the spec names."""
         if self._spec.host.protocol == "json":
-            return _upstream(await self._send("POST", self._path(request.endpoint), request, request.timeout_seconds))
+            return _upstream(
+                await self._send("POST", self._base.path(request.endpoint), request, request.timeout_seconds)
+            )
         deadline = self._clock.monotonic() + request.timeout_seconds
         try:
             return await self._queued(request, deadline)
@@ -70,9 +104,16 @@ class ProviderHost:
 
     @asynccontextmanager
     async def stream(self, request: CallRequest) -> AsyncGenerator[Stream | CallResult, None]:
-        """Run one call at the provider's synchronous path, handing on the answer as it arrives."""
-        outbound = self._outbound("POST", self._path(request.endpoint), request, request.timeout_seconds)
-        async with self._connection.stream(outbound) as opened:
+        """Run one call at the provider's synchronous URL, handing on the answer as it arrives.
+
+        A fal provider of whose URLs only the queue's is known runs it there: its answer to a submit is no result.
+        """
+        at = self._synchronous()
+        if at is None:
+            yield await self.call(request)
+            return
+        outbound = self._outbound("POST", at.path(request.endpoint), request, request.timeout_seconds)
+        async with at.connection.stream(outbound) as opened:
             if isinstance(opened, Stream) and opened.status_code < 500:
                 yield opened
             elif isinstance(opened, Stream):
@@ -85,7 +126,8 @@ class ProviderHost:
         """Open a websocket upstream with our key."""
         kept = {name: value for name, value in headers.items() if name == "sec-websocket-protocol"}
         authorization = {"authorization": f"Key {self._key}"} if self._key else {}
-        async with self._connection.websocket(self._base_path + path, {**kept, **authorization}) as opened:
+        at = self._synchronous() or self._base
+        async with at.connection.websocket(at.base_path + path, {**kept, **authorization}) as opened:
             yield opened
 
     async def cancel(self, request_id: RequestId, endpoint: str) -> None:
@@ -94,7 +136,7 @@ class ProviderHost:
         path = self._cancel_paths.get(request_id)
         if path is not None:
             headers = {"authorization": f"Key {self._key}"} if self._key else {}
-            await self._connection.status_of("PUT", path, headers=headers, timeout_seconds=CALL_SECONDS)
+            await self._base.connection.status_of("PUT", path, headers=headers, timeout_seconds=CALL_SECONDS)
 
     async def healthy(self, check: HealthCheck | None) -> bool:
         """Say yes: a provider in trouble is seen by its answers, and a restart here would not help it."""
@@ -109,11 +151,13 @@ class ProviderHost:
     async def stop(self, grace_seconds: float) -> None:
         """Let go of the connections."""
         del grace_seconds  # there is nothing to wait for
-        await self._connection.close()
+        await self._base.connection.close()
+        if self._sync_base is not None:
+            await self._sync_base.connection.close()
 
     async def _queued(self, request: CallRequest, deadline: float) -> CallResult:
         """Submit, poll, fetch (fal's queue protocol)."""
-        submitted = await self._send("POST", self._path(request.endpoint), request, CALL_SECONDS)
+        submitted = await self._send("POST", self._base.path(request.endpoint), request, CALL_SECONDS)
         if not isinstance(submitted, Answered) or submitted.status_code >= 400:
             return _upstream(submitted)
         job = _object(submitted.body)
@@ -147,7 +191,7 @@ class ProviderHost:
         return result
 
     async def _send(self, method: str, path: str, request: CallRequest, seconds: float) -> CallResult:
-        return await self._connection.call(self._outbound(method, path, request, seconds))
+        return await self._base.connection.call(self._outbound(method, path, request, seconds))
 
     def _outbound(self, method: str, path: str, request: CallRequest, seconds: float) -> CallRequest:
         headers = {name: request.headers[name] for name in _KEPT_HEADERS if name in request.headers}
@@ -159,8 +203,8 @@ class ProviderHost:
         body = request.body if method == "POST" else b""
         return CallRequest(request.request_id, request.attempt, path, headers, body, seconds, method)
 
-    def _path(self, endpoint: str) -> str:
-        return (self._base_path + endpoint).rstrip("/") or "/"
+    def _synchronous(self) -> "_Base | None":
+        return self._base if self._spec.host.protocol == "json" else self._sync_base
 
     def _own_path(self, url: object) -> str | None:
         """Return the path of a URL that the provider gave; whatever host it names, our key goes to the spec's URL."""
