@@ -41,9 +41,11 @@ class Acceptance:
         return run_python(program, {**environment, "FAL_KEY": self.api_key}, arguments)
 
     def javascript(self, program: str, mode: str = "middleware", **arguments: Any) -> Any:
-        """Run a JavaScript program with the published client."""
+        """Run a JavaScript program with the published client; `untouched` leaves it all to the CONNECT proxy."""
+        proxy = self.proxy_url if mode == "untouched" else ""
+        environment = {**client_environment(Path(self.ca_file), "", proxy), "NODE_USE_ENV_PROXY": "1"}
         platform = {"url": self.url, "key": self.api_key, "mode": mode}
-        return run_javascript(program, {"NODE_EXTRA_CA_CERTS": self.ca_file}, {**arguments, "platform": platform})
+        return run_javascript(program, environment, {**arguments, "platform": platform})
 
     def http(self, key: str | None = None) -> httpx.Client:
         """Return a plain HTTP client with the API key, another key, or (with "") none."""

@@ -55,11 +55,12 @@ const direct = (address) => {
   const prefix = HOSTS[target.host];
   return prefix ? `${PLATFORM.url}/${prefix}${target.pathname}${target.search}` : address;
 };
-fal.config(
-  PLATFORM.mode === "proxy"
-    ? { credentials: PLATFORM.key, proxyUrl: { url: `${PLATFORM.url}/api/fal/proxy`, when: "always" } }
-    : { credentials: PLATFORM.key, requestMiddleware: async (call) => ({ ...call, url: direct(call.url) }) },
-);
+const CONFIGURATIONS = {
+  proxy: { proxyUrl: { url: `${PLATFORM.url}/api/fal/proxy`, when: "always" } },
+  middleware: { requestMiddleware: async (call) => ({ ...call, url: direct(call.url) }) },
+  untouched: {},
+};
+fal.config({ credentials: PLATFORM.key, ...CONFIGURATIONS[PLATFORM.mode] });
 const answer = (value) => console.log("ANSWER " + JSON.stringify(value));
 const errorOf = async (call) => {
   try { await call(); } catch (error) {

@@ -142,3 +142,37 @@ def test_a_large_upload_goes_in_parts(acceptance: Acceptance) -> None:
     size = 91 * 1024 * 1024
     said = acceptance.javascript(program)
     assert said == {"range": f"bytes {size - 1}-{size - 1}/{size}", "last": 77}
+
+
+def test_without_any_configuration_through_the_connect_proxy(acceptance: Acceptance) -> None:
+    """Node's own proxy variables suffice: run, subscribe, upload and realtime at fal's own host names."""
+    program = """
+    const run = await fal.run("forestay/echo", { input: { text: "at once" } });
+    const queued = await fal.subscribe("forestay/echo", { input: { text: "queued" } });
+    const url = await fal.storage.upload(new Blob(["hello"], { type: "text/plain" }));
+    const back = await (await fetch(url)).text();
+    const texts = await new Promise((resolve, reject) => {
+      const got = [];
+      const connection = fal.realtime.connect("forestay/echo", {
+        connectionKey: "one",
+        throttleInterval: 0,
+        onResult: (result) => {
+          got.push(result.text);
+          if (got.length < 3) return connection.send({ text: `message ${got.length}` });
+          connection.close();
+          resolve(got);
+        },
+        onError: reject,
+      });
+      connection.send({ text: "message 0" });
+    });
+    answer({ run: run.data.text, queued: queued.data.text, host: new URL(url).host, back, texts });
+    process.exit(0);
+    """
+    assert acceptance.javascript(program, "untouched") == {
+        "run": "at once",
+        "queued": "queued",
+        "host": "v3.fal.media",
+        "back": "hello",
+        "texts": ["message 0", "message 1", "message 2"],
+    }
