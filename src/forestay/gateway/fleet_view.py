@@ -48,6 +48,8 @@ class FleetView:
         self._loaded_at = 0.0
         self._changed = asyncio.Event()
         self._woken = asyncio.Event()
+        self._loading = asyncio.Lock()  # so that an older load never replaces a newer one
+        self._looked_at = 0.0  # when the last look began
 
     @property
     def ready(self) -> bool:
@@ -96,8 +98,23 @@ class FleetView:
             except TimeoutError:
                 continue
 
+    async def look_again(self) -> None:
+        """Look at the store before a name is called unknown: it may have been deployed a moment ago, elsewhere.
+
+        Calls that ask together share one look. Raises Unavailable: then nobody knows.
+        """
+        asked_at = self._clock.monotonic()
+        async with self._loading:
+            if self._looked_at < asked_at:
+                await self._refresh()
+
     async def refresh(self) -> None:
         """Load when the version moved or the last load is too old."""
+        async with self._loading:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
+        self._looked_at = self._clock.monotonic()
         self._woken.clear()
         index = self._index
         recent = self._clock.monotonic() - self._loaded_at < RELOAD_SECONDS

@@ -19,7 +19,7 @@ from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.responses import Reply, request_error, unknown_model, unknown_path
 from forestay.gateway.routing import parse_app_path
 from forestay.gateway.validation import Contracts
-from forestay.ids import RequestId, bucket_of, new_request_id
+from forestay.ids import ModelId, RequestId, bucket_of, new_request_id
 from forestay.queue.model import ErrorType
 from forestay.telemetry import tracing
 
@@ -43,10 +43,9 @@ async def admit(
     app = parse_app_path(exchange.path)
     if app is None:
         return unknown_path(exchange.path)
-    model = fleet.model(app.model_id)
-    if model is None:
-        caller = await authenticate(scope, ports)  # a stranger learns nothing about which models exist
-        return caller if isinstance(caller, Reply) else unknown_model(app.model_id)
+    model = fleet.model(app.model_id) or await _deployed_just_now(app.model_id, ports, fleet, scope)
+    if isinstance(model, Reply):
+        return model
     exchange.model_id = model.model_id
     caller = await authenticate_call(scope, ports, model)
     if isinstance(caller, Reply):
@@ -56,12 +55,26 @@ async def admit(
     request_id = new_request_id(now, ports.settings.queue.cell, ports.chance)
     exchange.request_id = str(request_id)
     revision = fleet.routed(model.model_id, bucket_of(request_id))
+    if revision is None or not contracts.of(revision).has_endpoint(app.endpoint):
+        await fleet.look_again()
+        revision = fleet.routed(model.model_id, bucket_of(request_id))
     if revision is None:
         detail = f"No revision of {model.model_id} is routed; its owner must deploy one"
         return request_error(ErrorType.RUNNER_SCHEDULING_FAILURE, detail)
     if not contracts.of(revision).has_endpoint(app.endpoint):
         return unknown_path(app.endpoint)
     return Target(caller, model, revision, app.endpoint, request_id, now)
+
+
+async def _deployed_just_now(
+    model_id: ModelId, ports: GatewayPorts, fleet: FleetView, scope: Scope
+) -> ModelEntry | Reply:
+    """Look once more for a model that is not known; a stranger learns nothing about which models exist."""
+    caller = await authenticate(scope, ports)
+    if isinstance(caller, Reply):
+        return caller
+    await fleet.look_again()
+    return fleet.model(model_id) or unknown_model(model_id)
 
 
 def context_of(ports: GatewayPorts, target: Target, headers: dict[bytes, bytes]) -> Context:
