@@ -18,6 +18,7 @@ from tests.platform.platform import RunningPlatform
 
 from bench.load import Call, Load, load
 from bench.peers.environment import CACHE, peer_python
+from bench.peers.gateway_litellm import KEY as LITELLM_KEY
 from bench.serving import PEERS, free_port, granian, running
 from bench.table import Row, median, ratio
 
@@ -85,7 +86,8 @@ def _measure(platform: RunningPlatform, backend: str, bare: str, rounds: int) ->
 
 def _measure_peers(folder: pathlib.Path, backend: str, bare: str, rounds: int) -> dict[str, float]:
     """Run LiteLLM and Ray Serve beside the bare proxy, and keep what they reached of it."""
-    call = Call("POST", _BODY, {"Content-Type": "application/json"})
+    key = {"Authorization": f"Bearer {LITELLM_KEY}"}  # LiteLLM checks it; the others do not look
+    call = Call("POST", _BODY, {"Content-Type": "application/json", **key})
     found: dict[str, float] = {}
     for name, peer in (("litellm", _litellm(folder, backend)), ("ray", _ray(backend))):
         with peer as url:
