@@ -8,6 +8,7 @@ import dataclasses
 
 from starlette.types import Receive, Scope, Send
 
+from forestay.errors import Unavailable
 from forestay.fleet.keys import Caller
 from forestay.gateway.auth import PUBLIC_KEY, authenticate, public_caller
 from forestay.gateway.board import StatusBoard, Watched
@@ -46,7 +47,10 @@ from forestay.gateway.submit import QueueWaker, commit_watched, record_undeliver
 from forestay.gateway.validation import Contracts
 from forestay.ids import ModelId, RequestId
 from forestay.queue.model import FINAL, Snapshot, State, Submission
-from forestay.queue.store import Accepted, IdempotencyConflict, QueueFull
+from forestay.queue.store import Accepted, IdempotencyConflict, QueueFull, Stored
+
+RESULT_PATIENCE_SECONDS = 10.0  # a restart of the database takes about two
+RESULT_PAUSE_SECONDS = 0.25
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -178,18 +182,30 @@ class QueueRoutes:
         return answer(watched, snapshot, exchange.bases, logs=logs, metrics=self._ports.metrics)
 
     async def _result(self, exchange: Exchange, parsed: RequestPath, caller: Caller) -> Reply:
-        stored = await self._ports.queue.result(parsed.request_id)
+        stored = await self._stored(parsed.request_id)
         if stored is None:
             watched = await self._find(parsed, caller)
             if watched is None:
                 return unknown_request()
             if not watched.final:
                 return not_ready()
-            stored = await self._ports.queue.result(parsed.request_id)  # finished between the two reads
+            stored = await self._stored(parsed.request_id)  # finished between the two reads
         if stored is None or not _may_see(stored.snapshot, parsed.app, caller):
             return unknown_request()
         exchange.fields["state"] = stored.snapshot.state.value
         return replay(stored.answer, exchange.bases)
+
+    async def _stored(self, request_id: RequestId) -> Stored | None:
+        """Read a result, outlasting a short absence of the database: clients take any error here for the model's."""
+        clock = self._ports.clock
+        deadline = clock.monotonic() + RESULT_PATIENCE_SECONDS
+        while True:
+            try:
+                return await self._ports.queue.result(request_id)
+            except Unavailable:
+                if clock.monotonic() >= deadline:
+                    raise
+            await clock.sleep(RESULT_PAUSE_SECONDS)
 
     async def _cancel(self, request_id: RequestId) -> Reply:
         before = await self._ports.queue.cancel(request_id, CANCELLED_ANSWER)

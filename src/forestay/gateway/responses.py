@@ -130,9 +130,9 @@ def not_ready() -> Reply:
 
 
 def unavailable(detail: str, retry_after_seconds: float) -> Reply:
-    """Answer 503 when a dependency is down; nothing was accepted."""
+    """Answer 503 when a dependency is down; no request ever ends with this type, so it is not taken for a result."""
     seconds = max(1, round(retry_after_seconds))
-    return request_error(ErrorType.RUNNER_SCHEDULING_FAILURE, detail, (b"retry-after", b"%d" % seconds))
+    return request_error(ErrorType.PLATFORM_UNAVAILABLE, detail, (b"retry-after", b"%d" % seconds))
 
 
 def internal_error(request_id: str) -> Reply:

@@ -26,6 +26,7 @@ _STATUS: Mapping[ErrorType, int] = {
     ErrorType.BAD_REQUEST: 400,
     ErrorType.INTERNAL_ERROR: 500,
     ErrorType.CONCURRENT_REQUESTS_LIMIT: 429,
+    ErrorType.PLATFORM_UNAVAILABLE: 503,
 }
 
 

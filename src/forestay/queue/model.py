@@ -89,6 +89,7 @@ class ErrorType(enum.StrEnum):
     BAD_REQUEST = "bad_request"
     INTERNAL_ERROR = "internal_error"
     CONCURRENT_REQUESTS_LIMIT = "concurrent_requests_limit"
+    PLATFORM_UNAVAILABLE = "platform_unavailable"  # says nothing about a request: the platform cannot look now
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
