@@ -99,12 +99,13 @@ async def test_a_callers_error_is_final(loaded: Loaded) -> None:
 async def test_words_that_sound_like_a_gpu_kill_no_replica(loaded: Loaded) -> None:
     """The SDK turns "Triton" in a message into 503; the replica proves itself healthy and stays."""
     harness, revision = loaded
-    before = (await harness.ready(revision))[0].replica_id
+    before = (await harness.run({"do": "seen"})).snapshot.replica_id
     options = Options(retry_config={"server_error": {"retries": 2}})
     stored = await harness.result(await harness.submit({"do": "triton"}, options=options))
     assert (stored.snapshot.state, stored.answer.status_code) == (State.FAILED, 503)
     assert stored.snapshot.attempt == 3
-    assert (await harness.ready(revision))[0].replica_id == before
+    assert (await harness.run({"do": "seen"})).snapshot.replica_id == before
+    assert len(await harness.ready(revision)) == 1
 
 
 async def test_an_own_media_url_in_an_input_becomes_a_data_uri(loaded: Loaded) -> None:

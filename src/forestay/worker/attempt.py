@@ -8,6 +8,7 @@ the request goes back. Called by `worker/claiming.py`, one task per lease.
 import asyncio
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from forestay.chance import Chance
@@ -30,6 +31,8 @@ from forestay.worker.logs import LogBook
 from forestay.worker.replica import Replica, Running
 
 log = logger("worker")
+# A model that has not yet taken the request up does not know it when the cancel arrives: it is told again, four times.
+CANCEL_PAUSES_SECONDS = (0.1, 0.2, 0.4, 0.8)
 
 
 class OutputCheck(Protocol):
@@ -69,6 +72,7 @@ class Attempt:
         self._started_at = self._leased_at
         self._started_monotonic = parts.clock.monotonic()
         self._called = False
+        self._answered = asyncio.Event()
         self._work: Mapping[str, float] = {}
 
     async def run(self) -> None:
@@ -89,8 +93,15 @@ class Attempt:
             return
         self.lost = True
         host = self.replica.host
-        if host is not None and self._called:
+        if host is None or not self._called:
+            return
+        for pause_seconds in CANCEL_PAUSES_SECONDS:
             await host.cancel(self.lease.request_id, self.lease.endpoint)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_seconds):
+                    await self._answered.wait()
+            if self._answered.is_set():
+                return
 
     async def give_back(self, reason: str) -> None:
         """Requeue free of charge: the worker is stopping. The fence makes sure that this happens at most once."""
@@ -129,6 +140,7 @@ class Attempt:
         async with asyncio.TaskGroup() as group:
             telling = group.create_task(self._tell_start())
             result = await host.call(request)
+            self._answered.set()
             telling.cancel()
         self.replica.learn_hints(getattr(result, "headers", {}).get("x-fal-runner-hints"))
         return result
