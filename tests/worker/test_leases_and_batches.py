@@ -147,6 +147,29 @@ async def test_a_flush_is_tried_again_while_the_database_is_away() -> None:
     assert tries == 3
 
 
+async def test_an_item_that_cannot_be_stored_now_holds_nobody_up() -> None:
+    """While one waits for a full disk to be emptied, its neighbours and whatever comes later are stored."""
+    full = True
+
+    async def flush(items: Sequence[int]) -> list[int]:
+        if full and 3 in items:
+            raise Unavailable("no space left on device")
+        return list(items)
+
+    batcher = Batcher(flush, SystemClock())
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(batcher.run())
+        waiting = [group.create_task(batcher.put(number)) for number in range(6)]
+        async with asyncio.timeout(5):
+            await asyncio.wait([task for number, task in enumerate(waiting) if number != 3])
+        assert await batcher.put(7) == 7
+        assert not waiting[3].done()
+        full = False
+        async with asyncio.timeout(5):
+            assert await waiting[3] == 3
+        running.cancel()
+
+
 async def test_an_item_that_cannot_be_stored_fails_alone() -> None:
     """Its neighbours in the same batch are stored all the same."""
 
