@@ -120,18 +120,62 @@ def test_what_pydantic_accepts_is_never_refused(value: dict[str, object]) -> Non
     assert refused is None, refused.body
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.sampled_from(["seed", "scale", "safe", "colour", "many", "nested"]), JSON)
-def test_single_fields_agree_with_pydantic(name: str, value: object) -> None:
-    """Field by field: accepted by pydantic means accepted here."""
-    whole = {"prompt": "a", name: value}
-    try:
-        Input.model_validate(whole)
-    except ValidationError:
-        return
-    body = json.dumps(whole).encode()
-    if b"\\ud" not in body:
-        assert CONTRACT.check("/", body) is None
+INTEGER_TEXTS = st.tuples(
+    st.sampled_from(["", " ", "\t", "\u2003"]),
+    st.sampled_from(["", "+"]),
+    st.integers(0, 10**30).map(str) | st.integers(1, 999).map(lambda n: f"{n}_000") | st.just("007"),
+    st.sampled_from(["", ".0", ".", ".00"]),
+    st.sampled_from(["", " ", "\n"]),
+).map("".join)
+NUMBER_TEXTS = st.tuples(
+    st.sampled_from(["", " "]),
+    st.sampled_from(["", "+"]),
+    st.sampled_from(["1", "1.5", ".5", "2.", "1e1", "1.5E+0", "0_1", "1_0.5"]) | st.floats(0, 20).map(repr),
+    st.sampled_from(["", " "]),
+).map("".join)
+BOOLEAN_TEXTS = st.sampled_from(["0", "off", "f", "false", "n", "no", "1", "on", "t", "true", "y", "yes"]).flatmap(
+    lambda text: st.sampled_from([text, text.upper(), text.title()])
+)
+LIKELY: dict[str, st.SearchStrategy[object]] = {
+    "seed": INTEGER_TEXTS | st.booleans() | st.integers(0, 2**70) | st.integers(0, 2**40).map(float) | st.none(),
+    "scale": NUMBER_TEXTS | st.booleans() | st.integers(0, 20) | st.floats(0, 20),
+    "safe": BOOLEAN_TEXTS | st.sampled_from([0, 1, 0.0, 1.0, True, False]),
+    "many": st.lists(INTEGER_TEXTS | st.integers(), max_size=3),
+    "few": st.lists(st.integers(1, 2), max_size=6),
+    "when": st.datetimes().map(str) | st.integers(0, 2**31) | st.floats(0, 2**31) | st.just("2026-01-01"),
+    "how_long": st.integers(0, 10**6) | st.floats(0, 10**6) | st.sampled_from(["P1D", "PT5M", "1 days, 00:00:05"]),
+    "price": NUMBER_TEXTS | st.integers() | st.sampled_from(["1e5", "-0.10", " 3 "]),
+    "identity": st.uuids().map(str) | st.uuids().map(lambda value: value.hex),
+    "weights": st.dictionaries(st.text(max_size=3), NUMBER_TEXTS | st.floats(0, 1), max_size=3),
+    "pair": st.tuples(INTEGER_TEXTS, st.text(max_size=3)).map(list),
+    "steps": st.sampled_from([1, 2, 4, 1.0]),
+    "nested": st.fixed_dictionaries({"width": st.sampled_from([16, "16", 32.0, " 48 "]), "height": INTEGER_TEXTS}),
+    "size": st.sampled_from(["square", "wide", {"width": "16", "height": 1}]),
+    "prompt": st.text("abc 1", min_size=1, max_size=8),
+}
+
+
+@pytest.mark.parametrize("name", sorted(LIKELY))
+def test_single_fields_agree_with_pydantic(name: str) -> None:
+    """Field by field, in every spelling that lax mode takes: accepted by pydantic means accepted here."""
+    accepted = 0
+
+    @settings(max_examples=120, deadline=None, database=None)
+    @given(LIKELY[name] | JSON)
+    def agrees(value: object) -> None:
+        nonlocal accepted
+        whole = {"prompt": "a", name: value}
+        body = json.dumps(whole).encode()
+        try:
+            Input.model_validate(json.loads(body))
+        except ValidationError:
+            return
+        if b"\\ud" not in body:
+            accepted += 1
+            assert CONTRACT.check("/", body) is None
+
+    agrees()
+    assert accepted >= 3, "the strategy must reach what pydantic accepts"
 
 
 @pytest.mark.parametrize(
