@@ -41,6 +41,7 @@ class Input(BaseModel):
     prompt: Annotated[str, StringConstraints(min_length=1, max_length=8, pattern="^[a-z0-9 ]*$")]
     seed: int | None = Field(default=None, ge=0)
     scale: float = Field(default=7.5, ge=0, le=20)
+    step: float = Field(default=0.1, multiple_of=0.1)
     safe: bool = True
     colour: Colour = Colour.RED
     size: Size | Literal["square", "wide"] = "square"
@@ -139,6 +140,7 @@ BOOLEAN_TEXTS = st.sampled_from(["0", "off", "f", "false", "n", "no", "1", "on",
 LIKELY: dict[str, st.SearchStrategy[object]] = {
     "seed": INTEGER_TEXTS | st.booleans() | st.integers(0, 2**70) | st.integers(0, 2**40).map(float) | st.none(),
     "scale": NUMBER_TEXTS | st.booleans() | st.integers(0, 20) | st.floats(0, 20),
+    "step": st.integers(0, 200).map(lambda n: n * 0.1),
     "safe": BOOLEAN_TEXTS | st.sampled_from([0, 1, 0.0, 1.0, True, False]),
     "many": st.lists(INTEGER_TEXTS | st.integers(), max_size=3),
     "few": st.lists(st.integers(1, 2), max_size=6),
