@@ -6,7 +6,7 @@ ten times as long. Decides nothing about the content. Called by submit and the d
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ from forestay.gateway.responses import Header, Reply, plain_error
 from forestay.telemetry.logs import logger
 
 _WHOLE_FACTOR = 10
-LOOK_AFTER_SECONDS = 0.02
+LOOK_AFTER_SECONDS = 0.1
 Result = TypeVar("Result")
 _LOG = logger("gateway")
 _CLOSE: Header = (b"connection", b"close")  # what was not read would be taken for the next request
@@ -34,6 +34,7 @@ async def read_body(
     declared = headers.get(b"content-length", b"0")
     if not declared.isdigit() or int(declared[:20]) > max_bytes:
         return _too_large(max_bytes)
+    expected = int(declared)
     pieces: list[bytes] = []
     size = 0
     loop = asyncio.get_running_loop()
@@ -48,7 +49,7 @@ async def read_body(
                 size += len(piece)
                 if size > max_bytes:
                     return _too_large(max_bytes)
-                if not message.get("more_body", False):
+                if not message.get("more_body", False) or 0 < expected == size:  # all that was declared is here
                     return b"".join((*pieces, piece)) if pieces else piece
                 pieces.append(piece)
                 patience.reschedule(min(last, loop.time() + timeout_seconds))
@@ -129,32 +130,41 @@ class Sentinels:
             yield
             self._group = None
 
-    async def stop_when_gone(self, receive: Receive, work: Awaitable[Result]) -> Result:
-        """Do the work; when the caller leaves before it is done, cancel it and raise CallerGone."""
-        loop = asyncio.get_running_loop()
-        scope = asyncio.timeout(None)
-        watchers: list[asyncio.Task[None]] = []
+    async def stop_when_gone(self, receive: Receive, work: Callable[[asyncio.Timeout], Awaitable[Result]]) -> Result:
+        """Do the work; when the caller leaves before it is done, cancel it and raise CallerGone.
 
-        async def stand_by() -> None:
-            try:
-                await wait_gone(receive)
-            except Exception as error:  # noqa: BLE001 - a broken connection is a caller that left; the group lives on
-                _LOG.info("gateway.caller_lost", reason=str(error))
-            scope.reschedule(loop.time())
+        The work gets the scope and may set its own limit by `reschedule`; when that passes, TimeoutError is raised.
+        """
+        scope = asyncio.timeout(None)
+        watch = Watch()
+        watchers: list[asyncio.Task[None]] = []
 
         def look() -> None:
             if self._group is not None:
-                watchers.append(self._group.create_task(stand_by()))
+                watchers.append(self._group.create_task(_stand_by(receive, scope, watch)))
 
-        timer = loop.call_later(LOOK_AFTER_SECONDS, look)
+        timer = asyncio.get_running_loop().call_later(LOOK_AFTER_SECONDS, look)
         try:
             async with scope:
-                return await work
+                return await work(scope)
         except TimeoutError:
-            if scope.expired():
+            if watch.gone:
                 raise CallerGone from None
             raise
         finally:
             timer.cancel()
             for watcher in watchers:
                 watcher.cancel()
+
+
+async def _stand_by(receive: Receive, scope: asyncio.Timeout, watch: Watch) -> None:
+    """Wait until the caller has left, then end the scope. Raises nothing: the watchers of all calls share a group."""
+    try:
+        await wait_gone(receive)
+    except Exception as error:  # noqa: BLE001 - a broken connection is a caller that left
+        _LOG.info("gateway.caller_lost", reason=str(error))
+    watch.gone = True
+    try:
+        scope.reschedule(asyncio.get_running_loop().time())
+    except RuntimeError as error:  # the work has ended, or its limit passed, this very moment
+        _LOG.debug("gateway.caller_left_late", reason=str(error))

@@ -6,6 +6,7 @@ nowhere is wanted at once and waited for. A caller that leaves cancels the work.
 """
 
 import asyncio
+import functools
 import re
 from collections.abc import AsyncGenerator
 from urllib.parse import quote, urlencode
@@ -92,8 +93,8 @@ class DirectRoutes:
     async def _run(self, exchange: Exchange, work: Work, receive: Receive, send: Send) -> Reply | None:
         ledger = Ledger(self._parts, work)
         try:
-            work_done = self._attempt(exchange, work, ledger, send)
-            answered = await self._parts.sentinels.stop_when_gone(receive, work_done)
+            attempt = functools.partial(self._attempt, exchange, work, ledger, send)
+            answered = await self._parts.sentinels.stop_when_gone(receive, attempt)
             if isinstance(answered, Reply):
                 exchange.status_code = answered.status_code
         except CallerGone:
@@ -101,29 +102,36 @@ class DirectRoutes:
             ledger.end(499, ErrorType.CLIENT_DISCONNECTED)
             await self._tell_model(work, ledger)
             return None
+        except TimeoutError:
+            late = Failed(ErrorType.REQUEST_TIMEOUT, f"the model did not finish within {self._patience(work):g} s")
+            return _failed_reply(exchange, work, ledger, late)
         except Failed as error:
-            kind = error.kind
-            reply = request_error(kind, f"{work.target.model.model_id}: {error}")
-            ledger.end(reply.status_code, kind)
-            if exchange.status_code:
-                raise  # the answer had begun: only breaking it off tells the caller
-            return reply
+            return _failed_reply(exchange, work, ledger, error)
         finally:
             ledger.end(exchange.status_code or 500, ledger.error_type)
         return answered
 
-    async def _attempt(self, exchange: Exchange, work: Work, ledger: Ledger, send: Send) -> Reply | None:
+    def _patience(self, work: Work) -> float:
+        """Return for how many seconds a model may work on one call."""
+        limit = work.target.revision.spec.limits.request_timeout_seconds
+        return min(limit, self._ports.settings.gateway.run_timeout_seconds)
+
+    async def _attempt(
+        self, exchange: Exchange, work: Work, ledger: Ledger, send: Send, scope: asyncio.Timeout
+    ) -> Reply | None:
         """Find a slot and call; a replica that cannot have seen the call is no attempt.
 
         A worker without a free slot (queued requests have them) sends the call back into the line, until its deadline.
         """
         deadline, refusals = start_deadline(self._ports, work), 0
+        loop, patience = asyncio.get_running_loop(), self._patience(work)
         while refusals < MAX_REFUSALS:
             pool = await acquire(self._parts, work, deadline)
             if isinstance(pool, Reply):
                 ledger.error_type = _error_type_of(pool)
                 return pool
             ledger.start(pool)
+            scope.reschedule(loop.time() + patience)
             try:
                 return await self._call(exchange, work, pool, send)
             except Busy:
@@ -137,17 +145,14 @@ class DirectRoutes:
                 refusals += 1
             finally:
                 self._parts.slots.give_back(pool)
+            scope.reschedule(None)
         kind = ledger.error_type or ErrorType.RUNNER_SCHEDULING_FAILURE
         return request_error(kind, f"{work.target.model.model_id}: no replica took the call")
 
     async def _call(self, exchange: Exchange, work: Work, pool: Pool, send: Send) -> Reply | None:
-        limit = work.target.revision.spec.limits.request_timeout_seconds
-        patience = min(limit, self._ports.settings.gateway.run_timeout_seconds)
         try:
-            async with asyncio.timeout(patience), await self._parts.upstream.call(pool.replica, work.call) as response:
+            async with await self._parts.upstream.call(pool.replica, work.call) as response:
                 return await self._relay(exchange, response, send)
-        except TimeoutError:
-            raise Failed(ErrorType.REQUEST_TIMEOUT, f"the model did not finish within {patience:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
             raise failure_of(error) from None
 
@@ -221,6 +226,15 @@ async def _read_whole(response: aiohttp.ClientResponse) -> bytes:
 async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
     async for piece in response.content.iter_any():
         yield piece
+
+
+def _failed_reply(exchange: Exchange, work: Work, ledger: Ledger, error: Failed) -> Reply:
+    """Answer in fal's words; once the answer has begun, only breaking it off tells the caller."""
+    reply = request_error(error.kind, f"{work.target.model.model_id}: {error}")
+    ledger.end(reply.status_code, error.kind)
+    if exchange.status_code:
+        raise error
+    return reply
 
 
 def _error_type_of(reply: Reply) -> ErrorType | None:

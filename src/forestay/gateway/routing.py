@@ -148,6 +148,7 @@ def scope_scheme(scope: Scope) -> str:
     return _SCHEMES.get(scheme, scheme)
 
 
+@functools.lru_cache(maxsize=4096)
 def parse_app_path(path: str) -> AppPath | None:
     """Read `/owner/alias[/endpoint]`, `/workflows/owner/alias...` or legacy `/12345-alias...`; None when it is none.
 

@@ -9,7 +9,7 @@ served per revision. Called by the direct lane and realtime.
 import asyncio
 import dataclasses
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from forestay.clock import Clock
 from forestay.gateway.fleet_view import FleetView, LiveReplica
@@ -62,6 +62,7 @@ class Slots:
         self._fleet = fleet
         self._clock = clock
         self._pools: dict[ReplicaId, Pool] = {}
+        self._by_revision: dict[RevisionId, tuple[tuple[LiveReplica, ...], list[Pool]]] = {}
         self._queues: dict[RevisionId, deque[asyncio.Future[None]]] = {}
 
     def take(self, revision_id: RevisionId, hint: str | None) -> Pool | None:
@@ -71,11 +72,10 @@ class Slots:
         best_rank = (False, 0)
         for pool in self.pools_of(revision_id):
             free = pool.free(now)
-            if free <= 0:
-                continue
-            rank = (hint is not None and hint in pool.replica.report.hints, free)
-            if best is None or rank > best_rank:
-                best, best_rank = pool, rank
+            if free > 0:
+                rank = (hint is not None and hint in pool.replica.report.hints, free)
+                if rank > best_rank:
+                    best, best_rank = pool, rank
         if best is not None:
             best.used += 1
             best.used_at = now
@@ -105,15 +105,22 @@ class Slots:
         for _ in range(max(0, granted - pool.used)):
             self.wake(pool.replica.report.revision_id)
 
-    def pools_of(self, revision_id: RevisionId) -> Iterable[Pool]:
+    def pools_of(self, revision_id: RevisionId) -> Sequence[Pool]:
         """Return the pools of a revision's live replicas."""
-        for live in self._fleet.live(revision_id):
-            pool = self._pools.get(live.report.replica_id)
-            if pool is None:
-                pool = self._pools[live.report.replica_id] = Pool(live)
-            elif pool.replica is not live:
-                pool.replica = live
-            yield pool
+        live = self._fleet.live(revision_id)
+        known = self._by_revision.get(revision_id)
+        if known is not None and known[0] is live:  # the same load of the fleet as last time
+            return known[1]
+        pools = [self._pool_of(replica) for replica in live]
+        self._by_revision[revision_id] = (live, pools)
+        return pools
+
+    def _pool_of(self, replica: LiveReplica) -> Pool:
+        pool = self._pools.get(replica.report.replica_id)
+        if pool is None:
+            pool = self._pools[replica.report.replica_id] = Pool(replica)
+        pool.replica = replica
+        return pool
 
     def askable(self, revision_id: RevisionId) -> Pool | None:
         """Return a pool from whose worker a larger block may be asked."""
@@ -159,6 +166,7 @@ class Slots:
         live = self._fleet.replicas()
         for replica_id in [item for item, pool in self._pools.items() if item not in live and pool.used <= 0]:
             del self._pools[replica_id]
+            self._by_revision.clear()
         return [pool for pool in self._pools.values() if pool.in_blocks and pool.granted > 0]
 
     def totals(self) -> tuple[int, int]:

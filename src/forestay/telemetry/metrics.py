@@ -6,7 +6,7 @@ sets a metric counts under `other`. Never a label from a prompt, a key, or a req
 """
 
 import dataclasses
-from typing import Literal
+from typing import Literal, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.gc_collector import GCCollector
@@ -102,24 +102,21 @@ class Metrics:
 
     def add(self, metric: Metric, *labels: str, amount: float = 1.0) -> None:
         """Add to a counter or a gauge."""
-        child = self._child(metric, labels)
-        if isinstance(child, Histogram):
+        if metric.kind == "histogram":
             raise TypeError(f"{metric.name} is a histogram; use observe")
-        child.inc(amount)
+        cast("Counter | Gauge", self._child(metric, labels)).inc(amount)
 
     def set(self, metric: Metric, value: float, *labels: str) -> None:
         """Set a gauge."""
-        child = self._child(metric, labels)
-        if not isinstance(child, Gauge):
+        if metric.kind != "gauge":
             raise TypeError(f"{metric.name} is no gauge")
-        child.set(value)
+        cast("Gauge", self._child(metric, labels)).set(value)
 
     def observe(self, metric: Metric, value: float, *labels: str) -> None:
         """Put one value into a histogram."""
-        child = self._child(metric, labels)
-        if not isinstance(child, Histogram):
+        if metric.kind != "histogram":
             raise TypeError(f"{metric.name} is no histogram")
-        child.observe(value)
+        cast("Histogram", self._child(metric, labels)).observe(value)
 
     def value(self, metric: Metric, *labels: str) -> float:
         """Return the current value of a counter or gauge, for tests and benches."""
