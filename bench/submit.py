@@ -1,8 +1,8 @@
 """`submit`: submits through HTTP, acknowledged after commit with fsync on, beside three queues on the same Postgres.
 
 We pay for HTTP, the key, the model's look-up and the commit; the peers enqueue from Python with 32 connections of their
-own and pay for the commit alone. The model's server does not exist, so nothing is claimed meanwhile. Each round runs us
-and each peer once, one after another.
+own and pay for the commit alone. Two gateways, one for each core. The model's server does not exist, so nothing is
+claimed meanwhile. Each round runs us and each peer once, one after another.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ def run(rounds: int) -> list[Row]:
         (folder / "model.yaml").write_text(SPEC)
         fleet = folder / "fleet.yaml"
         fleet.write_text("models: [model.yaml]\n")
-        with RunningPlatform("--tls-port", "-1", data_dir=folder, fleet=fleet) as platform:
+        with RunningPlatform("--tls-port", "-1", "--gateways", "2", data_dir=folder, fleet=fleet) as platform:
             return _measure(platform, rounds)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,7 +6,10 @@ and `uuid4` outside this file, so that a simulation with a seeded source repeats
 
 import random
 import secrets
+import threading
 from typing import Protocol
+
+_POOL_BYTES = 4096
 
 
 class Chance(Protocol):
@@ -30,10 +33,19 @@ class SystemChance:
 
     def __init__(self) -> None:
         self._random = random.SystemRandom()
+        self._pool = b""  # asking the system once for many ids: a call for each costs more than the rest of an id
+        self._used = 0
+        self._lock = threading.Lock()
 
     def bits(self, count: int) -> int:
         """Return `count` random bits as a non-negative integer."""
-        return secrets.randbits(count)
+        size = (count + 7) // 8
+        with self._lock:  # no two threads may be given the same bytes
+            if self._used + size > len(self._pool):
+                self._pool, self._used = secrets.token_bytes(max(_POOL_BYTES, size)), 0
+            value = int.from_bytes(self._pool[self._used : self._used + size])
+            self._used += size
+        return value >> (size * 8 - count)
 
     def uniform(self, low: float, high: float) -> float:
         """Return a number in [low, high]."""

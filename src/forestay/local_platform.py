@@ -20,7 +20,7 @@ from forestay.errors import ForestayError, UsageError
 from forestay.fleet.keys import Caller, KeyRequest, Scope, verify
 from forestay.fleet.postgres_keys import PostgresKeyStore
 from forestay.ids import TenantId
-from forestay.processes import address_of, bind, keep_memory_private, lock_folder
+from forestay.processes import SPREADS, address_of, bind, keep_memory_private, lock_folder
 from forestay.settings import Settings
 from forestay.storage.embedded import EmbeddedPostgres, EmbeddedValkey
 from forestay.storage.postgres import Database, migrate
@@ -114,6 +114,7 @@ class LocalPlatform:
         self._clock, self._chance = clock_and_chance
         self._folder = DataDir(plan.data_dir)
         self._listeners: dict[str, socket.socket] = {}
+        self._spreads: dict[str, socket.socket] = {}  # "http:gateway-2": the same port once more
         self._groups: list[list[Keeper]] = []  # in the order of their start
         self._keys: dict[str, str] = {}
         self._urls: dict[str, str] = {}
@@ -138,7 +139,7 @@ class LocalPlatform:
                 finally:
                     await self._end()
         finally:
-            for listener in self._listeners.values():
+            for listener in (*self._listeners.values(), *self._spreads.values()):
                 listener.close()
             lock.release()
         if failure is not None:
@@ -152,12 +153,25 @@ class LocalPlatform:
             self._bind("tls", gateway.host, gateway.tls_port, "--tls-port")
         if gateway.connect_port >= 0 and gateway.tls_port >= 0:
             self._bind("connect", gateway.host, gateway.connect_port, "FORESTAY_CONNECT_PORT")
+        self._spread()
         for name in self._process_names():
             wanted = gateway.metrics_port if name == "gateway-1" else 0
             self._bind(f"metrics:{name}", gateway.host, wanted, "FORESTAY_METRICS_PORT")
-        ports = {name: listener.getsockname()[1] for name, listener in self._listeners.items()}
+        ports = {name: _port_of(listener) for name, listener in self._listeners.items()}
         self._folder.remember({"ports": ports, **self._addresses()})
         return ensure_tls(self._folder.tls, self._clock.now(), (gateway.host,))
+
+    def _spread(self) -> None:
+        """Give every further gateway sockets of its own on the same ports, or all connections end up at one of them."""
+        if not SPREADS:
+            return
+        for name in self._named("gateway")[1:]:
+            for kind in ("http", "tls", "connect"):
+                if kind in self._listeners:
+                    port = _port_of(self._listeners[kind])
+                    self._spreads[f"{kind}:{name}"] = bind(
+                        self._settings.gateway.host, port, what="--gateways", spread=True
+                    )
 
     def _process_names(self) -> list[str]:
         gateways = [f"gateway-{number}" for number in range(1, self._plan.gateways + 1)]
@@ -165,14 +179,24 @@ class LocalPlatform:
         return ["controller", *workers, *gateways]
 
     def _bind(self, name: str, host: str, port: int, what: str) -> None:
+        """Bind a port that is free; only then may our own further sockets join it."""
+
+        def bind_free(host: str, port: int, what: str) -> socket.socket:
+            first = bind(host, port, what=what)
+            if self._plan.gateways == 1 or ":" in name:
+                return first
+            port = _port_of(first)
+            first.close()
+            return bind(host, port, what=what, spread=True)
+
         if port == 0:
             try:
-                self._listeners[name] = bind(host, self._folder.port_of(name), what=what)
+                self._listeners[name] = bind_free(host, self._folder.port_of(name), what)
             except UsageError:
                 pass  # taken by someone else since the last run: any free one will do
             else:
                 return
-        self._listeners[name] = bind(host, port, what=what)
+        self._listeners[name] = bind_free(host, port, what)
 
     def _addresses(self) -> dict[str, str]:
         reachable = {name: _reachable(listener) for name, listener in self._listeners.items()}
@@ -297,7 +321,8 @@ class LocalPlatform:
             own = {"FORESTAY_PUBLIC_URL": self._settings.gateway.public_url or self._addresses()["url"]}
         else:
             arguments = (kind, "--server", self._plan.server)
-            sockets |= {key: value for key, value in self._listeners.items() if ":" not in key}
+            shared = {key: value for key, value in self._listeners.items() if ":" not in key}
+            sockets |= {key: self._spreads.get(f"{key}:{name}", value) for key, value in shared.items()}
         return ChildSpec(
             name=name,
             arguments=arguments,
@@ -376,6 +401,11 @@ class LocalPlatform:
         kinds = ("gateway-", "worker-", "controller", "valkey", "postgres")
         await stop_in_order([[k for name, k in keepers.items() if name.startswith(kind)] for kind in kinds])
         self._tell(Event("platform.stopped", "stopped"))
+
+
+def _port_of(listener: socket.socket) -> int:
+    port: int = listener.getsockname()[1]
+    return port
 
 
 def _reachable(listener: socket.socket) -> str:

@@ -80,11 +80,19 @@ def stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
     return stop
 
 
-def bind(host: str, port: int, *, what: str) -> socket.socket:
-    """Bind and listen; a port in use raises UsageError naming the setting to change (`what`)."""
+SPREADS = sys.platform.startswith("linux")  # elsewhere SO_REUSEPORT does not share connections out
+
+
+def bind(host: str, port: int, *, what: str, spread: bool = False) -> socket.socket:
+    """Bind and listen; a port in use raises UsageError naming the setting to change (`what`).
+
+    With `spread` several sockets may listen on one port, and the kernel shares new connections out among them.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if spread and SPREADS:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listener.bind((host, port))
     except OSError as error:

@@ -20,6 +20,7 @@ from forestay.telemetry.metrics import SUBMITTED, UNDELIVERED
 
 Outcome = Accepted | IdempotencyConflict | QueueFull
 COMMIT_SECONDS = 30.0
+WAKE_PAUSE_SECONDS = 0.005  # between two wake-ups: submits of that time share one
 _LOG = logger("gateway")
 
 
@@ -43,6 +44,7 @@ class QueueWaker:
             self._some.clear()
             models, self._models = self._models, set()
             await self._ports.wakeups.publish("forestay:queue", " ".join(sorted(models)))
+            await self._ports.clock.sleep(WAKE_PAUSE_SECONDS)
 
 
 async def commit_watched(

@@ -1,8 +1,10 @@
 """Work arriving together is done together: one commit for many submits.
 
-It decides how arrivals are gathered into batches; what a batch does is the caller's function. One flush is in flight
-while the next batch gathers. An arrival on a quiet store is flushed at once; under load a batch waits for as many as
-came before it, at most `wait_seconds`. The queue store runs one for its submits.
+It decides how arrivals are gathered into batches; what a batch does is the caller's function. At most two flushes are
+in flight while the next batch gathers: with one alone all callers would wait for the same commit and be answered at the
+same moment, so that process and database take turns instead of working side by side. An arrival on a quiet store is
+flushed at once; under load a batch waits for as many as came before it, at most `wait_seconds`. The queue store runs
+one for its submits.
 """
 
 import asyncio
@@ -22,6 +24,7 @@ class BatchLimits:
 
     wait_seconds: float = 0.002
     max_batch: int = 500
+    max_flushes: int = 2  # in flight at once
     max_waiting: int = 10_000  # arrivals beyond are refused: a full house is said, not hidden
 
 
@@ -55,12 +58,16 @@ class GroupCommit(Generic[Item, Result]):
         self._running = True
         last_size = 1
         batch: list[tuple[Item, asyncio.Future[Result]]] = []
+        free = asyncio.Semaphore(self._limits.max_flushes)
         try:
-            while True:
-                batch = [await self._arrivals.get()]
-                await self._gather(batch, last_size)
-                last_size = len(batch)
-                await self._flush_batch(batch)
+            async with asyncio.TaskGroup() as flushes:
+                while True:
+                    batch = [await self._arrivals.get()]
+                    await free.acquire()
+                    await self._gather(batch, last_size)
+                    last_size = len(batch)
+                    flushes.create_task(self._flush_batch(batch, free))
+                    batch = []
         finally:
             self._running = False
             while not self._arrivals.empty():
@@ -86,12 +93,17 @@ class GroupCommit(Generic[Item, Result]):
         while len(batch) < self._limits.max_batch and not self._arrivals.empty():
             batch.append(self._arrivals.get_nowait())
 
-    async def _flush_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _flush_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]], free: asyncio.Semaphore) -> None:
         try:
             results = await self._flush([item for item, _ in batch])
+        except asyncio.CancelledError:
+            _fail(batch, Unavailable("the queue store is shutting down", retry_after_seconds=1.0))
+            raise
         except Exception as error:  # noqa: BLE001 - not swallowed: every caller of the batch receives it
             _fail(batch, error)
             return
+        finally:
+            free.release()
         for (_, future), result in zip(batch, results, strict=True):
             if not future.done():
                 future.set_result(result)
