@@ -233,6 +233,9 @@ def _gateway_listeners(process: Process) -> "dict[str, Listener]":
         files = ensure_tls(pathlib.Path(gateway.tls_dir), process.clock.now(), (gateway.host,))
         secured = process.listeners.get("tls") or bind(gateway.host, gateway.tls_port, what="FORESTAY_TLS_PORT")
         found["tls"] = Listener(secured, Certificate(files.certificate, files.key))
+    for name, port in (("run", gateway.run_port), ("queue", gateway.queue_port)):
+        if port > 0:  # answers as that one of fal's hosts, without a prefix
+            found[name] = Listener(bind(gateway.host, port, what=f"FORESTAY_{name.upper()}_PORT"))
     return found
 
 

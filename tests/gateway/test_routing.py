@@ -92,6 +92,14 @@ def test_a_port_may_belong_to_one_surface() -> None:
     assert routing.surface_of("/o/a", "h:9001", 9001, {9001: Surface.QUEUE}) == (Surface.QUEUE, "/o/a")
 
 
+@pytest.mark.parametrize(
+    ("server", "port"), [(("h", 9001), 9001), (("h", "9001"), 9001), (("/sock", None), 0), (None, 0)]
+)
+def test_the_port_is_read_as_either_server_writes_it(server: object, port: int) -> None:
+    """A number from uvicorn, text from granian."""
+    assert routing.port_of({"type": "http", "server": server}) == port
+
+
 @pytest.mark.parametrize("host", ["evil.com/x", 'a"b', "a b", "é", "a:999999"])
 def test_a_host_that_is_none_is_not_repeated(host: str) -> None:
     """What stands in our URLs can break out of nothing."""

@@ -40,7 +40,7 @@ from forestay.gateway.responses import (
     unavailable,
     unknown_path,
 )
-from forestay.gateway.routing import Surface, bases_of, read_host, surface_of
+from forestay.gateway.routing import Surface, bases_of, port_of, read_host, surface_of
 from forestay.gateway.slots import Slots
 from forestay.gateway.submit import QueueWaker
 from forestay.gateway.upstream import Failed, Upstream
@@ -143,8 +143,8 @@ class Gateway:
             headers[name] = value
             size += len(name) + len(value)
         host = read_host(headers.get(b"host", b""))
-        server: tuple[str, int] | None = scope.get("server")
-        surface, path = surface_of(scope["path"], host, 0 if server is None else server[1], self._ports_of_surfaces)
+        port = port_of(scope) if self._ports_of_surfaces else 0
+        surface, path = surface_of(scope["path"], host, port, self._ports_of_surfaces)
         exchange = Exchange(
             app=self,
             request_id="",

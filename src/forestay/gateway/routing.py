@@ -112,6 +112,12 @@ def surface_of(path: str, host: str, port: int, ports: Mapping[int, Surface]) ->
     return Surface.ROOT, path
 
 
+def port_of(scope: Scope) -> int:
+    """Return the port that was connected to, 0 when the server does not say; granian writes it as text."""
+    server: tuple[str, int | str | None] | None = scope.get("server")
+    return int(server[1]) if server is not None and server[1] is not None else 0
+
+
 @functools.lru_cache(maxsize=1024)
 def read_host(value: bytes) -> str:
     """Return a Host header in lower case, empty when it is not a host."""
