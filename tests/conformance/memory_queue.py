@@ -85,6 +85,7 @@ class MemoryQueueStore:
         self._logs: list[LogLine] = []
         self.request_facts: list[RequestFact] = []
         self.attempt_facts: list[tuple[RequestId, int, Outcome]] = []
+        self.attempt_work: dict[Fence, Mapping[str, float]] = {}
         self.webhooks: list[tuple[RequestId, str]] = []
 
     async def submit(
@@ -182,6 +183,7 @@ class MemoryQueueStore:
             crashed_replicas=row.crashed_replicas,
             lost_leases=row.lost_leases,
             retries_used=dict(row.retries_used),
+            predicted_seconds=item.predicted_seconds,
         )
 
     def _held(self, request_id: RequestId, attempt: int, worker_id: WorkerId) -> Row | None:
@@ -232,6 +234,7 @@ class MemoryQueueStore:
             if row is None or row.state not in held_sources(item.state):
                 continue
             self.attempt_facts.append((lease.request_id, lease.attempt, item.report.outcome))
+            self.attempt_work[lease.request_id, lease.attempt] = item.report.work
             if item.state is State.WITHHELD:
                 row.state, row.lease_expires_at = State.WITHHELD, None
             else:

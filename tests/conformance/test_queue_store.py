@@ -94,9 +94,25 @@ async def test_options_reach_the_worker_as_the_caller_gave_them(harness: Harness
         object_lifetime_seconds=60,
         traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         forward_headers={"x-app-fal-tag": "1"},
+        features={"steps": 28.0, "pixels": 1048576.0},
     )
     await submit(harness, options=options)
     assert (await claim_one(harness)).options == options
+
+
+async def test_the_lease_says_what_was_predicted_at_submit(harness: Harness) -> None:
+    """With and without an idempotency key: the two ways into the queue keep the prediction alike."""
+    plain = dataclasses.replace(submission(harness), predicted_seconds=4.5)
+    keyed = dataclasses.replace(submission(harness, idempotency_key="k", body=b"2"), predicted_seconds=0.25)
+    unsaid = submission(harness, body=b"3")
+    await harness.store.submit([plain, keyed, unsaid], {})
+    leases = await harness.store.claim(WORKER, [offer(3)], LEASE_SECONDS)
+    said = {lease.request_id: lease.predicted_seconds for lease in leases}
+    assert said == {plain.request_id: 4.5, keyed.request_id: 0.25, unsaid.request_id: 1.0}
+    hinted = submission(harness, options=Options(hint="warm"), body=b"4")
+    await harness.store.submit([dataclasses.replace(hinted, predicted_seconds=7.0)], {})
+    [lease] = await harness.store.claim(WORKER, [offer(replica="replica-2", hints=["warm"])], LEASE_SECONDS)
+    assert lease.predicted_seconds == 7.0
 
 
 async def test_requests_are_claimed_in_order_and_only_once(harness: Harness) -> None:

@@ -39,8 +39,8 @@ async def test_every_request_and_every_attempt_has_its_fact(database: Database, 
     requests = await database.fetch("SELECT state, attempts, outcome, work FROM request_facts ORDER BY submitted_at")
     assert [tuple(row) for row in requests] == [
         ("succeeded", 2, "succeeded", {"images": 1.0}),
-        ("cancelled", 1, "cancelled", {}),
-        ("cancelled", 0, "cancelled", {}),
+        ("cancelled", 1, "cancelled", {"predicted_seconds": 1.0}),  # what settlement gives back
+        ("cancelled", 0, "cancelled", {"predicted_seconds": 1.0}),
     ]
     attempts = await database.fetch("SELECT outcome, attempt FROM attempt_facts ORDER BY submitted_at, attempt")
     assert [tuple(row) for row in attempts] == [("model_error", 1), ("succeeded", 2), ("succeeded", 1)]

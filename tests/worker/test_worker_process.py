@@ -40,6 +40,16 @@ async def test_a_request_is_answered_with_the_models_own_words(loaded: Loaded) -
     assert (await harness.ready(revision))[0].hints == ("probe", "b\u00e4r")
 
 
+async def test_the_attempts_fact_says_what_was_predicted_and_from_what(loaded: Loaded) -> None:
+    """Prediction and features travel in the report, beside what was measured: the predictor learns without a join."""
+    harness, _ = loaded
+    request_id = await harness.submit({"text": "hi"}, options=Options(features={"steps": 28.0}))
+    await harness.result(request_id)
+    work = harness.queue.attempt_work[request_id, 1]
+    assert {"predicted_seconds": 1.0, "x_steps": 28.0}.items() <= work.items()
+    assert work["output_bytes"] > 0
+
+
 async def test_a_toolkit_file_lands_in_quarantine_under_our_own_url(loaded: Loaded) -> None:
     """The SDK's repository is replaced: bytes go to the media store with the request's tenant and attempt."""
     harness, _ = loaded

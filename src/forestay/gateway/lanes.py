@@ -7,6 +7,7 @@ ones given back. Called by the direct lane and realtime; `asgi` runs the keeper.
 
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping
 
 from forestay.errors import Unavailable
 from forestay.gateway.bodies import Sentinels
@@ -50,6 +51,8 @@ class Work:
     call: Call
     choices: Choices
     lane: str  # direct | stream | realtime
+    predicted_seconds: float = 1.0  # device-seconds
+    features: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])
 
 
 async def acquire(parts: DirectParts, work: Work, deadline: float) -> Pool | Reply:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from forestay.gateway.lanes import DirectParts, Work
 from forestay.gateway.slots import Pool
-from forestay.queue.model import ErrorType, Outcome, State
+from forestay.queue.model import ErrorType, Outcome, State, predicted_work
 from forestay.telemetry.facts import RequestFact
 from forestay.telemetry.metrics import DIRECT_CALLS, DIRECT_WAIT_SECONDS
 
@@ -67,7 +67,7 @@ class Ledger:
                 submitted_at=target.now,
                 started_at=None if self._started is None else _before(now, seconds),
                 device_seconds=seconds * devices,
-                work={},
+                work=predicted_work(self._work.predicted_seconds, self._work.features),
             )
         )
 

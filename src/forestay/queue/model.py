@@ -111,6 +111,9 @@ class Options:
     forward_headers: Mapping[str, str] = dataclasses.field(
         default_factory=dict[str, str]
     )  # lower-case names, for the model
+    features: Mapping[str, float] = dataclasses.field(
+        default_factory=dict[str, float]
+    )  # what the input says of the work it asks for (steps, pixels, ...): read by the gateway, copied into facts
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -127,6 +130,12 @@ class Submission:
     options: Options = dataclasses.field(default_factory=Options)
     idempotency_key: str | None = None
     fingerprint: bytes = b""  # sha-256 of key, model, endpoint, body and options: equal means "the same submit again"
+    predicted_seconds: float = 1.0  # device-seconds that it will take, never 0: what fairness, limits, admission count
+
+
+def predicted_work(predicted_seconds: float, features: Mapping[str, float]) -> dict[str, float]:
+    """Return a prediction as the `work` of a fact names it: what the predictor learns from and settlement reads."""
+    return {"predicted_seconds": predicted_seconds, **{f"x_{name}": value for name, value in features.items()}}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -148,6 +157,7 @@ class Lease:
     crashed_replicas: tuple[ReplicaId, ...] = ()
     lost_leases: int = 0
     retries_used: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])  # by condition
+    predicted_seconds: float = 1.0  # device-seconds, as predicted at submit
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

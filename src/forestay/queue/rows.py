@@ -54,7 +54,7 @@ def columns(rows: Sequence[tuple[object, ...]], width: int) -> Columns:
 
 
 def submit_row(entry: Entry, starvation_bound_seconds: float) -> tuple[object, ...]:
-    """Return the seventeen columns that both submit statements begin with."""
+    """Return the eighteen columns that both submit statements begin with."""
     item, options = entry.submission, entry.submission.options
     low = options.priority is Priority.LOW
     return (
@@ -75,6 +75,7 @@ def submit_row(entry: Entry, starvation_bound_seconds: float) -> tuple[object, .
         entry.body_key,
         options.webhook_url,
         options.store_io,
+        item.predicted_seconds,
     )
 
 
@@ -138,6 +139,7 @@ def lease_from(record: Record, worker_id: WorkerId) -> Lease:
         crashed_replicas=tuple(record["crashed_replicas"]),
         lost_leases=record["lost_leases"],
         retries_used=record["retries_used"],
+        predicted_seconds=record["predicted_seconds"],
     )
 
 

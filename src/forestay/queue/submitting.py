@@ -43,7 +43,7 @@ class Submitter:
         bound = self._settings.starvation_bound_seconds
         lines = [(*rows.submit_row(entry, bound), entry.submission.fingerprint) for entry in entries]
         records = await self._database.fetch(
-            self._sql["submit_plain"], *rows.columns(lines, 18), self._settings.adoption_seconds
+            self._sql["submit_plain"], *rows.columns(lines, 19), self._settings.adoption_seconds
         )
         return {RequestId(record[0]) for record in records}
 
@@ -57,7 +57,7 @@ class Submitter:
             ahead[item.model_id] = ahead.get(item.model_id, 0) + 1
             lines.append((*rows.submit_row(entry, bound), item.idempotency_key, item.fingerprint, room))
         records = await self._database.fetch(
-            self._sql["submit"], *rows.columns(lines, 20), self._settings.adoption_seconds
+            self._sql["submit"], *rows.columns(lines, 21), self._settings.adoption_seconds
         )
         return {RequestId(record[0]) for record in records}
 

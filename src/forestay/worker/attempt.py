@@ -15,7 +15,7 @@ from forestay.chance import Chance
 from forestay.clock import Clock
 from forestay.errors import Unavailable
 from forestay.fleet.spec import EndpointSpec, ModelSpec
-from forestay.queue.model import Answer, AttemptReport, Finish, Lease, Outcome, Requeue, State
+from forestay.queue.model import Answer, AttemptReport, Finish, Lease, Outcome, Requeue, State, predicted_work
 from forestay.queue.retry import Retry, RetryPolicy
 from forestay.queue.store import QueueStore
 from forestay.settings import Settings
@@ -73,7 +73,7 @@ class Attempt:
         self._started_monotonic = parts.clock.monotonic()
         self._called = False
         self._answered = asyncio.Event()
-        self._work: Mapping[str, float] = {}
+        self._work: Mapping[str, float] = predicted_work(lease.predicted_seconds, lease.options.features)
 
     async def run(self) -> None:
         """Run to its end; whatever happens, the slot is freed and the lease no longer renewed."""
@@ -118,7 +118,8 @@ class Attempt:
             await self._end(Publish(State.FAILED, body), Outcome.CALLER_ERROR, crashed=False)
             return
         result = await self._call(host, body)
-        self._work = {"input_bytes": float(len(lease.body)), "output_bytes": float(len(getattr(result, "body", b"")))}
+        sizes = {"input_bytes": float(len(lease.body)), "output_bytes": float(len(getattr(result, "body", b"")))}
+        self._work = {**self._work, **sizes}
         conclusion = self._conclude(result)
         await self._treat_replica(conclusion)
         await self._end(conclusion.step, conclusion.outcome, crashed=conclusion.crashed)

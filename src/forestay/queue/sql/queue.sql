@@ -6,11 +6,11 @@ WITH items AS MATERIALIZED (
     FROM unnest(
         $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::boolean[], $8::float8[],
         $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::text[], $14::bytea[], $15::text[],
-        $16::text[], $17::boolean[], $18::text[], $19::bytea[], $20::int[]
+        $16::text[], $17::boolean[], $18::float8[], $19::text[], $20::bytea[], $21::int[]
     ) AS i (
         request_id, tenant_id, key_id, model_id, endpoint, bucket, low_priority, order_delay,
         submitted_at, start_deadline, total_deadline, hint, options, body, body_key,
-        webhook_url, store_io, idempotency_key, fingerprint, room
+        webhook_url, store_io, predicted_seconds, idempotency_key, fingerprint, room
     )
 ),
 open AS MATERIALIZED (
@@ -19,7 +19,7 @@ open AS MATERIALIZED (
     WHERE NOT EXISTS (
         SELECT FROM undelivered_submits u
         WHERE u.key_id = i.key_id AND u.fingerprint = i.fingerprint AND i.fingerprint <> ''
-          AND u.created_at > now() - make_interval(secs => $21)
+          AND u.created_at > now() - make_interval(secs => $22)
     )
     AND (i.room IS NULL OR i.room > (
         SELECT count(*) FROM (
@@ -43,11 +43,11 @@ inputs AS (
 )
 INSERT INTO requests (
     request_id, tenant_id, key_id, model_id, endpoint, bucket, low_priority, order_at, available_at,
-    submitted_at, start_deadline, total_deadline, hint, webhook
+    submitted_at, start_deadline, total_deadline, hint, webhook, predicted_seconds
 )
 SELECT request_id, tenant_id, key_id, model_id, endpoint, bucket, low_priority,
        submitted_at + make_interval(secs => order_delay), now(),
-       submitted_at, start_deadline, total_deadline, hint, webhook_url IS NOT NULL
+       submitted_at, start_deadline, total_deadline, hint, webhook_url IS NOT NULL, predicted_seconds
 FROM fresh
 RETURNING request_id;
 
@@ -58,16 +58,16 @@ WITH items AS MATERIALIZED (
     FROM unnest(
         $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::boolean[], $8::float8[],
         $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::text[], $14::bytea[], $15::text[],
-        $16::text[], $17::boolean[], $18::bytea[]
+        $16::text[], $17::boolean[], $18::float8[], $19::bytea[]
     ) AS i (
         request_id, tenant_id, key_id, model_id, endpoint, bucket, low_priority, order_delay,
         submitted_at, start_deadline, total_deadline, hint, options, body, body_key,
-        webhook_url, store_io, fingerprint
+        webhook_url, store_io, predicted_seconds, fingerprint
     )
     WHERE NOT EXISTS (
         SELECT FROM undelivered_submits u
         WHERE u.key_id = i.key_id AND u.fingerprint = i.fingerprint AND i.fingerprint <> ''
-          AND u.created_at > now() - make_interval(secs => $19)
+          AND u.created_at > now() - make_interval(secs => $20)
     )
 ),
 inputs AS (
@@ -76,11 +76,11 @@ inputs AS (
 )
 INSERT INTO requests (
     request_id, tenant_id, key_id, model_id, endpoint, bucket, low_priority, order_at, available_at,
-    submitted_at, start_deadline, total_deadline, hint, webhook
+    submitted_at, start_deadline, total_deadline, hint, webhook, predicted_seconds
 )
 SELECT request_id, tenant_id, key_id, model_id, endpoint, bucket, low_priority,
        submitted_at + make_interval(secs => order_delay), now(),
-       submitted_at, start_deadline, total_deadline, hint, webhook_url IS NOT NULL
+       submitted_at, start_deadline, total_deadline, hint, webhook_url IS NOT NULL, predicted_seconds
 FROM items
 RETURNING request_id;
 
@@ -188,10 +188,11 @@ leased AS (
     WHERE r.request_id = ANY (ARRAY(SELECT request_id FROM picked)) AND r.request_id = p.request_id
       AND r.state = 'queued'
     RETURNING r.request_id, r.attempt, r.tenant_id, r.model_id, r.endpoint, r.revision_id, r.replica_id,
-              r.submitted_at, r.lease_expires_at, r.crashed_replicas, r.lost_leases, r.retries_used, r.order_at
+              r.submitted_at, r.lease_expires_at, r.crashed_replicas, r.lost_leases, r.retries_used, r.order_at,
+              r.predicted_seconds
 )
 SELECT l.request_id, l.attempt, l.tenant_id, l.model_id, l.endpoint, l.revision_id, l.replica_id, l.submitted_at,
-       l.lease_expires_at, l.crashed_replicas, l.lost_leases, l.retries_used, i.options, i.body, i.body_key
+       l.lease_expires_at, l.crashed_replicas, l.lost_leases, l.retries_used, l.predicted_seconds, i.options, i.body, i.body_key
 FROM leased l
 CROSS JOIN LATERAL (  -- OFFSET 0 keeps this one look-up by key for each row, whatever the planner believes
     SELECT x.options, x.body, x.body_key FROM request_inputs x WHERE x.request_id = l.request_id OFFSET 0
@@ -247,10 +248,11 @@ leased AS (
     WHERE r.request_id = ANY (ARRAY(SELECT request_id FROM picked)) AND r.request_id = w.request_id
       AND r.state = 'queued'
     RETURNING r.request_id, r.attempt, r.tenant_id, r.model_id, r.endpoint, r.revision_id, r.replica_id,
-              r.submitted_at, r.lease_expires_at, r.crashed_replicas, r.lost_leases, r.retries_used, r.order_at
+              r.submitted_at, r.lease_expires_at, r.crashed_replicas, r.lost_leases, r.retries_used, r.order_at,
+              r.predicted_seconds
 )
 SELECT l.request_id, l.attempt, l.tenant_id, l.model_id, l.endpoint, l.revision_id, l.replica_id, l.submitted_at,
-       l.lease_expires_at, l.crashed_replicas, l.lost_leases, l.retries_used, i.options, i.body, i.body_key
+       l.lease_expires_at, l.crashed_replicas, l.lost_leases, l.retries_used, l.predicted_seconds, i.options, i.body, i.body_key
 FROM leased l
 CROSS JOIN LATERAL (  -- OFFSET 0 keeps this one look-up by key for each row, whatever the planner believes
     SELECT x.options, x.body, x.body_key FROM request_inputs x WHERE x.request_id = l.request_id OFFSET 0
@@ -303,8 +305,8 @@ gone AS (
     RETURNING r.request_id, r.attempt AS attempts, r.tenant_id, r.key_id, r.model_id, r.endpoint, r.revision_id,
               r.replica_id, r.worker_id, r.submitted_at, r.leased_at, r.state AS state_before,
               coalesce(r.started_at, i.attempt_started_at) AS started_at, r.webhook,
-              i.state, i.status_code, i.headers, i.body, i.body_key, i.error, i.error_type, i.outcome,
-              i.has_attempt, i.attempt_finished_at, i.device_seconds, i.work, clock_timestamp() AS finished_at
+              r.predicted_seconds, i.state, i.status_code, i.headers, i.body, i.body_key, i.error, i.error_type,
+              i.outcome, i.has_attempt, i.attempt_finished_at, i.device_seconds, i.work, clock_timestamp() AS finished_at
 ),
 inputs AS (
     DELETE FROM request_inputs x
@@ -343,7 +345,9 @@ facts AS (
         SELECT 'request' AS kind, g.request_id, 'queue' AS lane, g.tenant_id, g.key_id, g.model_id, g.endpoint,
                g.revision_id, g.replica_id, g.worker_id, g.attempts, g.state, g.outcome, g.status_code, g.error_type,
                g.submitted_at, g.leased_at, g.started_at, g.finished_at, g.attempt_finished_at, g.has_attempt,
-               g.device_seconds, g.work::json AS work
+               g.device_seconds,  -- where no attempt reported, what was predicted is said all the same
+               CASE WHEN g.work = '{}' THEN json_build_object('predicted_seconds', g.predicted_seconds)
+                    ELSE g.work::json END AS work
         FROM gone g
     ) AS f
     HAVING count(*) > 0
