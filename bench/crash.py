@@ -349,11 +349,13 @@ def rows_of(outcome: Outcome) -> list[Row]:
     twice = max(outcome.twice_hit, default=0.0) / outcome.plan.lease_seconds
     acknowledged = len(outcome.entries)
     back = max((kill.back_seconds for kill in outcome.kills), default=0.0)
+    twice_seen = [f"{entry.request_id} read {entry.bodies}" for entry in outcome.entries if entry.changed]
+    twice_seen += [f"{request_id} told twice" for request_id in outcome.twice_told]
     return [
         Row(f"kills, {lease}", len(outcome.kills), "", outcome.plan.kills),
         Row(f"acknowledged, {lease}", acknowledged, "requests"),
         Row(f"lost, {lease}", len(outcome.unfinished), "requests", 0, "<="),
-        Row(f"published twice, {lease}", len(outcome.changed) + len(outcome.twice_told), "results", 0, "<="),
+        Row(f"published twice, {lease}", len(twice_seen), "results", 0, "<=", "; ".join(twice_seen)[:2_000]),
         Row(f"failed for a kill's sake, {lease}", len(outcome.failed), "requests", 0, "<="),
         Row(f"webhooks missing, {lease}", len(outcome.untold), "webhooks", 0, "<="),
         Row(f"slowest orphan, {lease}", worst, "leases", LATE_LEASES, "<=", f"{len(outcome.orphans)} orphans"),
