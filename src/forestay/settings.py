@@ -57,6 +57,11 @@ class Queue:
         60.0,
         "A low request is overtaken only by normal ones submitted less than this later.",
     )
+    patience_seconds: float = setting(
+        "FORESTAY_PATIENCE",
+        3600.0,
+        "Among one tenant's requests, one without a start deadline takes its turn as if it had to start after this.",
+    )
     group_commit_seconds: float = setting(
         "FORESTAY_GROUP_COMMIT", 0.002, "Longest time a submit waits for others to share its commit."
     )

@@ -310,7 +310,7 @@ def _loops(process: Process, stores: Stores) -> "list[Loop]":
     from forestay.controller import Loop
     from forestay.delivery import retention as old_webhooks
     from forestay.media import retention as old_media
-    from forestay.queue import expire, rescue
+    from forestay.queue import claiming, expire, rescue
     from forestay.queue import retention as old_requests
     from forestay.telemetry import facts
 
@@ -328,7 +328,8 @@ def _loops(process: Process, stores: Stores) -> "list[Loop]":
             wakes_on=("forestay:demand", "forestay:fleet", "forestay:queue"),
         ),
         Loop("webhooks", 1.0, _deliver(process, stores, outbox), wakes_on=("forestay:webhooks",)),
-        Loop("facts", 1.0, lambda: facts.ship(stores.database, stores.facts_database)),
+        Loop("facts", 1.0, lambda: facts.ship(stores.database, stores.facts_database, (claiming.settle_facts,))),
+        Loop("turns", 1.0, lambda: claiming.run_once(stores.database)),
         Loop(
             "retention",
             60.0,

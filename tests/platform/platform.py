@@ -229,5 +229,7 @@ def wait_for(condition: Callable[[], bool], timeout_seconds: float = 20.0) -> bo
     return wait_until(condition, timeout_seconds, 0.05)
 
 
-def _clean_environment(keep: Sequence[str] = ("PATH", "PYTHONPATH", "TMPDIR", "LANG", "LD_LIBRARY_PATH")) -> dict[str, str]:
+def _clean_environment(
+    keep: Sequence[str] = ("PATH", "PYTHONPATH", "TMPDIR", "LANG", "LD_LIBRARY_PATH"),
+) -> dict[str, str]:
     return {name: value for name, value in process_environment().items() if name in keep}

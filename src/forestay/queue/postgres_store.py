@@ -15,7 +15,7 @@ from typing import cast
 from forestay.chance import Chance
 from forestay.errors import Unavailable
 from forestay.ids import KeyId, ModelId, RequestId, TenantId, WorkerId, first_request_id_at
-from forestay.queue import answers, outcomes, partitions, retry, rows
+from forestay.queue import answers, claiming, outcomes, partitions, retry, rows
 from forestay.queue.group_commit import BatchLimits, GroupCommit
 from forestay.queue.model import (
     FINAL,
@@ -37,7 +37,7 @@ from forestay.queue.store import Accepted, Held, IdempotencyConflict, Offer, Que
 from forestay.queue.submitting import Submitter
 from forestay.settings import Queue
 from forestay.storage.objects import ObjectStore
-from forestay.storage.postgres import Connection, Database, Record, load_queries
+from forestay.storage.postgres import Connection, Database, load_queries
 
 _SQL = load_queries("forestay.queue", "sql/queue.sql")
 _LIVE = frozenset(State) - FINAL
@@ -82,15 +82,8 @@ class PostgresQueueStore:
         await self._database.execute(_SQL["mark_undelivered"], key_id, fingerprint, request_id)
 
     async def claim(self, worker_id: WorkerId, offers: Sequence[Offer], lease_seconds: float) -> list[Lease]:
-        """Lease queued requests in queue order; first those whose hint a replica carries."""
-        records: list[Record] = []
-        hinted = rows.hinted_columns(offers)
-        if hinted[0]:
-            records = await self._database.fetch(_SQL["claim_hinted"], worker_id, lease_seconds, *hinted)
-            offers = _without(offers, records)
-        groups, slots = rows.claim_columns(offers)
-        if slots[0]:
-            records += await self._database.fetch(_SQL["claim"], worker_id, lease_seconds, *groups, *slots)
+        """Lease queued requests by turns; first those whose hint a replica carries, as far as turns allow."""
+        records = await claiming.claim_records(self._database, worker_id, offers, lease_seconds)
         inline = [rows.lease_from(record, worker_id) for record in records if record["body_key"] is None]
         stored = [(rows.lease_from(record, worker_id), record["body_key"]) for record in records if record["body_key"]]
         if not stored:
@@ -327,16 +320,3 @@ def _result_key(request_id: RequestId, attempt: int) -> str:
 def _no_attempt(lease: Lease, outcome: Outcome) -> AttemptReport:
     """Report an attempt that ended before the model saw it."""
     return AttemptReport(outcome, lease.submitted_at, None, lease.lease_expires_at, 0.0)
-
-
-def _without(offers: Sequence[Offer], taken: Sequence[Record]) -> list[Offer]:
-    """Reduce the offers by the slots that `taken` fills; a replica that got one is idle no more."""
-    counts: dict[str, int] = {}
-    for record in taken:
-        counts[record["replica_id"]] = counts.get(record["replica_id"], 0) + 1
-    return [
-        dataclasses.replace(offer, slots=offer.slots - used, idle=False)
-        if (used := counts.get(offer.replica_id, 0))
-        else offer
-        for offer in offers
-    ]

@@ -5,6 +5,7 @@ calls it.
 """
 
 import dataclasses
+import datetime as dt
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import cast
@@ -26,6 +27,7 @@ from forestay.queue.model import (
     Submission,
 )
 from forestay.queue.store import Offer
+from forestay.settings import Queue
 from forestay.storage.postgres import Record
 
 Fence = tuple[RequestId, int]
@@ -53,10 +55,11 @@ def columns(rows: Sequence[tuple[object, ...]], width: int) -> Columns:
     return tuple(list(column) for column in zip(*rows, strict=True))
 
 
-def submit_row(entry: Entry, starvation_bound_seconds: float) -> tuple[object, ...]:
-    """Return the eighteen columns that both submit statements begin with."""
+def submit_row(entry: Entry, settings: Queue) -> tuple[object, ...]:
+    """Return the nineteen columns that both submit statements begin with."""
     item, options = entry.submission, entry.submission.options
     low = options.priority is Priority.LOW
+    delay_seconds = settings.starvation_bound_seconds if low else 0.0
     return (
         item.request_id,
         item.tenant_id,
@@ -65,7 +68,7 @@ def submit_row(entry: Entry, starvation_bound_seconds: float) -> tuple[object, .
         item.endpoint,
         bucket_of(item.request_id),
         low,
-        starvation_bound_seconds if low else 0.0,
+        delay_seconds,
         item.submitted_at,
         options.start_deadline,
         options.total_deadline,
@@ -76,6 +79,7 @@ def submit_row(entry: Entry, starvation_bound_seconds: float) -> tuple[object, .
         options.webhook_url,
         options.store_io,
         item.predicted_seconds,
+        options.start_deadline or item.submitted_at + dt.timedelta(seconds=delay_seconds + settings.patience_seconds),
     )
 
 
@@ -350,6 +354,7 @@ def abandoned_fact(lease: Lease, report: AttemptReport) -> str:
         "started_at": report.started_at,
         "finished_at": report.finished_at,
         "device_seconds": report.device_seconds,
+        "predicted_seconds": lease.predicted_seconds,
         "work": report.work,
     }
     return _encode([fact]).decode()

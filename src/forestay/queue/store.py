@@ -48,6 +48,7 @@ class Offer:
     slots: int
     idle: bool  # nothing runs on the replica: only then may a request that must run alone be claimed
     hints: tuple[str, ...] = ()
+    pool: str = "cpu"  # whose turns are taken
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class QueueStore(Protocol):
         ...
 
     async def claim(self, worker_id: WorkerId, offers: Sequence[Offer], lease_seconds: float) -> list[Lease]:
-        """Lease queued requests for the offered slots in queue order, at most `slots` an offer, in one statement."""
+        """Lease queued requests for the offered slots, at most `slots` an offer, by turns (`queue/fairness`)."""
         ...
 
     async def start(self, leases: Sequence[Lease]) -> set[tuple[RequestId, int]]:

@@ -40,24 +40,22 @@ class Submitter:
         return [results[entry.submission.request_id] for entry in entries]
 
     async def _store_usual(self, entries: Sequence[rows.Entry]) -> set[RequestId]:
-        bound = self._settings.starvation_bound_seconds
-        lines = [(*rows.submit_row(entry, bound), entry.submission.fingerprint) for entry in entries]
+        lines = [(*rows.submit_row(entry, self._settings), entry.submission.fingerprint) for entry in entries]
         records = await self._database.fetch(
-            self._sql["submit_plain"], *rows.columns(lines, 19), self._settings.adoption_seconds
+            self._sql["submit_plain"], *rows.columns(lines, 20), self._settings.adoption_seconds
         )
         return {RequestId(record[0]) for record in records}
 
     async def _store_special(self, entries: Sequence[rows.Entry]) -> set[RequestId]:
-        bound = self._settings.starvation_bound_seconds
         ahead: dict[ModelId, int] = {}
         lines: list[tuple[object, ...]] = []
         for entry in entries:
             item = entry.submission
             room = None if entry.limit is None else entry.limit - ahead.get(item.model_id, 0)
             ahead[item.model_id] = ahead.get(item.model_id, 0) + 1
-            lines.append((*rows.submit_row(entry, bound), item.idempotency_key, item.fingerprint, room))
+            lines.append((*rows.submit_row(entry, self._settings), item.idempotency_key, item.fingerprint, room))
         records = await self._database.fetch(
-            self._sql["submit"], *rows.columns(lines, 21), self._settings.adoption_seconds
+            self._sql["submit"], *rows.columns(lines, 22), self._settings.adoption_seconds
         )
         return {RequestId(record[0]) for record in records}
 

@@ -8,13 +8,13 @@ It decides nothing about what facts mean.
 
 import dataclasses
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
 from forestay.clock import Clock
 from forestay.ids import KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId
-from forestay.storage.postgres import Database, load_queries
+from forestay.storage.postgres import Connection, Database, load_queries
 
 TABLES = ("request_facts", "attempt_facts")
 DAYS_AHEAD = 3
@@ -22,6 +22,7 @@ _BATCHES_AT_ONCE = 200
 _MOST_ROUNDS = 100
 _SQL = load_queries("forestay.telemetry", "sql/facts.sql")
 Fact = dict[str, object]
+Settler = Callable[[Connection, Sequence[Fact], Sequence[Fact]], Awaitable[None]]  # requests' facts, attempts' facts
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,17 +49,21 @@ class RequestFact:
     work: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])
 
 
-async def ship(main: Database, facts: Database) -> int:
+async def ship(main: Database, facts: Database, settlers: Sequence[Settler] = ()) -> int:
     """Move what waits in the outbox into the facts tables; returns how many facts went.
 
     The facts are committed before the outbox forgets them; a crash in between ships them again onto their own keys.
+    Settlers see each fact once: what they write in the main database commits with the outbox's forgetting.
     """
     total = 0
     for _ in range(_MOST_ROUNDS):
         async with main.transaction() as connection:
             batches = await connection.fetch(_SQL["outbox"], _BATCHES_AT_ONCE)
             found = [fact for batch in batches for fact in msgspec.json.decode(batch["facts"], type=list[Fact])]
-            await _keep(facts, *split(found))
+            requests, attempts = split(found)
+            await _keep(facts, requests, attempts)
+            for settle in settlers:
+                await settle(connection, requests, attempts)
             await connection.execute(_SQL["shipped"], [batch["batch_id"] for batch in batches])
         total += len(found)
         if len(batches) < _BATCHES_AT_ONCE:

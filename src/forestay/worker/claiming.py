@@ -44,6 +44,7 @@ def decide_offers(replicas: Iterable[Replica], routes: Sequence[Route]) -> list[
                     slots=replica.free_slots,
                     idle=replica.idle,
                     hints=replica.description.hints,
+                    pool=revision.spec.resources.pool,
                 )
             )
     return offers

@@ -6,11 +6,11 @@ WITH items AS MATERIALIZED (
     FROM unnest(
         $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::boolean[], $8::float8[],
         $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::text[], $14::bytea[], $15::text[],
-        $16::text[], $17::boolean[], $18::float8[], $19::text[], $20::bytea[], $21::int[]
+        $16::text[], $17::boolean[], $18::float8[], $19::timestamptz[], $20::text[], $21::bytea[], $22::int[]
     ) AS i (
         request_id, tenant_id, key_id, model_id, endpoint, bucket, low_priority, order_delay,
         submitted_at, start_deadline, total_deadline, hint, options, body, body_key,
-        webhook_url, store_io, predicted_seconds, idempotency_key, fingerprint, room
+        webhook_url, store_io, predicted_seconds, due_at, idempotency_key, fingerprint, room
     )
 ),
 open AS MATERIALIZED (
@@ -19,7 +19,7 @@ open AS MATERIALIZED (
     WHERE NOT EXISTS (
         SELECT FROM undelivered_submits u
         WHERE u.key_id = i.key_id AND u.fingerprint = i.fingerprint AND i.fingerprint <> ''
-          AND u.created_at > now() - make_interval(secs => $22)
+          AND u.created_at > now() - make_interval(secs => $23)
     )
     AND (i.room IS NULL OR i.room > (
         SELECT count(*) FROM (
@@ -43,11 +43,11 @@ inputs AS (
 )
 INSERT INTO requests (
     request_id, tenant_id, key_id, model_id, endpoint, bucket, low_priority, order_at, available_at,
-    submitted_at, start_deadline, total_deadline, hint, webhook, predicted_seconds
+    submitted_at, start_deadline, total_deadline, hint, webhook, predicted_seconds, due_at
 )
 SELECT request_id, tenant_id, key_id, model_id, endpoint, bucket, low_priority,
        submitted_at + make_interval(secs => order_delay), now(),
-       submitted_at, start_deadline, total_deadline, hint, webhook_url IS NOT NULL, predicted_seconds
+       submitted_at, start_deadline, total_deadline, hint, webhook_url IS NOT NULL, predicted_seconds, due_at
 FROM fresh
 RETURNING request_id;
 
@@ -58,16 +58,16 @@ WITH items AS MATERIALIZED (
     FROM unnest(
         $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::boolean[], $8::float8[],
         $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::text[], $14::bytea[], $15::text[],
-        $16::text[], $17::boolean[], $18::float8[], $19::bytea[]
+        $16::text[], $17::boolean[], $18::float8[], $19::timestamptz[], $20::bytea[]
     ) AS i (
         request_id, tenant_id, key_id, model_id, endpoint, bucket, low_priority, order_delay,
         submitted_at, start_deadline, total_deadline, hint, options, body, body_key,
-        webhook_url, store_io, predicted_seconds, fingerprint
+        webhook_url, store_io, predicted_seconds, due_at, fingerprint
     )
     WHERE NOT EXISTS (
         SELECT FROM undelivered_submits u
         WHERE u.key_id = i.key_id AND u.fingerprint = i.fingerprint AND i.fingerprint <> ''
-          AND u.created_at > now() - make_interval(secs => $20)
+          AND u.created_at > now() - make_interval(secs => $21)
     )
 ),
 inputs AS (
@@ -76,11 +76,11 @@ inputs AS (
 )
 INSERT INTO requests (
     request_id, tenant_id, key_id, model_id, endpoint, bucket, low_priority, order_at, available_at,
-    submitted_at, start_deadline, total_deadline, hint, webhook, predicted_seconds
+    submitted_at, start_deadline, total_deadline, hint, webhook, predicted_seconds, due_at
 )
 SELECT request_id, tenant_id, key_id, model_id, endpoint, bucket, low_priority,
        submitted_at + make_interval(secs => order_delay), now(),
-       submitted_at, start_deadline, total_deadline, hint, webhook_url IS NOT NULL, predicted_seconds
+       submitted_at, start_deadline, total_deadline, hint, webhook_url IS NOT NULL, predicted_seconds, due_at
 FROM items
 RETURNING request_id;
 
@@ -113,151 +113,6 @@ SELECT count(*) FROM (SELECT FROM requests WHERE model_id = $1 AND worker_id IS 
 -- name: mark_undelivered
 -- Notes that the answer to a submit never reached its caller.
 INSERT INTO undelivered_submits (key_id, fingerprint, request_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING;
-
--- name: claim
--- Leases waiting requests for free slots. Groups ($3..$6) are revisions with their buckets; slots ($7..$10) name the
--- group, the replica, whether it is idle, and the slot's rank in its group. A request that must run alone takes the
--- first slot of an idle replica and keeps that replica's other slots empty; while one has waited for more than five
--- seconds, busy replicas of its model take nothing, so that one of them falls idle.
-WITH groups AS MATERIALIZED (
-    SELECT g.* FROM unnest($3::int[], $4::text[], $5::text[], $6::text[]) AS g (n, model_id, revision_id, buckets)
-),
-slots AS MATERIALIZED (
-    SELECT s.* FROM unnest($7::int[], $8::text[], $9::boolean[], $10::int[]) AS s (n, replica_id, idle, rank)
-),
-lonely AS MATERIALIZED (
-    SELECT g.n, q.request_id, row_number() OVER (PARTITION BY g.n ORDER BY q.order_at) AS rank
-    FROM groups g
-    CROSS JOIN LATERAL (
-        SELECT r.request_id, r.order_at
-        FROM requests r
-        WHERE r.worker_id IS NULL AND r.alone AND r.model_id = g.model_id AND r.state = 'queued'
-          AND r.available_at <= now() AND g.buckets::int4multirange @> r.bucket::int
-          AND (r.start_deadline IS NULL OR r.start_deadline > now())
-          AND (r.total_deadline IS NULL OR r.total_deadline > now())
-        ORDER BY r.order_at
-        LIMIT (SELECT count(DISTINCT s.replica_id) FROM slots s WHERE s.n = g.n AND s.idle)
-        FOR UPDATE SKIP LOCKED
-    ) AS q
-),
-lonely_slots AS MATERIALIZED (
-    SELECT l.request_id, i.replica_id, l.n
-    FROM lonely l
-    JOIN (
-        SELECT s.n, s.replica_id, row_number() OVER (PARTITION BY s.n ORDER BY min(s.rank)) AS rank
-        FROM slots s WHERE s.idle GROUP BY s.n, s.replica_id
-    ) AS i ON i.n = l.n AND i.rank = l.rank
-),
-free AS MATERIALIZED (
-    SELECT s.n, s.replica_id, row_number() OVER (PARTITION BY s.n ORDER BY s.rank) AS rank
-    FROM slots s
-    WHERE s.replica_id NOT IN (SELECT replica_id FROM lonely_slots)
-      AND (s.idle OR NOT EXISTS (
-          SELECT FROM requests r JOIN groups g ON g.n = s.n
-          WHERE r.worker_id IS NULL AND r.alone AND r.model_id = g.model_id
-            AND r.available_at < now() - interval '5 seconds' AND g.buckets::int4multirange @> r.bucket::int
-      ))
-),
-ordinary AS MATERIALIZED (
-    SELECT g.n, q.request_id, row_number() OVER (PARTITION BY g.n ORDER BY q.order_at) AS rank
-    FROM groups g
-    CROSS JOIN LATERAL (
-        SELECT r.request_id, r.order_at
-        FROM requests r
-        WHERE r.worker_id IS NULL AND NOT r.alone AND r.model_id = g.model_id AND r.state = 'queued'
-          AND r.available_at <= now() AND g.buckets::int4multirange @> r.bucket::int
-          AND (r.start_deadline IS NULL OR r.start_deadline > now())
-          AND (r.total_deadline IS NULL OR r.total_deadline > now())
-        ORDER BY r.order_at
-        LIMIT (SELECT count(*) FROM free f WHERE f.n = g.n)
-        FOR UPDATE SKIP LOCKED
-    ) AS q
-),
-picked AS MATERIALIZED (
-    SELECT l.request_id, l.replica_id, g.revision_id FROM lonely_slots l JOIN groups g USING (n)
-    UNION ALL
-    SELECT o.request_id, f.replica_id, g.revision_id
-    FROM ordinary o JOIN free f USING (n, rank) JOIN groups g USING (n)
-),
-leased AS (
-    UPDATE requests r
-    SET state = 'leased', attempt = r.attempt + 1, worker_id = $1, replica_id = p.replica_id,
-        revision_id = p.revision_id, leased_at = clock_timestamp(), started_at = NULL,
-        lease_expires_at = clock_timestamp() + make_interval(secs => $2)
-    FROM picked p
-    WHERE r.request_id = ANY (ARRAY(SELECT request_id FROM picked)) AND r.request_id = p.request_id
-      AND r.state = 'queued'
-    RETURNING r.request_id, r.attempt, r.tenant_id, r.model_id, r.endpoint, r.revision_id, r.replica_id,
-              r.submitted_at, r.lease_expires_at, r.crashed_replicas, r.lost_leases, r.retries_used, r.order_at,
-              r.predicted_seconds
-)
-SELECT l.request_id, l.attempt, l.tenant_id, l.model_id, l.endpoint, l.revision_id, l.replica_id, l.submitted_at,
-       l.lease_expires_at, l.crashed_replicas, l.lost_leases, l.retries_used, l.predicted_seconds, i.options, i.body, i.body_key
-FROM leased l
-CROSS JOIN LATERAL (  -- OFFSET 0 keeps this one look-up by key for each row, whatever the planner believes
-    SELECT x.options, x.body, x.body_key FROM request_inputs x WHERE x.request_id = l.request_id OFFSET 0
-) AS i
-ORDER BY l.order_at;
-
--- name: claim_hinted
--- Leases, among the first hundred waiting requests of each offer's model, those whose hint the replica carries.
-WITH offers AS MATERIALIZED (
-    SELECT o.*
-    FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[])
-         AS o (replica_id, model_id, revision_id, buckets, slots, hints)
-),
-heads AS MATERIALIZED (
-    SELECT h.*
-    FROM (SELECT DISTINCT model_id FROM offers) AS m
-    CROSS JOIN LATERAL (
-        SELECT r.request_id, r.model_id, r.bucket, r.hint, r.order_at
-        FROM requests r
-        WHERE r.worker_id IS NULL AND r.model_id = m.model_id AND r.state = 'queued' AND r.available_at <= now()
-        ORDER BY r.order_at
-        LIMIT 100
-    ) AS h
-    WHERE h.hint IS NOT NULL
-),
-wanted AS MATERIALIZED (
-    SELECT DISTINCT ON (w.request_id) w.request_id, w.replica_id, w.revision_id, w.slots
-    FROM (
-        SELECT h.request_id, o.replica_id, o.revision_id, o.slots,
-               row_number() OVER (PARTITION BY o.replica_id ORDER BY h.order_at) AS rank
-        FROM heads h
-        JOIN offers o ON o.model_id = h.model_id AND h.hint = ANY (string_to_array(o.hints, E'\x1f'))
-                     AND o.buckets::int4multirange @> h.bucket::int
-    ) AS w
-    WHERE w.rank <= w.slots
-    ORDER BY w.request_id, w.replica_id
-),
-picked AS MATERIALIZED (
-    SELECT r.request_id
-    FROM requests r
-    WHERE r.request_id = ANY (ARRAY(SELECT request_id FROM wanted))
-      AND r.state = 'queued' AND r.worker_id IS NULL AND NOT r.alone
-      AND (r.start_deadline IS NULL OR r.start_deadline > now())
-      AND (r.total_deadline IS NULL OR r.total_deadline > now())
-    FOR UPDATE SKIP LOCKED
-),
-leased AS (
-    UPDATE requests r
-    SET state = 'leased', attempt = r.attempt + 1, worker_id = $1, replica_id = w.replica_id,
-        revision_id = w.revision_id, leased_at = clock_timestamp(), started_at = NULL,
-        lease_expires_at = clock_timestamp() + make_interval(secs => $2)
-    FROM wanted w
-    WHERE r.request_id = ANY (ARRAY(SELECT request_id FROM picked)) AND r.request_id = w.request_id
-      AND r.state = 'queued'
-    RETURNING r.request_id, r.attempt, r.tenant_id, r.model_id, r.endpoint, r.revision_id, r.replica_id,
-              r.submitted_at, r.lease_expires_at, r.crashed_replicas, r.lost_leases, r.retries_used, r.order_at,
-              r.predicted_seconds
-)
-SELECT l.request_id, l.attempt, l.tenant_id, l.model_id, l.endpoint, l.revision_id, l.replica_id, l.submitted_at,
-       l.lease_expires_at, l.crashed_replicas, l.lost_leases, l.retries_used, l.predicted_seconds, i.options, i.body, i.body_key
-FROM leased l
-CROSS JOIN LATERAL (  -- OFFSET 0 keeps this one look-up by key for each row, whatever the planner believes
-    SELECT x.options, x.body, x.body_key FROM request_inputs x WHERE x.request_id = l.request_id OFFSET 0
-) AS i
-ORDER BY l.order_at;
 
 -- name: step
 -- Moves held requests on to the state $4 (running, checking) when they are in one of $5; tells which are still held.
@@ -345,7 +200,7 @@ facts AS (
         SELECT 'request' AS kind, g.request_id, 'queue' AS lane, g.tenant_id, g.key_id, g.model_id, g.endpoint,
                g.revision_id, g.replica_id, g.worker_id, g.attempts, g.state, g.outcome, g.status_code, g.error_type,
                g.submitted_at, g.leased_at, g.started_at, g.finished_at, g.attempt_finished_at, g.has_attempt,
-               g.device_seconds,  -- where no attempt reported, what was predicted is said all the same
+               g.device_seconds, g.predicted_seconds,  -- where no attempt reported, what was predicted is said all the same
                CASE WHEN g.work = '{}' THEN json_build_object('predicted_seconds', g.predicted_seconds)
                     ELSE g.work::json END AS work
         FROM gone g
@@ -368,14 +223,15 @@ parked AS (
     WHERE r.request_id = ANY ($1) AND r.request_id = i.request_id AND r.attempt = i.attempt
       AND r.worker_id = i.worker_id AND r.state = ANY ($8::text[])
     RETURNING r.request_id, r.attempt, r.tenant_id, r.model_id, r.endpoint, r.revision_id, r.replica_id, r.worker_id,
-              r.submitted_at, r.leased_at, r.started_at, i.outcome, i.attempt_finished_at, i.device_seconds, i.work
+              r.submitted_at, r.leased_at, r.started_at, r.predicted_seconds,
+              i.outcome, i.attempt_finished_at, i.device_seconds, i.work
 ),
 facts AS (
     INSERT INTO fact_outbox (facts)
     SELECT json_agg(f) FROM (
         SELECT 'attempt' AS kind, p.request_id, p.attempt, p.tenant_id, p.model_id, p.endpoint, p.revision_id,
                p.replica_id, p.worker_id, p.outcome, p.submitted_at, p.leased_at, p.started_at,
-               p.attempt_finished_at AS finished_at, p.device_seconds, p.work::json AS work
+               p.attempt_finished_at AS finished_at, p.device_seconds, p.predicted_seconds, p.work::json AS work
         FROM parked p
     ) AS f
     HAVING count(*) > 0
@@ -397,7 +253,8 @@ WITH items AS MATERIALIZED (
 before AS MATERIALIZED (
     SELECT r.request_id, r.attempt, r.tenant_id, r.model_id, r.endpoint, r.revision_id, r.replica_id, r.worker_id,
            r.submitted_at, r.leased_at, coalesce(r.started_at, i.attempt_started_at) AS started_at,
-           i.outcome, coalesce(i.attempt_finished_at, clock_timestamp()) AS finished_at, i.device_seconds, i.work
+           i.outcome, coalesce(i.attempt_finished_at, clock_timestamp()) AS finished_at, i.device_seconds,
+           r.predicted_seconds, i.work
     FROM requests r
     JOIN items i ON i.request_id = r.request_id
     WHERE r.request_id = ANY ($1) AND r.attempt = i.attempt AND r.worker_id = i.worker_id
@@ -420,7 +277,7 @@ facts AS (
     SELECT json_agg(f) FROM (
         SELECT 'attempt' AS kind, b.request_id, b.attempt, b.tenant_id, b.model_id, b.endpoint, b.revision_id,
                b.replica_id, b.worker_id, b.outcome, b.submitted_at, b.leased_at, b.started_at, b.finished_at,
-               b.device_seconds, b.work::json AS work
+               b.device_seconds, b.predicted_seconds, b.work::json AS work
         FROM before b
     ) AS f
     HAVING count(*) > 0

@@ -1,0 +1,113 @@
+"""How free slots become leases in Postgres: by turns, under the pool's lock.
+
+The rule is `queue/fairness` (decision 0005, "Turns"); the statements in `sql/claim.sql` carry it out, so that whose
+turn it is and what was taken change together. Accounts are corrected by `settle_facts` once an attempt's real cost is
+known. The queue store calls `claim_records`; the controller's facts loop `settle_facts`, its turns loop `run_once`.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from forestay.errors import UsageError
+from forestay.ids import TenantId, WorkerId
+from forestay.queue import rows
+from forestay.queue.store import Offer
+from forestay.storage.postgres import Connection, Database, Record, load_queries
+
+_SQL = load_queries("forestay.queue", "sql/claim.sql")
+MAX_WEIGHT = 1_000_000.0
+_MAX_ACCOUNTS = 10_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Account:
+    """What a tenant has received in a pool, in device-seconds per weight, beside where the pool itself stands."""
+
+    pool: str
+    tenant_id: TenantId
+    virtual_time: float
+    active: bool  # it waits now
+    weight: float
+    pool_virtual_time: float
+
+
+async def claim_records(
+    database: Database, worker_id: WorkerId, offers: Sequence[Offer], lease_seconds: float
+) -> list[Record]:
+    """Lease requests for the offered slots; nothing is locked while nothing waits."""
+    useful = [offer for offer in offers if offer.slots > 0 and offer.buckets]
+    models = sorted({offer.model_id for offer in useful})
+    if not models or not await database.fetchval(_SQL["anything_waiting"], models):
+        return []
+    found: list[Record] = []
+    for pool in sorted({offer.pool for offer in useful}):
+        async with database.transaction() as connection:
+            await connection.execute(_SQL["lock_pool"], pool, True)  # noqa: FBT003 - a column of the statement
+            mine = [offer for offer in useful if offer.pool == pool]
+            found += await _claim_for(connection, pool, (worker_id, lease_seconds), mine)
+    return found
+
+
+async def _claim_for(
+    connection: Connection, pool: str, who: tuple[WorkerId, float], offers: Sequence[Offer]
+) -> list[Record]:
+    found: list[Record] = []
+    hinted = rows.hinted_columns(offers)
+    if hinted[0]:
+        found = await connection.fetch(_SQL["claim_hinted"], *who, *hinted, pool)
+        offers = _without(offers, found)
+    groups, slots = rows.claim_columns(offers)
+    if slots[0]:
+        found += await connection.fetch(_SQL["claim"], *who, *groups, *slots, pool)
+    return found
+
+
+def _without(offers: Sequence[Offer], taken: Sequence[Record]) -> list[Offer]:
+    """Reduce the offers by the slots that `taken` fills; a replica that got one is idle no more."""
+    counts = Counter(cast("str", record["replica_id"]) for record in taken)
+    return [
+        dataclasses.replace(offer, slots=offer.slots - used, idle=False)
+        if (used := counts.get(offer.replica_id, 0))
+        else offer
+        for offer in offers
+    ]
+
+
+async def settle_facts(
+    connection: Connection, _requests: Sequence[Mapping[str, object]], attempts: Sequence[Mapping[str, object]]
+) -> None:
+    """Charge what attempts really took instead of what was predicted: a settler of `telemetry.facts.ship`."""
+    owed: dict[tuple[str, str], float] = {}
+    for fact in attempts:
+        predicted, revision_id = fact.get("predicted_seconds"), fact.get("revision_id")
+        if isinstance(predicted, int | float) and isinstance(revision_id, str):
+            account = (str(fact["tenant_id"]), revision_id)
+            owed[account] = owed.get(account, 0.0) + cast("float", fact["device_seconds"]) - predicted
+    if not owed:
+        return
+    tenants, revisions = [tenant for tenant, _ in owed], [revision for _, revision in owed]
+    for record in await connection.fetch(_SQL["pools_of"], revisions):
+        await connection.execute(_SQL["lock_pool"], record["pool"], False)  # noqa: FBT003 - as above
+    await connection.execute(_SQL["settle"], tenants, revisions, list(owed.values()))
+
+
+async def run_once(database: Database) -> int:
+    """Mark who waits no more, and forget accounts that say nothing; returns how many were forgotten."""
+    await database.execute(_SQL["rest"])
+    tag = await database.execute(_SQL["forget_service"])
+    return int(tag.rpartition(" ")[2])
+
+
+async def set_weight(database: Database, tenant_id: TenantId, weight: float) -> None:
+    """Give a tenant its share relative to others (1 is usual); raises UsageError outside (0, MAX_WEIGHT]."""
+    if not 0 < weight <= MAX_WEIGHT:
+        raise UsageError("weight", f"must be above 0 and at most {MAX_WEIGHT:g}")
+    await database.execute(_SQL["set_weight"], tenant_id, weight)
+
+
+async def accounts(database: Database) -> list[Account]:
+    """List every account, those next in turn first."""
+    records = await database.fetch(_SQL["accounts"], _MAX_ACCOUNTS)
+    return [Account(**dict(record)) for record in records]
