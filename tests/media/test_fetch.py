@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forestay.errors import Unavailable, UsageError
-from forestay.media.fetch import AddressInfo, Fetcher, FetchLimits, TargetRefused, guarded_connector, open_socket
+from forestay.media.fetch import AddressInfo, Fetcher, FetchLimits, Network, TargetRefused, guarded_connector
 from forestay.media.targets import check_address
 
 
@@ -65,7 +65,7 @@ def test_no_address_is_dialled_that_may_not_be_called(addresses: list[str], by_n
     host = "host.example"
     if not by_name:
         host = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
-    fetcher = Fetcher(resolver=FixedResolver(*addresses), make_socket=dialler)
+    fetcher = Fetcher(network=Network(FixedResolver(*addresses), dialler))
     with pytest.raises((TargetRefused, Unavailable)):
         asyncio.run(fetcher.fetch(f"http://{host}/x"))
     for address in dialler.dialled:
@@ -75,7 +75,7 @@ def test_no_address_is_dialled_that_may_not_be_called(addresses: list[str], by_n
 async def test_one_private_address_among_public_ones_refuses_the_name() -> None:
     """A name that answers both is a trick or a mistake; neither deserves a call."""
     dialler = RecordingDialler()
-    fetcher = Fetcher(resolver=FixedResolver("8.8.8.8", "127.0.0.1"), make_socket=dialler)
+    fetcher = Fetcher(network=Network(FixedResolver("8.8.8.8", "127.0.0.1"), dialler))
     with pytest.raises(TargetRefused, match=r"127\.0\.0\.1"):
         await fetcher.fetch("https://rebind.example/")
     assert dialler.dialled == []
@@ -101,7 +101,7 @@ async def test_the_resolved_address_is_dialled_under_the_callers_name() -> None:
 
     resolver = FixedResolver("127.0.0.1")
     async with serving(handler) as port:
-        body = await Fetcher(allow_private=True, resolver=resolver).fetch(f"http://files.example:{port}/a")
+        body = await Fetcher(allow_private=True, network=Network(resolver)).fetch(f"http://files.example:{port}/a")
     assert (body, seen, resolver.asked) == (b"bytes", [f"files.example:{port}"], ["files.example"])
 
 
@@ -113,7 +113,9 @@ async def test_a_redirect_to_a_private_address_is_refused() -> None:
 
     async with serving(handler) as port:
         with pytest.raises(TargetRefused, match=r"169\.254\.169\.254"):
-            await Fetcher(allow_private=True, resolver=FixedResolver("127.0.0.1")).fetch(f"http://a.example:{port}/")
+            await Fetcher(allow_private=True, network=Network(FixedResolver("127.0.0.1"))).fetch(
+                f"http://a.example:{port}/"
+            )
 
 
 async def test_redirects_are_followed_three_times_and_no_more() -> None:
@@ -184,4 +186,4 @@ async def test_a_refused_connection_is_unavailable() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.raises(Unavailable):
-        await Fetcher(allow_private=True, make_socket=open_socket).fetch(f"http://127.0.0.1:{port}/")
+        await Fetcher(allow_private=True).fetch(f"http://127.0.0.1:{port}/")

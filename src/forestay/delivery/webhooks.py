@@ -12,6 +12,7 @@ import datetime as dt
 import email.utils
 
 import aiohttp
+import yarl
 
 from forestay.chance import Chance
 from forestay.clock import Clock
@@ -33,7 +34,7 @@ from forestay.delivery.signing import Signed, SigningKeys
 from forestay.errors import ForestayError, Unavailable
 from forestay.ids import TenantId
 from forestay.media.fetch import Resolver, SystemResolver, TargetRefused, guarded_connector
-from forestay.media.targets import check_target
+from forestay.media.targets import read_target
 from forestay.queue.store import QueueStore
 from forestay.settings import Delivery, Gateway, Settings
 from forestay.telemetry.logs import logger
@@ -154,23 +155,23 @@ class _Round:
 
     async def _try(self, due: DueWebhook) -> Outcome:
         ports = self._ports
-        reason = check_target(due.url, ports.settings.delivery.allow_private_webhooks)
-        if reason is not None:
-            return Impossible(f"refused: {reason}")
+        target = read_target(due.url, ports.settings.delivery.allow_private_webhooks)
+        if isinstance(target, str):
+            return Impossible(f"refused: {target}")
         stored = await ports.queue.result(due.request_id)
         if stored is None:
             return Impossible("the request's result is gone")
         body = webhook_body(stored, media_base(ports.settings.gateway))
         signed = Signed(str(due.request_id), due.tenant_id, int(ports.clock.now().timestamp()), body)
         seconds = ports.settings.delivery.first_timeout_seconds if due.tries == 1 else LATER_TIMEOUT_SECONDS
-        return await self._post(due.url, signed, seconds)
+        return await self._post(target.url, signed, seconds)
 
     async def _post(self, url: str, signed: Signed, seconds: float) -> Outcome:
         try:
             async with (
                 asyncio.timeout(seconds),
                 self._session.post(
-                    url,
+                    yarl.URL(url, encoded=True),
                     data=signed.body,
                     headers=self._ports.keys.headers(signed),
                     allow_redirects=False,
