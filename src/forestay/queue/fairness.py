@@ -1,24 +1,22 @@
 """Whose turn it is: start-time fair queueing over predicted device-seconds. Pure.
 
 It decides the order in which waiting requests take free slots, and what that charges to their tenants (decision 0005,
-"Turns"); it neither predicts a cost nor knows which replica runs what. It is the reference of the claim statement,
-which must pick the same requests; the simulator and the shedding loop call it as it stands.
+"Turns"); it neither predicts a cost nor knows which replica runs what. It is the reference of the claim statement
+(`sql/claim.sql`), which must pick the same requests; the simulator and the shedding loop call it as it stands.
 
-The rule, from Goyal, Vin and Cheng, "Start-time Fair Queueing" (SIGCOMM 1996): a tenant's next request has the start
-tag `max(virtual time of the tenant, virtual time of the pool)`, the one behind it that tag plus `cost / weight`, and
-so on; the smallest tag is served. Taking the maximum lifts a tenant that returns to the present instead of giving it
-the past (Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024, does the same to its counters). The
-pool's virtual time is the tag of the request served last. Between two tenants that both wait throughout an interval,
-the service given, divided by weight, differs by at most one of the largest request of each, divided by its weight
-(their theorem 1), however many requests either sends. Service counts when it is given out; on several slots, what
-runs is not yet what was received.
+The rule, from Goyal, Vin and Cheng, "Start-time Fair Queueing" (SIGCOMM 1996): a tenant's next request starts at the
+tenant's virtual time, the one behind it at that plus `cost / weight`, and so on; the smallest of these tags is served.
+The pool's virtual time is the largest tag served so far. A tenant that returns is lifted to it (or to the tenant that
+is furthest behind among those who wait) instead of being given the past, as the counters of Sheng et al., "Fairness in
+Serving Large Language Models" (OSDI 2024) are; one that has been waiting keeps its place, so that what was charged too
+much and given back is not lost. Between two tenants that both wait throughout an interval, the service given, divided
+by weight, differs by at most one of the largest request of each, divided by its weight (their theorem 1), however many
+requests either sends. Service counts when it is given out; on several slots what runs is not yet what was received.
 
-A charge is a prediction; `settle` corrects it. What was charged too little is added to the virtual time at once. What
-was charged too much becomes credit that the next charges use up: lowering the virtual time instead would lose it
-again, since on many slots the pool's time has passed that point by then and would lift the tenant over it.
-
-Inside a tenant the earliest deadline to start goes first, then the order of submit. `low` requests yield to every
-other until their `order_at`, which is their submit plus the starvation bound; from then on they wait like any other.
+Inside a tenant the earliest start deadline goes first; a request without one counts as due its tenant's patience after
+its submit, so nothing waits for ever behind urgent ones. `low` requests yield to every other until their `order_at`,
+which is their submit plus the starvation bound; from then on they wait like any other. Waiting with nothing but
+yielding requests keeps no place: otherwise one low request, renewed again and again, would save up the whole pool.
 """
 
 import dataclasses
@@ -38,7 +36,7 @@ class Waiting:
     request_id: RequestId
     tenant_id: TenantId
     predicted_seconds: float  # device-seconds
-    start_deadline: dt.datetime | None
+    due_at: dt.datetime  # start deadline; without one, order_at plus the patience of the settings
     order_at: dt.datetime  # submit; of a low request, submit plus the starvation bound
     low: bool = False
 
@@ -50,7 +48,7 @@ class Service:
     tenant_id: TenantId
     virtual_time: float  # device-seconds per weight
     weight: float = 1.0
-    credit: float = 0.0  # same unit: what was charged too much, used up by the next charges
+    active: bool = False  # it has been waiting since its last turn: not lifted
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ class Pick:
     request_id: RequestId
     tenant_id: TenantId
     start_tag: float  # virtual time at which its service begins
-    finish_tag: float  # start tag plus charge: the tenant's virtual time when nothing follows
+    finish_tag: float  # start tag plus cost / weight: the tenant's virtual time when nothing follows
     reason: str
 
 
@@ -69,72 +67,68 @@ class Turns:
     """The picks in order, and the state after charging them."""
 
     picks: tuple[Pick, ...]
-    service: Mapping[TenantId, Service]  # of the tenants that were served
+    service: Mapping[TenantId, Service]  # of every tenant that waits
     pool_time: float
 
 
 def decide_turns(
     waiting: Iterable[Waiting], service: Iterable[Service], pool_time: float, slots: int, now: dt.datetime
 ) -> Turns:
-    """Pick at most `slots` of the waiting requests; a tenant without a service row begins at the pool's time, weight 1.
+    """Pick at most `slots` of the waiting requests; a tenant without a service row is new, with weight 1.
 
     Every free slot is filled while anything waits. Asking again with the state after, and without the picked requests,
-    goes on where this stopped: while nobody yields or has credit, two claims of one slot are one claim of two.
+    goes on where this stopped: while nobody yields, two claims of one slot pick what one claim of two does.
     """
-    before = {item.tenant_id: item for item in service}
-    tagged = [
-        entry
-        for tenant_id, own in _by_tenant(waiting).items()
-        for entry in _tags(own, before.get(tenant_id) or Service(tenant_id, pool_time), pool_time, now)
-    ]
-    tagged.sort(key=lambda entry: (_yields(entry.item, now), entry.start, entry.rank, *_submitted(entry.item)))
-    picked = tagged[: max(slots, 0)]
+    queues = _by_tenant(waiting)
+    before = _lifted(queues, {item.tenant_id: item for item in service}, pool_time)
+    tagged = [entry for tenant_id, own in queues.items() for entry in _tags(own, before[tenant_id], now)]
+    tagged.sort(key=lambda entry: (_yields(entry.item, now), entry.start, entry.item.due_at, entry.item.request_id))
+    picked, left = tagged[: max(slots, 0)], tagged[max(slots, 0) :]
+    keep_place = {one.item.tenant_id for one in left if not _yields(one.item, now)}
+    received = {**{key: item.virtual_time for key, item in before.items()}, **{o.item.tenant_id: o.end for o in picked}}
     return Turns(
         picks=tuple(
-            Pick(one.item.request_id, one.item.tenant_id, one.start, one.after.virtual_time, _reason(one.item, now))
-            for one in picked
+            Pick(one.item.request_id, one.item.tenant_id, one.start, one.end, _reason(one.item, now)) for one in picked
         ),
-        service={one.item.tenant_id: one.after for one in picked},
+        service={
+            key: dataclasses.replace(item, virtual_time=received[key], active=key in keep_place)
+            for key, item in before.items()
+        },
         pool_time=max([pool_time, *(one.start for one in picked)]),
     )
 
 
 def settle(service: Service, predicted_seconds: float, used_seconds: float) -> Service:
     """Correct a charge once it is known what the request took, in device-seconds: 0 gives all of it back."""
-    difference = (used_seconds - predicted_seconds) / service.weight
-    if difference < 0:
-        return dataclasses.replace(service, credit=service.credit - difference)
-    return dataclasses.replace(service, virtual_time=service.virtual_time + difference)
+    corrected = service.virtual_time + (used_seconds - predicted_seconds) / service.weight
+    return dataclasses.replace(service, virtual_time=max(corrected, 0.0))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Tagged:
     item: Waiting
-    start: float  # its start tag
-    rank: int  # its place among its tenant's: decides between equal tags, which credit makes
-    after: Service  # its tenant's, once this request and those before it are charged
+    start: float
+    end: float
 
 
-def _tags(own: Sequence[Waiting], service: Service, pool_time: float, now: dt.datetime) -> list[_Tagged]:
+def _lifted(
+    tenants: Iterable[TenantId], known: Mapping[TenantId, Service], pool_time: float
+) -> dict[TenantId, Service]:
+    """Lift who returns to where the others are: never past the pool, nor past who waits with the least."""
+    found = {key: known.get(key) or Service(key, 0.0) for key in tenants}
+    floor = min([pool_time, *(item.virtual_time for item in found.values() if item.active)])
+    return {
+        key: item if item.active else dataclasses.replace(item, virtual_time=max(item.virtual_time, floor))
+        for key, item in found.items()
+    }
+
+
+def _tags(own: Sequence[Waiting], service: Service, now: dt.datetime) -> list[_Tagged]:
     """Give one tenant's requests their tags, in the order in which the tenant wants them served."""
-    base, found = max(service.virtual_time, pool_time), list[_Tagged]()
-    ordered = sorted(own, key=lambda item: (_yields(item, now), *_urgency(item)))
+    ordered = sorted(own, key=lambda item: (_yields(item, now), item.due_at, item.request_id))
     costs = (max(item.predicted_seconds, LEAST_SECONDS) / service.weight for item in ordered)
-    sums = itertools.accumulate(costs, initial=0.0)
-    for rank, (item, (before, after)) in enumerate(zip(ordered, itertools.pairwise(sums), strict=True)):
-        left = max(service.credit - after, 0.0)
-        paid = dataclasses.replace(service, virtual_time=base + max(after - service.credit, 0.0), credit=left)
-        found.append(_Tagged(item, base + max(before - service.credit, 0.0), rank, paid))
-    return found
-
-
-def _urgency(item: Waiting) -> tuple[bool, dt.datetime, dt.datetime, RequestId]:
-    """Order inside a tenant: those with a deadline to start by deadline, then the others by submit."""
-    return (item.start_deadline is None, item.start_deadline or item.order_at, *_submitted(item))
-
-
-def _submitted(item: Waiting) -> tuple[dt.datetime, RequestId]:
-    return (item.order_at, item.request_id)
+    bounds = itertools.pairwise(itertools.accumulate(costs, initial=service.virtual_time))
+    return [_Tagged(item, start, end) for item, (start, end) in zip(ordered, bounds, strict=True)]
 
 
 def _yields(item: Waiting, now: dt.datetime) -> bool:

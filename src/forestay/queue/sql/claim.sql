@@ -105,7 +105,7 @@ lifted AS MATERIALIZED (
 ),
 -- Of n slots only the n tenants with the least virtual time can win one: each one's first request starts at its own.
 heads AS MATERIALIZED (
-    SELECT l.n, l.tenant_id, l.weight, l.virtual_time, l.low AND q.order_at > now() AS low,
+    SELECT l.n, l.tenant_id, l.weight, l.virtual_time, l.low AS low_class, l.low AND q.order_at > now() AS low,
            q.request_id, q.predicted_seconds, q.due_at
     FROM (SELECT *, row_number() OVER (PARTITION BY n, low ORDER BY virtual_time, tenant_id) AS place FROM lifted) AS l
     JOIN room USING (n)
@@ -123,7 +123,7 @@ heads AS MATERIALIZED (
     WHERE l.place <= room.slots
 ),
 turns AS MATERIALIZED (
-    SELECT n, tenant_id, request_id, start_tag,
+    SELECT n, tenant_id, request_id, start_tag, low, low_class,
            row_number() OVER (PARTITION BY n ORDER BY low, start_tag, due_at, request_id) AS turn
     FROM (
         SELECT h.*, h.virtual_time + coalesce(sum(h.predicted_seconds) OVER (
@@ -163,19 +163,23 @@ leased AS (
               r.submitted_at, r.lease_expires_at, r.crashed_replicas, r.lost_leases, r.retries_used, r.order_at,
               r.predicted_seconds, p.start_tag, p.turn
 ),
--- Charges what was taken, and remembers who has been waiting since when; `left_over`: it goes on waiting here.
+-- Charges what was taken, and remembers who has been waiting since when; `left_over`: it goes on waiting here. Requests
+-- that yield keep no place: a low request renewed again and again would save up the whole pool.
 charged AS (
     INSERT INTO service AS s (pool, tenant_id, virtual_time, active)
     SELECT $11, a.tenant_id, a.virtual_time + coalesce(c.seconds, 0) / a.weight, a.left_over
     FROM (
         SELECT l.tenant_id, min(l.weight) AS weight, min(l.virtual_time) AS virtual_time, bool_or(l.active) AS active,
-               bool_or(NOT EXISTS (SELECT FROM leased e WHERE e.tenant_id = l.tenant_id) OR EXISTS (
-                   SELECT FROM turns t WHERE t.tenant_id = l.tenant_id AND t.request_id NOT IN (SELECT request_id FROM leased)
+               bool_or(EXISTS (
+                   SELECT FROM turns t
+                   WHERE t.tenant_id = l.tenant_id AND NOT t.low AND t.request_id NOT IN (SELECT request_id FROM leased)
+               ) OR NOT l.low AND NOT EXISTS (  -- too far behind its turn to be looked at
+                   SELECT FROM turns t WHERE t.tenant_id = l.tenant_id AND NOT t.low_class
                )) AS left_over
         FROM lifted l GROUP BY l.tenant_id
     ) AS a
     LEFT JOIN (SELECT tenant_id, sum(predicted_seconds) AS seconds FROM leased GROUP BY tenant_id) AS c USING (tenant_id)
-    WHERE c.tenant_id IS NOT NULL OR NOT a.active
+    WHERE c.tenant_id IS NOT NULL OR NOT (a.active AND a.left_over)
     ON CONFLICT (pool, tenant_id) DO UPDATE SET virtual_time = excluded.virtual_time, active = excluded.active
 ),
 moved AS (
@@ -294,9 +298,13 @@ SELECT DISTINCT coalesce(spec -> 'resources' ->> 'pool', 'cpu') AS pool FROM rev
 WHERE revision_id = ANY ($1::text[]) ORDER BY 1;
 
 -- name: rest
--- Marks accounts whose tenants wait for nothing any more, so that they are lifted when they return.
+-- Marks accounts whose tenants wait for nothing any more, or only with requests that yield, so that they are lifted when
+-- they return.
 UPDATE service s SET active = false
-WHERE s.active AND NOT EXISTS (SELECT FROM requests r WHERE r.worker_id IS NULL AND r.tenant_id = s.tenant_id);
+WHERE s.active AND NOT EXISTS (
+    SELECT FROM requests r
+    WHERE r.worker_id IS NULL AND r.tenant_id = s.tenant_id AND (NOT r.low_priority OR r.order_at <= now())
+);
 
 -- name: forget_service
 -- Deletes accounts that are behind their pool and wait for nothing: a returning tenant is lifted there anyhow.
