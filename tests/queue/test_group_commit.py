@@ -119,3 +119,16 @@ async def _refusal(commits: GroupCommit[int, int], item: int) -> Unavailable | N
     except Unavailable as error:
         return error
     return None
+
+
+async def test_a_caller_whose_commit_takes_too_long_is_told_and_the_rest_go_on() -> None:
+    """A database that hangs does not hold callers for ever: they learn that it is not known what became of theirs."""
+    recorder = Recorder()
+    commits = GroupCommit(recorder.flush, BatchLimits(patience_seconds=0.0))
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(commits.run())
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match="in time"):
+            await commits.add(1)
+        recorder.gate.release()
+        running.cancel()

@@ -81,7 +81,9 @@ class Gateway:
         tables = mounted(self)
         self._surfaces: Mapping[Surface, Handler] = {
             Surface.RUN: DirectRoutes(self.direct),
-            Surface.QUEUE: QueueRoutes(QueueParts(ports, self.fleet, contracts, self.board, self._waker)),
+            Surface.QUEUE: QueueRoutes(
+                QueueParts(ports, self.fleet, contracts, self.board, self._waker, self.direct.sentinels)
+            ),
             Surface.REST: tables.rest,
             Surface.CDN: tables.cdn,
             Surface.ROOT: tables.root,

@@ -83,26 +83,20 @@ class Watch:
 
 
 @asynccontextmanager
-async def watching(receive: Receive, *, stop_work: bool) -> AsyncGenerator[Watch]:
-    """Watch the caller while the body of the context works.
-
-    With `stop_work` the work is cancelled when the caller leaves, and CallerGone is raised; else the flag says it.
-    """
-    watch = Watch()
+async def stop_when_caller_leaves(receive: Receive) -> AsyncGenerator[None]:
+    """Watch the caller while the body of the context works; when it leaves, cancel the work and raise CallerGone."""
     loop = asyncio.get_running_loop()
     scope = asyncio.timeout(None)
 
     async def stand_by() -> None:
         await wait_gone(receive)
-        watch.gone = True
-        if stop_work:
-            scope.reschedule(loop.time())
+        scope.reschedule(loop.time())
 
     try:
         async with scope, asyncio.TaskGroup() as group:
             watcher = group.create_task(stand_by())
             try:
-                yield watch
+                yield
             finally:
                 watcher.cancel()
     except TimeoutError:
@@ -114,9 +108,9 @@ async def watching(receive: Receive, *, stop_work: bool) -> AsyncGenerator[Watch
 
 
 class Sentinels:
-    """Watches callers of longer calls only: most calls end before `LOOK_AFTER_SECONDS` and need no watcher.
+    """Watches callers, with watchers that belong to the gateway's own task group: a group a call would cost more.
 
-    The watchers belong to the gateway's own task group.
+    `stop_when_gone` looks at longer calls only: most end before `LOOK_AFTER_SECONDS` and need no watcher.
     """
 
     def __init__(self) -> None:
@@ -129,6 +123,12 @@ class Sentinels:
             self._group = group
             yield
             self._group = None
+
+    def watch(self, receive: Receive) -> "Watching":
+        """Watch the caller while the block runs, and only note whether it left: `with sentinels.watch(...) as seen`."""
+        if self._group is None:
+            raise RuntimeError("sentinels watch only while they are on duty")
+        return Watching(self._group, receive)
 
     async def stop_when_gone(self, receive: Receive, work: Callable[[asyncio.Timeout], Awaitable[Result]]) -> Result:
         """Do the work; when the caller leaves before it is done, cancel it and raise CallerGone.
@@ -155,6 +155,33 @@ class Sentinels:
             timer.cancel()
             for watcher in watchers:
                 watcher.cancel()
+
+
+class Watching:
+    """A standing `receive()` beside a block of work."""
+
+    def __init__(self, group: asyncio.TaskGroup, receive: Receive) -> None:
+        self._group = group
+        self._receive = receive
+        self._watch = Watch()
+
+    def __enter__(self) -> Watch:
+        """Begin to watch."""
+        self._task = self._group.create_task(_note_gone(self._receive, self._watch))
+        return self._watch
+
+    def __exit__(self, *_: object) -> None:
+        """Watch no more."""
+        self._task.cancel()
+
+
+async def _note_gone(receive: Receive, watch: Watch) -> None:
+    """Note that the caller has left. Raises nothing: the watchers of all calls share a group."""
+    try:
+        await wait_gone(receive)
+    except Exception as error:  # noqa: BLE001 - a broken connection is a caller that left
+        _LOG.info("gateway.caller_lost", reason=str(error))
+    watch.gone = True
 
 
 async def _stand_by(receive: Receive, scope: asyncio.Timeout, watch: Watch) -> None:

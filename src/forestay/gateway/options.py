@@ -86,16 +86,14 @@ def fingerprint(
 ) -> bytes:
     """Return the digest by which a retried submit is recognised; `said` is headers and query string."""
     headers, query_string = said
-    digest = hashlib.sha256()
+    parts: list[bytes] = []
     for part in (key_id.encode(), model_id.encode(), endpoint.encode(), query_string, body):
-        digest.update(b"%d:" % len(part))
-        digest.update(part)
+        parts += (b"%d:" % len(part), part)
     for name in _FINGERPRINTED:
         value = headers.get(name)
         if value is not None:
-            digest.update(b"%b:%d:" % (name, len(value)))
-            digest.update(value)
-    return digest.digest()
+            parts += (b"%b:%d:" % (name, len(value)), value)
+    return hashlib.sha256(b"".join(parts)).digest()
 
 
 def is_clean(value: bytes) -> bool:

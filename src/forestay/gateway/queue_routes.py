@@ -4,6 +4,7 @@ Each handler reads as its policy: guards first, in the order of the architecture
 its endpoint, options, body, schema), then the act. Another tenant's request is unknown here. Called by `asgi`.
 """
 
+import asyncio
 import dataclasses
 
 from starlette.types import Receive, Scope, Send
@@ -12,7 +13,7 @@ from forestay.errors import Unavailable
 from forestay.fleet.keys import Caller
 from forestay.gateway.auth import PUBLIC_KEY, authenticate, public_caller
 from forestay.gateway.board import StatusBoard, Watched
-from forestay.gateway.bodies import Gone, read_body, watching
+from forestay.gateway.bodies import Gone, Sentinels, read_body, stop_when_caller_leaves
 from forestay.gateway.exchange import Exchange
 from forestay.gateway.fleet_view import FleetView
 from forestay.gateway.guards import Target, admit, context_of
@@ -43,7 +44,7 @@ from forestay.gateway.routing import (
 )
 from forestay.gateway.status import answer, events, poll, wants_logs
 from forestay.gateway.streams import EVENT_STREAM, send_chunks
-from forestay.gateway.submit import QueueWaker, commit_watched, record_undelivered
+from forestay.gateway.submit import QueueWaker, commit, record_undelivered
 from forestay.gateway.validation import Contracts
 from forestay.ids import ModelId, RequestId
 from forestay.queue.model import FINAL, Snapshot, State, Submission
@@ -62,6 +63,7 @@ class QueueParts:
     contracts: Contracts
     board: StatusBoard
     waker: QueueWaker
+    sentinels: Sentinels
 
 
 class QueueRoutes:
@@ -107,7 +109,7 @@ class QueueRoutes:
         logs = wants_logs(query_fields(scope["query_string"]))
         if parsed.operation is Operation.STATUS_STREAM:
             stream = events(self._parts.board, watched, exchange.bases, logs=logs)
-            async with watching(receive, stop_work=True):
+            async with stop_when_caller_leaves(receive):
                 await send_chunks(exchange, stream, send, 200, (EVENT_STREAM,))
             return None
         return await self._status(exchange, watched, logs=logs)
@@ -134,8 +136,10 @@ class QueueRoutes:
         said = (headers, scope["query_string"])
         print_ = fingerprint(target.caller.key_id, target.model.model_id, target.endpoint, body, said)
         submission = _submission(target, body, choices, print_)
-        outcome, present = await commit_watched(ports, submission, choices.max_queue_length, receive)
-        return await self._submitted(exchange, submission, outcome, present=present)
+        with self._parts.sentinels.watch(receive) as watch:
+            outcome = await commit(ports, submission, choices.max_queue_length)
+            await asyncio.sleep(0)  # a disconnect that has arrived is seen now
+        return await self._submitted(exchange, submission, outcome, present=not watch.gone)
 
     async def _submitted(
         self,
@@ -150,13 +154,14 @@ class QueueRoutes:
                 if not outcome.replayed:
                     self._parts.waker.add(submission.model_id)
                     self._parts.board.prime(_snapshot(submission))
-                exchange.request_id = str(outcome.request_id)
+                if outcome.replayed:
+                    exchange.request_id = str(outcome.request_id)
                 exchange.fields["replayed"] = outcome.replayed
                 if not present:
                     exchange.status_code = 499
                     await record_undelivered(self._ports, submission, outcome.request_id)
                     return None
-                return self._submit_answer(exchange, submission.model_id, outcome.request_id)
+                return self._submit_answer(exchange, submission.model_id)
             case IdempotencyConflict():
                 message = f"This Idempotency-Key was used for a different submit, request {outcome.request_id}"
                 return field_errors(
@@ -165,9 +170,9 @@ class QueueRoutes:
             case QueueFull():
                 return queue_full(outcome.length)
 
-    def _submit_answer(self, exchange: Exchange, model_id: ModelId, request_id: RequestId) -> Reply:
-        url = request_url(exchange.bases, model_id, request_id)
-        text = str(request_id)
+    def _submit_answer(self, exchange: Exchange, model_id: ModelId) -> Reply:
+        text = exchange.request_id
+        url = request_url(exchange.bases, model_id, text)
         position = self._parts.board.queue_length(model_id)
         wire = SubmitAnswer(text, url, f"{url}/status", f"{url}/cancel", position, gateway_request_id=text)
         return json_reply(200, wire)

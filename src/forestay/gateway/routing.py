@@ -211,6 +211,6 @@ def app_path(model_id: ModelId) -> str:
     return f"{namespace}/{rest}/{alias}" if dot and namespace in NAMESPACES else model_id
 
 
-def request_url(bases: Bases, model_id: ModelId, request_id: RequestId) -> str:
+def request_url(bases: Bases, model_id: ModelId, request_id: str) -> str:
     """Return a request's URL in the app-only form that both clients build: the result; status and cancel hang below."""
     return f"{bases.queue}/{app_path(model_id)}/requests/{request_id}"

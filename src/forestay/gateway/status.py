@@ -79,13 +79,14 @@ async def events(board: StatusBoard, watched: Watched, bases: Bases, *, logs: bo
 
 def status_object(snapshot: Snapshot, position: int, bases: Bases, lines: Sequence[LogLine] | None) -> StatusAnswer:
     """Build the status object in fal's form."""
-    url = request_url(bases, snapshot.model_id, snapshot.request_id)
+    text = str(snapshot.request_id)
+    url = request_url(bases, snapshot.model_id, text)
     final = snapshot.state in FINAL
     failed = final and snapshot.state is not State.SUCCEEDED
     error = snapshot.error or (f"The request was {snapshot.state.value}" if failed else None)
     return StatusAnswer(
         status=wire_status(snapshot.state),
-        request_id=str(snapshot.request_id),
+        request_id=text,
         response_url=url,
         status_url=f"{url}/status",
         cancel_url=f"{url}/cancel",

@@ -7,10 +7,7 @@ stored request instead of doubling it (architecture, decision 5). Called by `que
 
 import asyncio
 
-from starlette.types import Receive
-
 from forestay.errors import Unavailable
-from forestay.gateway.bodies import watching
 from forestay.gateway.ports import GatewayPorts
 from forestay.ids import ModelId, RequestId
 from forestay.queue.model import Submission
@@ -19,7 +16,6 @@ from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import SUBMITTED, UNDELIVERED
 
 Outcome = Accepted | IdempotencyConflict | QueueFull
-COMMIT_SECONDS = 30.0
 WAKE_PAUSE_SECONDS = 0.005  # between two wake-ups: submits of that time share one
 _LOG = logger("gateway")
 
@@ -47,18 +43,17 @@ class QueueWaker:
             await self._ports.clock.sleep(WAKE_PAUSE_SECONDS)
 
 
-async def commit_watched(
-    ports: GatewayPorts, submission: Submission, max_queue_length: int | None, receive: Receive
-) -> tuple[Outcome, bool]:
-    """Commit while watching the caller; the flag tells whether the caller is still there.
+async def commit(ports: GatewayPorts, submission: Submission, max_queue_length: int | None) -> Outcome:
+    """Commit one submission.
 
     Raises Unavailable when the database did not answer in time: the submit may have been committed all the same, and
     its identical retry finds it.
     """
-    async with watching(receive, stop_work=False) as watch:
-        outcome = await _commit(ports, submission, max_queue_length)
-        await asyncio.sleep(0)  # a disconnect that has arrived is seen now
-    return outcome, not watch.gone
+    limits = {} if max_queue_length is None else {submission.request_id: max_queue_length}
+    (outcome,) = await ports.queue.submit([submission], limits)
+    if isinstance(outcome, Accepted):
+        ports.metrics.add(SUBMITTED, submission.model_id, "replayed" if outcome.replayed else "new")
+    return outcome
 
 
 async def record_undelivered(ports: GatewayPorts, submission: Submission, request_id: RequestId) -> None:
@@ -68,15 +63,3 @@ async def record_undelivered(ports: GatewayPorts, submission: Submission, reques
         await ports.queue.mark_undelivered(request_id, submission.key_id, submission.fingerprint)
     except Unavailable as error:
         _LOG.warning("gateway.undelivered_not_recorded", request_id=str(request_id), reason=str(error))
-
-
-async def _commit(ports: GatewayPorts, submission: Submission, max_queue_length: int | None) -> Outcome:
-    limits = {} if max_queue_length is None else {submission.request_id: max_queue_length}
-    try:
-        async with asyncio.timeout(COMMIT_SECONDS):
-            (outcome,) = await ports.queue.submit([submission], limits)
-    except TimeoutError:
-        raise Unavailable("the database did not commit in time", retry_after_seconds=5.0) from None
-    if isinstance(outcome, Accepted):
-        ports.metrics.add(SUBMITTED, submission.model_id, "replayed" if outcome.replayed else "new")
-    return outcome

@@ -9,6 +9,7 @@ one for its submits.
 
 import asyncio
 import dataclasses
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -16,6 +17,7 @@ from forestay.errors import Unavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_LOOK_SECONDS = 1.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class BatchLimits:
     max_batch: int = 500
     max_flushes: int = 2  # in flight at once
     max_waiting: int = 10_000  # arrivals beyond are refused: a full house is said, not hidden
+    patience_seconds: float = 30.0  # then a caller is told that it is not known whether its item was committed
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -35,6 +38,7 @@ class GroupCommit(Generic[Item, Result]):
         self._flush = flush
         self._limits = limits
         self._arrivals: asyncio.Queue[tuple[Item, asyncio.Future[Result]]] = asyncio.Queue(limits.max_waiting)
+        self._unanswered: deque[tuple[float, asyncio.Future[Result]]] = deque()  # oldest first
         self._running = False
 
     async def add(self, item: Item) -> Result:
@@ -44,13 +48,15 @@ class GroupCommit(Generic[Item, Result]):
         """
         if not self._running:
             raise Unavailable("the queue store is not running or is shutting down", retry_after_seconds=1.0)
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
         try:
             self._arrivals.put_nowait((item, future))
         except asyncio.QueueFull:
             raise Unavailable(
                 f"{self._limits.max_waiting} submits wait to be committed; try again shortly", retry_after_seconds=1.0
             ) from None
+        self._unanswered.append((loop.time() + self._limits.patience_seconds, future))
         return await future
 
     async def run(self) -> None:
@@ -61,6 +67,7 @@ class GroupCommit(Generic[Item, Result]):
         free = asyncio.Semaphore(self._limits.max_flushes)
         try:
             async with asyncio.TaskGroup() as flushes:
+                flushes.create_task(self._answer_late())
                 while True:
                     batch = [await self._arrivals.get()]
                     await free.acquire()
@@ -73,6 +80,18 @@ class GroupCommit(Generic[Item, Result]):
             while not self._arrivals.empty():
                 batch.append(self._arrivals.get_nowait())
             _fail(batch, Unavailable("the queue store is shutting down", retry_after_seconds=1.0))
+            self._unanswered.clear()
+
+    async def _answer_late(self) -> None:
+        """Refuse those who have waited too long: one look a second costs less than a timer for each."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            now = asyncio.get_running_loop().time()
+            while self._unanswered and (self._unanswered[0][1].done() or self._unanswered[0][0] <= now):
+                _, future = self._unanswered.popleft()
+                if not future.done():
+                    late = Unavailable("the database did not commit in time", retry_after_seconds=5.0)
+                    future.set_exception(late)
 
     async def _gather(self, batch: list[tuple[Item, asyncio.Future[Result]]], expected: int) -> None:
         """Take what has arrived; under load wait for about as many as last time."""

@@ -68,6 +68,8 @@ class PostgresQueueStore:
     ) -> list[Accepted | IdempotencyConflict | QueueFull]:
         """Commit all, together with what others submit at the same time; results in order."""
         entries = [await self._entry(item, max_queue_length.get(item.request_id)) for item in submissions]
+        if len(entries) == 1:  # every submit over HTTP: nothing to gather
+            return [await self._submits.add(entries[0])]
         return list(await asyncio.gather(*(self._submits.add(entry) for entry in entries)))
 
     async def _entry(self, item: Submission, limit: int | None) -> rows.Entry:
