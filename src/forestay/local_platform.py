@@ -18,6 +18,7 @@ from forestay.clock import Clock
 from forestay.data_dir import DataDir, write_private
 from forestay.errors import ForestayError, UsageError
 from forestay.fleet.keys import Caller, KeyRequest, Scope, verify
+from forestay.fleet.peppers import Peppers
 from forestay.fleet.postgres_keys import PostgresKeyStore
 from forestay.ids import TenantId
 from forestay.processes import SPREADS, address_of, bind, keep_memory_private, lock_folder
@@ -51,6 +52,7 @@ _FIRST_KEYS: Mapping[str, frozenset[Scope]] = {
     "api-key": frozenset({Scope.API}),
     "admin-key": frozenset({Scope.API, Scope.ADMIN}),
 }
+_FOR_GATEWAYS_ALONE = frozenset({"FORESTAY_KEY_PEPPER", "FORESTAY_OLD_KEY_PEPPERS"})
 _NOT_FOR_CHILDREN = frozenset({"FORESTAY_URL", "FORESTAY_KEY", "FORESTAY_PROFILE", "FORESTAY_CA_FILE"})
 
 
@@ -272,16 +274,21 @@ class LocalPlatform:
             url, pool_size=1, statement_timeout_seconds=15.0, application_name="forestay up"
         )
         try:
-            await self._issue_first_keys(PostgresKeyStore(database, self._clock, self._chance, "up"))
+            peppers = Peppers(self._pepper(), self._settings.secrets.old_key_peppers.split())
+            store = PostgresKeyStore(database, self._clock, self._chance, "up", peppers)
+            await self._issue_first_keys(store, peppers)
         finally:
             await database.close()
 
-    async def _issue_first_keys(self, store: PostgresKeyStore) -> None:
+    def _pepper(self) -> str:
+        return self._settings.secrets.key_pepper or self._folder.secret("key-pepper", self._chance)
+
+    async def _issue_first_keys(self, store: PostgresKeyStore, peppers: Peppers) -> None:
         """Make the keys of the first start; a restart finds them, and makes new ones only for an emptied database."""
         await store.create_tenant(_DEFAULT_TENANT, "Default", actor="loop:up")
         for name, scopes in _FIRST_KEYS.items():
             known = self._folder.kept(name)
-            if known and isinstance(await verify(store, known, self._clock.now()), Caller):
+            if known and isinstance(await verify(store, known, self._clock.now(), peppers), Caller):
                 self._keys[name] = known
                 continue
             issued = await store.create(KeyRequest(_DEFAULT_TENANT, f"first {name}", scopes), actor="loop:up")
@@ -307,6 +314,8 @@ class LocalPlatform:
     def _child(self, name: str, environment: Mapping[str, str]) -> ChildSpec:
         kind, _, number = name.partition("-")
         own: dict[str, str] = {}
+        if kind != "gateway":
+            environment = {key: value for key, value in environment.items() if key not in _FOR_GATEWAYS_ALONE}
         arguments: tuple[str, ...] = (kind,)
         sockets = {"metrics": self._listeners[f"metrics:{name}"]}
         if kind == "worker":
@@ -320,6 +329,7 @@ class LocalPlatform:
         elif kind == "controller":
             own = {"FORESTAY_PUBLIC_URL": self._settings.gateway.public_url or self._addresses()["url"]}
         else:
+            own = {"FORESTAY_KEY_PEPPER": self._pepper()}
             arguments = (kind, "--server", self._plan.server)
             shared = {key: value for key, value in self._listeners.items() if ":" not in key}
             sockets |= {key: self._spreads.get(f"{key}:{name}", value) for key, value in shared.items()}

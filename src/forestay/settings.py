@@ -118,6 +118,11 @@ class Gateway:
     upload_lifetime_seconds: int = setting(
         "FORESTAY_UPLOAD_LIFETIME", 7 * 86400, "How long uploaded files are kept unless the caller asks otherwise."
     )
+    trusted_proxies: str = setting(
+        "FORESTAY_TRUSTED_PROXIES",
+        "",
+        "CIDRs of proxies before the gateway whose X-Forwarded-For is believed; empty: none, callers are who connects.",
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -175,7 +180,18 @@ class Secrets:
 
     internal_key: str = setting("FORESTAY_INTERNAL_KEY", "", "Shared by gateways and workers to prove themselves.")
     signing_key_file: str = setting("FORESTAY_SIGNING_KEY_FILE", "", "Ed25519 private key (PEM) that signs webhooks.")
-    token_key: str = setting("FORESTAY_TOKEN_KEY", "", "Signs short-lived realtime and upload tokens.")
+    token_key: str = setting("FORESTAY_TOKEN_KEY", "", "Signs short-lived tokens of callers and sign-ins by OIDC.")
+    key_pepper: str = setting(
+        "FORESTAY_KEY_PEPPER",
+        "",
+        "Keys' secrets are hashed under it, 32 random characters or more, the same on every gateway; "
+        "without it no key is issued, and losing it ends every key.",
+    )
+    old_key_peppers: str = setting(
+        "FORESTAY_OLD_KEY_PEPPERS",
+        "",
+        "Peppers used before, separated by spaces: keys made under them go on working, and move to the new one when used.",
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

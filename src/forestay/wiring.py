@@ -179,21 +179,25 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
     """Run one gateway until SIGTERM: plain HTTP, TLS, metrics and the CONNECT proxy."""
     process = start_process("gateway", settings, environment)
     from forestay.delivery.dead_letters import PostgresDeadLetters
-    from forestay.fleet.keys import KeyRing
+    from forestay.fleet.key_ring import KeyRing
+    from forestay.fleet.peppers import Peppers
     from forestay.fleet.postgres_keys import PostgresKeyStore
     from forestay.gateway.asgi import build_gateway
+    from forestay.gateway.caller_address import trusted_networks
     from forestay.gateway.ports import AdminReaders, GatewayPorts
     from forestay.queue.listing import PostgresRequestList
     from forestay.servers import lifespan, serve
     from forestay.telemetry.fact_reader import PostgresFactReader
     from forestay.telemetry.facts import FactWriter
 
+    trusted_networks(settings.gateway.trusted_proxies)  # what is no network is told now, not at the first call
+    peppers = Peppers(settings.secrets.key_pepper, settings.secrets.old_key_peppers.split())
     async with open_stores(process, _own_name("gateway")) as stores, _metrics(process) as metrics:
-        key_store = PostgresKeyStore(stores.database, process.clock, process.chance, _own_name("gateway"))
+        key_store = PostgresKeyStore(stores.database, process.clock, process.chance, _own_name("gateway"), peppers)
         ports = GatewayPorts(
             queue=stores.queue,
             fleet=stores.fleet,
-            keys=KeyRing(key_store, process.clock),
+            keys=KeyRing(key_store, process.clock, peppers=peppers),
             key_store=key_store,
             objects=stores.objects,
             media=stores.media,

@@ -19,7 +19,9 @@ from forestay.chance import SeededChance, SystemChance
 from forestay.cli import main
 from forestay.clock import SystemClock
 from forestay.delivery.dead_letters import PostgresDeadLetters
-from forestay.fleet.keys import KeyRequest, KeyRing, Scope
+from forestay.fleet.key_ring import KeyRing
+from forestay.fleet.keys import KeyRequest, Scope
+from forestay.fleet.peppers import Peppers
 from forestay.fleet.postgres_keys import PostgresKeyStore
 from forestay.fleet.postgres_store import PostgresFleetStore
 from forestay.gateway.admin import routes
@@ -27,7 +29,7 @@ from forestay.gateway.ports import AdminReaders, GatewayPorts
 from forestay.ids import TenantId
 from forestay.queue.listing import PostgresRequestList
 from forestay.queue.postgres_store import open_queue_store
-from forestay.settings import Gateway, Queue, Settings, process_environment
+from forestay.settings import Gateway, Queue, Secrets, Settings, process_environment
 from forestay.storage.objects import ObjectStore
 from forestay.storage.postgres import Database
 from forestay.storage.valkey import LocalWakeups
@@ -35,6 +37,7 @@ from forestay.telemetry.fact_reader import PostgresFactReader
 from forestay.telemetry.metrics import Metrics
 
 MAX_UPLOAD = 100_000
+PEPPER = "a pepper of the tests, long enough"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,7 +68,8 @@ class Platform:
 async def platform(database: Database, objects: ObjectStore) -> AsyncIterator[Platform]:
     """The admin routes on a free port."""
     clock, queue_settings = SystemClock(), Queue()
-    keys = PostgresKeyStore(database, clock, SystemChance())
+    peppers = Peppers(PEPPER)
+    keys = PostgresKeyStore(database, clock, SystemChance(), peppers=peppers)
     await keys.create_tenant(TenantId("acme"), "Acme", actor="system:test")
     issued = [
         await keys.create(KeyRequest(TenantId("acme"), "t", frozenset({scope})), actor="system:test")
@@ -77,11 +81,14 @@ async def platform(database: Database, objects: ObjectStore) -> AsyncIterator[Pl
         known: dict[str, object] = {
             "queue": queue,
             "fleet": PostgresFleetStore(database, wakeups),
-            "keys": KeyRing(keys, clock),
+            "keys": KeyRing(keys, clock, peppers=peppers),
             "key_store": keys,
             "objects": objects,
             "wakeups": wakeups,
-            "settings": Settings(gateway=Gateway(max_upload_bytes=MAX_UPLOAD, body_timeout_seconds=2.0)),
+            "settings": Settings(
+                gateway=Gateway(max_upload_bytes=MAX_UPLOAD, body_timeout_seconds=2.0),
+                secrets=Secrets(key_pepper=PEPPER),
+            ),
             "clock": clock,
             "chance": SeededChance(4),
             "metrics": Metrics(),

@@ -30,10 +30,12 @@ from forestay.fleet.keys import (
     KeyRequest,
     StoredKey,
     Tenant,
-    hash_secret,
+    Unrotatable,
+    decide_rotation,
     new_credential,
 )
 from forestay.fleet.model import Fleet, ModelEntry, Placement, ReplicaReport, ReplicaState, Route, WorkerReport
+from forestay.fleet.peppers import NO_PEPPERS, Peppers
 from forestay.ids import KeyId, ModelId, ReplicaId, TenantId, WorkerId
 
 EPOCH = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
@@ -75,14 +77,17 @@ class ManualClock:
 class MemoryKeyStore:
     """Keys and tenants in memory; `lookups` and `flushes` count calls, `silent` makes it unavailable."""
 
-    def __init__(self, clock: Clock, chance: Chance) -> None:
+    def __init__(self, clock: Clock, chance: Chance, peppers: Peppers = NO_PEPPERS) -> None:
         self._clock = clock
         self._chance = chance
+        self._peppers = peppers
+        self._changed: dict[KeyId, dt.datetime] = {}
         self._tenants: dict[TenantId, Tenant] = {}
         self._keys: dict[KeyId, StoredKey] = {}
         self.lookups = 0
         self.flushes = 0
         self.silent = False
+        self.refuses_writes = False
 
     async def create_tenant(self, tenant_id: TenantId, name: str, *, actor: str) -> Tenant | None:
         """Add a tenant; None when the id is taken."""
@@ -96,14 +101,32 @@ class MemoryKeyStore:
         """List tenants."""
         return [self._tenants[tenant_id] for tenant_id in sorted(self._tenants)]
 
+    async def tenant(self, tenant_id: TenantId) -> Tenant | None:
+        """Read one tenant."""
+        return self._tenants.get(tenant_id)
+
     async def create(self, wanted: KeyRequest, *, actor: str) -> IssuedKey | None:
         """Issue a key; None when there is no such tenant."""
         assert actor
+        return self._insert(wanted, None)
+
+    def _insert(self, wanted: KeyRequest, successor_of: KeyId | None) -> IssuedKey | None:
         if wanted.tenant_id not in self._tenants:
             return None
         key_id, secret = new_credential(self._chance)
-        key = Key(key_id, wanted.tenant_id, wanted.name, wanted.scopes, self._clock.now(), wanted.expires_at)
-        self._keys[key_id] = StoredKey(key, hash_secret(secret))
+        key = Key(
+            key_id,
+            wanted.tenant_id,
+            wanted.name,
+            wanted.scopes,
+            self._clock.now(),
+            wanted.expires_at,
+            grants=wanted.grants,
+            networks=wanted.networks,
+            privileges=wanted.privileges,
+            successor_of=successor_of,
+        )
+        self._keys[key_id] = StoredKey(key, self._peppers.hash(secret), self._peppers.form)
         return IssuedKey(key, secret)
 
     async def keys(self, tenant_id: TenantId | None = None) -> list[Key]:
@@ -123,17 +146,44 @@ class MemoryKeyStore:
             self._keys[key_id] = dataclasses.replace(stored, key=key)
         return self._keys[key_id].key
 
+    async def rotate(self, key_id: KeyId, overlap_seconds: float, *, actor: str) -> IssuedKey | Unrotatable:
+        """Issue the key's successor, its equal, and let the key itself expire after the overlap."""
+        assert actor
+        stored, now = self._keys.get(key_id), self._clock.now()
+        taken = any(item.key.successor_of == key_id and not item.key.revoked_at for item in self._keys.values())
+        wanted = decide_rotation(stored.key if stored else None, now, has_successor=taken)
+        if isinstance(wanted, Unrotatable):
+            return wanted
+        issued = self._insert(wanted, key_id)
+        assert issued is not None
+        assert stored is not None
+        end = now + dt.timedelta(seconds=overlap_seconds)
+        key = dataclasses.replace(stored.key, expires_at=min(end, stored.key.expires_at or end))
+        self._keys[key_id] = dataclasses.replace(stored, key=key)
+        self._changed[key_id] = now
+        return issued
+
     async def find(self, key_id: KeyId) -> StoredKey | None:
         """Read one key."""
         self._answer()
         self.lookups += 1
         return self._keys.get(key_id)
 
-    async def revoked_within(self, seconds: float) -> set[KeyId]:
-        """Name the keys revoked in the last `seconds`."""
+    async def changed_within(self, seconds: float) -> set[KeyId]:
+        """Name the keys revoked or changed in the last `seconds`."""
         self._answer()
         since = self._clock.now() - dt.timedelta(seconds=seconds)
-        return {key_id for key_id, item in self._keys.items() if item.key.revoked_at and item.key.revoked_at > since}
+        revoked = {key_id for key_id, item in self._keys.items() if item.key.revoked_at and item.key.revoked_at > since}
+        return revoked | {key_id for key_id, at in self._changed.items() if at > since}
+
+    async def rehash(self, stored: StoredKey, secret_hash: bytes, secret_form: str) -> None:
+        """Replace the hash of a key's secret, unless it was replaced since it was read."""
+        self._answer()
+        if self.refuses_writes:
+            raise Unavailable("the key store takes no writes, as the test asked")
+        now = self._keys[stored.key.key_id]
+        if now.secret_hash == stored.secret_hash:
+            self._keys[stored.key.key_id] = dataclasses.replace(now, secret_hash=secret_hash, secret_form=secret_form)
 
     async def mark_used(self, used: Mapping[KeyId, dt.datetime]) -> None:
         """Note when keys were last used."""

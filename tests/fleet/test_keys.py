@@ -3,17 +3,22 @@
 import datetime as dt
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.conformance.memory_fleet import ManualClock, MemoryKeyStore
 
 from forestay.chance import SeededChance
 from forestay.errors import Unavailable
+from forestay.fleet.grants import Grant, Privilege
+from forestay.fleet.key_ring import KeyRing, RingLimits
 from forestay.fleet.keys import (
     Caller,
+    Key,
     KeyRequest,
-    KeyRing,
     Rejected,
-    RingLimits,
     Scope,
+    Unrotatable,
+    decide_rotation,
     is_tenant_id,
     new_credential,
     verify,
@@ -68,6 +73,55 @@ async def test_a_revocation_is_felt_at_the_next_refresh(store: MemoryKeyStore, m
     asked = store.lookups
     assert await ring.verify(credential) is Rejected.UNKNOWN  # remembered: no second look-up
     assert store.lookups == asked
+
+
+async def test_a_rotation_is_felt_at_the_next_refresh(store: MemoryKeyStore, manual: ManualClock) -> None:
+    """A ring that remembers a key hears that it will end sooner, and keeps to that moment."""
+    credential, ring = await issue(store), KeyRing(store, manual)
+    await ring.verify(credential)
+    await store.rotate(KeyId(credential[:16]), 10.0, actor="human:x")
+    manual.advance(1)
+    assert await ring.refresh() == 1
+    assert isinstance(await ring.verify(credential), Caller)
+    manual.advance(9)
+    assert await ring.verify(credential) is Rejected.EXPIRED
+
+
+async def test_a_token_stands_as_long_as_its_key(store: MemoryKeyStore, manual: ManualClock) -> None:
+    """By id alone, from memory; a revocation is felt at the next refresh."""
+    credential, ring = await issue(store), KeyRing(store, manual)
+    key_id = KeyId(credential[:16])
+    assert isinstance(await ring.stands(key_id), Caller)
+    asked = store.lookups
+    assert isinstance(await ring.stands(key_id), Caller)
+    assert store.lookups == asked
+    await store.revoke(key_id, actor="human:x", reason="leaked")
+    manual.advance(1)
+    await ring.refresh()
+    assert await ring.stands(key_id) is Rejected.REVOKED
+    assert await ring.stands(KeyId("0" * 16)) is Rejected.UNKNOWN
+
+
+@given(st.none() | st.timedeltas(dt.timedelta(seconds=1), dt.timedelta(days=999)), st.booleans(), st.booleans())
+def test_a_successor_is_its_keys_equal_with_as_long_a_life(
+    life: dt.timedelta | None, revoked: bool, has_successor: bool
+) -> None:
+    """Never for a key that has ended, never a second one, never with more rights."""
+    made = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
+    key = Key(
+        KeyId("k"), TenantId("t"), "n", API, made, made + life if life else None, made if revoked else None,
+        grants=(Grant(frozenset({"a/b"})),), networks=("10.0.0.0/8",), privileges=frozenset(Privilege),
+    )  # fmt: skip
+    now = made + dt.timedelta(milliseconds=500)
+    decided = decide_rotation(key, now, has_successor=has_successor)
+    if isinstance(decided, Unrotatable):
+        assert decided is (Unrotatable.ENDED if revoked else Unrotatable.HAS_SUCCESSOR)
+        return
+    assert not revoked
+    assert not has_successor
+    assert (decided.scopes, decided.grants, decided.networks) == (key.scopes, key.grants, key.networks)
+    assert (decided.tenant_id, decided.name, decided.privileges) == (key.tenant_id, key.name, key.privileges)
+    assert decided.expires_at == (now + life if life else None)
 
 
 async def test_a_revocation_during_a_silence_of_the_store_is_still_found(

@@ -254,8 +254,7 @@ async def test_options_reach_the_queue(world: World) -> None:
     assert options.retry_config == {"timeout": {"retries": 0}}
     assert options.webhook_url == "https://example.com/hook"
     assert options.object_lifetime_seconds == 3600
-    assert options.forward_headers["x-app-fal-thing"] == "1"
-    assert "x-app-fal-can-disable-filter" not in options.forward_headers
+    assert set(options.forward_headers) == {"x-fal-runner-hint", "x-fal-object-lifecycle-preference"}
     assert options.traceparent is not None
     assert "0af7651916cd43dd8448eb211c80319c" in options.traceparent
 

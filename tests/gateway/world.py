@@ -15,7 +15,8 @@ from forestay.chance import SystemChance
 from forestay.clock import SystemClock
 from forestay.errors import Unavailable
 from forestay.fleet.actions import Origin, RegisterRevision, SetRoutes
-from forestay.fleet.keys import KeyRequest, KeyRing, Scope
+from forestay.fleet.key_ring import KeyRing
+from forestay.fleet.keys import KeyRequest, Scope
 from forestay.fleet.model import ReplicaReport, ReplicaState, Revision, Route, WorkerReport
 from forestay.fleet.spec import EndpointSpec, HostKind, HostSpec, LimitSpec, ModelSpec
 from forestay.gateway.asgi import Gateway, build_gateway
@@ -243,15 +244,23 @@ class World:
         data = raw if raw is not None else (b"" if body is None else json.dumps(body).encode())
         return Request(method, path, sent, data)
 
+    async def issue(self, tenant: str = "acme", **what: object) -> str:
+        """Issue a key; keyword arguments are fields of its `KeyRequest`."""
+        request = KeyRequest(TenantId(tenant), "test", frozenset({Scope.API}), **what)  # type: ignore[arg-type]
+        issued = await self.keys.create(request, actor="human:test")
+        assert issued is not None
+        return issued.credential
+
     async def submit(self, model: str = "acme/echo", **headers: str) -> str:
         """Submit and return the id."""
         reply = await self.call("POST", f"/queue/{model}", {"prompt": "a"}, headers)
         assert reply.status == 200, reply.body
         return str(reply.field("request_id"))
 
-    async def claim(self, request_id: str | None = None) -> Lease:
+    async def claim(self, request_id: str | None = None, *, alias: str = "echo") -> Lease:
         """Lease the next request as a worker would."""
-        offer = Offer(ReplicaId("r1"), RevisionId("echo-1"), ModelId("acme/echo"), ((0, BUCKETS),), 1, idle=True)
+        revision, model = RevisionId(f"{alias}-1"), ModelId(f"acme/{alias}")
+        offer = Offer(ReplicaId("r1"), revision, model, ((0, BUCKETS),), 1, idle=True)
         (lease,) = await self.queue.claim(WorkerId("w1"), [offer], 15.0)
         assert request_id in (None, str(lease.request_id))
         return lease
@@ -284,6 +293,8 @@ class Request:
     gone: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
     pieces: list[bytes] | None = None
     scheme: str = "http"
+    client: str = "127.0.0.1"
+    more_headers: list[tuple[str, str]] = dataclasses.field(default_factory=list[tuple[str, str]])
 
 
 async def drive(app: Gateway, request: Request) -> Reply:
@@ -298,9 +309,12 @@ async def drive(app: Gateway, request: Request) -> Reply:
         "path": path,
         "raw_path": path.encode(),
         "query_string": query.encode(),
-        "headers": [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in request.headers.items()],
+        "headers": [
+            (k.lower().encode("latin-1"), v.encode("latin-1"))
+            for k, v in [*request.headers.items(), *request.more_headers]
+        ],
         "server": ("127.0.0.1", 80),
-        "client": ("127.0.0.1", 1),
+        "client": (request.client, 1),
     }
     pieces = list(request.pieces if request.pieces is not None else [request.body])
     sent: list[Mapping[str, object]] = []

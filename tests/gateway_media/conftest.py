@@ -11,7 +11,8 @@ from starlette.types import Receive, Scope, Send
 
 from forestay.chance import SeededChance
 from forestay.clock import SystemClock
-from forestay.fleet.keys import KeyRequest, KeyRing
+from forestay.fleet.key_ring import KeyRing
+from forestay.fleet.keys import KeyRequest
 from forestay.fleet.keys import Scope as KeyScope
 from forestay.fleet.postgres_keys import PostgresKeyStore
 from forestay.gateway import cdn, exchange, js_proxy, jwks, tokens, uploads

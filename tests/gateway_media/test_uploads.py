@@ -161,12 +161,13 @@ async def test_without_a_good_key_nothing_begins(client: httpx.AsyncClient, obje
 
 
 async def test_a_revoked_keys_token_uploads_no_more(
-    client: httpx.AsyncClient, acme: Credential, keys: PostgresKeyStore
+    client: httpx.AsyncClient, acme: Credential, keys: PostgresKeyStore, ports: GatewayPorts
 ) -> None:
-    """A token lives no longer than its key."""
+    """A token lives no longer than its key: the gateway asks each second what was revoked."""
     headers, base = await upload_token(client, OWN[0], acme)
     assert (await client.post(f"{base}/files/upload", headers=headers, content=b"x")).status_code == 200
     await keys.revoke(acme.key_id, actor="test", reason="leaked")
+    await ports.keys.refresh()
     assert (await client.post(f"{base}/files/upload", headers=headers, content=b"x")).status_code == 401
 
 

@@ -36,8 +36,8 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {  # name -> module, panel, one lin
     "model": ("forestay.cli.model", _FLEET, "Add, list and show models."),
     "deploy": ("forestay.cli.deploy", _FLEET, "Deploy a model from its spec."),
     "fleet": ("forestay.cli.fleet", _FLEET, "Show what should run and what does; freeze automation."),
-    "key": ("forestay.cli.key", _FLEET, "Create, list and revoke keys."),
-    "tenant": ("forestay.cli.tenant", _FLEET, "Create and list tenants."),
+    "key": ("forestay.cli.key", _FLEET, "Create, list, show, rotate and revoke keys."),
+    "tenant": ("forestay.cli.tenant", _FLEET, "Create, list and show tenants."),
     "request": ("forestay.cli.request", _FLEET, "Show, list and cancel requests."),
     "audit": ("forestay.cli.audit", _FLEET, "Read who did what, and why."),
 }

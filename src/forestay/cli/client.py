@@ -156,7 +156,7 @@ def _rejected(method: str, path: str, reply: Reply) -> ForestayError:
             "the key was not accepted (HTTP 401); set FORESTAY_KEY to an ADMIN key, or run `forestay profile save`"
         )
     elif reply.status == 403:
-        message = f"the key may not {method} {path} (HTTP 403): it needs the ADMIN scope"
+        message = f"{_sentence(detail)} (HTTP 403 from {method} {path})"
     else:
         message = f"{_sentence(detail)} (HTTP {reply.status} from {method} {path})"
     return Rejected(message, status=reply.status, detail=detail)

@@ -1,7 +1,8 @@
-"""`forestay key`: create, list and revoke keys. A secret is printed once, when the key is created."""
+"""`forestay key`: create, list, show, rotate and revoke keys. A secret is printed once, when its key is made."""
 
 import re
 import urllib.parse
+from collections.abc import Mapping
 from typing import Annotated, cast
 
 import typer
@@ -10,8 +11,9 @@ from forestay.cli.client import connect
 from forestay.cli.output import JSON_OPTION, print_json, print_table
 from forestay.errors import UsageError
 
-app = typer.Typer(no_args_is_help=True, help="Create, list and revoke keys.")
+app = typer.Typer(no_args_is_help=True, help="Create, list, show, rotate and revoke keys.")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_KEY_ID = typer.Argument(help="The part of the key before the colon.")
 
 
 @app.command()
@@ -20,23 +22,36 @@ def create(
     tenant: Annotated[str, typer.Option(help="Tenant; empty: that of the key in use.")] = "",
     scope: Annotated[list[str] | None, typer.Option(help="API (call models) or ADMIN; repeatable.")] = None,
     expires_in: Annotated[str, typer.Option(help="30d, 12h, 90m; empty: never.")] = "",
+    model: Annotated[list[str] | None, typer.Option(help="owner/alias, owner/* or *; repeatable; none: all.")] = None,
+    verb: Annotated[
+        list[str] | None,
+        typer.Option(help="submit, run, stream, realtime, read, cancel or upload; repeatable; none: all."),
+    ] = None,
+    network: Annotated[
+        list[str] | None, typer.Option(help="CIDR from which it may be used; repeatable; none: everywhere.")
+    ] = None,
+    privilege: Annotated[
+        list[str] | None, typer.Option(help="disable_filter or control_headers: headers that count; repeatable.")
+    ] = None,
     json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Create a key and print it; its secret is never shown again.
 
-    Example: forestay key create --name "night batch" --expires-in 30d
+    Example: forestay key create --name "night batch" --model "acme/*" --verb submit --verb read --expires-in 30d
     """
     scopes = [text.upper() for text in scope or ["API"]]
     if not set(scopes) <= {"API", "ADMIN"}:
         raise UsageError("--scope", "use API or ADMIN")
     asked: dict[str, object] = {"name": name, "tenant_id": tenant, "scopes": scopes}
     if expires_in:
-        asked["expires_in_seconds"] = _seconds(expires_in)
-    made = cast("dict[str, object]", connect().post("/admin/keys", asked))
-    if json:
-        print_json(made)
-        return
-    typer.echo(made["key"])
+        asked["expires_in_seconds"] = _seconds("--expires-in", expires_in)
+    if model or verb:
+        asked["grants"] = [{"models": model or [], "verbs": verb or []}]
+    if network:
+        asked["networks"] = network
+    if privilege:
+        asked["privileges"] = privilege
+    _print_new(cast("dict[str, object]", connect().post("/admin/keys", asked)), json=json)
 
 
 @app.command(name="list")
@@ -53,23 +68,42 @@ def list_keys(
     if json:
         print_json(keys)
         return
-    rows = [
-        (
-            item["key_id"],
-            item["tenant_id"],
-            item["name"],
-            " ".join(cast("list[str]", item["scopes"])),
-            "revoked" if item["revoked_at"] else (f"until {item['expires_at']}" if item["expires_at"] else "valid"),
-            item["last_used_at"],
-        )
-        for item in keys
-    ]
-    print_table(("key", "tenant", "name", "scopes", "state", "last used"), rows, empty="no keys")
+    columns = ("key", "tenant", "name", "scopes", "may", "networks", "privileges", "state", "last used")
+    print_table(columns, [_row(item) for item in keys], empty="no keys")
+
+
+@app.command()
+def show(key_id: Annotated[str, _KEY_ID], json: Annotated[bool, JSON_OPTION] = False) -> None:
+    """Show one key: what it may do, from where, until when.
+
+    Example: forestay key show 3f2a91c04b7d5e60
+    """
+    key = cast("dict[str, object]", connect().get(f"/admin/keys/{_bare(key_id)}"))
+    if json:
+        print_json(key)
+        return
+    names = ("key", "tenant", "name", "scopes", "may", "networks", "privileges", "state", "last used")
+    rows = [*zip(names, _row(key), strict=True), ("created", key["created_at"]), ("hash", key["secret_form"])]
+    print_table(("field", "value"), [*rows, ("successor of", key["successor_of"])])
+
+
+@app.command()
+def rotate(
+    key_id: Annotated[str, _KEY_ID],
+    overlap: Annotated[str, typer.Option(help="How long the old key goes on working: 24h, 7d, 0s.")] = "24h",
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Replace a key: print its successor, which may do the same, and let the old one expire after the overlap.
+
+    Example: forestay key rotate 3f2a91c04b7d5e60 --overlap 24h
+    """
+    asked = {"overlap_seconds": _seconds("--overlap", overlap)}
+    _print_new(cast("dict[str, object]", connect().post(f"/admin/keys/{_bare(key_id)}/rotate", asked)), json=json)
 
 
 @app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(help="The part of the key before the colon.")],
+    key_id: Annotated[str, _KEY_ID],
     reason: Annotated[str, typer.Option(help="Why; kept in the audit log.")] = "",
     json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
@@ -77,17 +111,48 @@ def revoke(
 
     Example: forestay key revoke 3f2a91c04b7d5e60 --reason "leaked in a log"
     """
-    bare = key_id.partition(":")[0]  # whoever pastes the whole credential means its id
     query = f"?{urllib.parse.urlencode({'reason': reason})}" if reason else ""
-    revoked = cast("dict[str, object]", connect().delete(f"/admin/keys/{urllib.parse.quote(bare, safe='')}{query}"))
+    revoked = cast("dict[str, object]", connect().delete(f"/admin/keys/{_bare(key_id)}{query}"))
     if json:
         print_json(revoked)
         return
     typer.echo(f"{revoked['key_id']} is revoked since {revoked['revoked_at']}")
 
 
-def _seconds(text: str) -> int:
+def _print_new(made: Mapping[str, object], *, json: bool) -> None:
+    if json:
+        print_json(made)
+        return
+    typer.echo(made["key"])
+
+
+def _row(key: Mapping[str, object]) -> tuple[object, ...]:
+    state = "revoked" if key["revoked_at"] else (f"until {key['expires_at']}" if key["expires_at"] else "valid")
+    words = {name: " ".join(cast("list[str]", key[name])) for name in ("scopes", "networks", "privileges")}
+    grants = cast("list[dict[str, list[str]]]", key["grants"])
+    may = "; ".join(
+        f"{' '.join(grant['verbs']) or 'everything'} on {' '.join(grant['models']) or '*'}" for grant in grants
+    )
+    return (
+        key["key_id"],
+        key["tenant_id"],
+        key["name"],
+        words["scopes"],
+        may or "everything",
+        words["networks"] or "everywhere",
+        words["privileges"],
+        state,
+        key["last_used_at"],
+    )
+
+
+def _bare(key_id: str) -> str:
+    """Return the id alone: whoever pastes the whole credential means its id."""
+    return urllib.parse.quote(key_id.partition(":")[0], safe="")
+
+
+def _seconds(option: str, text: str) -> int:
     match = re.fullmatch(r"(\d{1,6})([smhd])", text)
     if match is None:
-        raise UsageError("--expires-in", f"{text!r} is not a number with s, m, h or d, for example 30d")
+        raise UsageError(option, f"{text!r} is not a number with s, m, h or d, for example 30d")
     return int(match[1]) * _UNITS[match[2]]

@@ -1,5 +1,6 @@
-"""`forestay tenant`: create and list tenants."""
+"""`forestay tenant`: create, list and show tenants."""
 
+import urllib.parse
 from typing import Annotated, cast
 
 import typer
@@ -7,7 +8,7 @@ import typer
 from forestay.cli.client import connect
 from forestay.cli.output import JSON_OPTION, print_json, print_table
 
-app = typer.Typer(no_args_is_help=True, help="Create and list tenants.")
+app = typer.Typer(no_args_is_help=True, help="Create, list and show tenants.")
 
 
 @app.command()
@@ -39,3 +40,23 @@ def list_tenants(json: Annotated[bool, JSON_OPTION] = False) -> None:
         return
     columns = ("tenant_id", "name", "created_at")
     print_table(columns, [[item[column] for column in columns] for item in tenants], empty="no tenants")
+
+
+@app.command()
+def show(
+    tenant_id: Annotated[str, typer.Argument(help="The tenant's id.")], json: Annotated[bool, JSON_OPTION] = False
+) -> None:
+    """Show one tenant with its keys and models.
+
+    Example: forestay tenant show acme
+    """
+    found = cast("dict[str, object]", connect().get(f"/admin/tenants/{urllib.parse.quote(tenant_id, safe='')}"))
+    if json:
+        print_json(found)
+        return
+    typer.echo(f"{found['tenant_id']} ({found['name']}), since {found['created_at']}")
+    typer.echo(f"models: {' '.join(cast('list[str]', found['models'])) or '-'}")
+    columns = ("key_id", "name", "scopes", "expires_at", "revoked_at", "last_used_at")
+    keys = cast("list[dict[str, object]]", found["keys"])
+    rows = [[" ".join(cast("list[str]", item[c])) if c == "scopes" else item[c] for c in columns] for item in keys]
+    print_table(columns, rows, empty="no keys")

@@ -1,26 +1,24 @@
 """Keys and tenants: who calls, and the credential `id:secret` that proves it.
 
-Only the sha-256 of a secret is stored: the secret is 256 random bits, so a slow hash would add nothing but load. The
-`KeyRing` answers the gateway's hot path from memory and asks the store each second what was revoked: a revocation is
-felt within two seconds. It fails closed: when the store has been silent for `trust_seconds`, a known key is looked up
-again, which raises Unavailable. Called by the gateway (auth), the admin API and `forestay up` (first keys).
+A key says what it may do (`grants`), from where (`networks`) and which headers of its calls count (`privileges`). Only
+a keyed hash of its secret is stored (`peppers`). A key is rotated by issuing a successor that is its equal, and letting
+the old one expire after an overlap. It decides who a credential proves; what that opens is asked by the gateway.
+Called by the key ring (`key_ring`), the admin API and `forestay up` (first keys).
 """
 
-import asyncio
 import dataclasses
 import datetime as dt
 import enum
-import hashlib
 import hmac
 import re
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from forestay.chance import Chance
-from forestay.clock import Clock
-from forestay.errors import Unavailable
-from forestay.ids import KeyId, TenantId
+from forestay.fleet.grants import Grant, Privilege, Verb
+from forestay.fleet.networks import Network, parse_network
+from forestay.fleet.peppers import NO_PEPPERS, PLAIN, Peppers, hash_secret
+from forestay.ids import KeyId, ModelId, TenantId
 
 _KEY_ID = re.compile(r"[0-9a-f]{16}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _TENANT_ID = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
@@ -42,15 +40,35 @@ class Rejected(enum.StrEnum):
     WRONG_SECRET = "wrong_secret"  # noqa: S105 - a reason, not a secret
     REVOKED = "revoked"
     EXPIRED = "expired"
+    NO_PEPPER = "no_pepper"  # hashed under a pepper that this process was not given: the operator's mistake
+
+
+class Unrotatable(enum.StrEnum):
+    """Why a key cannot be rotated."""
+
+    UNKNOWN = "unknown"
+    ENDED = "ended"  # revoked or expired
+    HAS_SUCCESSOR = "has_successor"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Caller:
-    """A proven credential."""
+    """A proven credential, and what it may do."""
 
     key_id: KeyId
     tenant_id: TenantId
     scopes: frozenset[Scope]
+    grants: tuple[Grant, ...] = ()  # none: everything
+    networks: tuple[Network, ...] = ()  # none: everywhere
+    privileges: frozenset[Privilege] = frozenset()
+    expires_at: dt.datetime | None = None
+    narrowed: Grant | None = None  # set when a short-lived token was shown: it opens this much of its key, at most
+
+    def may(self, verb: Verb, model_id: ModelId | None = None) -> bool:
+        """Tell whether the key, and the token if there is one, open `verb` on the model."""
+        if self.narrowed is not None and not self.narrowed.covers(verb, model_id):
+            return False
+        return not self.grants or any(grant.covers(verb, model_id) for grant in self.grants)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,14 +83,24 @@ class Key:
     expires_at: dt.datetime | None = None
     revoked_at: dt.datetime | None = None
     last_used_at: dt.datetime | None = None
+    grants: tuple[Grant, ...] = ()
+    networks: tuple[str, ...] = ()
+    privileges: frozenset[Privilege] = frozenset()
+    successor_of: KeyId | None = None
+
+    def caller(self) -> Caller:
+        """Return whom this key proves."""
+        networks = tuple(network for text in self.networks if (network := parse_network(text)) is not None)
+        return Caller(self.key_id, self.tenant_id, self.scopes, self.grants, networks, self.privileges, self.expires_at)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StoredKey:
-    """A key with the hash that proves its secret."""
+    """A key with the hash that proves its secret, and how it was made (`peppers`)."""
 
     key: Key
     secret_hash: bytes
+    secret_form: str = PLAIN
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -96,6 +124,9 @@ class KeyRequest:
     name: str
     scopes: frozenset[Scope]
     expires_at: dt.datetime | None = None
+    grants: tuple[Grant, ...] = ()
+    networks: tuple[str, ...] = ()
+    privileges: frozenset[Privilege] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -118,6 +149,10 @@ class KeyStore(Protocol):
         """List tenants, at most 10,000."""
         ...
 
+    async def tenant(self, tenant_id: TenantId) -> Tenant | None:
+        """Read one tenant."""
+        ...
+
     async def create(self, wanted: KeyRequest, *, actor: str) -> IssuedKey | None:
         """Issue a key; None when there is no such tenant."""
         ...
@@ -130,12 +165,20 @@ class KeyStore(Protocol):
         """Revoke for good, idempotently; None when there is no such key."""
         ...
 
+    async def rotate(self, key_id: KeyId, overlap_seconds: float, *, actor: str) -> IssuedKey | Unrotatable:
+        """Issue the key's successor, its equal, and let the key itself expire after the overlap."""
+        ...
+
     async def find(self, key_id: KeyId) -> StoredKey | None:
         """Read one key."""
         ...
 
-    async def revoked_within(self, seconds: float) -> set[KeyId]:
-        """Name the keys revoked in the last `seconds` by the store's own clock."""
+    async def changed_within(self, seconds: float) -> set[KeyId]:
+        """Name the keys revoked or changed in the last `seconds` by the store's own clock."""
+        ...
+
+    async def rehash(self, stored: StoredKey, secret_hash: bytes, secret_form: str) -> None:
+        """Replace the hash of a key's secret, unless it was replaced since it was read."""
         ...
 
     async def mark_used(self, used: Mapping[KeyId, dt.datetime]) -> None:
@@ -153,164 +196,53 @@ def new_credential(chance: Chance) -> tuple[KeyId, str]:
     return KeyId(f"{chance.bits(64):016x}"), f"{chance.bits(256):064x}"
 
 
-def hash_secret(secret: str) -> bytes:
-    """Return the 32 bytes by which a secret is recognised."""
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
-
-
-def judge(stored: StoredKey, secret: str, now: dt.datetime) -> Caller | Rejected:
+def judge(stored: StoredKey, secret: str, now: dt.datetime, peppers: Peppers = NO_PEPPERS) -> Caller | Rejected:
     """Compare in constant time, then look at revocation and expiry."""
-    if not hmac.compare_digest(hash_secret(secret), stored.secret_hash):
+    if not peppers.knows(stored.secret_form):
+        return Rejected.NO_PEPPER
+    if not hmac.compare_digest(hash_secret(secret, peppers.pepper_of(stored.secret_form)), stored.secret_hash):
         return Rejected.WRONG_SECRET
-    key = stored.key
+    return judge_standing(stored.key, now)
+
+
+def judge_standing(key: Key, now: dt.datetime) -> Caller | Rejected:
+    """Tell whether a key stands, whoever shows it: for tokens, which name a key and carry no secret."""
     if key.revoked_at is not None:
         return Rejected.REVOKED
     if key.expires_at is not None and key.expires_at <= now:
         return Rejected.EXPIRED
-    return Caller(key.key_id, key.tenant_id, key.scopes)
+    return key.caller()
 
 
-async def verify(store: KeyStore, credential: str, now: dt.datetime) -> Caller | Rejected:
-    """Prove `id:secret` against the store itself, without a cache."""
+def decide_rotation(key: Key | None, now: dt.datetime, *, has_successor: bool) -> KeyRequest | Unrotatable:
+    """Decide what the successor of a key shall be: its equal, with a life as long as the key's own was to be.
+
+    A key whose successor stands is not rotated twice: revoke that one first (its secret may have been lost).
+    """
+    if key is None:
+        return Unrotatable.UNKNOWN
+    if not isinstance(judge_standing(key, now), Caller):
+        return Unrotatable.ENDED
+    if has_successor:
+        return Unrotatable.HAS_SUCCESSOR
+    expires_at = None if key.expires_at is None else now + (key.expires_at - key.created_at)
+    return KeyRequest(key.tenant_id, key.name, key.scopes, expires_at, key.grants, key.networks, key.privileges)
+
+
+def split_credential(credential: str) -> tuple[KeyId, str] | None:
+    """Read `id:secret`; None when it cannot be one."""
     key_id, separator, secret = credential.partition(":")
     if not separator or _KEY_ID.fullmatch(key_id) is None or not 0 < len(secret) <= MAX_SECRET:
+        return None
+    return KeyId(key_id), secret
+
+
+async def verify(
+    store: KeyStore, credential: str, now: dt.datetime, peppers: Peppers = NO_PEPPERS
+) -> Caller | Rejected:
+    """Prove `id:secret` against the store itself, without a cache."""
+    parts = split_credential(credential)
+    if parts is None:
         return Rejected.MALFORMED
-    stored = await store.find(KeyId(key_id))
-    return Rejected.UNKNOWN if stored is None else judge(stored, secret, now)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class RingLimits:
-    """Bounds of a key ring; seconds."""
-
-    known: int = 100_000  # keys remembered
-    unknown: int = 10_000  # ids remembered as unknown
-    unknown_seconds: float = 2.0  # a key issued after a failed try works at the latest then
-    reread_seconds: float = 60.0  # a remembered key is read again after this long
-    trust_seconds: float = 30.0  # how long a silent store is forgiven
-    overlap_seconds: float = 30.0  # revocations whose transaction was slow to commit are still seen
-    flush_seconds: float = 15.0  # how often `last_used_at` is written
-    lookups: int = 4  # look-ups of unknown keys at a time, so that garbage cannot flood the store
-
-
-@dataclasses.dataclass(slots=True)
-class _Known:
-    """A remembered key: `caller` is shared by all hits, `until` is monotonic."""
-
-    secret_hash: bytes
-    caller: Caller
-    expires_at: dt.datetime | None
-    until: float
-
-
-class KeyRing:
-    """Verified keys in memory, for one gateway."""
-
-    def __init__(self, store: KeyStore, clock: Clock, limits: RingLimits | None = None) -> None:
-        self._store = store
-        self._clock = clock
-        self._limits = limits or RingLimits()
-        self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._unknown: OrderedDict[str, float] = OrderedDict()
-        self._used: set[KeyId] = set()
-        self._heard_at = clock.monotonic()
-        self._flushed_at = clock.monotonic()
-        self._lookups = asyncio.Semaphore(self._limits.lookups)
-        self.failures = 0  # refreshes that the store did not answer: the gateway exports it
-
-    def cached(self, credential: str) -> Caller | Rejected | None:
-        """Answer from memory, in microseconds; None means that `verify` must ask the store."""
-        key_id, _, secret = credential.partition(":")
-        known = self._known.get(key_id)
-        if known is None:
-            return self._cached_refusal(key_id, secret)
-        now = self._clock.monotonic()
-        if now > known.until or now - self._heard_at > self._limits.trust_seconds:
-            return None
-        if len(secret) > MAX_SECRET or not hmac.compare_digest(hash_secret(secret), known.secret_hash):
-            return Rejected.WRONG_SECRET
-        if known.expires_at is not None and known.expires_at <= self._clock.now():
-            return Rejected.EXPIRED
-        self._used.add(known.caller.key_id)
-        return known.caller
-
-    async def verify(self, credential: str) -> Caller | Rejected:
-        """Prove `id:secret`; raises Unavailable when the store is needed and does not answer."""
-        answer = self.cached(credential)
-        if answer is not None:
-            return answer
-        key_id, _, secret = credential.partition(":")
-        async with self._lookups:
-            answer = self.cached(credential)  # another caller may have read it while this one waited
-            if answer is not None:
-                return answer
-            asked_at = self._clock.monotonic()
-            stored = await self._store.find(KeyId(key_id))
-        if stored is None or stored.key.revoked_at is not None:
-            self._known.pop(key_id, None)
-            self._remember_unknown(key_id)
-        else:
-            self._remember(key_id, stored, asked_at)
-        answer = Rejected.UNKNOWN if stored is None else judge(stored, secret, self._clock.now())
-        if isinstance(answer, Caller):
-            self._used.add(answer.key_id)
-        return answer
-
-    async def refresh(self) -> int:
-        """Forget keys revoked since the last time; returns how many. Raises Unavailable when the store is silent."""
-        asked_at = self._clock.monotonic()
-        revoked = await self._store.revoked_within(asked_at - self._heard_at + self._limits.overlap_seconds)
-        self._heard_at = asked_at
-        gone = sum(self._known.pop(key_id, None) is not None for key_id in revoked)
-        if self._used and asked_at - self._flushed_at >= self._limits.flush_seconds:
-            await self.flush()
-        return gone
-
-    async def flush(self) -> None:
-        """Write `last_used_at` of the keys used since the last flush, in one batch."""
-        used, self._used = self._used, set()
-        self._flushed_at = self._clock.monotonic()
-        if used:
-            now = self._clock.now()
-            await self._store.mark_used(dict.fromkeys(used, now))
-
-    async def run(self, every_seconds: float = 1.0) -> None:
-        """Refresh for ever; a silent store is waited for, and known keys stop being trusted after `trust_seconds`."""
-        while True:
-            try:
-                await self.refresh()
-            except Unavailable as error:
-                self.failures += 1
-                await self._clock.sleep(min(every_seconds, error.retry_after_seconds))
-                continue
-            await self._clock.sleep(every_seconds)
-
-    def forget(self, key_ids: Iterable[KeyId]) -> None:
-        """Drop keys at once: for the gateway that revokes one itself."""
-        for key_id in key_ids:
-            self._known.pop(key_id, None)
-
-    def _cached_refusal(self, key_id: str, secret: str) -> Rejected | None:
-        if _KEY_ID.fullmatch(key_id) is None or not 0 < len(secret) <= MAX_SECRET:
-            return Rejected.MALFORMED
-        until = self._unknown.get(key_id)
-        if until is None or self._clock.monotonic() > until:
-            return None
-        return Rejected.UNKNOWN
-
-    def _remember(self, key_id: str, stored: StoredKey, asked_at: float) -> None:
-        until = asked_at + self._limits.reread_seconds
-        if self._clock.monotonic() - self._heard_at > self._limits.trust_seconds:
-            until = asked_at  # revocations are not heard now: every call asks
-        key = stored.key
-        caller = Caller(key.key_id, key.tenant_id, key.scopes)
-        self._known[key_id] = _Known(stored.secret_hash, caller, key.expires_at, until)
-        self._unknown.pop(key_id, None)
-        if len(self._known) > self._limits.known:
-            self._known.popitem(last=False)
-
-    def _remember_unknown(self, key_id: str) -> None:
-        self._unknown[key_id] = self._clock.monotonic() + self._limits.unknown_seconds
-        self._unknown.move_to_end(key_id)
-        if len(self._unknown) > self._limits.unknown:
-            self._unknown.popitem(last=False)
+    stored = await store.find(parts[0])
+    return Rejected.UNKNOWN if stored is None else judge(stored, parts[1], now, peppers)

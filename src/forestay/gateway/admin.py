@@ -1,8 +1,9 @@
-"""The admin API: what the CLI (and later the console) asks of a running platform. ADMIN keys only.
+"""The admin API: what the CLI (and later the console) asks of a running platform.
 
-It decides what a person may ask and how it is answered: 401 without a key, 403 without the scope, 404 for what is not
-there, 409 for what stands against it, 413 for what is too large, 422 with the field for what is wrong. Whatever a
-person changes leaves an audit row that names the key. The rules of the fleet are `fleet/apply`'s. Mounted at `/admin`.
+It decides what a person may ask and how it is answered: 401 for who is not proven, 403 without the scope or the
+permission that the route names, 404 for what is not there, 409 for what stands against it, 413 for what is too large,
+422 with the field for what is wrong. Whatever a person changes leaves an audit row that names the person or key. The
+rules of the fleet are `fleet/apply`'s. Mounted at `/admin`.
 """
 
 from collections.abc import Awaitable, Callable
@@ -12,58 +13,72 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from forestay.errors import UsageError
-from forestay.fleet.keys import Scope
+from forestay.fleet.roles import Permission, allows
 from forestay.gateway import admin_fleet, admin_keys, admin_requests
 from forestay.gateway.admin_reading import Act, NotThere, Problem
-from forestay.gateway.auth import authenticate
+from forestay.gateway.admin_who import identify
 from forestay.gateway.incoming import SenderGone, SenderSlow
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.protocol import FieldError
-from forestay.gateway.responses import Reply, field_errors, plain_error
+from forestay.gateway.responses import Reply, field_errors, forbidden, plain_error
+from forestay.telemetry.metrics import REFUSED
 
 Handler = Callable[[Act], Awaitable[Reply]]
-_TABLE: tuple[tuple[str, str, Handler], ...] = (
-    ("PUT", "/bundles/{digest}", admin_fleet.put_bundle),
-    ("GET", "/bundles/{digest}", admin_fleet.get_bundle),
-    ("POST", "/models", admin_fleet.post_model),
-    ("GET", "/models", admin_fleet.get_models),
-    ("GET", "/models/{owner}/{alias}", admin_fleet.get_model),
-    ("GET", "/fleet", admin_fleet.get_fleet),
-    ("POST", "/freeze", admin_fleet.post_freeze),
-    ("POST", "/modes", admin_fleet.post_mode),
-    ("GET", "/audit", admin_fleet.get_audit),
-    ("GET", "/audit/verify", admin_fleet.get_audit_faults),
-    ("POST", "/keys", admin_keys.post_key),
-    ("GET", "/keys", admin_keys.get_keys),
-    ("DELETE", "/keys/{key_id}", admin_keys.delete_key),
-    ("POST", "/tenants", admin_keys.post_tenant),
-    ("GET", "/tenants", admin_keys.get_tenants),
-    ("GET", "/requests", admin_requests.get_requests),
-    ("GET", "/requests/{request_id}", admin_requests.get_request),
-    ("GET", "/requests/{request_id}/result", admin_requests.get_result),
-    ("POST", "/requests/{request_id}/cancel", admin_requests.post_cancel),
-    ("GET", "/webhooks", admin_requests.get_webhooks),
-    ("POST", "/webhooks/{request_id}/retry", admin_requests.post_webhook_retry),
+_TABLE: tuple[tuple[str, str, Permission, Handler], ...] = (
+    ("PUT", "/bundles/{digest}", Permission.OPERATE, admin_fleet.put_bundle),
+    ("GET", "/bundles/{digest}", Permission.READ, admin_fleet.get_bundle),
+    ("POST", "/models", Permission.OPERATE, admin_fleet.post_model),
+    ("GET", "/models", Permission.READ, admin_fleet.get_models),
+    ("GET", "/models/{owner}/{alias}", Permission.READ, admin_fleet.get_model),
+    ("GET", "/fleet", Permission.READ, admin_fleet.get_fleet),
+    ("POST", "/freeze", Permission.OPERATE, admin_fleet.post_freeze),
+    ("POST", "/modes", Permission.OPERATE, admin_fleet.post_mode),
+    ("GET", "/audit", Permission.READ, admin_fleet.get_audit),
+    ("GET", "/audit/verify", Permission.READ, admin_fleet.get_audit_faults),
+    ("POST", "/keys", Permission.ADMINISTER, admin_keys.post_key),
+    ("GET", "/keys", Permission.READ, admin_keys.get_keys),
+    ("GET", "/keys/{key_id}", Permission.READ, admin_keys.get_key),
+    ("DELETE", "/keys/{key_id}", Permission.ADMINISTER, admin_keys.delete_key),
+    ("POST", "/keys/{key_id}/rotate", Permission.ADMINISTER, admin_keys.post_rotation),
+    ("POST", "/tenants", Permission.ADMINISTER, admin_keys.post_tenant),
+    ("GET", "/tenants", Permission.READ, admin_keys.get_tenants),
+    ("GET", "/tenants/{tenant_id}", Permission.READ, admin_keys.get_tenant),
+    ("GET", "/requests", Permission.READ, admin_requests.get_requests),
+    ("GET", "/requests/{request_id}", Permission.READ, admin_requests.get_request),
+    ("GET", "/requests/{request_id}/result", Permission.READ_CONTENT, admin_requests.get_result),
+    ("POST", "/requests/{request_id}/cancel", Permission.OPERATE, admin_requests.post_cancel),
+    ("GET", "/webhooks", Permission.READ, admin_requests.get_webhooks),
+    ("POST", "/webhooks/{request_id}/retry", Permission.OPERATE, admin_requests.post_webhook_retry),
 )
 
 
 def routes(ports: GatewayPorts) -> list[BaseRoute]:
     """Return the admin routes; one route a path, so that a wrong method is answered 405 with those allowed."""
-    by_path: dict[str, dict[str, Handler]] = {}
-    for method, path, handler in _TABLE:
-        by_path.setdefault(path, {})[method] = handler
+    by_path: dict[str, dict[str, tuple[Permission, Handler]]] = {}
+    for method, path, permission, handler in _TABLE:
+        by_path.setdefault(path, {})[method] = (permission, handler)
     return [
         Route(f"/admin{path}", _endpoint(ports, handlers), methods=list(handlers)) for path, handlers in by_path.items()
     ]
 
 
-def _endpoint(ports: GatewayPorts, handlers: dict[str, Handler]) -> Callable[[Request], Awaitable[Reply]]:
+def table() -> tuple[tuple[str, str, Permission], ...]:
+    """Return every route's method, path and permission: for the test that none lacks one, and for the reference."""
+    return tuple((method, path, permission) for method, path, permission, _ in _TABLE)
+
+
+def _endpoint(
+    ports: GatewayPorts, handlers: dict[str, tuple[Permission, Handler]]
+) -> Callable[[Request], Awaitable[Reply]]:
     async def endpoint(request: Request) -> Reply:
-        caller = await authenticate(request.scope, ports, Scope.ADMIN)
-        if isinstance(caller, Reply):
-            return caller
-        handler = handlers["GET" if request.method == "HEAD" else request.method]
-        return await _answer(handler, Act(request, ports, caller))
+        permission, handler = handlers["GET" if request.method == "HEAD" else request.method]
+        who = await identify(request.scope, ports)
+        if isinstance(who, Reply):
+            return who
+        if not allows(who.role, permission):
+            ports.metrics.add(REFUSED, "role")
+            return forbidden(f"The role {who.role} lacks the permission {permission}")
+        return await _answer(handler, Act(request, ports, who))
 
     return endpoint
 

@@ -16,7 +16,7 @@ from forestay.fleet.spec import HostKind, ModelSpec, spec_to_json
 from forestay.gateway.admin_reading import Act, NotThere, Problem, plain_text
 from forestay.gateway.incoming import declared_bytes, pieces
 from forestay.gateway.responses import Reply, json_reply
-from forestay.ids import BUCKETS, ModelId, TenantId, is_model_id
+from forestay.ids import BUCKETS, ModelId, is_model_id
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LOOPS = tuple(origin.name.lower() for origin in Origin if origin is not Origin.HUMAN)
@@ -26,7 +26,7 @@ class _NewModel(msgspec.Struct, forbid_unknown_fields=True):
     spec: dict[str, object]  # the fields of the YAML file, `host.app` relative to the bundle's root
     digest: str | None = None  # sha-256 of the bundle's bytes; null for hosts without code
     openapi: dict[str, object] | None = None
-    tenant_id: str = ""  # empty: the caller's own
+    tenant_id: str = ""  # empty: the key's own, or the only one
 
 
 class _Freeze(msgspec.Struct, forbid_unknown_fields=True):
@@ -104,7 +104,7 @@ async def post_model(act: Act) -> Reply:
         openapi=wanted.openapi,
         created_at=act.ports.clock.now(),
     )
-    tenant_id = TenantId(plain_text("tenant_id", wanted.tenant_id) or act.caller.tenant_id)
+    tenant_id = await act.tenant(wanted.tenant_id)
     route = Route(spec.model_id, revision.revision_id, 0, BUCKETS)
     actions: list[Action] = [
         RegisterRevision(revision, tenant_id, spec.visibility, "deployed"),

@@ -12,10 +12,10 @@ from starlette.requests import Request
 
 from forestay.errors import ForestayError, UsageError
 from forestay.fleet.audit import AuditEntry
-from forestay.fleet.keys import Caller
+from forestay.gateway.admin_who import Who
 from forestay.gateway.incoming import pieces
 from forestay.gateway.ports import GatewayPorts
-from forestay.ids import RequestId, parse_request_id
+from forestay.ids import RequestId, TenantId, parse_request_id
 
 T = TypeVar("T")
 MAX_TEXT = 500
@@ -37,16 +37,16 @@ class NotThere(ForestayError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Act:
-    """One request of a proven administrator."""
+    """One request of someone who is proven and has the route's permission."""
 
     request: Request
     ports: GatewayPorts
-    caller: Caller
+    who: Who
 
     @property
     def actor(self) -> str:
         """Return who acts, as the audit log names them."""
-        return f"human:{self.caller.key_id}"
+        return self.who.actor
 
     async def json(self, kind: type[T]) -> T:
         """Read the body in the given shape."""
@@ -60,6 +60,16 @@ class Act:
             return msgspec.json.decode(bytes(body) or b"{}", type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise UsageError("body", str(error)) from None
+
+    async def tenant(self, named: str) -> TenantId:
+        """Return the tenant for whom something is made: the one named, the key's own, or the only one that there is."""
+        tenant_id = plain_text("tenant_id", named) or self.who.tenant_id
+        if tenant_id:
+            return TenantId(tenant_id)
+        tenants = await self.ports.key_store.tenants()
+        if len(tenants) != 1:
+            raise UsageError("tenant_id", "name it: a person has no tenant, and there are several to choose from")
+        return tenants[0].tenant_id
 
     def path(self, name: str) -> str:
         """Return a part of the path."""

@@ -1,20 +1,26 @@
 """Who calls: `Key id:secret`, a short-lived token, or nobody where a model is public; and what that opens.
 
-401 for a credential that is missing or wrong, and for a private model of someone else (fal's own choice); 403 for a
-key without the scope. The reason of a refusal is counted, never told. Called by every route before anything else.
+401 for a credential that is missing or wrong, and for a private model of someone else (fal's own choice). Then 403:
+from a network that the key is not meant for, without the scope, without a grant for the verb and the model. The reason
+of a 401 is counted, never told; a 403 names what is missing, but never the list of networks. A key without networks
+and grants pays for neither. Called by every route before anything else.
 """
 
+from collections.abc import Sequence
 from urllib.parse import parse_qs
 
 from starlette.types import Scope
 
+from forestay.fleet.grants import Verb
 from forestay.fleet.keys import Caller, Rejected
 from forestay.fleet.keys import Scope as KeyScope
 from forestay.fleet.model import ModelEntry
+from forestay.fleet.networks import contains
+from forestay.gateway.caller_address import address_of_call
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.responses import Reply, forbidden, no_access, not_authenticated
 from forestay.gateway.signed_tokens import Claims, Purpose, looks_like_token, verify_token
-from forestay.ids import KeyId
+from forestay.ids import KeyId, ModelId
 from forestay.telemetry.metrics import REFUSED
 
 PUBLIC_KEY = KeyId("public")  # the caller of a public model who showed no credential; its owner pays
@@ -26,7 +32,7 @@ async def authenticate(scope: Scope, ports: GatewayPorts, needs: KeyScope = KeyS
     credential = _credential(scope)
     if credential is None:
         return _missing(ports)
-    return await _by_key(credential, ports, needs)
+    return await _by_key(credential, scope, ports, needs)
 
 
 async def authenticate_upload(scope: Scope, ports: GatewayPorts) -> Caller | Reply:
@@ -34,28 +40,47 @@ async def authenticate_upload(scope: Scope, ports: GatewayPorts) -> Caller | Rep
     credential = _credential(scope)
     if credential is None:
         return _missing(ports)
-    if not looks_like_token(credential):
-        return await _by_key(credential, ports, KeyScope.API)
-    claims = verify_token(credential, secret=ports.settings.secrets.token_key, now=ports.clock.now())
-    if claims is None or claims.purpose is not Purpose.UPLOAD:
-        return _refused(ports, "token")
-    return await _standing(claims, ports)
+    if looks_like_token(credential):
+        claims = verify_token(credential, secret=ports.settings.secrets.token_key, now=ports.clock.now())
+        if claims is None or claims.purpose is not Purpose.UPLOAD:
+            return _refused(ports, "token")
+        caller = await _by_claims(claims, scope, ports)
+    else:
+        caller = await _by_key(credential, scope, ports, KeyScope.API)
+    return granted(caller, ports, (Verb.UPLOAD,), None)
 
 
-async def authenticate_call(scope: Scope, ports: GatewayPorts, model: ModelEntry) -> Caller | Reply:
-    """Prove the caller of a model: by key, by a realtime token that names it, or by nothing where it is public."""
+async def authenticate_call(
+    scope: Scope, ports: GatewayPorts, model: ModelEntry, verbs: Sequence[Verb]
+) -> Caller | Reply:
+    """Prove the caller of a model: by key, by a token that names it, or by nothing where it is public."""
     credential = _credential(scope) or _query_token(scope)
     if credential is None:
         if model.visibility == "public":
             return public_caller(model)
         return _missing(ports)
     if looks_like_token(credential):
-        caller = await _by_token(credential, ports, model)
+        caller = await _by_token(credential, scope, ports, model)
     else:
-        caller = await _by_key(credential, ports, KeyScope.API)
+        caller = await _by_key(credential, scope, ports, KeyScope.API)
+    caller = granted(caller, ports, verbs, model.model_id)
     if isinstance(caller, Caller) and model.visibility == "private" and caller.tenant_id != model.tenant_id:
         ports.metrics.add(REFUSED, "no_access")
         return no_access(model.model_id)
+    return caller
+
+
+def granted(
+    caller: Caller | Reply, ports: GatewayPorts, verbs: Sequence[Verb], model_id: ModelId | None
+) -> Caller | Reply:
+    """Pass a proven caller on, or refuse with 403 what its key's grants leave out."""
+    if isinstance(caller, Reply):
+        return caller
+    for verb in verbs:
+        if not caller.may(verb, model_id):
+            ports.metrics.add(REFUSED, "grant")
+            what = verb.value if model_id is None else f"{verb.value} {model_id}"
+            return forbidden(f"This key may not {what}: it has no grant for that; ask whoever issued it")
     return caller
 
 
@@ -64,32 +89,40 @@ def public_caller(model: ModelEntry) -> Caller:
     return Caller(PUBLIC_KEY, model.tenant_id, frozenset({KeyScope.API}))
 
 
-async def _by_key(credential: str, ports: GatewayPorts, needs: KeyScope) -> Caller | Reply:
+async def _by_key(credential: str, scope: Scope, ports: GatewayPorts, needs: KeyScope) -> Caller | Reply:
     answer = ports.keys.cached(credential) or await ports.keys.verify(credential)
     if isinstance(answer, Rejected):
         return _refused(ports, answer.value)
-    if needs not in answer.scopes:
+    return _admitted(answer, scope, ports, needs)
+
+
+def _admitted(caller: Caller, scope: Scope, ports: GatewayPorts, needs: KeyScope) -> Caller | Reply:
+    """Refuse a proven caller from another network, or without the scope."""
+    if caller.networks:
+        address = address_of_call(scope, ports.settings.gateway.trusted_proxies)
+        if address is None or not contains(caller.networks, address):
+            ports.metrics.add(REFUSED, "network")
+            return forbidden("This key may not be used from this network")
+    if needs not in caller.scopes:
         ports.metrics.add(REFUSED, "scope")
         return forbidden(f"This key lacks the scope {needs.value}")
-    return answer
+    return caller
 
 
-async def _by_token(token: str, ports: GatewayPorts, model: ModelEntry) -> Caller | Reply:
+async def _by_token(token: str, scope: Scope, ports: GatewayPorts, model: ModelEntry) -> Caller | Reply:
     claims = verify_token(token, secret=ports.settings.secrets.token_key, now=ports.clock.now())
     owner, _, alias = model.model_id.partition("/")
     if claims is None or not claims.opens(owner, alias):
         return _refused(ports, "token")
-    return await _standing(claims, ports)
+    return await _by_claims(claims, scope, ports)
 
 
-async def _standing(claims: Claims, ports: GatewayPorts) -> Caller | Reply:
-    """A token lives no longer than its key: one read, since tokens open long sessions and uploads, not polls."""
-    stored = await ports.key_store.find(claims.key_id)
-    if stored is None or stored.key.revoked_at is not None:
-        return _refused(ports, "revoked")
-    if stored.key.expires_at is not None and stored.key.expires_at <= ports.clock.now():
-        return _refused(ports, "expired")
-    return Caller(claims.key_id, claims.tenant_id, stored.key.scopes)
+async def _by_claims(claims: Claims, scope: Scope, ports: GatewayPorts) -> Caller | Reply:
+    """A token lives no longer than its key, and is good where its key is."""
+    answer = await ports.keys.stands(claims.key_id)
+    if isinstance(answer, Rejected):
+        return _refused(ports, answer.value)
+    return _admitted(answer, scope, ports, KeyScope.API)
 
 
 def _credential(scope: Scope) -> str | None:

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from starlette.types import Receive, Scope, Send
 
+from forestay.fleet.grants import Verb
 from forestay.gateway.bodies import CallerGone, Gone, read_body
 from forestay.gateway.exchange import Exchange
 from forestay.gateway.guards import Target, admit, context_of
@@ -36,6 +37,7 @@ _OWN_QUERY = ("fal_jwt_token", "fal_webhook", "fal_max_queue_length")
 _QUERY_SAFE = "/?:@!$&'()*+,;=-._~%"
 _PLAIN_QUERY = re.compile(rb"[A-Za-z0-9/?:@!$&'()*+,;=._~%-]*")
 _ERROR_TYPES = {kind.value: kind for kind in ErrorType}
+_EVENTS = b"text/event-stream"
 _LOG = logger("gateway")
 
 
@@ -68,7 +70,7 @@ class DirectRoutes:
     async def _prepare(self, exchange: Exchange, scope: Scope, receive: Receive) -> Work | Reply | None:
         """Pass the guards: app, caller, endpoint, options, body, schema."""
         parts, headers, method = self._parts, exchange.headers, scope["method"]
-        target = await admit(self._ports, parts.fleet, parts.contracts, exchange, scope)
+        target = await admit(self._ports, parts.fleet, parts.contracts, exchange, scope, verbs_of(exchange))
         if isinstance(target, Reply):
             return target
         choices = parse_choices(headers, scope["query_string"], context_of(self._ports, target, headers))
@@ -86,7 +88,7 @@ class DirectRoutes:
             refused = parts.contracts.of(target.revision).check(target.endpoint, body)
             if refused is not None:
                 return refused
-        stream = target.endpoint.endswith("/stream") or headers.get(b"accept") == b"text/event-stream"
+        stream = Verb.STREAM in verbs_of(exchange)
         call = Call(method, target.endpoint, own_query(scope), model_headers(target, choices, headers), body)
         return Work(target, call, choices, "stream" if stream else "direct")
 
@@ -182,6 +184,14 @@ class DirectRoutes:
             await self._parts.upstream.cancel(pool.replica, endpoint, str(work.target.request_id))
         except (Failed, TimeoutError, aiohttp.ClientError) as error:
             _LOG.info("gateway.cancel_not_heard", request_id=str(work.target.request_id), reason=str(error))
+
+
+def verbs_of(exchange: Exchange) -> tuple[Verb, ...]:
+    """Return what a call does: an endpoint of its own streams; any other that is asked for events may answer whole."""
+    if exchange.path.rstrip("/").endswith("/stream"):
+        return (Verb.STREAM,)
+    asked = exchange.headers.get(b"accept") == _EVENTS
+    return (Verb.RUN, Verb.STREAM) if asked else (Verb.RUN,)
 
 
 def own_query(scope: Scope) -> str:

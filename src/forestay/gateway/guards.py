@@ -6,12 +6,14 @@ not proven. Called by the queue's submit and the direct lane.
 
 import dataclasses
 import datetime as dt
+from collections.abc import Sequence
 
 from starlette.types import Scope
 
+from forestay.fleet.grants import Verb
 from forestay.fleet.keys import Caller
 from forestay.fleet.model import ModelEntry, Revision
-from forestay.gateway.auth import PUBLIC_KEY, authenticate, authenticate_call
+from forestay.gateway.auth import PUBLIC_KEY, authenticate, authenticate_call, granted
 from forestay.gateway.exchange import Exchange
 from forestay.gateway.fleet_view import FleetView
 from forestay.gateway.options import Context
@@ -37,17 +39,22 @@ class Target:
 
 
 async def admit(
-    ports: GatewayPorts, fleet: FleetView, contracts: Contracts, exchange: Exchange, scope: Scope
+    ports: GatewayPorts,
+    fleet: FleetView,
+    contracts: Contracts,
+    exchange: Exchange,
+    scope: Scope,
+    verbs: Sequence[Verb],
 ) -> Target | Reply:
-    """Pass the guards that need no body: app, caller, revision, endpoint."""
+    """Pass the guards that need no body: app, caller (with a grant for each of `verbs`), revision, endpoint."""
     app = parse_app_path(exchange.path)
     if app is None:
         return unknown_path(exchange.path)
-    model = fleet.model(app.model_id) or await _deployed_just_now(app.model_id, ports, fleet, scope)
+    model = fleet.model(app.model_id) or await _deployed_just_now(app.model_id, ports, fleet, scope, verbs)
     if isinstance(model, Reply):
         return model
     exchange.model_id = model.model_id
-    caller = await authenticate_call(scope, ports, model)
+    caller = await authenticate_call(scope, ports, model, verbs)
     if isinstance(caller, Reply):
         return caller
     exchange.tenant_id, exchange.key_id = caller.tenant_id, caller.key_id
@@ -67,10 +74,10 @@ async def admit(
 
 
 async def _deployed_just_now(
-    model_id: ModelId, ports: GatewayPorts, fleet: FleetView, scope: Scope
+    model_id: ModelId, ports: GatewayPorts, fleet: FleetView, scope: Scope, verbs: Sequence[Verb]
 ) -> ModelEntry | Reply:
-    """Look once more for a model that is not known; a stranger learns nothing about which models exist."""
-    caller = await authenticate(scope, ports)
+    """Look once more for an unknown model; a stranger, or a key without a grant, learns nothing about which exist."""
+    caller = granted(await authenticate(scope, ports), ports, verbs, model_id)
     if isinstance(caller, Reply):
         return caller
     await fleet.look_again()
@@ -85,5 +92,6 @@ def context_of(ports: GatewayPorts, target: Target, headers: dict[bytes, bytes])
         spec=target.revision.spec,
         is_owner=target.caller.tenant_id == target.model.tenant_id and target.caller.key_id != PUBLIC_KEY,
         allow_private_webhooks=ports.settings.delivery.allow_private_webhooks,
+        privileges=target.caller.privileges,
         traceparent=tracing.adopt(None if traceparent is None else traceparent.decode("latin-1"), ports.chance),
     )

@@ -1,8 +1,9 @@
 """What a caller chose beside the input: every request header and query field of the contract (section 1.5), parsed.
 
 A value that cannot be honoured is a precise 400, except where fal itself ignores it (`X-Fal-Retry-Config`). Who may
-say what is decided here too: retry settings are the owner's, and nobody may claim the right to disable filters. Pure.
-Called by submit and the direct lane.
+say what is decided here too: retry settings are the owner's, and headers that a model obeys as the platform's own word
+pass only with the privilege that names them, else they are taken out without a word. Pure. Called by submit and the
+direct lane.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from forestay.fleet.grants import Privilege
 from forestay.fleet.spec import ModelSpec
 from forestay.gateway.responses import Reply, bad_request
 from forestay.ids import KeyId, ModelId
@@ -31,10 +33,15 @@ MAX_FORWARDED = 32
 _MAX_QUEUE_LENGTH = 1_000_000_000
 _TRUE = frozenset({"1", "true", "yes"})
 _CONDITIONS = frozenset({"server_error", "timeout", "connection_error"})
-_FORWARDED = frozenset({b"x-fal-object-lifecycle-preference", b"x-fal-cdn-token", b"x-fal-runner-hint", b"accept"})
+_FORWARDED = frozenset({b"x-fal-object-lifecycle-preference", b"x-fal-runner-hint", b"accept"})
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_PASS_THROUGH = b"x-app-fal-"
-_STRIPPED = frozenset({b"x-app-fal-can-disable-filter"})  # an entitlement that only the platform may state
+# Headers towards a model that speak for the platform. What stands in neither table never reaches a model: among them
+# x-fal-request-id, x-fal-endpoint and x-fal-caller-user-id, which the platform alone states.
+_PRIVILEGED: Mapping[bytes, Privilege] = {
+    b"x-app-fal-can-disable-filter": Privilege.DISABLE_FILTER,  # fal's entitlement to turn an app's filter off
+    b"x-fal-cdn-token": Privilege.CONTROL_HEADERS,  # whose store the model writes to
+}
+_CONTROL_PREFIX = b"x-app-fal-"  # everything else of this name space (upload policy, fallback): CONTROL_HEADERS
 _FINGERPRINTED = (
     b"x-fal-queue-priority",
     b"x-fal-request-timeout",
@@ -45,6 +52,7 @@ _FINGERPRINTED = (
     b"x-fal-store-io",
     b"x-fal-object-lifecycle-preference",
     b"x-app-fal-upload-policy",
+    b"x-app-fal-can-disable-filter",
 )
 
 
@@ -57,6 +65,7 @@ class Context:
     is_owner: bool
     allow_private_webhooks: bool
     traceparent: str
+    privileges: frozenset[Privilege] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,11 +110,17 @@ def is_clean(value: bytes) -> bool:
     return _CONTROL.search(value) is None
 
 
-def _forwarded(headers: Mapping[bytes, bytes]) -> dict[str, str]:
-    """Return what the model may see of the caller's headers: fal's pass-through namespace and a few more."""
+def privilege_of(name: bytes) -> Privilege | None:
+    """Return the privilege without which this header (lower case) does not reach a model; None: it needs none."""
+    known = _PRIVILEGED.get(name)
+    return Privilege.CONTROL_HEADERS if known is None and name.startswith(_CONTROL_PREFIX) else known
+
+
+def _forwarded(headers: Mapping[bytes, bytes], privileges: frozenset[Privilege]) -> dict[str, str]:
+    """Return what the model may see of the caller's headers."""
     kept: dict[str, str] = {}
     for name, value in headers.items():
-        if (name in _FORWARDED or name.startswith(_PASS_THROUGH)) and name not in _STRIPPED:
+        if name in _FORWARDED or (privileges and privilege_of(name) in privileges):
             if not is_clean(value):
                 raise _Invalid(f"{_title(name)} holds control characters")
             kept[name.decode("latin-1")] = value.decode("latin-1")
@@ -140,7 +155,7 @@ def _parse(headers: Mapping[bytes, bytes], query_string: bytes, context: Context
         store_io=headers.get(b"x-fal-store-io", b"1").strip() != b"0",
         object_lifetime_seconds=_lifetime(headers),
         traceparent=context.traceparent,
-        forward_headers=_forwarded(headers),
+        forward_headers=_forwarded(headers, context.privileges),
     )
     key = _text(headers, b"idempotency-key", MAX_IDEMPOTENCY_KEY)
     return Choices(options, start_seconds, _max_queue_length(query), key)

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from forestay.chance import Chance
 from forestay.clock import Clock
-from forestay.fleet.keys import KeyRing, KeyStore
+from forestay.fleet.key_ring import KeyRing
+from forestay.fleet.keys import KeyStore
 from forestay.fleet.store import FleetStore
 from forestay.media.store import MediaStore
 from forestay.queue.store import QueueStore

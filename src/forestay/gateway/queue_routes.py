@@ -10,8 +10,9 @@ import dataclasses
 from starlette.types import Receive, Scope, Send
 
 from forestay.errors import Unavailable
+from forestay.fleet.grants import Verb
 from forestay.fleet.keys import Caller
-from forestay.gateway.auth import PUBLIC_KEY, authenticate, public_caller
+from forestay.gateway.auth import PUBLIC_KEY, authenticate, granted, public_caller
 from forestay.gateway.board import StatusBoard, Watched
 from forestay.gateway.bodies import Gone, Sentinels, read_body, stop_when_caller_leaves
 from forestay.gateway.exchange import Exchange
@@ -115,7 +116,7 @@ class QueueRoutes:
         return await self._status(exchange, watched, logs=logs)
 
     async def _submit(self, exchange: Exchange, scope: Scope, receive: Receive) -> Reply | None:
-        target = await admit(self._parts.ports, self._parts.fleet, self._parts.contracts, exchange, scope)
+        target = await admit(self._ports, self._parts.fleet, self._parts.contracts, exchange, scope, (Verb.SUBMIT,))
         if isinstance(target, Reply):
             return target
         ports, headers = self._ports, exchange.headers
@@ -236,7 +237,8 @@ class QueueRoutes:
             model = self._parts.fleet.model(parsed.app)
             if model is not None and model.visibility == "public":
                 return public_caller(model)
-        return caller
+        verb = Verb.CANCEL if parsed.operation is Operation.CANCEL else Verb.READ
+        return granted(caller, self._ports, (verb,), parsed.app)
 
 
 def _submission(target: Target, body: bytes, choices: Choices, print_: bytes) -> Submission:

@@ -12,6 +12,7 @@ import aiohttp
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
+from forestay.fleet.grants import Verb
 from forestay.gateway.bodies import CallerGone
 from forestay.gateway.exchange import Exchange
 from forestay.gateway.guards import Target, admit, context_of
@@ -62,7 +63,7 @@ class RealtimeRoutes:
 
     async def _prepare(self, exchange: Exchange, scope: Scope) -> Work | Reply:
         parts, ports, headers = self._parts, self._parts.ports, exchange.headers
-        target = await admit(ports, parts.fleet, parts.contracts, exchange, scope)
+        target = await admit(ports, parts.fleet, parts.contracts, exchange, scope, (Verb.REALTIME,))
         if isinstance(target, Reply):
             return target
         if not parts.contracts.of(target.revision).is_realtime(target.endpoint):
