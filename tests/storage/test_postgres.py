@@ -70,6 +70,29 @@ async def test_a_write_whose_connection_is_cut_is_not_repeated(database: Databas
         await database.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
 
+class _DeadConnections:
+    """A pool whose first connections died while they were idle, as the driver shows it after a `kill -9`."""
+
+    def __init__(self, dead: int) -> None:
+        self.dead = dead
+
+    async def fetch(self, _query: str, *_args: object) -> list[tuple[int]]:
+        """Fail as long as connections are dead."""
+        if self.dead:
+            self.dead -= 1
+            raise asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
+        return [(1,)]
+
+
+async def test_a_connection_whose_server_died_while_idle_is_a_lost_one() -> None:
+    """A read goes to the next connection; a write, and a read without any, is told that the database is away."""
+    assert await Database(_DeadConnections(1)).fetchval("SELECT 1") == 1  # type: ignore[arg-type]
+    with pytest.raises(Unavailable):
+        await Database(_DeadConnections(1)).fetch("DELETE FROM requests")  # type: ignore[arg-type]
+    with pytest.raises(Unavailable):
+        await Database(_DeadConnections(2)).fetch("SELECT 1")  # type: ignore[arg-type]
+
+
 async def test_a_statement_past_its_time_is_unavailable(database: Database) -> None:
     """The server's own limit ends a long statement, and it shows as a dependency that does not answer."""
     with pytest.raises(Unavailable):

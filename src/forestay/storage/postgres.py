@@ -37,7 +37,14 @@ _LOST = (
     asyncpg.CrashShutdownError,
     asyncpg.QueryCanceledError,
 )
-_STALE = (ConnectionError, asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
+_STALE = (
+    ConnectionError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InternalClientError,
+)
+_LEFT_MIDWAY = "cannot switch to state"  # what the driver says of a connection whose server died while it was idle
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
 
@@ -242,6 +249,10 @@ def _lost_database() -> Generator[None]:
     except _LOST as error:
         message = f"Postgres does not answer ({type(error).__name__}: {error}); check that it runs and is reachable"
         raise Unavailable(message) from error
+    except asyncpg.InternalClientError as error:
+        if _LEFT_MIDWAY in str(error):
+            raise Unavailable(f"the connection to Postgres was lost before the statement was sent ({error})") from error
+        raise
     except asyncpg.InterfaceError as error:
         if "closed" in str(error) or "closing" in str(error):
             message = f"the connection to Postgres is closed ({error})"
