@@ -185,6 +185,7 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
     from forestay.gateway.asgi import build_gateway
     from forestay.gateway.caller_address import trusted_networks
     from forestay.gateway.ports import AdminReaders, GatewayPorts
+    from forestay.queue.claiming import PostgresTurns
     from forestay.queue.listing import PostgresRequestList
     from forestay.servers import lifespan, serve
     from forestay.telemetry.fact_reader import PostgresFactReader
@@ -211,6 +212,7 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
                 requests=PostgresRequestList(stores.database),
                 facts=PostgresFactReader(stores.facts_database),
                 webhooks=PostgresDeadLetters(stores.database),
+                turns=PostgresTurns(stores.database),
             ),
         )
         application = build_gateway(ports)

@@ -27,6 +27,7 @@ from forestay.fleet.postgres_store import PostgresFleetStore
 from forestay.gateway.admin import routes
 from forestay.gateway.ports import AdminReaders, GatewayPorts
 from forestay.ids import TenantId
+from forestay.queue.claiming import PostgresTurns
 from forestay.queue.listing import PostgresRequestList
 from forestay.queue.postgres_store import open_queue_store
 from forestay.settings import Gateway, Queue, Secrets, Settings, process_environment
@@ -93,7 +94,10 @@ async def platform(database: Database, objects: ObjectStore) -> AsyncIterator[Pl
             "chance": SeededChance(4),
             "metrics": Metrics(),
             "admin": AdminReaders(
-                PostgresRequestList(database), PostgresFactReader(database), PostgresDeadLetters(database)
+                PostgresRequestList(database),
+                PostgresFactReader(database),
+                PostgresDeadLetters(database),
+                PostgresTurns(database),
             ),
         }
         absent: dict[str, object] = {field.name: None for field in dataclasses.fields(GatewayPorts)}

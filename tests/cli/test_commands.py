@@ -20,8 +20,9 @@ from forestay.cli.model import load_fleet
 from forestay.clock import SystemClock
 from forestay.errors import UsageError
 from forestay.gateway.admin_reading import MAX_JSON
-from forestay.ids import KeyId, ModelId, RequestId, TenantId, new_request_id
+from forestay.ids import BUCKETS, KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId, new_request_id
 from forestay.queue.model import Submission
+from forestay.queue.store import Offer
 
 Forestay = Callable[..., Awaitable[Ran]]
 SPEC = """\
@@ -205,6 +206,20 @@ async def test_tenants_are_created_once(forestay: Forestay) -> None:
     assert "409" in again.err
     assert "beta" in (await forestay("tenant", "list")).out
     assert (await forestay("tenant", "create", "Not A Tenant")).status == 1
+
+
+async def test_a_tenant_gets_another_share_of_busy_pools(forestay: Forestay, platform: Platform) -> None:
+    """The share is kept, the act is in the audit log, and nonsense is refused by name."""
+    assert (await forestay("tenant", "weight", "acme", "3")).status == 0
+    await submit(platform)
+    offer = Offer(ReplicaId("r"), RevisionId("v"), ModelId("acme/echo"), ((0, BUCKETS),), 1, idle=True)
+    assert await platform.ports.queue.claim(WorkerId("w"), [offer], 15.0)
+    [account] = cast("list[dict[str, object]]", json.loads((await forestay("tenant", "turns", "--json")).out))
+    assert (account["tenant_id"], account["weight"]) == ("acme", 3.0)
+    assert "set_weight" in (await forestay("audit", "list")).out
+    refused = await forestay("tenant", "weight", "acme", "0")
+    assert (refused.status, "weight" in refused.err) == (1, True)
+    assert "no tenant" in (await forestay("tenant", "weight", "nobody", "2")).err
 
 
 async def test_a_request_is_shown_listed_and_cancelled(forestay: Forestay, platform: Platform) -> None:

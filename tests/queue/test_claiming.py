@@ -19,7 +19,7 @@ from tests.conformance.queue_harness import (
 from forestay.clock import SystemClock
 from forestay.errors import UsageError
 from forestay.ids import TenantId, WorkerId
-from forestay.queue.claiming import accounts, run_once, set_weight, settle_facts
+from forestay.queue.claiming import PostgresTurns, run_once, settle_facts
 from forestay.queue.model import Lease, Options, Priority, Submission
 from forestay.storage.objects import ObjectStore
 from forestay.storage.postgres import Database
@@ -116,7 +116,7 @@ async def test_a_tenant_that_has_been_waiting_keeps_its_place(database: Database
 async def test_weights_divide_service(database: Database, objects: ObjectStore) -> None:
     """A tenant of weight 3 gets three times as much as one of weight 1."""
     await _create_tenants(database, "gold")
-    await set_weight(database, TenantId("gold"), 3.0)
+    assert await PostgresTurns(database).set_weight(TenantId("gold"), 3.0)
     async with postgres_harness(database, objects) as harness:
         await enqueue(harness, "gold", 40)
         await enqueue(harness, "plain", 40)
@@ -130,7 +130,7 @@ async def test_weights_divide_service(database: Database, objects: ObjectStore) 
 async def test_a_weight_that_divides_nothing_is_refused(database: Database, weight: float) -> None:
     """Zero, negative, infinite and undefined weights are errors that name the field."""
     with pytest.raises(UsageError, match="weight"):
-        await set_weight(database, TenantId("gold"), weight)
+        await PostgresTurns(database).set_weight(TenantId("gold"), weight)
 
 
 async def test_inside_a_tenant_the_earliest_start_deadline_goes_first(database: Database, objects: ObjectStore) -> None:
@@ -166,11 +166,11 @@ async def test_what_an_attempt_really_took_is_charged_in_the_end(database: Datab
     async with postgres_harness(database, objects) as harness:
         await enqueue(harness, "late", 5, 1.0)
         await serve(harness, 2)
-        [before] = await accounts(database)
+        [before] = await PostgresTurns(database).accounts()
         assert before.virtual_time == pytest.approx(2.0)
         await ship(database, database, (settle_facts,))
         await ship(database, database, (settle_facts,))
-        [after] = await accounts(database)
+        [after] = await PostgresTurns(database).accounts()
         assert after.virtual_time == pytest.approx(4.0)  # the harness reports two device-seconds an attempt
 
 
@@ -181,12 +181,12 @@ async def test_accounts_of_those_who_are_gone_are_forgotten(database: Database, 
         await enqueue(harness, "here", 3)
         await serve(harness, 3)
         await run_once(database)
-        assert [account.tenant_id for account in await accounts(database) if account.active] == ["here"]
+        assert [account.tenant_id for account in await PostgresTurns(database).accounts() if account.active] == ["here"]
         await serve(harness, 1)
         await enqueue(harness, "other", 4)
         await serve(harness, 4)
         await run_once(database)
-        assert "gone" not in [account.tenant_id for account in await accounts(database)]
+        assert "gone" not in [account.tenant_id for account in await PostgresTurns(database).accounts()]
 
 
 async def test_a_hint_bends_turns_by_one_request_at_most(database: Database, objects: ObjectStore) -> None:

@@ -1,6 +1,7 @@
 """`forestay tenant`: create, list and show tenants."""
 
 import urllib.parse
+from json import dumps
 from typing import Annotated, cast
 
 import typer
@@ -60,3 +61,37 @@ def show(
     keys = cast("list[dict[str, object]]", found["keys"])
     rows = [[" ".join(cast("list[str]", item[c])) if c == "scopes" else item[c] for c in columns] for item in keys]
     print_table(columns, rows, empty="no keys")
+
+
+@app.command()
+def weight(
+    tenant_id: Annotated[str, typer.Argument(help="The tenant's id.")],
+    share: Annotated[float, typer.Argument(help="Its share of busy pools relative to others; 1 is usual.")],
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Give a tenant a larger or smaller share of busy pools.
+
+    Example: forestay tenant weight acme 3
+    """
+    path = f"/admin/tenants/{urllib.parse.quote(tenant_id, safe='')}/weight"
+    body = dumps({"weight": share}).encode()
+    told = cast("dict[str, object]", connect().put(path, body, "application/json"))
+    if json:
+        print_json(told)
+        return
+    typer.echo(f"{told['tenant_id']} has the weight {told['weight']}")
+
+
+@app.command()
+def turns(json: Annotated[bool, JSON_OPTION] = False) -> None:
+    """Show what tenants have received in each pool, those next in turn first.
+
+    Example: forestay tenant turns
+    """
+    found = cast("dict[str, list[dict[str, object]]]", connect().get("/admin/turns"))["accounts"]
+    if json:
+        print_json(found)
+        return
+    columns = ("pool", "tenant_id", "weight", "virtual_time", "pool_virtual_time", "active")
+    rows = [[item[column] for column in columns] for item in found]
+    print_table(columns, rows, empty="nobody has been served lately")

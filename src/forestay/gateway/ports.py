@@ -34,6 +34,7 @@ from forestay.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from forestay.delivery.dead_letters import DeadLetters
+    from forestay.queue.claiming import Turns
     from forestay.queue.listing import RequestList
     from forestay.storage.objects import ObjectStore
     from forestay.storage.valkey import Wakeups
@@ -56,6 +57,7 @@ class AdminReaders:
     requests: "RequestList"
     facts: "FactReader"
     webhooks: "DeadLetters"
+    turns: "Turns"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

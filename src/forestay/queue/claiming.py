@@ -8,7 +8,7 @@ known. The queue store calls `claim_records`; the controller's facts loop `settl
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Protocol, cast
 
 from forestay.errors import UsageError
 from forestay.ids import TenantId, WorkerId
@@ -100,14 +100,31 @@ async def run_once(database: Database) -> int:
     return int(tag.rpartition(" ")[2])
 
 
-async def set_weight(database: Database, tenant_id: TenantId, weight: float) -> None:
-    """Give a tenant its share relative to others (1 is usual); raises UsageError outside (0, MAX_WEIGHT]."""
-    if not 0 < weight <= MAX_WEIGHT:
-        raise UsageError("weight", f"must be above 0 and at most {MAX_WEIGHT:g}")
-    await database.execute(_SQL["set_weight"], tenant_id, weight)
+class Turns(Protocol):
+    """What a person may see of turns, and set."""
+
+    async def accounts(self) -> list[Account]:
+        """List every account, those next in turn first, at most 10,000."""
+        ...
+
+    async def set_weight(self, tenant_id: TenantId, weight: float) -> bool:
+        """Give a tenant its share relative to others (1 is usual); False when there is no such tenant."""
+        ...
 
 
-async def accounts(database: Database) -> list[Account]:
-    """List every account, those next in turn first."""
-    records = await database.fetch(_SQL["accounts"], _MAX_ACCOUNTS)
-    return [Account(**dict(record)) for record in records]
+class PostgresTurns:
+    """Turns over the queue's tables."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def accounts(self) -> list[Account]:
+        """List every account, those next in turn first, at most 10,000."""
+        records = await self._database.fetch(_SQL["accounts"], _MAX_ACCOUNTS)
+        return [Account(**dict(record)) for record in records]
+
+    async def set_weight(self, tenant_id: TenantId, weight: float) -> bool:
+        """Give a tenant its share; raises UsageError outside (0, MAX_WEIGHT]."""
+        if not 0 < weight <= MAX_WEIGHT:
+            raise UsageError("weight", f"must be above 0 and at most {MAX_WEIGHT:g}")
+        return await self._database.fetchval(_SQL["set_weight"], tenant_id, weight) is not None

@@ -312,9 +312,10 @@ DELETE FROM service s USING pools p
 WHERE p.pool = s.pool AND NOT s.active AND s.virtual_time <= p.virtual_time;
 
 -- name: set_weight
--- Gives a tenant its weight.
-INSERT INTO tenant_weights (tenant_id, weight) VALUES ($1, $2)
-ON CONFLICT (tenant_id) DO UPDATE SET weight = excluded.weight;
+-- Gives a tenant that exists its weight.
+INSERT INTO tenant_weights (tenant_id, weight) SELECT tenant_id, $2 FROM tenants WHERE tenant_id = $1
+ON CONFLICT (tenant_id) DO UPDATE SET weight = excluded.weight
+RETURNING tenant_id;
 
 -- name: accounts
 -- Lists what tenants have received in each pool beside the pool's own virtual time.
