@@ -115,6 +115,11 @@ class Gateway:
     direct_limit: int = setting(
         "FORESTAY_DIRECT_LIMIT", 200, "Direct calls that one tenant may have in flight at one gateway; beyond: 429."
     )
+    throttled_rate: float = setting(
+        "FORESTAY_THROTTLED_RATE",
+        1.0,
+        "Calls a second that a throttled caller may make at one gateway, times its standing's factor; beyond: 429.",
+    )
     upload_lifetime_seconds: int = setting(
         "FORESTAY_UPLOAD_LIFETIME", 7 * 86400, "How long uploaded files are kept unless the caller asks otherwise."
     )

@@ -182,9 +182,11 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
     from forestay.fleet.key_ring import KeyRing
     from forestay.fleet.peppers import Peppers
     from forestay.fleet.postgres_keys import PostgresKeyStore
+    from forestay.fleet.postgres_standings import PostgresStandings
     from forestay.gateway.asgi import build_gateway
     from forestay.gateway.caller_address import trusted_networks
     from forestay.gateway.ports import AdminReaders, GatewayPorts
+    from forestay.gateway.standing import Standings
     from forestay.queue.claiming import PostgresTurns
     from forestay.queue.listing import PostgresRequestList
     from forestay.servers import lifespan, serve
@@ -213,6 +215,10 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
                 facts=PostgresFactReader(stores.facts_database),
                 webhooks=PostgresDeadLetters(stores.database),
                 turns=PostgresTurns(stores.database),
+            ),
+            standings=Standings(process.clock, settings.gateway.throttled_rate),
+            standing_store=PostgresStandings(
+                stores.database, stores.wakeups, process.chance, writer=_own_name("gateway")
             ),
         )
         application = build_gateway(ports)

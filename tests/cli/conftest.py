@@ -23,9 +23,12 @@ from forestay.fleet.key_ring import KeyRing
 from forestay.fleet.keys import KeyRequest, Scope
 from forestay.fleet.peppers import Peppers
 from forestay.fleet.postgres_keys import PostgresKeyStore
+from forestay.fleet.postgres_standings import PostgresStandings
 from forestay.fleet.postgres_store import PostgresFleetStore
+from forestay.gateway import standing_routes
 from forestay.gateway.admin import routes
 from forestay.gateway.ports import AdminReaders, GatewayPorts
+from forestay.gateway.standing import Standings
 from forestay.ids import TenantId
 from forestay.queue.claiming import PostgresTurns
 from forestay.queue.listing import PostgresRequestList
@@ -93,6 +96,8 @@ async def platform(database: Database, objects: ObjectStore) -> AsyncIterator[Pl
             "clock": clock,
             "chance": SeededChance(4),
             "metrics": Metrics(),
+            "standings": Standings(clock, 1.0),
+            "standing_store": PostgresStandings(database, wakeups, SeededChance(5)),
             "admin": AdminReaders(
                 PostgresRequestList(database),
                 PostgresFactReader(database),
@@ -102,7 +107,7 @@ async def platform(database: Database, objects: ObjectStore) -> AsyncIterator[Pl
         }
         absent: dict[str, object] = {field.name: None for field in dataclasses.fields(GatewayPorts)}
         ports = GatewayPorts(**(absent | known))  # pyright: ignore[reportArgumentType]
-        async with _served(Starlette(routes=routes(ports))) as url:
+        async with _served(Starlette(routes=[*routes(ports), *standing_routes.routes(ports)])) as url:
             yield Platform(url, admin, api, ports, database)
 
 

@@ -11,7 +11,18 @@ from collections.abc import Mapping, Sequence
 from forestay.chance import Chance
 from forestay.clock import Clock
 from forestay.errors import Unavailable
-from forestay.fleet.actions import Action, Decided, Effect, Freeze, Origin, Place, RegisterRevision, SetRoutes
+from forestay.fleet.actions import (
+    Action,
+    Decided,
+    Effect,
+    Freeze,
+    LiftStanding,
+    Origin,
+    Place,
+    RegisterRevision,
+    SetRoutes,
+    SetStanding,
+)
 from forestay.fleet.apply import (
     ALREADY_SO,
     Brakes,
@@ -21,6 +32,7 @@ from forestay.fleet.apply import (
     Situation,
     decide_effects,
     removal,
+    restriction,
     subject_of,
 )
 from forestay.fleet.audit import AuditEntry, AuditFault, AuditRow, chain, find_fault
@@ -36,6 +48,7 @@ from forestay.fleet.keys import (
 )
 from forestay.fleet.model import Fleet, ModelEntry, Placement, ReplicaReport, ReplicaState, Route, WorkerReport
 from forestay.fleet.peppers import NO_PEPPERS, Peppers
+from forestay.fleet.standing import renews
 from forestay.ids import KeyId, ModelId, ReplicaId, TenantId, WorkerId
 
 EPOCH = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
@@ -218,7 +231,14 @@ class MemoryFleetStore:
 
     async def load(self) -> Fleet:
         """Read everything in one consistent snapshot."""
-        return dataclasses.replace(self._fleet, now=self._clock.now())
+        return self._seen()
+
+    def _seen(self) -> Fleet:
+        """Return the fleet as a read now shows it: only standings and pardons in force."""
+        now, fleet = self._clock.now(), self._fleet
+        standings = {key: item for key, item in fleet.standings.items() if item.expires_at > now}
+        pardons = {key: until for key, until in fleet.pardons.items() if until > now}
+        return dataclasses.replace(fleet, now=now, standings=standings, pardons=pardons)
 
     async def report(self, worker: WorkerReport, replicas: Sequence[ReplicaReport]) -> None:
         """Replace what is known of this worker and its replicas."""
@@ -317,7 +337,7 @@ class MemoryFleetStore:
         now = self._clock.now()
         since = now - dt.timedelta(seconds=self._brakes.window_seconds)
         recent = [item for item in self._recent if item.at > since]
-        situation = Situation(self._fleet, self._modes, self._brakes, recent)
+        situation = Situation(self._seen(), self._modes, self._brakes, recent)
         decided = decide_effects([Proposal(action, origin) for action in actions], situation)
         for item in decided:
             subject = subject_of(item.action)
@@ -325,13 +345,14 @@ class MemoryFleetStore:
             if item.why == ALREADY_SO or (item.effect is not Effect.APPLIED and twin):
                 continue
             pool, removed = removal(item.action, self._fleet)
-            self._recent.append(Recent(now, origin, subject, item.effect, item.why, pool, removed))
+            restricted = restriction(item.action, self._seen())
+            self._recent.append(Recent(now, origin, subject, item.effect, item.why, pool, removed, restricted))
             await self.record(AuditEntry(now, actor, type(item.action).__name__, subject, {}, item.why, item.effect))
             if item.effect is Effect.APPLIED:
-                self._act(item.action, actor)
+                self._act(item.action, origin, actor)
         return decided
 
-    def _act(self, action: Action, actor: str) -> None:
+    def _act(self, action: Action, origin: Origin, actor: str) -> None:
         match action:
             case RegisterRevision(revision=revision):
                 entry = ModelEntry(revision.model_id, action.tenant_id, action.visibility, revision.spec)
@@ -347,6 +368,15 @@ class MemoryFleetStore:
                 by, why = (actor, reason) if frozen else ("", "")
                 self._brakes = dataclasses.replace(self._brakes, frozen=frozen, frozen_by=by, frozen_why=why)
                 self._change()
+            case SetStanding(standing=wanted):
+                current = self._seen().standings.get(wanted.subject)
+                name = current.standing_id if current is not None and renews(wanted, current) else wanted.standing_id
+                made = dataclasses.replace(wanted, standing_id=name, origin=origin.name.lower(), evidence={})
+                self._change(standings={**self._fleet.standings, wanted.subject: made})
+            case LiftStanding(subject=subject, pardon_until=until):
+                standings = {key: item for key, item in self._fleet.standings.items() if key != subject}
+                pardons = dict(self._fleet.pardons) if until is None else {**self._fleet.pardons, subject: until}
+                self._change(standings=standings, pardons=pardons)
 
     def _place(self, action: Place) -> None:
         key = (action.worker_id, action.revision_id)

@@ -21,11 +21,12 @@ from tests.conformance.memory_fleet import EPOCH, ManualClock, MemoryFleetStore
 
 from forestay.chance import SeededChance
 from forestay.clock import SystemClock
-from forestay.fleet.actions import Decided, Effect, Freeze, Origin, SetRoutes
+from forestay.fleet.actions import Decided, Effect, Freeze, LiftStanding, Origin, SetRoutes, SetStanding
 from forestay.fleet.apply import ALREADY_SO, Mode
 from forestay.fleet.model import ReplicaState, Route
 from forestay.fleet.postgres_keys import PostgresKeyStore
 from forestay.fleet.postgres_store import PostgresFleetStore
+from forestay.fleet.standing import Standing, StandingKind, standing_id_of
 from forestay.fleet.store import FleetStore
 from forestay.ids import ModelId, TenantId, WorkerId
 from forestay.storage.postgres import Database
@@ -310,3 +311,69 @@ async def test_tampering_is_found(database: Database, tamper: str, what: str) ->
     faults = await store.audit_faults()
     assert faults
     assert what in faults[0].what
+
+
+# Standings ----------------------------------------------------------------------------------------------------------
+ABUSE = {"origin": Origin.ABUSE, "actor": "loop:abuse"}
+
+
+def standing_of(now: dt.datetime, kind: StandingKind = StandingKind.SUSPEND, *, hours: int = 1) -> SetStanding:
+    """A standing of one key, which counts from the store's own now."""
+    name = standing_id_of("key:k1", "leak", now)
+    ends = now + dt.timedelta(hours=hours)
+    return SetStanding(Standing(name, "key:k1", kind, "key_leak", "leak", "nine networks", now, ends))
+
+
+async def test_a_standing_shows_in_the_fleet_and_a_renewal_keeps_its_id(store: FleetStore) -> None:
+    """Gateways read it with the fleet; the version moves; a longer one is the same standing, so its appeal holds."""
+    await store.set_mode("abuse", None, Mode.ACT, actor="human:k1")
+    before = await store.load()
+    assert effects(await store.apply([standing_of(before.now)], **ABUSE)) == [Effect.APPLIED]
+    fleet = await store.load()
+    assert fleet.version > before.version
+    [standing] = fleet.standings.values()
+    assert (standing.subject, standing.kind, standing.origin) == ("key:k1", StandingKind.SUSPEND, "abuse")
+    later = standing_of(before.now + dt.timedelta(seconds=1), hours=2)
+    await store.apply([later], **ABUSE)
+    [renewed] = (await store.load()).standings.values()
+    assert (renewed.standing_id, renewed.expires_at) == (standing.standing_id, later.standing.expires_at)
+
+
+async def test_a_graver_standing_takes_the_place_of_a_milder_one(store: FleetStore) -> None:
+    """One subject has one standing."""
+    await store.set_mode("abuse", None, Mode.ACT, actor="human:k1")
+    now = (await store.load()).now
+    await store.apply([standing_of(now, StandingKind.WATCH)], **ABUSE)
+    await store.apply([standing_of(now + dt.timedelta(seconds=1), StandingKind.SUSPEND)], **ABUSE)
+    [standing] = (await store.load()).standings.values()
+    assert standing.kind is StandingKind.SUSPEND
+    assert effects(await store.apply([standing_of(now, StandingKind.WATCH)], **ABUSE)) == [Effect.REFUSED]
+
+
+async def test_a_lift_frees_the_subject_and_pardons_it(store: FleetStore) -> None:
+    """What a person lifted is not set again by automation until the pardon is over; by a person it is."""
+    await store.set_mode("abuse", None, Mode.ACT, actor="human:k1")
+    now = (await store.load()).now
+    await store.apply([standing_of(now)], **ABUSE)
+    lift = LiftStanding("key:k1", "confirmed by telephone", now + dt.timedelta(days=1))
+    assert effects(await store.apply([lift], **HUMAN)) == [Effect.APPLIED]
+    fleet = await store.load()
+    assert fleet.standings == {}
+    assert set(fleet.pardons) == {"key:k1"}
+    again = standing_of(now + dt.timedelta(seconds=1))
+    assert effects(await store.apply([again], **ABUSE)) == [Effect.REFUSED]
+    assert effects(await store.apply([again], **HUMAN)) == [Effect.APPLIED]
+    assert [item.why for item in await store.apply([LiftStanding("key:k9", "none there")], **HUMAN)] == [ALREADY_SO]
+
+
+async def test_the_cap_on_restrictions_holds_across_calls(store: FleetStore) -> None:
+    """The audit log is what the brake remembers by."""
+    await store.set_mode("abuse", None, Mode.ACT, actor="human:k1")
+    now, cap = (await store.load()).now, (await store.brakes()).standing_cap
+    for number in range(cap + 2):
+        wanted = dataclasses.replace(
+            standing_of(now).standing, subject=f"key:x{number}", standing_id=f"st_{number:016x}"
+        )
+        [decided] = await store.apply([SetStanding(wanted)], **ABUSE)
+        assert decided.effect is (Effect.APPLIED if number < cap else Effect.REFUSED)
+    assert len((await store.load()).standings) == cap

@@ -19,8 +19,10 @@ from forestay.fleet.key_ring import KeyRing
 from forestay.fleet.keys import KeyRequest, Scope
 from forestay.fleet.model import ReplicaReport, ReplicaState, Revision, Route, WorkerReport
 from forestay.fleet.spec import EndpointSpec, HostKind, HostSpec, LimitSpec, ModelSpec
+from forestay.fleet.standing_store import StandingStore
 from forestay.gateway.asgi import Gateway, build_gateway
 from forestay.gateway.ports import AdminReaders, GatewayPorts
+from forestay.gateway.standing import Standings
 from forestay.handshake import AUTH_HEADER, CallVerifier, sign_reply
 from forestay.ids import BUCKETS, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId
 from forestay.queue.model import Answer, AttemptReport, Finish, Lease, Outcome, State
@@ -472,6 +474,8 @@ async def a_world(objects: ObjectStore, **gateway: object) -> AsyncGenerator[Wor
         chance=chance,
         metrics=Metrics(),
         admin=cast("AdminReaders", None),
+        standings=Standings(clock, settings.gateway.throttled_rate),
+        standing_store=cast("StandingStore", None),
     )
     model = ModelServer()
     worker = WorkerServer(model)

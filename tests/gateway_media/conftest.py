@@ -19,6 +19,7 @@ from forestay.gateway import cdn, exchange, js_proxy, jwks, tokens, uploads
 from forestay.gateway.exchange import Exchange
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.routing import bases_of, host_of, surface_of
+from forestay.gateway.standing import Standings
 from forestay.ids import KeyId, TenantId
 from forestay.media.postgres_store import PostgresMediaStore
 from forestay.settings import Gateway, Secrets, Settings
@@ -88,6 +89,7 @@ def ports(database: Database, objects: ObjectStore, keys: PostgresKeyStore, tmp_
         "clock": SystemClock(),
         "chance": SeededChance(12),
         "metrics": Metrics(),
+        "standings": Standings(SystemClock(), 1.0),
     }
     absent = {field.name: None for field in dataclasses.fields(GatewayPorts)}
     return GatewayPorts(**(absent | used))  # pyright: ignore[reportArgumentType]

@@ -1,6 +1,5 @@
 """`forestay key`: create, list, show, rotate and revoke keys. A secret is printed once, when its key is made."""
 
-import re
 import urllib.parse
 from collections.abc import Mapping
 from typing import Annotated, cast
@@ -8,11 +7,11 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import connect
+from forestay.cli.durations import seconds_of
 from forestay.cli.output import JSON_OPTION, print_json, print_table
 from forestay.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Create, list, show, rotate and revoke keys.")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _KEY_ID = typer.Argument(help="The part of the key before the colon.")
 
 
@@ -44,7 +43,7 @@ def create(
         raise UsageError("--scope", "use API or ADMIN")
     asked: dict[str, object] = {"name": name, "tenant_id": tenant, "scopes": scopes}
     if expires_in:
-        asked["expires_in_seconds"] = _seconds("--expires-in", expires_in)
+        asked["expires_in_seconds"] = seconds_of("--expires-in", expires_in)
     if model or verb:
         asked["grants"] = [{"models": model or [], "verbs": verb or []}]
     if network:
@@ -97,7 +96,7 @@ def rotate(
 
     Example: forestay key rotate 3f2a91c04b7d5e60 --overlap 24h
     """
-    asked = {"overlap_seconds": _seconds("--overlap", overlap)}
+    asked = {"overlap_seconds": seconds_of("--overlap", overlap)}
     _print_new(cast("dict[str, object]", connect().post(f"/admin/keys/{_bare(key_id)}/rotate", asked)), json=json)
 
 
@@ -149,10 +148,3 @@ def _row(key: Mapping[str, object]) -> tuple[object, ...]:
 def _bare(key_id: str) -> str:
     """Return the id alone: whoever pastes the whole credential means its id."""
     return urllib.parse.quote(key_id.partition(":")[0], safe="")
-
-
-def _seconds(option: str, text: str) -> int:
-    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
-    if match is None:
-        raise UsageError(option, f"{text!r} is not a number with s, m, h or d, for example 30d")
-    return int(match[1]) * _UNITS[match[2]]

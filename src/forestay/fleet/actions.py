@@ -5,9 +5,11 @@ Frozen values, each with a reason that is log, metric, timeline and console text
 """
 
 import dataclasses
+import datetime as dt
 import enum
 
 from forestay.fleet.model import Revision, Route
+from forestay.fleet.standing import Standing
 from forestay.ids import ModelId, RevisionId, TenantId, WorkerId
 
 
@@ -61,7 +63,28 @@ class Freeze:
     reason: str
 
 
-Action = RegisterRevision | SetRoutes | Place | Freeze
+@dataclasses.dataclass(frozen=True, slots=True)
+class SetStanding:
+    """Give a subject a standing, or renew the one that it has."""
+
+    standing: Standing
+
+    @property
+    def reason(self) -> str:
+        """Return the standing's own reason."""
+        return self.standing.reason
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LiftStanding:
+    """End a subject's standing before its time; automation sets none on it before `pardon_until`."""
+
+    subject: str
+    reason: str
+    pardon_until: dt.datetime | None = None
+
+
+Action = RegisterRevision | SetRoutes | Place | Freeze | SetStanding | LiftStanding
 
 
 class Effect(enum.StrEnum):

@@ -3,7 +3,7 @@
 Pure. It decides, by written rules, whether an action is applied, only advised or observed, or refused by a brake; the
 stores (`fleet/postgres_store`, the fake) carry the outcome out, with an audit row each, in one transaction. It does not
 decide what is wanted: deciders do. The ladder, in order: sense (a wrong action is refused whoever asks) -> precedence
-(human > safety > abuse > incident > quality > slo > rollout > capacity) -> freeze -> mode -> removal cap.
+(human > safety > abuse > incident > quality > slo > rollout > capacity) -> freeze -> mode -> removal cap, standing cap.
 """
 
 import dataclasses
@@ -12,8 +12,20 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
-from forestay.fleet.actions import Action, Decided, Effect, Freeze, Origin, Place, RegisterRevision, SetRoutes
+from forestay.fleet.actions import (
+    Action,
+    Decided,
+    Effect,
+    Freeze,
+    LiftStanding,
+    Origin,
+    Place,
+    RegisterRevision,
+    SetRoutes,
+    SetStanding,
+)
 from forestay.fleet.model import Fleet, Revision, Route
+from forestay.fleet.standing import goes_first, is_so_already, restricts, wrong_standing, wrong_subject
 from forestay.ids import BUCKETS, ModelId, RevisionId
 
 MAX_REPLICAS = 64  # of one revision on one worker
@@ -41,6 +53,7 @@ class Brakes:
     frozen_why: str = ""
     removal_cap: float = 0.5  # share of a pool's devices that automation may take out, net, per window
     window_seconds: float = 600.0
+    standing_cap: int = 20  # subjects that automation may newly throttle, step up or suspend per window
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,6 +67,7 @@ class Recent:
     why: str = ""
     pool: str = ""
     removed_devices: int = 0  # negative when it added some
+    restricted: int = 0  # 1 when it took something from a caller that nothing took before
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,6 +99,10 @@ def subject_of(action: Action) -> str:
             return f"placement:{action.worker_id}/{action.revision_id}"
         case Freeze():
             return "freeze"
+        case SetStanding():
+            return f"standing:{action.standing.subject}"
+        case LiftStanding():
+            return f"standing:{action.subject}"
         case _:
             assert_never(action)
 
@@ -125,6 +143,9 @@ def _judge(  # noqa: PLR0911 - a flat ladder reads as the policy itself
         return Decided(action, Effect.REFUSED, "only a person may end a freeze")
     if _changes_nothing(action, situation):
         return Decided(action, Effect.APPLIED, ALREADY_SO)
+    held = _held_by_standing(action, situation.fleet)
+    if held:
+        return Decided(action, Effect.REFUSED, held)
     if frozen and not isinstance(action, Freeze):
         why = situation.brakes.frozen_why or "no reason given"
         return Decided(action, Effect.REFUSED, f"the fleet is frozen by {situation.brakes.frozen_by or '?'}: {why}")
@@ -167,6 +188,23 @@ def _held_by(action: Action, origin: Origin, recent: Sequence[Recent]) -> Origin
     )
 
 
+def _held_by_standing(action: Action, fleet: Fleet) -> str:
+    """Return why automation may not set this standing: a person's word, or a graver one, is there already."""
+    match action:
+        case SetStanding(standing=wanted):
+            pardoned = fleet.pardons.get(wanted.subject)
+            if pardoned is not None and pardoned > fleet.now:
+                return (
+                    f"a person lifted the standing of {wanted.subject} and pardons it until {pardoned:%Y-%m-%d %H:%M}"
+                )
+            return goes_first(wanted, fleet.standings.get(wanted.subject))
+        case LiftStanding(subject=subject):
+            current = fleet.standings.get(subject)
+            return "only a person lifts what a person set" if current and current.origin == "human" else ""
+        case _:
+            return ""
+
+
 def _mode(action: Action, origin: Origin, situation: Situation) -> Mode:
     loop, model_id = origin.name.lower(), model_of(action, situation.fleet)
     fallback = situation.modes.get((loop, ""), _UNSET_MODES.get(origin, Mode.ADVISE))
@@ -183,7 +221,7 @@ def model_of(action: Action, fleet: Fleet) -> ModelId | None:
         case Place():
             revision = fleet.revisions.get(action.revision_id)
             return revision.model_id if revision else None
-        case Freeze():
+        case Freeze() | SetStanding() | LiftStanding():
             return None
         case _:
             assert_never(action)
@@ -207,6 +245,10 @@ def _changes_nothing(action: Action, situation: Situation) -> bool:
             return (wanted_replicas(action, fleet) or 0) == action.replicas
         case Freeze():
             return situation.brakes.frozen == action.frozen
+        case SetStanding():
+            return is_so_already(action.standing, fleet.standings.get(action.standing.subject))
+        case LiftStanding():
+            return action.subject not in fleet.standings
         case _:
             assert_never(action)
 
@@ -230,6 +272,10 @@ def _nonsense(action: Action, fleet: Fleet, known: Mapping[RevisionId, Revision]
             return _wrong_place(action, fleet, known)
         case Freeze():
             return ""
+        case SetStanding():
+            return wrong_standing(action.standing, fleet.now)
+        case LiftStanding():
+            return wrong_subject(action.subject)
         case _:
             assert_never(action)
 
@@ -281,17 +327,28 @@ def wrong_routes(model_id: ModelId, routes: Sequence[Route], known: Mapping[Revi
 
 
 class _Ledger:
-    """Net devices that automation took out of each pool in the window; what it puts back repays, never in advance."""
+    """What automation did in the window: net devices taken out of each pool, and callers newly restricted.
+
+    A device put back repays, never in advance. A caller set free does not: whoever sees one must think again first.
+    """
 
     def __init__(self, situation: Situation) -> None:
         self._fleet = situation.fleet
         self._brakes = situation.brakes
         self._taken: dict[str, int] = {}
+        self._restricted = sum(
+            item.restricted
+            for item in situation.recent
+            if item.effect is Effect.APPLIED and item.origin is not Origin.HUMAN
+        )
         for item in sorted(situation.recent, key=lambda item: item.at):
             if item.effect is Effect.APPLIED and item.origin is not Origin.HUMAN and item.pool:
                 self._add(item.pool, item.removed_devices)
 
     def over_cap(self, action: Action) -> str:
+        if restriction(action, self._fleet) and self._restricted >= self._brakes.standing_cap:
+            window = self._brakes.window_seconds
+            return f"automation restricted {self._restricted} callers within {window:g} s, which is its cap"
         pool, removed = removal(action, self._fleet)
         if removed <= 0:
             return ""
@@ -308,6 +365,8 @@ class _Ledger:
         pool, removed = removal(action, self._fleet)
         if pool and origin is not Origin.HUMAN:
             self._add(pool, removed)
+        if origin is not Origin.HUMAN:
+            self._restricted += restriction(action, self._fleet)
 
     def _add(self, pool: str, removed: int) -> None:
         self._taken[pool] = max(0, self._taken.get(pool, 0) + removed)
@@ -322,6 +381,13 @@ def removal(action: Action, fleet: Fleet) -> tuple[str, int]:
         return "", 0  # a worker that is gone serves nothing: forgetting its placement takes nothing out
     before = wanted_replicas(action, fleet) or 0
     return worker.pool, (before - action.replicas) * revision.spec.resources.devices
+
+
+def restriction(action: Action, fleet: Fleet) -> int:
+    """Return 1 when the action takes something from a caller that nothing took before, else 0."""
+    if not isinstance(action, SetStanding):
+        return 0
+    return int(restricts(action.standing, fleet.standings.get(action.standing.subject)))
 
 
 def _devices_of_one(action: Action, fleet: Fleet) -> int:

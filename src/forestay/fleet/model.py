@@ -10,6 +10,7 @@ import enum
 from collections.abc import Mapping
 
 from forestay.fleet.spec import ModelSpec
+from forestay.fleet.standing import Standing
 from forestay.ids import ModelId, ReplicaId, RevisionId, TenantId, WorkerId
 
 
@@ -114,6 +115,8 @@ class Fleet:
     workers: Mapping[WorkerId, WorkerReport]
     replicas: Mapping[ReplicaId, ReplicaReport]
     demand: Mapping[ModelId, dt.datetime]
+    standings: Mapping[str, Standing] = dataclasses.field(default_factory=dict[str, Standing])  # in force, by subject
+    pardons: Mapping[str, dt.datetime] = dataclasses.field(default_factory=dict[str, dt.datetime])  # by subject, until
 
     def routed(self, model_id: ModelId, bucket: int) -> RevisionId | None:
         """Return the revision that serves `bucket` of the model, None when no route covers it."""

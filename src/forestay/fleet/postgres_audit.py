@@ -96,6 +96,7 @@ class _Detail(msgspec.Struct):
     why: str = ""
     pool: str = ""
     removed_devices: int = 0
+    restricted: int = 0
 
 
 async def read_recent(connection: Connection, window_seconds: float) -> list[Recent]:
@@ -112,6 +113,7 @@ async def read_recent(connection: Connection, window_seconds: float) -> list[Rec
                 why=detail.why,
                 pool=detail.pool,
                 removed_devices=detail.removed_devices,
+                restricted=detail.restricted,
             )
         )
     return found

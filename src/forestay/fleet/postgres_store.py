@@ -17,8 +17,19 @@ import asyncpg
 import msgspec
 
 from forestay.errors import UsageError
-from forestay.fleet import postgres_audit
-from forestay.fleet.actions import Action, Decided, Effect, Freeze, Origin, Place, RegisterRevision, SetRoutes
+from forestay.fleet import postgres_audit, postgres_standings
+from forestay.fleet.actions import (
+    Action,
+    Decided,
+    Effect,
+    Freeze,
+    LiftStanding,
+    Origin,
+    Place,
+    RegisterRevision,
+    SetRoutes,
+    SetStanding,
+)
 from forestay.fleet.apply import (
     ALREADY_SO,
     Brakes,
@@ -30,10 +41,12 @@ from forestay.fleet.apply import (
     decide_effects,
     model_of,
     removal,
+    restriction,
     subject_of,
 )
 from forestay.fleet.audit import AuditEntry, AuditFault, AuditRow
 from forestay.fleet.model import Fleet, ModelEntry, Placement, ReplicaReport, Revision, Route, WorkerReport
+from forestay.fleet.standing import Standing
 from forestay.ids import ModelId, ReplicaId, RevisionId, WorkerId
 from forestay.storage.postgres import Connection, Database, load_queries
 from forestay.storage.valkey import Wakeups
@@ -46,6 +59,8 @@ _ACTION_NAMES = {
     SetRoutes: "set_routes",
     Place: "place",
     Freeze: "freeze",
+    SetStanding: "set_standing",
+    LiftStanding: "lift_standing",
 }
 
 
@@ -164,7 +179,7 @@ class PostgresFleetStore:
                 if _worth_a_row(item, situation.recent):
                     entries.append(_entry(item, situation.fleet, origin, actor))
                     if item.effect is Effect.APPLIED:
-                        await _carry_out(connection, item.action, actor)
+                        await _carry_out(connection, item.action, situation.fleet, origin=origin, actor=actor)
             await postgres_audit.append(connection, self._writer, entries)
             changed = any(entry.effect == Effect.APPLIED for entry in entries)
             if changed:
@@ -202,10 +217,12 @@ class PostgresFleetStore:
             workers={item.worker_id: item for item in _decode(row["workers"], list[WorkerReport])},
             replicas={item.replica_id: item for item in _decode(row["replicas"], list[ReplicaReport])},
             demand=_decode(row["demand"], dict[ModelId, dt.datetime]),
+            standings={item.subject: item for item in _decode(row["standings"], list[Standing])},
+            pardons=_decode(row["pardons"], dict[str, dt.datetime]),
         )
 
 
-async def _carry_out(connection: Connection, action: Action, actor: str) -> None:
+async def _carry_out(connection: Connection, action: Action, fleet: Fleet, *, origin: Origin, actor: str) -> None:
     match action:
         case RegisterRevision():
             await _register(connection, action, actor)
@@ -224,6 +241,8 @@ async def _carry_out(connection: Connection, action: Action, actor: str) -> None
         case Freeze():
             by, why = (actor, action.reason) if action.frozen else ("", "")
             await connection.execute(_QUERIES["freeze"], action.frozen, by, why)
+        case SetStanding() | LiftStanding():
+            await postgres_standings.carry_out(connection, action, origin=origin, actor=actor, fleet=fleet)
         case _:
             assert_never(action)
 
@@ -260,6 +279,7 @@ def _entry(item: Decided, fleet: Fleet, origin: Origin, actor: str) -> AuditEntr
         "why": item.why,
         "pool": pool,
         "removed_devices": removed,
+        "restricted": restriction(item.action, fleet),
         **_what(item.action, fleet),
     }
     action, subject = _ACTION_NAMES[type(item.action)], subject_of(item.action)
@@ -279,8 +299,25 @@ def _what(action: Action, fleet: Fleet) -> Mapping[str, object]:
             return {"model_id": model_of(action, fleet), "before": sum(before), "after": action.replicas}
         case Freeze():
             return {"frozen": action.frozen}
+        case SetStanding(standing=standing):
+            before = fleet.standings.get(standing.subject)
+            return {
+                "standing_id": standing.standing_id,
+                "kind": standing.kind,
+                "rule": standing.rule,
+                "expires_at": standing.expires_at.isoformat(),
+                "before": before.kind if before else "",
+                "evidence": standing.evidence,
+            }
+        case LiftStanding():
+            before = fleet.standings.get(action.subject)
+            return {"standing_id": before.standing_id if before else "", "pardon_until": _iso(action.pardon_until)}
         case _:
             assert_never(action)
+
+
+def _iso(moment: dt.datetime | None) -> str:
+    return moment.isoformat() if moment else ""
 
 
 def _as_place(placement: Placement) -> Place:

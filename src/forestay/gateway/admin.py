@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 from forestay.errors import UsageError
 from forestay.fleet.roles import Permission, allows
-from forestay.gateway import admin_fleet, admin_keys, admin_requests, admin_turns
+from forestay.gateway import admin_abuse, admin_fleet, admin_keys, admin_requests, admin_turns
 from forestay.gateway.admin_reading import Act, NotThere, Problem
 from forestay.gateway.admin_who import identify
 from forestay.gateway.incoming import SenderGone, SenderSlow
@@ -51,6 +51,14 @@ _TABLE: tuple[tuple[str, str, Permission, Handler], ...] = (
     ("POST", "/requests/{request_id}/cancel", Permission.OPERATE, admin_requests.post_cancel),
     ("GET", "/webhooks", Permission.READ, admin_requests.get_webhooks),
     ("POST", "/webhooks/{request_id}/retry", Permission.OPERATE, admin_requests.post_webhook_retry),
+    ("GET", "/abuse/standings", Permission.READ, admin_abuse.get_standings),
+    ("POST", "/abuse/standings", Permission.SAFETY, admin_abuse.post_standing),
+    ("GET", "/abuse/standings/{standing_id}", Permission.READ, admin_abuse.get_standing),
+    ("GET", "/abuse/advised", Permission.READ, admin_abuse.get_advised),
+    ("POST", "/abuse/lift", Permission.SAFETY, admin_abuse.post_lift),
+    ("GET", "/abuse/appeals", Permission.READ, admin_abuse.get_appeals),
+    ("POST", "/abuse/appeals", Permission.SAFETY, admin_abuse.post_appeal),
+    ("POST", "/abuse/appeals/{appeal_id}/deny", Permission.SAFETY, admin_abuse.post_denial),
 )
 
 

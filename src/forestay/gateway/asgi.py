@@ -62,7 +62,7 @@ class Gateway:
 
     def __init__(self, ports: GatewayPorts) -> None:
         self.ports: Final = ports
-        self.fleet: Final = FleetView(ports.fleet, ports.clock)
+        self.fleet: Final = FleetView(ports.fleet, ports.clock, ports.standings)
         self.board: Final = StatusBoard(ports)
         self._waker = QueueWaker(ports)
         gateway_id = f"gateway-{ports.chance.bits(64):016x}"

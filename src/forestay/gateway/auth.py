@@ -35,8 +35,17 @@ async def authenticate(scope: Scope, ports: GatewayPorts, needs: KeyScope = KeyS
     return await _by_key(credential, scope, ports, needs)
 
 
+async def authenticate_entry(scope: Scope, ports: GatewayPorts) -> Caller | Reply:
+    """Prove the caller of something that leads to new work (a token, an upload) by key; no entry for the suspended."""
+    return _entering(await authenticate(scope, ports), ports)
+
+
 async def authenticate_upload(scope: Scope, ports: GatewayPorts) -> Caller | Reply:
-    """Prove the caller of an upload: by key, or by an upload token."""
+    """Prove the caller of an upload: by key, or by an upload token; no entry for the suspended."""
+    return _entering(await _uploader(scope, ports), ports)
+
+
+async def _uploader(scope: Scope, ports: GatewayPorts) -> Caller | Reply:
     credential = _credential(scope)
     if credential is None:
         return _missing(ports)
@@ -48,6 +57,11 @@ async def authenticate_upload(scope: Scope, ports: GatewayPorts) -> Caller | Rep
     else:
         caller = await _by_key(credential, scope, ports, KeyScope.API)
     return granted(caller, ports, (Verb.UPLOAD,), None)
+
+
+def _entering(caller: Caller | Reply, ports: GatewayPorts) -> Caller | Reply:
+    refused = ports.standings.refuse_entry(caller) if isinstance(caller, Caller) else None
+    return refused or caller
 
 
 async def authenticate_call(

@@ -14,6 +14,7 @@ from forestay.clock import Clock
 from forestay.errors import Unavailable
 from forestay.fleet.model import Fleet, ModelEntry, ReplicaReport, ReplicaState, Revision
 from forestay.fleet.store import FleetStore
+from forestay.gateway.standing import Standings
 from forestay.ids import ModelId, RevisionId, WorkerId
 
 POLL_SECONDS = 1.0
@@ -41,9 +42,10 @@ class _Index:
 class FleetView:
     """The newest load of the fleet."""
 
-    def __init__(self, store: FleetStore, clock: Clock) -> None:
+    def __init__(self, store: FleetStore, clock: Clock, standings: Standings) -> None:
         self._store = store
         self._clock = clock
+        self._standings = standings
         self._index: _Index | None = None
         self._loaded_at = 0.0
         self._changed = asyncio.Event()
@@ -123,6 +125,7 @@ class FleetView:
         fleet = await self._store.load()
         self._loaded_at = self._clock.monotonic()
         self._index = _arrange(fleet)
+        self._standings.replace(fleet.standings)
         self._changed.set()
         self._changed = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""The guards that every call of a model passes before its body is read: app, caller, revision, endpoint.
+"""The guards that every call of a model passes before its body is read: app, caller, standing, revision, endpoint.
 
 Decides their order: a stranger learns nothing about which models exist, and nothing costly happens for a caller who is
 not proven. Called by the queue's submit and the direct lane.
@@ -38,7 +38,7 @@ class Target:
     now: dt.datetime
 
 
-async def admit(
+async def admit(  # noqa: PLR0911 - a flat ladder reads as the policy itself
     ports: GatewayPorts,
     fleet: FleetView,
     contracts: Contracts,
@@ -46,7 +46,7 @@ async def admit(
     scope: Scope,
     verbs: Sequence[Verb],
 ) -> Target | Reply:
-    """Pass the guards that need no body: app, caller (with a grant for each of `verbs`), revision, endpoint."""
+    """Pass the guards that need no body: app, caller with a grant for each of `verbs`, standing, revision, endpoint."""
     app = parse_app_path(exchange.path)
     if app is None:
         return unknown_path(exchange.path)
@@ -61,6 +61,9 @@ async def admit(
     now = ports.clock.now()
     request_id = new_request_id(now, ports.settings.queue.cell, ports.chance)
     exchange.request_id = str(request_id)
+    refused = ports.standings.refuse_call(caller)
+    if refused is not None:
+        return refused
     revision = fleet.routed(model.model_id, bucket_of(request_id))
     if revision is None or not contracts.of(revision).has_endpoint(app.endpoint):
         await fleet.look_again()

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Receive, Scope, Send
 
-from forestay.gateway import admin, cdn, js_proxy, jwks, tokens, uploads
+from forestay.gateway import admin, cdn, js_proxy, jwks, standing_routes, tokens, uploads
 from forestay.gateway.exchange import Exchange
 from forestay.gateway.fleet_view import FleetView
 from forestay.gateway.openapi import document
@@ -74,7 +74,7 @@ def mounted(gateway: Host) -> Mounts:
     return Mounts(
         rest=Mounted("rest", _tables((uploads, tokens, jwks), ports)),
         cdn=Mounted("cdn", _tables((uploads, cdn), ports)),
-        root=Mounted("root", [*_own(gateway), *_tables((js_proxy, jwks, admin), ports)]),
+        root=Mounted("root", [*_own(gateway), *_tables((js_proxy, jwks, admin, standing_routes), ports)]),
     )
 
 

@@ -21,7 +21,7 @@ _TEXTS: Mapping[int, str] = {
     304: "Unchanged",
     400: "A header, a query field or the state does not allow it",
     401: "No credential, a wrong one, or an app that this key may not call",
-    403: "The key lacks the scope",
+    403: "The key lacks the scope, or is suspended",
     404: "Unknown path, app or request",
     405: "Another method is meant",
     408: "The body did not arrive in time",
@@ -127,6 +127,10 @@ def _own_paths() -> Node:
         "/health": {"get": _operation("health", (200, 405, 431, 500), public=True)},
         "/ready": {"get": _operation("ready", (200, 405, 431, 500, 503), public=True)},
         "/openapi.json": {"get": _operation("openapi", (200, 405, 431, 500), public=True)},
+        "/standing": {"get": _operation("standing", (200, 401, 403, 405, 431, 500, 503))},
+        "/standing/appeal": {
+            "post": _operation("appeal", (201, 401, 403, 404, 405, 408, 413, 422, 431, 500, 503), body=True)
+        },
     }
 
 

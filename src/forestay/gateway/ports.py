@@ -4,6 +4,7 @@ Decides nothing. The modules of this package, in the order a call meets them:
 
   asgi        the pipeline, readable in one screen          exchange    what is known of one call
   routing     hosts, ports, prefixes; app ids; URLs         auth        keys and tokens -> who calls
+  standing    who is refused or slowed for misuse
   bodies      reading bodies within limits                  options     request headers -> options
   validation  the model's own schema                        fleet_view  the fleet, from memory
   submit      group commit, lost answers                    status      the board; polls and the stream
@@ -26,7 +27,9 @@ from forestay.chance import Chance
 from forestay.clock import Clock
 from forestay.fleet.key_ring import KeyRing
 from forestay.fleet.keys import KeyStore
+from forestay.fleet.standing_store import StandingStore
 from forestay.fleet.store import FleetStore
+from forestay.gateway.standing import Standings
 from forestay.media.store import MediaStore
 from forestay.queue.store import QueueStore
 from forestay.settings import Settings
@@ -77,3 +80,5 @@ class GatewayPorts:
     chance: Chance
     metrics: Metrics
     admin: "AdminReaders"
+    standings: Standings  # in memory, kept true by the view of the fleet
+    standing_store: StandingStore

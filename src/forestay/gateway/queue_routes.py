@@ -238,7 +238,9 @@ class QueueRoutes:
             if model is not None and model.visibility == "public":
                 return public_caller(model)
         verb = Verb.CANCEL if parsed.operation is Operation.CANCEL else Verb.READ
-        return granted(caller, self._ports, (verb,), parsed.app)
+        caller = granted(caller, self._ports, (verb,), parsed.app)
+        refused = self._ports.standings.refuse_reading(caller) if isinstance(caller, Caller) else None
+        return refused or caller
 
 
 def _submission(target: Target, body: bytes, choices: Choices, print_: bytes) -> Submission:

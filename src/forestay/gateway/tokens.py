@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from forestay.errors import UsageError
-from forestay.gateway.auth import authenticate
+from forestay.gateway.auth import authenticate_entry
 from forestay.gateway.incoming import SenderGone, SenderSlow, read_json
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.protocol import FieldError
@@ -50,7 +50,7 @@ def routes(ports: GatewayPorts) -> list[BaseRoute]:
 
 
 async def _issue(request: Request, ports: GatewayPorts) -> str | Reply:
-    caller = await authenticate(request.scope, ports)
+    caller = await authenticate_entry(request.scope, ports)
     if isinstance(caller, Reply):
         return caller
     try:

@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Route
 from forestay.errors import UsageError
 from forestay.fleet.keys import Caller
 from forestay.gateway import exchange
-from forestay.gateway.auth import authenticate, authenticate_upload
+from forestay.gateway.auth import authenticate_entry, authenticate_upload
 from forestay.gateway.incoming import SenderGone, SenderSlow, declared_bytes, pieces, read_json
 from forestay.gateway.lifecycle import lifetime_seconds
 from forestay.gateway.ports import GatewayPorts
@@ -93,7 +93,7 @@ class _Uploads:
 
     async def token(self, request: Request) -> Reply:
         """Issue the short-lived token with which the Python client uploads; only a key gets one."""
-        caller = await authenticate(request.scope, self._ports)
+        caller = await authenticate_entry(request.scope, self._ports)
         if isinstance(caller, Reply):
             return caller
         now = self._ports.clock.now().replace(microsecond=0)

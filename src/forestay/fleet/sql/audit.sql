@@ -34,5 +34,6 @@ FROM audit_log WHERE writer = $1 AND sequence > $2 ORDER BY sequence LIMIT $3;
 -- name: select_recent
 -- Reads the fleet actions decided in the last $1 seconds: what precedence and the removal cap look at.
 SELECT at, subject, effect, detail::text AS detail FROM audit_log
-WHERE at > now() - make_interval(secs => $1) AND action IN ('register_revision', 'set_routes', 'place', 'freeze')
+WHERE at > now() - make_interval(secs => $1) AND action IN
+    ('register_revision', 'set_routes', 'place', 'freeze', 'set_standing', 'lift_standing')
 ORDER BY at, writer, sequence;

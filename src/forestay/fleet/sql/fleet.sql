@@ -38,7 +38,15 @@ SELECT
         'detail', detail, 'failures', failures, 'started_at', replicas.started_at, 'ready_at', ready_at,
         'last_used_at', last_used_at, 'seen_at', greatest(replicas.seen_at, workers.seen_at))), '[]')::text
      FROM replicas JOIN workers USING (worker_id)) AS replicas,
-    (SELECT coalesce(json_object_agg(model_id, wanted_at), '{}')::text FROM demand) AS demand;
+    (SELECT coalesce(json_object_agg(model_id, wanted_at), '{}')::text FROM demand) AS demand,
+    (SELECT coalesce(json_agg(json_build_object(
+        'standing_id', standing_id, 'subject', subject, 'kind', kind, 'code', code, 'rule', rule, 'reason', reason,
+        'since', since, 'expires_at', expires_at, 'factor', factor, 'freeze_results', freeze_results,
+        'origin', origin)), '[]')::text
+     FROM standings WHERE ended_at IS NULL AND expires_at > statement_timestamp()) AS standings,
+    (SELECT coalesce(json_object_agg(subject, pardon_until), '{}')::text
+     FROM (SELECT subject, max(pardon_until) AS pardon_until FROM standings
+           WHERE pardon_until > statement_timestamp() GROUP BY subject) AS pardoned) AS pardons;
 
 -- name: heartbeat
 -- Notes that an unchanged worker lives; no row comes back when it was retired meanwhile.
@@ -118,8 +126,9 @@ DELETE FROM placements WHERE worker_id = $1;
 DELETE FROM workers WHERE worker_id = $1 RETURNING worker_id;
 
 -- name: brakes
--- Reads the freeze switch and the removal cap.
-SELECT frozen, coalesce(frozen_by, '') AS frozen_by, coalesce(frozen_why, '') AS frozen_why, removal_cap, window_seconds
+-- Reads the freeze switch and the caps on automation.
+SELECT frozen, coalesce(frozen_by, '') AS frozen_by, coalesce(frozen_why, '') AS frozen_why, removal_cap, window_seconds,
+       standing_cap
 FROM brakes;
 
 -- name: modes
