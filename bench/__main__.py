@@ -7,7 +7,7 @@ import sys
 
 from bench.table import show
 
-NAMES = ("gateway", "submit", "queue", "status", "crash", "memory", "history")
+NAMES = ("gateway", "submit", "queue", "status", "crash", "memory", "history", "artefacts")
 
 
 def main() -> int:

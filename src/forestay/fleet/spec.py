@@ -5,6 +5,7 @@ Frozen values, and the doors to them: `parse_spec` for the YAML of a person (pyd
 """
 
 import dataclasses
+import datetime as dt
 import enum
 from collections.abc import Mapping
 
@@ -77,6 +78,34 @@ class RetrySpec:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class PickleWaiver:
+    """Pickles that are admitted all the same: by name, for a reason, until a day (included)."""
+
+    files: tuple[str, ...]  # names as they are in the bundle
+    reason: str
+    until: dt.date
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MountDigest:
+    """What a data mount must hold; without a digest nothing is checked, and `reason` says why that is accepted."""
+
+    folder: str  # host folder, or one below it
+    digest: str = ""  # "sha256:<hex>" of the folder's manifest
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ArtefactSpec:
+    """What is asked of the model's own files."""
+
+    signature: str = "optional"  # optional | required: weights must be signed
+    keys: tuple[str, ...] = ()  # names of trusted keys that count; none means any
+    allow_pickle: PickleWaiver | None = None
+    mounts: tuple[MountDigest, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class ModelSpec:
     """What the YAML says."""
 
@@ -91,6 +120,7 @@ class ModelSpec:
     resources: ResourceSpec = dataclasses.field(default_factory=ResourceSpec)
     limits: LimitSpec = dataclasses.field(default_factory=LimitSpec)
     retry: RetrySpec = dataclasses.field(default_factory=RetrySpec)
+    artefacts: ArtefactSpec = dataclasses.field(default_factory=ArtefactSpec)
     version: int = 0
 
 
