@@ -65,15 +65,16 @@ def streams(draw: st.DrawFn) -> bytes:
 
 def _argument(opcode: pickletools.OpcodeInfo) -> st.SearchStrategy[bytes]:
     """Return what may follow an opcode."""
-    if opcode.arg is None:
+    size = opcode.arg.n if opcode.arg is not None else 0
+    if size == 0:
         return st.just(b"")
     if opcode.name in {"GLOBAL", "INST"}:
         return NAMES.map(lambda name: name.replace(" ", "\n").encode() + b"\n")
-    if opcode.arg.n == pickletools.UP_TO_NEWLINE:
+    if size == pickletools.UP_TO_NEWLINE:
         return st.sampled_from([b"0\n", b"1\n", b"'os'\n", b"'system'\n", b"os\n", b"system\n"])
-    if opcode.arg.n > 0:
-        return st.integers(0, 3).map(lambda value: value.to_bytes(opcode.arg.n, "little"))
-    width = {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT8U: 8}.get(opcode.arg.n, 4)
+    if size > 0:
+        return st.integers(0, 3).map(lambda value: value.to_bytes(size, "little"))
+    width = {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT8U: 8}.get(size, 4)
     return st.sampled_from([b"os", b"system", b"collections", b"OrderedDict", b""]).map(
         lambda data: len(data).to_bytes(width, "little") + data
     )
