@@ -65,6 +65,11 @@ class Queue:
     group_commit_seconds: float = setting(
         "FORESTAY_GROUP_COMMIT", 0.002, "Longest time a submit waits for others to share its commit."
     )
+    submit_patience_seconds: float = setting(
+        "FORESTAY_SUBMIT_PATIENCE",
+        5.0,
+        "How long a submit waits for a database that is away, as in a restart, before it is answered 503.",
+    )
     poll_seconds: float = setting("FORESTAY_POLL", 0.5, "How often an idle worker looks without being woken.")
     retention_seconds: float = setting("FORESTAY_RETENTION", 7 * 86400.0, "How long results, logs and bodies are kept.")
     facts_retention_seconds: float = setting(

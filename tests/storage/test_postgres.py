@@ -76,6 +76,14 @@ class _DeadConnections:
     def __init__(self, dead: int) -> None:
         self.dead = dead
 
+    async def acquire(self, *, timeout: float | None) -> "_DeadConnections":  # noqa: ASYNC109 - the driver's own name
+        """Give the next connection, dead or not."""
+        assert timeout is None
+        return self
+
+    async def release(self, _connection: object) -> None:
+        """Take it back."""
+
     async def fetch(self, _query: str, *_args: object) -> list[tuple[int]]:
         """Fail as long as connections are dead."""
         if self.dead:

@@ -34,7 +34,10 @@ class BatchLimits:
 class GroupCommit(Generic[Item, Result]):
     """Gathers single items into batches for `flush`, and hands each caller its own result."""
 
-    def __init__(self, flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], limits: BatchLimits) -> None:
+    def __init__(
+        self, flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Unavailable]]], limits: BatchLimits
+    ) -> None:
+        """`flush` may return Unavailable in the place of one item's result: that caller alone is refused."""
         self._flush = flush
         self._limits = limits
         self._arrivals: asyncio.Queue[tuple[Item, asyncio.Future[Result]]] = asyncio.Queue(limits.max_waiting)
@@ -124,7 +127,11 @@ class GroupCommit(Generic[Item, Result]):
         finally:
             free.release()
         for (_, future), result in zip(batch, results, strict=True):
-            if not future.done():
+            if future.done():
+                continue
+            if isinstance(result, Unavailable):
+                future.set_exception(result)
+            else:
                 future.set_result(result)
 
 

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 from forestay.chance import Chance
+from forestay.clock import SystemClock
 from forestay.errors import Unavailable
 from forestay.ids import KeyId, ModelId, RequestId, TenantId, WorkerId, first_request_id_at
 from forestay.queue import answers, claiming, outcomes, partitions, retry, rows
@@ -55,7 +56,8 @@ class PostgresQueueStore:
         self._policy = retry.RetryPolicy(
             settings.max_attempts, settings.poison_replicas, settings.retry_base_seconds, settings.retry_cap_seconds
         )
-        submitter = Submitter(database, settings, _SQL)
+        self._clock = SystemClock()
+        submitter = Submitter(database, settings, _SQL, self._clock, chance)
         self._submits = GroupCommit(submitter.flush, BatchLimits(settings.group_commit_seconds))
         self._object_slots = asyncio.Semaphore(_OBJECTS_AT_ONCE)
 
@@ -73,11 +75,11 @@ class PostgresQueueStore:
         return list(await asyncio.gather(*(self._submits.add(entry) for entry in entries)))
 
     async def _entry(self, item: Submission, limit: int | None) -> rows.Entry:
-        if len(item.body) <= self._settings.inline_body_bytes:
-            return rows.Entry(item, None, limit)
-        key = f"inputs/{item.request_id}"
-        await self._objects.put(key, item.body)
-        return rows.Entry(item, key, limit)
+        key = None
+        if len(item.body) > self._settings.inline_body_bytes:
+            key = f"inputs/{item.request_id}"
+            await self._objects.put(key, item.body)
+        return rows.Entry(item, key, limit, self._clock.monotonic() + self._settings.submit_patience_seconds)
 
     async def mark_undelivered(self, request_id: RequestId, key_id: KeyId, fingerprint: bytes) -> None:
         """Let an identical retry adopt this request once."""

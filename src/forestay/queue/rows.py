@@ -6,6 +6,7 @@ calls it.
 
 import dataclasses
 import datetime as dt
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import cast
@@ -46,6 +47,7 @@ class Entry:
     submission: Submission
     body_key: str | None  # set when the body lies in the object store
     limit: int | None  # fal_max_queue_length
+    give_up_at: float = math.inf  # monotonic: how long it outlasts a database that is away
 
 
 def columns(rows: Sequence[tuple[object, ...]], width: int) -> Columns:

@@ -1,8 +1,9 @@
 """Postgres behind one door: pooled connections, named SQL, and the runner of migrations.
 
-It decides how a lost database shows (`Unavailable`, with one transparent retry for reads) and how `jsonb` reads
-(as plain Python values, by msgspec). It knows no table but its own `schema_migrations`. Every store calls it; nothing
-else in the package imports the driver except for its types.
+It decides how a lost database shows (`Unavailable`, with one transparent retry for reads; `NothingSent` when no
+statement left this process) and how `jsonb` reads (as plain Python values, by msgspec). It knows no table but its own
+`schema_migrations`. Every store calls it; nothing else in the package imports the driver except for its types and its
+errors.
 """
 
 # The driver brings no types: this adapter is where they begin.
@@ -47,6 +48,10 @@ _STALE = (
 _LEFT_MIDWAY = "cannot switch to state"  # what the driver says of a connection whose server died while it was idle
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
+
+
+class NothingSent(Unavailable):
+    """No connection was to be had: the statement never left this process, so that nothing can have come of it."""
 
 
 class Connection(Protocol):
@@ -94,13 +99,25 @@ class Database:
         """Run one statement and return its rows."""
         with _lost_database():
             try:
-                return await self._pool.fetch(query, *args)
+                return await self._fetch(query, args)
             except asyncpg.DeadlockDetectedError:  # rolled back whole, so running it again is safe
-                return await self._pool.fetch(query, *args)
+                return await self._fetch(query, args)
             except _STALE:
                 if not _READ.match(query):
                     raise
-                return await self._pool.fetch(query, *args)
+                return await self._fetch(query, args)
+
+    async def _fetch(self, query: str, args: Sequence[object]) -> list[Record]:
+        connection = await self._acquire()
+        try:
+            return await connection.fetch(query, *args)
+        finally:
+            await self._pool.release(connection)
+
+    async def _acquire(self, timeout_seconds: float | None = None) -> asyncpg.pool.PoolConnectionProxy:
+        """Take a connection; raises NothingSent when there is none to be had."""
+        with _lost_database(NothingSent):
+            return await self._pool.acquire(timeout=timeout_seconds)
 
     async def fetchrow(self, query: str, *args: object) -> Record | None:
         """Run one statement and return its first row, None without one."""
@@ -130,8 +147,12 @@ class Database:
     @asynccontextmanager
     async def _transaction(self) -> AsyncGenerator[Connection]:
         with _lost_database():
-            async with self._pool.acquire(timeout=_CONNECT_TIMEOUT_SECONDS) as connection, connection.transaction():
-                yield cast("Connection", connection)
+            connection = await self._acquire(_CONNECT_TIMEOUT_SECONDS)
+            try:
+                async with connection.transaction():
+                    yield cast("Connection", connection)
+            finally:
+                await self._pool.release(connection)
 
     async def close(self) -> None:
         """Close the pool; connections still in use after five seconds are cut."""
@@ -242,21 +263,21 @@ async def _apply_migration(connection: asyncpg.Connection, kind: str, name: str,
 
 
 @contextmanager
-def _lost_database() -> Generator[None]:
-    """Turn what a lost, starting or silent database raises into Unavailable."""
+def _lost_database(kind: type[Unavailable] = Unavailable) -> Generator[None]:
+    """Turn what a lost, starting or silent database raises into Unavailable, or the kind of it that is named."""
     try:
         yield
     except _LOST as error:
         message = f"Postgres does not answer ({type(error).__name__}: {error}); check that it runs and is reachable"
-        raise Unavailable(message) from error
+        raise kind(message) from error
     except asyncpg.InternalClientError as error:
         if _LEFT_MIDWAY in str(error):
-            raise Unavailable(f"the connection to Postgres was lost before the statement was sent ({error})") from error
+            raise kind(f"the connection to Postgres was lost before the statement was sent ({error})") from error
         raise
     except asyncpg.InterfaceError as error:
         if "closed" in str(error) or "closing" in str(error):
             message = f"the connection to Postgres is closed ({error})"
-            raise Unavailable(message) from error
+            raise kind(message) from error
         raise
 
 

@@ -114,6 +114,16 @@ SELECT count(*) FROM (SELECT FROM requests WHERE model_id = $1 AND worker_id IS 
 -- Notes that the answer to a submit never reached its caller.
 INSERT INTO undelivered_submits (key_id, fingerprint, request_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING;
 
+-- name: known_among
+-- Tells which of these ids are stored, live or finished, in one consistent look; $2 and $3 bound them for pruning.
+SELECT request_id FROM requests WHERE request_id = ANY ($1)
+UNION ALL
+SELECT request_id FROM finished_requests WHERE request_id = ANY ($1) AND request_id >= $2 AND request_id <= $3;
+
+-- name: finished_among
+-- Tells which of these ids are finished; $2 and $3 bound them for partition pruning.
+SELECT request_id FROM finished_requests WHERE request_id = ANY ($1) AND request_id >= $2 AND request_id <= $3;
+
 -- name: step
 -- Moves held requests on to the state $4 (running, checking) when they are in one of $5; tells which are still held.
 -- Rows that are further on already stay as they are.
