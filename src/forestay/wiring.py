@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from forestay.controller import Loop
     from forestay.delivery.outbox import PostgresOutbox
     from forestay.fleet.postgres_store import PostgresFleetStore
+    from forestay.gateway.caller_address import Tunnels
     from forestay.media.postgres_store import PostgresMediaStore
     from forestay.queue.postgres_store import PostgresQueueStore
     from forestay.servers import Listener
@@ -222,9 +223,9 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
             ),
         )
         application = build_gateway(ports)
-        listeners = _gateway_listeners(process)
-        async with lifespan(application), _connect_proxy(process, listeners):
-            shown = {name: address_of(one.listener) for name, one in listeners.items()}
+        listeners = _gateway_listeners(process, ports.tunnels)
+        async with lifespan(application), _connect_proxy(process, listeners, ports.tunnels):
+            shown = {name: address_of(one.listener) for name, one in listeners.items() if name != "tunnel"}
             process.link.ready({"metrics": metrics, **shown})
             _log.info("gateway.ready", server=server, metrics=metrics, **shown)
             ended = await serve(
@@ -233,8 +234,11 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
             _log.info("gateway.stopped", calls_cut=not ended)
 
 
-def _gateway_listeners(process: Process) -> "dict[str, Listener]":
-    """Return the sockets to serve on: inherited from the supervisor, else bound here by the settings."""
+def _gateway_listeners(process: Process, tunnels: "Tunnels") -> "dict[str, Listener]":
+    """Return the sockets to serve on: inherited from the supervisor, else bound here by the settings.
+
+    `tunnel` is the CONNECT proxy's own way in, on loopback.
+    """
     from forestay.servers import Certificate, Listener
     from forestay.tls import ensure_tls
 
@@ -244,7 +248,11 @@ def _gateway_listeners(process: Process) -> "dict[str, Listener]":
     if gateway.tls_port >= 0 and gateway.tls_dir:
         files = ensure_tls(pathlib.Path(gateway.tls_dir), process.clock.now(), (gateway.host,))
         secured = process.listeners.get("tls") or bind(gateway.host, gateway.tls_port, what="FORESTAY_TLS_PORT")
-        found["tls"] = Listener(secured, Certificate(files.certificate, files.key))
+        certificate = Certificate(files.certificate, files.key)
+        found["tls"] = Listener(secured, certificate)
+        if gateway.connect_port >= 0:
+            found["tunnel"] = Listener(bind("127.0.0.1", 0, what="CONNECT proxy"), certificate)
+            tunnels.listener_port = found["tunnel"].listener.getsockname()[1]
     for name, port in (("run", gateway.run_port), ("queue", gateway.queue_port)):
         if port > 0:  # answers as that one of fal's hosts, without a prefix
             found[name] = Listener(bind(gateway.host, port, what=f"FORESTAY_{name.upper()}_PORT"))
@@ -252,10 +260,12 @@ def _gateway_listeners(process: Process) -> "dict[str, Listener]":
 
 
 @contextlib.asynccontextmanager
-async def _connect_proxy(process: Process, listeners: "Mapping[str, Listener]") -> AsyncGenerator[None]:
+async def _connect_proxy(
+    process: Process, listeners: "Mapping[str, Listener]", tunnels: "Tunnels"
+) -> AsyncGenerator[None]:
     """Serve the CONNECT proxy while the block runs, where there is a TLS listener for it to lead to."""
     gateway = process.settings.gateway
-    if "tls" not in listeners or gateway.connect_port < 0:
+    if "tunnel" not in listeners:
         yield
         return
     from forestay.gateway.connect_proxy import ProxyTarget, serve_connect_proxy
@@ -263,8 +273,9 @@ async def _connect_proxy(process: Process, listeners: "Mapping[str, Listener]") 
     listener = process.listeners.get("connect") or bind(
         gateway.host, gateway.connect_port, what="FORESTAY_CONNECT_PORT"
     )
-    host, port = listeners["tls"].listener.getsockname()[:2]
-    target = ProxyTarget(host, port, own_names=(address_of(listeners["tls"].listener), f"localhost:{port}"))
+    host, port = listeners["tunnel"].listener.getsockname()[:2]
+    own, own_port = listeners["tls"].listener, listeners["tls"].listener.getsockname()[1]
+    target = ProxyTarget(host, port, (address_of(own), f"localhost:{own_port}"), tunnels)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(serve_connect_proxy(listener, target, process.stop, lambda _port: None, process.metrics))
         yield

@@ -11,7 +11,7 @@ import pytest
 from tests.gateway.world import TOKEN_KEY, Socket, World, replica_of
 
 from forestay.gateway import realtime
-from forestay.gateway.signed_tokens import Claims, Purpose, sign_token
+from forestay.gateway.signed_tokens import Claims, Use, sign_token
 from forestay.ids import KeyId, TenantId
 
 
@@ -32,7 +32,7 @@ def token(world: World, *apps: str) -> str:
     """A realtime token of the first tenant's key."""
     now = world.ports.clock.now()
     key_id = KeyId(world.key.partition(":")[0])
-    claims = Claims(TenantId("acme"), key_id, Purpose.REALTIME, apps, now + dt.timedelta(seconds=60))
+    claims = Claims(TenantId("acme"), key_id, frozenset({Use.REALTIME}), apps, now + dt.timedelta(seconds=60))
     return sign_token(claims, secret=TOKEN_KEY, now=now)
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from starlette.types import ASGIApp
 
+from forestay.fleet.grants import Verb
 from forestay.gateway.connect_proxy import ProxyTarget, serve_connect_proxy
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.signed_tokens import verify_token
+from forestay.ids import ModelId
 from forestay.servers import Certificate, Listener, serve
 from forestay.tls import ensure_tls
 
@@ -104,4 +106,4 @@ async def test_the_python_client_uploads_everything_it_can(
         assert await ports.media.read(answer[name].removeprefix(base).partition("/")[0]) == content, name
     claims = verify_token(answer["token"], secret="a token key", now=ports.clock.now())
     assert claims is not None
-    assert claims.opens("forestay", "digits")
+    assert claims.grant().covers(Verb.REALTIME, ModelId("forestay/digits"))

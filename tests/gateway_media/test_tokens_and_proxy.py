@@ -8,15 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forestay.errors import UsageError
+from forestay.fleet.grants import Verb
 from forestay.gateway.js_proxy import parse_target
 from forestay.gateway.ports import GatewayPorts
-from forestay.gateway.signed_tokens import Claims, Purpose, sign_token, verify_token
-from forestay.ids import KeyId, TenantId
+from forestay.gateway.signed_tokens import Claims, Use, sign_token, verify_token
+from forestay.ids import KeyId, ModelId, TenantId
 
 from .conftest import Credential
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
-CLAIMS = Claims(TenantId("t"), KeyId("k"), Purpose.REALTIME, ("alias",), NOW + dt.timedelta(seconds=60))
+UNTIL = NOW + dt.timedelta(seconds=60)
+CLAIMS = Claims(TenantId("t"), KeyId("k"), frozenset({Use.REALTIME, Use.QUEUE}), ("alias",), UNTIL)
 SECRET = "a secret"
 
 
@@ -66,10 +68,12 @@ def test_any_text_is_judged_as_a_token(text: str) -> None:
 )
 def test_a_token_opens_the_models_it_names(apps: tuple[str, ...], *, opens: bool) -> None:
     """By alias, as both clients send it, or by the whole id."""
-    claims = Claims(TenantId("t"), KeyId("k"), Purpose.REALTIME, apps, NOW)
-    assert claims.opens("forestay", "digits") is opens
-    upload = Claims(TenantId("t"), KeyId("k"), Purpose.UPLOAD, apps, NOW)
-    assert not upload.opens("forestay", "digits")
+    grant = Claims(TenantId("t"), KeyId("k"), frozenset({Use.REALTIME}), apps, NOW).grant()
+    assert grant.covers(Verb.REALTIME, ModelId("forestay/digits")) is opens
+    assert not grant.covers(Verb.RUN, ModelId("forestay/digits"))
+    upload = Claims(TenantId("t"), KeyId("k"), frozenset({Use.UPLOAD}), apps, NOW).grant()
+    assert upload.covers(Verb.UPLOAD, None)
+    assert not upload.covers(Verb.REALTIME, ModelId("forestay/digits"))
 
 
 def test_without_a_token_key_none_is_signed() -> None:
@@ -90,8 +94,8 @@ async def test_both_clients_get_tokens_in_their_shape(
     for token, seconds in ((plain.json(), 120), (realtime.json()["token"], 30)):
         claims = verify_token(token, secret="a token key", now=ports.clock.now())
         assert claims is not None
-        assert (claims.tenant_id, claims.key_id, claims.purpose) == (acme.tenant_id, acme.key_id, Purpose.REALTIME)
-        assert claims.opens("forestay", "digits")
+        assert (claims.tenant_id, claims.key_id, claims.uses) == (acme.tenant_id, acme.key_id, {Use.REALTIME, Use.RUN})
+        assert claims.grant().covers(Verb.REALTIME, ModelId("forestay/digits"))
         assert (claims.expires_at - ports.clock.now()).total_seconds() == pytest.approx(seconds, abs=3)
 
 

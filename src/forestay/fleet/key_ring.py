@@ -66,6 +66,7 @@ class KeyRing:
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._unknown: OrderedDict[str, float] = OrderedDict()
         self._used: set[KeyId] = set()
+        self._watchers: dict[KeyId, set[asyncio.Event]] = {}
         self._heard_at = clock.monotonic()
         self._flushed_at = clock.monotonic()
         self._lookups = asyncio.Semaphore(self._limits.lookups)
@@ -114,7 +115,7 @@ class KeyRing:
         asked_at = self._clock.monotonic()
         changed = await self._store.changed_within(asked_at - self._heard_at + self._limits.overlap_seconds)
         self._heard_at = asked_at
-        gone = sum(self._known.pop(key_id, None) is not None for key_id in changed)
+        gone = self.forget(changed)
         if self._used and asked_at - self._flushed_at >= self._limits.flush_seconds:
             await self.flush()
         return gone
@@ -138,10 +139,48 @@ class KeyRing:
                 continue
             await self._clock.sleep(every_seconds)
 
-    def forget(self, key_ids: Iterable[KeyId]) -> None:
-        """Drop keys at once: for the gateway that revokes one itself."""
+    def forget(self, key_ids: Iterable[KeyId]) -> int:
+        """Drop keys, and tell who watches them; returns how many were known. Whoever revokes one here calls it too."""
+        gone = 0
         for key_id in key_ids:
-            self._known.pop(key_id, None)
+            gone += self._known.pop(key_id, None) is not None
+            for watcher in self._watchers.get(key_id, ()):
+                watcher.set()
+        return gone
+
+    async def until_ended(self, key_id: KeyId) -> Rejected:
+        """Return once a key stands no longer: for sessions that outlive the proof with which they began."""
+        changed = asyncio.Event()
+        self._watchers.setdefault(key_id, set()).add(changed)
+        try:
+            while True:
+                answer = await self._standing(key_id)
+                if isinstance(answer, Rejected):
+                    return answer
+                left = None if answer.expires_at is None else (answer.expires_at - self._clock.now()).total_seconds()
+                await self._until(changed, left)
+                changed.clear()
+        finally:
+            self._watchers[key_id].discard(changed)
+            if not self._watchers[key_id]:
+                del self._watchers[key_id]
+
+    async def _standing(self, key_id: KeyId) -> Caller | Rejected:
+        """Ask whether a key stands, waiting out a store that is silent: what is open already stays open meanwhile."""
+        while True:
+            try:
+                return await self.stands(key_id)
+            except Unavailable as error:
+                await self._clock.sleep(error.retry_after_seconds)
+
+    async def _until(self, event: asyncio.Event, seconds: float | None) -> None:
+        async with asyncio.TaskGroup() as group:
+            waits: list[asyncio.Task[object]] = [group.create_task(event.wait())]
+            if seconds is not None:
+                waits.append(group.create_task(self._clock.sleep(max(0.0, seconds))))
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
 
     def _trusted(self, known: _Known) -> bool:
         now = self._clock.monotonic()

@@ -6,6 +6,7 @@ of a 401 is counted, never told; a 403 names what is missing, but never the list
 and grants pays for neither. Called by every route before anything else.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from urllib.parse import parse_qs
 
@@ -19,7 +20,7 @@ from forestay.fleet.networks import contains
 from forestay.gateway.caller_address import address_of_call
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.responses import Reply, forbidden, no_access, not_authenticated
-from forestay.gateway.signed_tokens import Claims, Purpose, looks_like_token, verify_token
+from forestay.gateway.signed_tokens import looks_like_token, verify_token
 from forestay.ids import KeyId, ModelId
 from forestay.telemetry.metrics import REFUSED
 
@@ -28,7 +29,7 @@ _TOKEN_QUERY = "fal_jwt_token"  # noqa: S105 - a name, no secret
 
 
 async def authenticate(scope: Scope, ports: GatewayPorts, needs: KeyScope = KeyScope.API) -> Caller | Reply:
-    """Prove the caller by key; tokens open only what `authenticate_call` and `authenticate_upload` open."""
+    """Prove the caller by key alone: what issues tokens, and the admin API, take no token."""
     credential = _credential(scope)
     if credential is None:
         return _missing(ports)
@@ -41,7 +42,7 @@ async def authenticate_entry(scope: Scope, ports: GatewayPorts) -> Caller | Repl
 
 
 async def authenticate_upload(scope: Scope, ports: GatewayPorts) -> Caller | Reply:
-    """Prove the caller of an upload: by key, or by an upload token; no entry for the suspended."""
+    """Prove the caller of an upload: by key, or by a token for uploads; no entry for the suspended."""
     return _entering(await _uploader(scope, ports), ports)
 
 
@@ -49,14 +50,22 @@ async def _uploader(scope: Scope, ports: GatewayPorts) -> Caller | Reply:
     credential = _credential(scope)
     if credential is None:
         return _missing(ports)
-    if looks_like_token(credential):
-        claims = verify_token(credential, secret=ports.settings.secrets.token_key, now=ports.clock.now())
-        if claims is None or claims.purpose is not Purpose.UPLOAD:
-            return _refused(ports, "token")
-        caller = await _by_claims(claims, scope, ports)
-    else:
-        caller = await _by_key(credential, scope, ports, KeyScope.API)
-    return granted(caller, ports, (Verb.UPLOAD,), None)
+    return granted(await _by_either(credential, scope, ports), ports, (Verb.UPLOAD,), None)
+
+
+async def authenticate_asked(
+    scope: Scope, ports: GatewayPorts, verbs: Sequence[Verb], model_id: ModelId
+) -> Caller | Reply:
+    """Prove who names a model, known or not: by key, or by a token that names it."""
+    credential = _credential(scope) or _query_token(scope)
+    if credential is None:
+        return _missing(ports)
+    return granted(await _by_either(credential, scope, ports), ports, verbs, model_id)
+
+
+def shows_credential(scope: Scope) -> bool:
+    """Tell whether the call comes with a key or token, good or bad."""
+    return (_credential(scope) or _query_token(scope)) is not None
 
 
 def _entering(caller: Caller | Reply, ports: GatewayPorts) -> Caller | Reply:
@@ -73,11 +82,7 @@ async def authenticate_call(
         if model.visibility == "public":
             return public_caller(model)
         return _missing(ports)
-    if looks_like_token(credential):
-        caller = await _by_token(credential, scope, ports, model)
-    else:
-        caller = await _by_key(credential, scope, ports, KeyScope.API)
-    caller = granted(caller, ports, verbs, model.model_id)
+    caller = granted(await _by_either(credential, scope, ports), ports, verbs, model.model_id)
     if isinstance(caller, Caller) and model.visibility == "private" and caller.tenant_id != model.tenant_id:
         ports.metrics.add(REFUSED, "no_access")
         return no_access(model.model_id)
@@ -87,9 +92,14 @@ async def authenticate_call(
 def granted(
     caller: Caller | Reply, ports: GatewayPorts, verbs: Sequence[Verb], model_id: ModelId | None
 ) -> Caller | Reply:
-    """Pass a proven caller on, or refuse with 403 what its key's grants leave out."""
+    """Pass a proven caller on; refuse with 401 what its token was not issued for, with 403 what its key may not do.
+
+    401 makes fal's JavaScript client fetch another token.
+    """
     if isinstance(caller, Reply):
         return caller
+    if caller.narrowed is not None and not all(caller.narrowed.covers(verb, model_id) for verb in verbs):
+        return _refused(ports, "token")
     for verb in verbs:
         if not caller.may(verb, model_id):
             ports.metrics.add(REFUSED, "grant")
@@ -113,7 +123,7 @@ async def _by_key(credential: str, scope: Scope, ports: GatewayPorts, needs: Key
 def _admitted(caller: Caller, scope: Scope, ports: GatewayPorts, needs: KeyScope) -> Caller | Reply:
     """Refuse a proven caller from another network, or without the scope."""
     if caller.networks:
-        address = address_of_call(scope, ports.settings.gateway.trusted_proxies)
+        address = address_of_call(scope, ports.settings.gateway.trusted_proxies, ports.tunnels)
         if address is None or not contains(caller.networks, address):
             ports.metrics.add(REFUSED, "network")
             return forbidden("This key may not be used from this network")
@@ -123,20 +133,17 @@ def _admitted(caller: Caller, scope: Scope, ports: GatewayPorts, needs: KeyScope
     return caller
 
 
-async def _by_token(token: str, scope: Scope, ports: GatewayPorts, model: ModelEntry) -> Caller | Reply:
-    claims = verify_token(token, secret=ports.settings.secrets.token_key, now=ports.clock.now())
-    owner, _, alias = model.model_id.partition("/")
-    if claims is None or not claims.opens(owner, alias):
+async def _by_either(credential: str, scope: Scope, ports: GatewayPorts) -> Caller | Reply:
+    """Prove a key or a token. A token lives no longer than its key, and is good only where its key is."""
+    if not looks_like_token(credential):
+        return await _by_key(credential, scope, ports, KeyScope.API)
+    claims = verify_token(credential, secret=ports.settings.secrets.token_key, now=ports.clock.now())
+    if claims is None:
         return _refused(ports, "token")
-    return await _by_claims(claims, scope, ports)
-
-
-async def _by_claims(claims: Claims, scope: Scope, ports: GatewayPorts) -> Caller | Reply:
-    """A token lives no longer than its key, and is good where its key is."""
     answer = await ports.keys.stands(claims.key_id)
     if isinstance(answer, Rejected):
         return _refused(ports, answer.value)
-    return _admitted(answer, scope, ports, KeyScope.API)
+    return _admitted(dataclasses.replace(answer, narrowed=claims.grant()), scope, ports, KeyScope.API)
 
 
 def _credential(scope: Scope) -> str | None:

@@ -2,7 +2,8 @@
 
 The unmodified Python client uploads to hosts that are constants of its code. This proxy tunnels fal's host names, and
 our own, to our own TLS listener, and nothing else to anywhere: it can never be used to reach a third party. It sees no
-plain text. Run by the wiring beside the gateway's listeners.
+plain text; it notes who its clients are, for keys that are good in some networks only. Run by the wiring beside the
+gateway's listeners.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import re
 import socket
 from collections.abc import Callable, Collection
 
+from forestay.gateway.caller_address import Tunnels
 from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import CONNECT_TUNNELS, Metrics
 
@@ -37,11 +39,12 @@ class ProxyLimits:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ProxyTarget:
-    """Where tunnels lead: our TLS listener, and the `host:port` names besides fal's that mean it."""
+    """Where tunnels lead: a TLS listener of ours, and the `host:port` names besides fal's that mean it."""
 
     tls_host: str
     tls_port: int
     own_names: Collection[str] = ()
+    tunnels: Tunnels = dataclasses.field(default_factory=Tunnels)
 
 
 async def serve_connect_proxy(
@@ -145,6 +148,8 @@ class _Proxy:
         except (OSError, TimeoutError):
             return 502
         self._open.add(far_writer)
+        own_port, origin = int(far_writer.get_extra_info("sockname")[1]), writer.get_extra_info("peername")
+        self._target.tunnels.origins[own_port] = str(origin[0]) if origin else ""
         try:
             await self._answer(writer, 200)
             async with asyncio.TaskGroup() as group:
@@ -154,6 +159,7 @@ class _Proxy:
             writer.transport.abort()
         finally:
             self._open.discard(far_writer)
+            self._target.tunnels.origins.pop(own_port, None)
             await _closed(far_writer)
         return 200
 

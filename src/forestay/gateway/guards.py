@@ -13,7 +13,7 @@ from starlette.types import Scope
 from forestay.fleet.grants import Verb
 from forestay.fleet.keys import Caller
 from forestay.fleet.model import ModelEntry, Revision
-from forestay.gateway.auth import PUBLIC_KEY, authenticate, authenticate_call, granted
+from forestay.gateway.auth import PUBLIC_KEY, authenticate_asked, authenticate_call
 from forestay.gateway.exchange import Exchange
 from forestay.gateway.fleet_view import FleetView
 from forestay.gateway.options import Context
@@ -80,7 +80,7 @@ async def _deployed_just_now(
     model_id: ModelId, ports: GatewayPorts, fleet: FleetView, scope: Scope, verbs: Sequence[Verb]
 ) -> ModelEntry | Reply:
     """Look once more for an unknown model; a stranger, or a key without a grant, learns nothing about which exist."""
-    caller = granted(await authenticate(scope, ports), ports, verbs, model_id)
+    caller = await authenticate_asked(scope, ports, verbs, model_id)
     if isinstance(caller, Reply):
         return caller
     await fleet.look_again()

@@ -29,6 +29,7 @@ from forestay.fleet.key_ring import KeyRing
 from forestay.fleet.keys import KeyStore
 from forestay.fleet.standing_store import StandingStore
 from forestay.fleet.store import FleetStore
+from forestay.gateway.caller_address import Tunnels
 from forestay.gateway.standing import Standings
 from forestay.media.store import MediaStore
 from forestay.queue.store import QueueStore
@@ -82,3 +83,4 @@ class GatewayPorts:
     admin: "AdminReaders"
     standings: Standings  # in memory, kept true by the view of the fleet
     standing_store: StandingStore
+    tunnels: Tunnels = dataclasses.field(default_factory=Tunnels)

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from forestay.errors import Unavailable
 from forestay.fleet.grants import Verb
 from forestay.fleet.keys import Caller
-from forestay.gateway.auth import PUBLIC_KEY, authenticate, granted, public_caller
+from forestay.gateway.auth import PUBLIC_KEY, authenticate_asked, public_caller, shows_credential
 from forestay.gateway.board import StatusBoard, Watched
 from forestay.gateway.bodies import Gone, Sentinels, read_body, stop_when_caller_leaves
 from forestay.gateway.exchange import Exchange
@@ -232,13 +232,11 @@ class QueueRoutes:
 
     async def _caller_of(self, parsed: RequestPath, scope: Scope) -> Caller | Reply:
         """Prove the caller; nobody may ask about requests of public models made by nobody."""
-        caller = await authenticate(scope, self._ports)
-        if isinstance(caller, Reply) and caller.status_code == 401 and b"authorization" not in _names(scope):
-            model = self._parts.fleet.model(parsed.app)
-            if model is not None and model.visibility == "public":
-                return public_caller(model)
+        model = None if shows_credential(scope) else self._parts.fleet.model(parsed.app)
+        if model is not None and model.visibility == "public":
+            return public_caller(model)
         verb = Verb.CANCEL if parsed.operation is Operation.CANCEL else Verb.READ
-        caller = granted(caller, self._ports, (verb,), parsed.app)
+        caller = await authenticate_asked(scope, self._ports, (verb,), parsed.app)
         refused = self._ports.standings.refuse_reading(caller) if isinstance(caller, Caller) else None
         return refused or caller
 
@@ -277,8 +275,6 @@ def _may_see(snapshot: Snapshot, app: ModelId, caller: Caller) -> bool:
     """Tell whether this caller may know of this request under this app's URL."""
     if snapshot.tenant_id != caller.tenant_id or snapshot.model_id != app:
         return False
-    return caller.key_id != PUBLIC_KEY or snapshot.key_id == PUBLIC_KEY
-
-
-def _names(scope: Scope) -> set[bytes]:
-    return {name for name, _ in scope["headers"]}
+    if caller.key_id == PUBLIC_KEY or caller.narrowed is not None:  # a token sees what was asked with its own key
+        return snapshot.key_id == caller.key_id
+    return True

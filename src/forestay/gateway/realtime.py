@@ -6,13 +6,14 @@ codes and limits; the frames' content is the model's business. Called by `asgi` 
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 
 import aiohttp
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from forestay.fleet.grants import Verb
+from forestay.gateway.auth import PUBLIC_KEY
 from forestay.gateway.bodies import CallerGone
 from forestay.gateway.exchange import Exchange
 from forestay.gateway.guards import Target, admit, context_of
@@ -32,6 +33,10 @@ _ENDED = frozenset({1000, 1001, 1005})  # the caller has what it wanted
 _TOKEN = b"fal_jwt_token="
 _SENDABLE = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013})
 _TOO_BIG_KIND = "FRAME_TOO_LARGE"
+
+
+class KeyEnded(Exception):
+    """The key that opened a session stands no longer."""
 
 
 class RealtimeRoutes:
@@ -107,7 +112,9 @@ class RealtimeRoutes:
         try:
             opened = self._parts.upstream.websocket(pool.replica, work.call.endpoint, "", work.call.headers)
             async with opened as model, asyncio.timeout(limit):
-                await relay(model, receive, send)
+                await relay(model, receive, send, self._until_ended(work))
+        except KeyEnded:
+            await fail(send, "UNAUTHORIZED", "the key that opened this session was revoked or has expired", POLICY)
         except Failed as error:
             self._parts.slots.close(pool, SUSPECT_SECONDS)
             ledger.error_type = error.kind
@@ -115,16 +122,27 @@ class RealtimeRoutes:
         except TimeoutError:
             await fail(send, "TIMEOUT", f"sessions end after {limit:g} s", NORMAL)
 
+    async def _until_ended(self, work: Work) -> None:
+        """Watch the key through a session: a revocation ends it within two seconds. Raises KeyEnded."""
+        key_id = work.target.caller.key_id
+        if key_id == PUBLIC_KEY:
+            await asyncio.Event().wait()
+        await self._parts.ports.keys.until_ended(key_id)
+        raise KeyEnded
 
-async def relay(model: aiohttp.ClientWebSocketResponse, receive: Receive, send: Send) -> None:
-    """Pass frames both ways until one side closes; the close travels on. Raises CallerGone or Failed."""
+
+async def relay(
+    model: aiohttp.ClientWebSocketResponse, receive: Receive, send: Send, guard: Coroutine[object, object, None]
+) -> None:
+    """Pass frames both ways until one side closes; the close travels on. Raises CallerGone, Failed, or as `guard`."""
     try:
         async with asyncio.TaskGroup() as group:
             up = group.create_task(_caller_to_model(model, receive, send))
             down = group.create_task(_model_to_caller(model, send))
-            await asyncio.wait([up, down], return_when=asyncio.FIRST_COMPLETED)
-            up.cancel()
-            down.cancel()
+            watch = group.create_task(guard)
+            await asyncio.wait([up, down, watch], return_when=asyncio.FIRST_COMPLETED)
+            for task in (up, down, watch):
+                task.cancel()
     except BaseExceptionGroup as errors:  # both may fail at once; the first tells
         raise errors.exceptions[0] from None
 

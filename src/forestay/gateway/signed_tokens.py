@@ -1,4 +1,4 @@
-"""Short-lived tokens that name a tenant, a key, a purpose and the models they open: sign and verify, no I/O.
+"""Short-lived tokens that name a tenant, a key, their uses and the models they open: sign and verify, no I/O.
 
 The form is a JWT with HS256 (RFC 7519) and one fixed header: a token with any other header is refused before anything
 of it is read, so no other algorithm can be talked into use. A token says nothing about whether its key still stands:
@@ -12,20 +12,36 @@ import datetime as dt
 import enum
 import hashlib
 import hmac
+import re
+from collections.abc import Mapping
 
 import msgspec
 
 from forestay.errors import UsageError
+from forestay.fleet.grants import Grant, Verb
+from forestay.gateway.routing import parse_app_path
 from forestay.ids import KeyId, TenantId
 
 _MAX_TOKEN = 4096
 
 
-class Purpose(enum.StrEnum):
-    """What a token opens."""
+class Use(enum.StrEnum):
+    """What a token is for."""
 
-    REALTIME = "realtime"  # ?fal_jwt_token= on run, stream and realtime
-    UPLOAD = "upload"  # Bearer on the upload routes
+    REALTIME = "realtime"
+    RUN = "run"  # synchronous calls and streams
+    QUEUE = "queue"  # submit, status, result, cancel: of requests made with this token's key
+    UPLOAD = "upload"
+
+
+VERBS: Mapping[Use, frozenset[Verb]] = {
+    Use.REALTIME: frozenset({Verb.REALTIME}),
+    Use.RUN: frozenset({Verb.RUN, Verb.STREAM}),
+    Use.QUEUE: frozenset({Verb.SUBMIT, Verb.READ, Verb.CANCEL}),
+    Use.UPLOAD: frozenset({Verb.UPLOAD}),
+}
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_NOTHING = frozenset({"/"})  # a pattern that no model has: a token without apps opens none
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,21 +50,20 @@ class Claims:
 
     tenant_id: TenantId
     key_id: KeyId
-    purpose: Purpose
+    uses: frozenset[Use]
     apps: tuple[str, ...]  # what the caller named: aliases alone, owner/alias, or owner/alias/path
     expires_at: dt.datetime
 
-    def opens(self, owner: str, alias: str) -> bool:
-        """Tell whether a realtime token names this model."""
-        full = f"{owner}/{alias}"
-        named = any(app in {alias, full} or app.startswith(f"{full}/") for app in self.apps)
-        return self.purpose is Purpose.REALTIME and named
+    def grant(self) -> Grant:
+        """Return what the token opens of its key, at most."""
+        models = frozenset(pattern for app in self.apps if (pattern := pattern_of(app)) is not None)
+        return Grant(models or _NOTHING, frozenset(verb for use in self.uses for verb in VERBS[use]))
 
 
 class _Wire(msgspec.Struct, frozen=True):
     sub: str
     key: str
-    use: Purpose
+    use: tuple[Use, ...]
     exp: int
     iat: int
     apps: tuple[str, ...] = ()
@@ -59,7 +74,7 @@ def sign_token(claims: Claims, *, secret: str, now: dt.datetime) -> str:
     wire = _Wire(
         sub=claims.tenant_id,
         key=claims.key_id,
-        use=claims.purpose,
+        use=tuple(sorted(claims.uses)),
         exp=int(claims.expires_at.timestamp()),
         iat=int(now.timestamp()),
         apps=claims.apps,
@@ -84,7 +99,15 @@ def verify_token(token: str, *, secret: str, now: dt.datetime) -> Claims | None:
     if wire.exp <= now.timestamp():
         return None
     expires_at = dt.datetime.fromtimestamp(wire.exp, dt.UTC)
-    return Claims(TenantId(wire.sub), KeyId(wire.key), wire.use, wire.apps, expires_at)
+    return Claims(TenantId(wire.sub), KeyId(wire.key), frozenset(wire.use), wire.apps, expires_at)
+
+
+def pattern_of(app: str) -> str | None:
+    """Return an app that a caller names as a pattern of models (`fleet/grants`); None when it is none."""
+    if _ALIAS.fullmatch(app):
+        return f"*/{app}"
+    path = parse_app_path(app)
+    return None if path is None else path.model_id
 
 
 def looks_like_token(text: str) -> bool:

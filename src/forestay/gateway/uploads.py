@@ -17,14 +17,15 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from forestay.errors import UsageError
+from forestay.fleet.grants import Verb
 from forestay.fleet.keys import Caller
 from forestay.gateway import exchange
-from forestay.gateway.auth import authenticate_entry, authenticate_upload
+from forestay.gateway.auth import authenticate_entry, authenticate_upload, granted
 from forestay.gateway.incoming import SenderGone, SenderSlow, declared_bytes, pieces, read_json
 from forestay.gateway.lifecycle import lifetime_seconds
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.responses import Reply, json_reply, plain_error
-from forestay.gateway.signed_tokens import Claims, Purpose, sign_token
+from forestay.gateway.signed_tokens import Claims, Use, sign_token
 from forestay.media.formats import OCTET_STREAM
 from forestay.media.store import MAX_PARTS, PendingUpload, TooLarge
 from forestay.telemetry.metrics import UPLOADED_BYTES
@@ -93,12 +94,14 @@ class _Uploads:
 
     async def token(self, request: Request) -> Reply:
         """Issue the short-lived token with which the Python client uploads; only a key gets one."""
-        caller = await authenticate_entry(request.scope, self._ports)
+        caller = granted(await authenticate_entry(request.scope, self._ports), self._ports, (Verb.UPLOAD,), None)
         if isinstance(caller, Reply):
             return caller
         now = self._ports.clock.now().replace(microsecond=0)
         expires_at = now + dt.timedelta(seconds=TOKEN_SECONDS)
-        claims = Claims(caller.tenant_id, caller.key_id, Purpose.UPLOAD, (), expires_at)
+        if caller.expires_at is not None:
+            expires_at = min(expires_at, caller.expires_at.replace(microsecond=0))
+        claims = Claims(caller.tenant_id, caller.key_id, frozenset({Use.UPLOAD}), (), expires_at)
         token = sign_token(claims, secret=self._ports.settings.secrets.token_key, now=now)
         bases = exchange.of(request.scope).bases
         answer = {"token": token, "token_type": "Bearer", "base_url": bases.cdn, "expires_at": expires_at.isoformat()}
