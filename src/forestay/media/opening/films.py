@@ -1,0 +1,222 @@
+"""Decodes films and recordings far enough to trust them, and writes them anew from their packets, without metadata.
+
+FFmpeg is told the container, the demuxers and decoders it may use, and that it may open nothing else. Sound is decoded
+whole and counted; of pictures the first frame and key frames up to a budget are decoded, every one of them under the
+limit of pixels. Packets are copied, so nothing loses quality; one picture track and one sound track are kept. The only
+module that imports PyAV.
+"""
+
+import dataclasses
+import fractions
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, BinaryIO
+
+import av
+import av.audio.stream
+import av.container
+import av.error
+import av.stream
+import av.video.stream
+
+from forestay.media.limits import DecodeLimits
+from forestay.media.opening.refusal import (
+    Refusal,
+    Walked,
+    broken,
+    check_seconds,
+    check_size,
+    check_sound,
+    unsupported,
+)
+
+_DEMUXERS = {"mov": "mp4"}  # every other name of ours is FFmpeg's own
+_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,flac,mp3,ogg"
+_DECODERS = (
+    "h264,hevc,vp8,vp9,libvpx,libvpx-vp9,libdav1d,av1,mpeg4,aac,opus,libopus,vorbis,libvorbis,flac,alac,mp3,mp3float,"
+    "ac3,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_f32le,pcm_f32be,pcm_s32le"
+)
+_PROBE_BYTES = 5_000_000
+_CHECKED_PIXELS = 100_000_000  # of key frames beyond the first; about a second of decoding
+_MAX_PACKETS = 2_000_000
+_MAX_EARLY = 64
+
+Stream = av.video.stream.VideoStream | av.audio.stream.AudioStream
+if TYPE_CHECKING:
+    from av.packet import Packet as _Packet
+
+    Packet = _Packet[av.stream.Stream]
+
+
+@dataclasses.dataclass(slots=True)
+class Played:
+    """How much there is of a film or a recording."""
+
+    seconds: float = 0.0
+    pictures: int = 1
+
+
+def finish(walked: Walked, source: BinaryIO, out: BinaryIO, limits: DecodeLimits) -> Played:
+    """Check the file, write it to `out` unless the reader already has; returns how much it plays."""
+    try:
+        return _finish(walked, source, out, limits)
+    except (av.error.FFmpegError, OSError, ValueError, OverflowError, ZeroDivisionError, TypeError) as error:
+        raise broken(f"the file does not decode: {type(error).__name__}: {str(error)[:200]}") from None
+
+
+def _finish(walked: Walked, source: BinaryIO, out: BinaryIO, limits: DecodeLimits) -> Played:
+    done = bool(walked.pieces)
+    checked = out if done else source
+    with _opened(checked, walked, limits) as container:
+        tracks = len(_chosen(container, walked, limits))
+    seconds = max(_checked(checked, track, walked, limits) for track in range(tracks))
+    if walked.samples and abs(seconds - walked.seconds) > max(1.0, walked.seconds * 0.05):
+        raise broken(f"the file says {walked.seconds:.1f} seconds and holds {seconds:.1f}")
+    if done:
+        return Played(seconds)
+    with _opened(source, walked, limits) as container:
+        copied = _copied(container, _chosen(container, walked, limits), walked, out, limits)
+    return Played(max(seconds, copied.seconds), copied.pictures)
+
+
+def _opened(file: BinaryIO, walked: Walked, limits: DecodeLimits) -> "av.container.InputContainer":
+    file.seek(0)
+    options = {
+        "probesize": str(_PROBE_BYTES),
+        "analyzeduration": "5000000",
+        "max_streams": str(limits.max_streams),
+        "format_whitelist": _FORMATS,
+        "codec_whitelist": _DECODERS,
+        "protocol_whitelist": "none",
+        "max_pixels": str(limits.max_pixels),
+    }
+    return av.open(
+        file, "r", format=_DEMUXERS.get(walked.codec, walked.codec), container_options=options, io_open=_open_nothing
+    )
+
+
+def _open_nothing(url: str, flags: int, options: object) -> object:
+    del url, flags, options
+    raise unsupported("the film refers to media outside itself")
+
+
+def _chosen(container: "av.container.InputContainer", walked: Walked, limits: DecodeLimits) -> Sequence[Stream]:
+    """Return the first picture track and the first sound track, judged by what FFmpeg makes of them."""
+    if len(container.streams) > limits.max_streams:
+        message = f"more than {limits.max_streams} tracks"
+        raise Refusal("too_heavy", message, "max_streams", allowed=limits.max_streams, given=len(container.streams))
+    pictures = [stream for stream in container.streams.video if "ATTACHED_PIC" not in str(stream.disposition)]
+    chosen: list[Stream] = []
+    if walked.kind == "video":
+        if not pictures:
+            raise broken("the film has no pictures")
+        check_size(pictures[0].width, pictures[0].height, limits)
+        _check_rate(pictures[0].average_rate, limits)
+        chosen.append(pictures[0])
+    for stream in container.streams.audio[:1]:
+        check_sound(stream.rate or 0, stream.channels, limits)
+        chosen.append(stream)
+    if not chosen:
+        raise broken("the file has no sound")
+    for stream in chosen:
+        stream.codec_context.thread_count = 1
+        stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
+    return chosen
+
+
+def _check_rate(rate: fractions.Fraction | None, limits: DecodeLimits) -> None:
+    if rate is not None and rate > limits.max_frame_rate:
+        message = f"{float(rate):.0f} frames a second: {limits.max_frame_rate:g} are allowed"
+        raise Refusal("too_heavy", message, "max_frame_rate", allowed=limits.max_frame_rate, given=float(rate))
+
+
+def _checked(file: BinaryIO, track: int, walked: Walked, limits: DecodeLimits) -> float:
+    """Decode what is checked of one track and return for how many seconds it is known to play."""
+    with _opened(file, walked, limits) as container:
+        stream = _chosen(container, walked, limits)[track]
+        if isinstance(stream, av.audio.stream.AudioStream):
+            return _heard(container, stream, limits)
+        return _seen(container, stream, limits)
+
+
+def _seen(container: "av.container.InputContainer", stream: av.video.stream.VideoStream, limits: DecodeLimits) -> float:
+    """Decode key frames up to the budget."""
+    seen = 0
+    stream.codec_context.skip_frame = "NONKEY"
+    for frame in container.decode(stream):
+        check_size(frame.width, frame.height, limits)
+        seen += frame.width * frame.height
+        if seen > _CHECKED_PIXELS:
+            break
+    if not seen:
+        raise broken("no picture of the film decodes")
+    return 0.0
+
+
+def _heard(
+    container: "av.container.InputContainer", stream: av.audio.stream.AudioStream, limits: DecodeLimits
+) -> float:
+    samples, rate = 0, stream.rate or 1
+    for frame in container.decode(stream):
+        check_sound(frame.sample_rate, len(frame.layout.channels), limits)
+        samples += frame.samples
+        check_seconds(samples / rate, limits)
+    if not samples:
+        raise broken("no sound decodes")
+    return samples / rate
+
+
+def _copied(
+    container: "av.container.InputContainer",
+    streams: Sequence[Stream],
+    walked: Walked,
+    out: BinaryIO,
+    limits: DecodeLimits,
+) -> Played:
+    """Write the packets into a new file of the same kind."""
+    out.seek(0)
+    out.truncate()
+    ends: dict[int, float] = {}
+    pictures = 0
+    with av.open(out, "w", format=walked.codec, options={"fflags": "+bitexact"}) as output:
+        kept: dict[int, Stream] = {
+            stream.index: output.add_stream_from_template(stream, opaque=True)  # pyright: ignore[reportUnknownMemberType] - PyAV's own gap
+            for stream in streams
+        }
+        for made in kept.values():
+            made.metadata.clear()
+        for number, packet in enumerate(_in_order(container.demux(*streams))):
+            if number > _MAX_PACKETS:
+                raise Refusal("too_long", f"more than {_MAX_PACKETS} packets", "max_seconds")
+            index = packet.stream.index
+            pictures += packet.stream.type == "video"
+            ends[index] = ends.get(index, 0.0) + float((packet.duration or 0) * packet.time_base)
+            check_seconds(max(ends[index], float((packet.pts or 0) * packet.time_base)), limits)
+            packet.stream = kept[index]
+            output.mux(packet)  # pyright: ignore[reportUnknownMemberType] - as above
+    return Played(max(ends.values(), default=0.0), max(1, pictures))
+
+
+def _in_order(packets: "Iterable[Packet]") -> "Iterator[Packet]":
+    """Yield the packets that hold something, each with a time to be decoded at.
+
+    Matroska does not store that time, and FFmpeg knows it only some packets later: the first ones get the first known.
+    """
+    early: dict[int, list[Packet]] = {}
+    for packet in packets:
+        waiting = early.setdefault(packet.stream.index, [])
+        if not packet.size:
+            packet_times = [held.pts for held in waiting]
+            for held in waiting:
+                held.dts = min((time for time in packet_times if time is not None), default=0)
+            yield from waiting
+            waiting.clear()
+        elif packet.dts is None:
+            waiting.append(packet)
+            if len(waiting) > _MAX_EARLY:
+                raise broken("the film does not say when its pictures are due")
+        else:
+            for held in waiting:
+                held.dts = packet.dts
+            yield from waiting
+            waiting.clear()
+            yield packet
