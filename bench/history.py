@@ -2,7 +2,8 @@
 
 Compared with the same queue on an empty, quiet database.
 
-Both databases run on servers of their own with the same settings; the rounds take turns. What is timed is one call at
+Each side is a server of its own as `forestay up` starts it, the facts in their own database beside the queue's; the
+rounds take turns. What is timed is one call at
 the store at a time: a group of 32 submits, a claim of 20 with its finish, and the statuses of 100 requests.
 """
 
@@ -36,6 +37,8 @@ FINISHED = 1_000_000
 CALLS = 60  # of each kind, per round
 SLOWER_AT_MOST = 1.3
 KINDS = ("submit", "claim", "status")
+Started = tuple[str, EmbeddedPostgres]  # the URL of the queue's database, and its server
+Times = dict[str, float]  # median milliseconds by kind of call
 
 _FINISHED_SQL = """
 INSERT INTO finished_requests (
@@ -68,7 +71,7 @@ class Side:
     store: QueueStore
 
 
-async def times(store: QueueStore) -> dict[str, float]:
+async def times(store: QueueStore) -> Times:
     """Return the median milliseconds of each kind of call."""
     taken: dict[str, list[float]] = {kind: [] for kind in KINDS}
     offer = Offer(ReplicaId("r"), RevisionId("v"), MODEL, ((0, BUCKETS),), 20, idle=True)
@@ -89,16 +92,24 @@ async def times(store: QueueStore) -> dict[str, float]:
     return {kind: statistics.median(values) * 1000 for kind, values in taken.items()}
 
 
-async def fill(url: str) -> None:
+async def fill(url: str, facts_url: str) -> None:
     """Put a million finished requests and their facts behind the queue."""
-    connection = await asyncpg.connect(url)
     first = str(first_request_id_at(dt.datetime.now(dt.UTC)))
-    try:
-        await connection.execute("SET synchronous_commit = off")
+    async with _unhurried(url) as connection:
         for _ in range(10):
             await connection.execute(_FINISHED_SQL, first, FINISHED // 10)
+        await connection.execute("ANALYZE")
+    async with _unhurried(facts_url) as connection:
         await connection.execute(_FACTS_SQL, FINISHED)
         await connection.execute("ANALYZE")
+
+
+@contextlib.asynccontextmanager
+async def _unhurried(url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("SET synchronous_commit = off")
+        yield connection
     finally:
         await connection.close()
 
@@ -122,14 +133,14 @@ async def scanning(url: str) -> AsyncIterator[None]:
         task.cancel()
 
 
-async def measure(urls: dict[str, str], folder: pathlib.Path, rounds: int) -> dict[str, list[dict[str, float]]]:
-    """Fill one database and measure both in turn."""
-    seen: dict[str, list[dict[str, float]]] = {name: [] for name in urls}
+async def measure(servers: dict[str, Started], folder: pathlib.Path, rounds: int) -> dict[str, list[Times]]:
+    """Fill one server and measure both in turn."""
+    seen: dict[str, list[Times]] = {name: [] for name in servers}
     async with contextlib.AsyncExitStack() as stack:
         sides: dict[str, Side] = {}
-        for name, url in urls.items():
+        for name, (url, server) in servers.items():
             await migrate(url, kind="main")
-            await migrate(url, kind="facts")
+            await migrate(server.facts_url, kind="facts")
             database = await Database.connect(
                 url, pool_size=4, statement_timeout_seconds=60.0, application_name="forestay bench"
             )
@@ -139,10 +150,11 @@ async def measure(urls: dict[str, str], folder: pathlib.Path, rounds: int) -> di
             store = await stack.enter_async_context(open_queue_store(database, objects, Queue(), SystemChance()))
             sides[name] = Side(url, store)
             await times(store)  # warm-up
-        await fill(urls["full"])
+        full_url, full = servers["full"]
+        await fill(full_url, full.facts_url)
         for _ in range(rounds):
             seen["empty"].append(await times(sides["empty"].store))
-            async with scanning(urls["full"]):
+            async with scanning(full.facts_url):
                 seen["full"].append(await times(sides["full"].store))
     return seen
 
@@ -153,11 +165,10 @@ def run(rounds: int) -> list[Row]:
     folder.chmod(0o755)
     servers = {name: EmbeddedPostgres(folder / name) for name in ("empty", "full")}
     try:
-        urls: dict[str, str] = {}
-        for name, server in servers.items():
+        for name in servers:
             (folder / name).mkdir()
-            urls[name] = server.start()
-        seen = uvloop.run(measure(urls, folder, rounds))
+        started = {name: (server.start(), server) for name, server in servers.items()}
+        seen = uvloop.run(measure(started, folder, rounds))
     finally:
         for server in servers.values():
             server.stop()
