@@ -104,6 +104,7 @@ def spec_title(name: str) -> str:
         "ResourceFile": "resources",
         "LimitFile": "limits",
         "RetryFile": "retry",
+        "CapacityFile": "capacity",
     }.get(name, name)
 
 

@@ -32,6 +32,7 @@ from forestay.telemetry.logs import configure, logger
 from forestay.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
+    from forestay.capacity.learn import LearningLoop
     from forestay.controller import Loop
     from forestay.delivery.outbox import PostgresOutbox
     from forestay.fleet.postgres_store import PostgresFleetStore
@@ -179,6 +180,7 @@ def _own_name(kind: str) -> str:
 async def run_gateway(settings: Settings, environment: Mapping[str, str], *, server: str) -> None:
     """Run one gateway until SIGTERM: plain HTTP, TLS, metrics and the CONNECT proxy."""
     process = start_process("gateway", settings, environment)
+    from forestay.capacity.postgres_costs import PostgresCostStore
     from forestay.delivery.dead_letters import PostgresDeadLetters
     from forestay.fleet.key_ring import KeyRing
     from forestay.fleet.peppers import Peppers
@@ -211,6 +213,7 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
             clock=process.clock,
             chance=process.chance,
             metrics=process.metrics,
+            costs=PostgresCostStore(stores.database),
             admin=AdminReaders(
                 requests=PostgresRequestList(stores.database),
                 facts=PostgresFactReader(stores.facts_database),
@@ -329,6 +332,7 @@ async def run_controller(settings: Settings, environment: Mapping[str, str]) -> 
 
 def _loops(process: Process, stores: Stores) -> "list[Loop]":
     """List the control loops with their beats; each is `run_once` of its domain."""
+    from forestay.capacity import learn
     from forestay.capacity.loop import PlacementLoop
     from forestay.controller import Loop
     from forestay.delivery import retention as old_webhooks
@@ -353,6 +357,7 @@ def _loops(process: Process, stores: Stores) -> "list[Loop]":
         Loop("webhooks", 1.0, _deliver(process, stores, outbox), wakes_on=("forestay:webhooks",)),
         Loop("facts", 1.0, lambda: facts.ship(stores.database, stores.facts_database, (claiming.settle_facts,))),
         Loop("turns", 1.0, lambda: claiming.run_once(stores.database)),
+        Loop("costs", 2.0, _learner(process, stores).run_once, batch=learn.BATCH),
         Loop(
             "retention",
             60.0,
@@ -366,6 +371,16 @@ def _loops(process: Process, stores: Stores) -> "list[Loop]":
             lambda: facts.keep_partitions(stores.facts_database, process.clock, settings.queue.facts_retention_seconds),
         ),
     ]
+
+
+def _learner(process: Process, stores: Stores) -> "LearningLoop":
+    from forestay.capacity.learn import LearningLoop
+    from forestay.capacity.postgres_costs import PostgresCostStore
+    from forestay.telemetry.cost_facts import PostgresCostFacts
+
+    kept_seconds = process.settings.queue.facts_retention_seconds
+    costs = PostgresCostStore(stores.database, kept_seconds)
+    return LearningLoop(PostgresCostFacts(stores.facts_database), costs, stores.fleet, process.clock)
 
 
 def _outbox(stores: Stores) -> "PostgresOutbox":

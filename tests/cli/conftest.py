@@ -15,6 +15,7 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 
+from forestay.capacity.postgres_costs import PostgresCostStore
 from forestay.chance import SeededChance, SystemChance
 from forestay.cli import main
 from forestay.clock import SystemClock
@@ -98,6 +99,7 @@ async def platform(database: Database, objects: ObjectStore) -> AsyncIterator[Pl
             "metrics": Metrics(),
             "standings": Standings(clock, 1.0),
             "standing_store": PostgresStandings(database, wakeups, SeededChance(5)),
+            "costs": PostgresCostStore(database),
             "admin": AdminReaders(
                 PostgresRequestList(database),
                 PostgresFactReader(database),

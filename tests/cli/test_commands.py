@@ -14,6 +14,9 @@ from typing import cast
 import pytest
 from tests.cli.conftest import MAX_UPLOAD, Platform, Ran
 
+from forestay.capacity.costs import StoredModel
+from forestay.capacity.predict import cold_model
+from forestay.capacity.regress import Observation, learn
 from forestay.chance import SystemChance
 from forestay.cli.client import PlatformClient, Profile
 from forestay.cli.model import load_fleet
@@ -23,6 +26,7 @@ from forestay.gateway.admin_reading import MAX_JSON
 from forestay.ids import BUCKETS, KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId, new_request_id
 from forestay.queue.model import Submission
 from forestay.queue.store import Offer
+from forestay.telemetry.cost_facts import first_cursor
 
 Forestay = Callable[..., Awaitable[Ran]]
 SPEC = """\
@@ -365,3 +369,46 @@ async def test_a_model_of_another_tenant_is_a_conflict(
     status, told = await call(platform, "POST", "/models", body=body, key=str(made["key"]))
     assert status == 409
     assert "another tenant" in str(told["detail"])
+
+
+CAPACITY = "capacity: {gpu_seconds: 2, scales_with: [steps], price_per_gpu_second: 0.5}\n"
+
+
+async def test_a_cost_is_predicted_without_running_anything(
+    forestay: Forestay, platform: Platform, tmp_path: pathlib.Path
+) -> None:
+    """Seconds, interval, what it is known from, and the price; wrong JSON and an unknown model are told as such."""
+    file = server_model(tmp_path)
+    file.write_text(file.read_text() + CAPACITY)
+    assert (await forestay("deploy", file)).status == 0
+    asked = ("capacity", "predict", "acme/server", "--input", '{"steps": 60}')
+    told = (await forestay(*asked, "--json")).json()
+    assert told["predicted_seconds"] == pytest.approx(4.0)
+    assert told["features"] == {"steps": 60.0}
+    assert told["price"] == pytest.approx(2.0)
+    ran = await forestay(*asked)
+    assert "4 device-seconds; nine in ten between" in ran.out
+    assert "known from: the spec's gpu_seconds" in ran.out
+    wrong = await forestay("capacity", "predict", "acme/server", "--input", "{steps")
+    assert (wrong.status, "--input" in wrong.err, "is not JSON" in wrong.err) == (2, True, True)
+    unknown = await forestay("capacity", "predict", "acme/nothing")
+    assert (unknown.status, "no routed model" in unknown.err) == (1, True)
+    assert (await platform.ports.queue.backlog()) == {}
+
+
+async def test_what_has_been_learned_is_listed(forestay: Forestay, platform: Platform) -> None:
+    """A line a revision and endpoint; before the first success it says what is missing."""
+    assert "some requests must succeed first" in (await forestay("capacity", "models")).out
+    model = learn(cold_model({"steps": 28.0}, 4.0, ()), [Observation({"steps": 28.0}, 4.0)])
+    item = StoredModel(ModelId("acme/echo"), RevisionId("echo-1"), "/", model)
+    await platform.ports.costs.save([item], None, first_cursor(SystemClock().now()))
+    [row] = cast("list[dict[str, object]]", json.loads((await forestay("capacity", "models", "--json")).out))
+    assert (row["model_id"], row["learned_from"], row["features"]) == ("acme/echo", 1, ["steps"])
+    assert "acme/echo" in (await forestay("capacity", "models")).out
+
+
+async def test_a_wrong_question_about_capacity_names_its_field(platform: Platform) -> None:
+    """Unknown fields and wrong types are 422, not 500."""
+    for body in (b"{}", b'{"model": 3}', b'{"model": "a/b", "inputs": {}}', b'{"model": "a/b", "endpoint": ""}'):
+        status, answer = await call(platform, "POST", "/capacity/predict", body=body)
+        assert status == 422, answer

@@ -68,6 +68,10 @@ def test_what_is_not_written_has_its_default() -> None:
         ("licence: Apache-2.0", "licence: a\nlimits: {max_multiplexing: 0}", 6, "max_multiplexing"),
         ("licence: Apache-2.0", "licence: a\nlimits: {termination_grace_seconds: 31}", 6, "30"),
         ("licence: Apache-2.0", "licence: a\nretry: {config: {sometimes: 1}}", 6, "server_error"),
+        ("licence: Apache-2.0", "licence: a\ncapacity: {gpu_seconds: 0}", 6, "greater than 0"),
+        ("licence: Apache-2.0", "licence: a\ncapacity: {scales_with: [steps, steps]}", 6, "names steps twice"),
+        ("licence: Apache-2.0", "licence: a\ncapacity: {gpu_seconds: 9, max_gpu_seconds: 5}", 6, "would be refused"),
+        ("licence: Apache-2.0", "licence: a\ncapacity: {gpu_second: 9}", 6, "did you mean `gpu_seconds`?"),
         ("  kind: fal_app", "  kind: fal_app\n  env: {FORESTAY_X: '1'}", 8, "belong to the platform"),
         ("  kind: fal_app", "  kind: fal_app\n  requirements: ['--index-url=x']", 8, "options of the installer"),
     ],
@@ -99,7 +103,10 @@ _JSON = st.recursive(
 )
 
 
-@given(st.sampled_from(["model", "owner", "host", "endpoints", "limits", "resources", "retry", "version"]), _JSON)
+@given(
+    st.sampled_from(["model", "owner", "host", "endpoints", "limits", "resources", "retry", "capacity", "version"]),
+    _JSON,
+)
 def test_wrong_shapes_are_told_not_raised(field: str, value: object) -> None:
     """A field of any shape gives either a spec or a UsageError."""
     values = yaml.safe_load(GOOD)

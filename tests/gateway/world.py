@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 from aiohttp import WSMsgType, web
+from tests.conformance.memory_costs import MemoryCostStore
 from tests.conformance.memory_fleet import MemoryFleetStore, MemoryKeyStore
 from tests.conformance.memory_queue import MemoryQueueStore
 
@@ -474,6 +475,7 @@ async def a_world(objects: ObjectStore, **gateway: object) -> AsyncGenerator[Wor
         chance=chance,
         metrics=Metrics(),
         admin=cast("AdminReaders", None),
+        costs=MemoryCostStore(clock),
         standings=Standings(clock, settings.gateway.throttled_rate),
         standing_store=cast("StandingStore", None),
     )

@@ -127,6 +127,13 @@ class FeatureReader:
         """Return the features of an input that leaves everything out."""
         return self._defaults
 
+    @property
+    def usual(self) -> dict[str, float]:
+        """Return what is usual of each feature that may be read: the schema's default, else what is usual anywhere."""
+        named = self._wanted if self._fields is None else {field.feature.name for field in self._fields.values()}
+        ordered = [name for name in FEATURES if name in named] + sorted(named - FEATURES.keys())
+        return {name: self._defaults.get(name) or usual_of(name) for name in ordered[:MAX_FEATURES]}
+
     def read(self, body: object) -> dict[str, float]:
         """Return the features of a parsed input, each within its bounds; empty when it says nothing of work."""
         if not isinstance(body, dict) or (self._fields is not None and not self._fields):
@@ -166,6 +173,26 @@ class FeatureReader:
         width, height = (side if side is not None else self._sides[n] for n, side in enumerate(sides))
         pixels = FEATURES["pixels"]
         return min(max((width or height or 1.0) * (height or width or 1.0), pixels.least), pixels.most)
+
+
+def input_schema(document: Mapping[str, object], endpoint: str) -> Mapping[str, object] | None:
+    """Return the schema of an endpoint's JSON input in an OpenAPI document; None where it is not declared."""
+    paths = _mapping(document.get("paths"))
+    declared = paths.get(endpoint)
+    if declared is None:
+        pieces = endpoint.split("/")
+        declared = next((node for path, node in paths.items() if "{" in path and _matches(path, pieces)), None)
+    body = _mapping(_mapping(_mapping(declared).get("post")).get("requestBody"))
+    media = _mapping(_mapping(body.get("content")).get("application/json"))
+    return _mapping(media["schema"]) if "schema" in media else None
+
+
+def _matches(path: str, pieces: Sequence[str]) -> bool:
+    declared = path.split("/")
+    return len(declared) == len(pieces) and all(
+        one == other or (one.startswith("{") and one.endswith("}") and other)
+        for one, other in zip(declared, pieces, strict=True)
+    )
 
 
 def reader_of(

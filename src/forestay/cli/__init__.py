@@ -36,6 +36,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {  # name -> module, panel, one lin
     "model": ("forestay.cli.model", _FLEET, "Add, list and show models."),
     "deploy": ("forestay.cli.deploy", _FLEET, "Deploy a model from its spec."),
     "fleet": ("forestay.cli.fleet", _FLEET, "Show what should run and what does; freeze automation."),
+    "capacity": ("forestay.cli.capacity", _FLEET, "Predict what a request costs; show what has been learned."),
     "key": ("forestay.cli.key", _FLEET, "Create, list, show, rotate and revoke keys."),
     "tenant": ("forestay.cli.tenant", _FLEET, "Create, list and show tenants."),
     "request": ("forestay.cli.request", _FLEET, "Show, list and cancel requests."),

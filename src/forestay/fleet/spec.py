@@ -106,6 +106,16 @@ class ArtefactSpec:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class CapacitySpec:
+    """What the owner knows of a request's cost before any was measured, in device-seconds."""
+
+    gpu_seconds: float | None = None  # of a usual request
+    scales_with: tuple[str, ...] = ()  # features of the input; empty: all that are known
+    price_per_gpu_second: float = 0.0  # in the currency of the budgets
+    max_gpu_seconds: float | None = None  # a request predicted to take more is refused
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class ModelSpec:
     """What the YAML says."""
 
@@ -121,6 +131,7 @@ class ModelSpec:
     limits: LimitSpec = dataclasses.field(default_factory=LimitSpec)
     retry: RetrySpec = dataclasses.field(default_factory=RetrySpec)
     artefacts: ArtefactSpec = dataclasses.field(default_factory=ArtefactSpec)
+    capacity: CapacitySpec = dataclasses.field(default_factory=CapacitySpec)
     version: int = 0
 
 

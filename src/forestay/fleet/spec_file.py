@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic_core import ErrorDetails
 
 from forestay.fleet.spec import (
+    CapacitySpec,
     EndpointSpec,
     HostKind,
     HostSpec,
@@ -230,6 +231,35 @@ class RetryFile(_Strict):
     """Extra attempts per condition."""
 
 
+class CapacityFile(_Strict):
+    """What a request costs and is worth, as far as its owner knows; measured costs replace it soon."""
+
+    gpu_seconds: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] | None = None
+    """Device-seconds of a usual request: what is predicted until some have run."""
+    scales_with: tuple[_Name, ...] = Field((), max_length=8)
+    """Features that its cost grows with: steps, pixels, frames, seconds, images, loras, characters (of the text or
+    prompt), or the name of a numeric input field; empty takes all but characters."""
+    price_per_gpu_second: float = Field(0.0, ge=0, le=1_000, allow_inf_nan=False)
+    """Price of a device-second, in the currency of the budgets."""
+    max_gpu_seconds: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)] | None = None
+    """A request predicted to take more device-seconds is refused with 422; null refuses none."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "CapacityFile":
+        twice = sorted({name for name in self.scales_with if self.scales_with.count(name) > 1})
+        if twice:
+            message = f"`scales_with` names {twice[0]} twice"
+            raise ValueError(message)
+        if (
+            self.gpu_seconds is not None
+            and self.max_gpu_seconds is not None
+            and self.gpu_seconds > self.max_gpu_seconds
+        ):
+            message = "`gpu_seconds` is above `max_gpu_seconds`: every usual request would be refused"
+            raise ValueError(message)
+        return self
+
+
 class SpecFile(_Strict):
     """A model spec, version 0."""
 
@@ -249,6 +279,7 @@ class SpecFile(_Strict):
     resources: ResourceFile = Field(default_factory=lambda: ResourceFile.model_validate({}))
     limits: LimitFile = Field(default_factory=lambda: LimitFile.model_validate({}))
     retry: RetryFile = Field(default_factory=lambda: RetryFile.model_validate({}))
+    capacity: CapacityFile = Field(default_factory=lambda: CapacityFile.model_validate({}))
 
     @model_validator(mode="after")
     def _paths_differ(self) -> "SpecFile":
@@ -322,6 +353,7 @@ def _fields_at(location: tuple[int | str, ...]) -> Iterator[str]:
         "resources": ResourceFile,
         "limits": LimitFile,
         "retry": RetryFile,
+        "capacity": CapacityFile,
     }
     model = known.get(str(location[0]), SpecFile) if location else SpecFile
     yield from model.model_fields
@@ -341,5 +373,6 @@ def _frozen(file: SpecFile) -> ModelSpec:
         resources=ResourceSpec(**file.resources.model_dump()),
         limits=LimitSpec(**file.limits.model_dump()),
         retry=RetrySpec(file.retry.skip_conditions, {str(name): tries for name, tries in file.retry.config.items()}),
+        capacity=CapacitySpec(**file.capacity.model_dump()),
         version=file.version,
     )

@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 from forestay.errors import UsageError
 from forestay.fleet.roles import Permission, allows
-from forestay.gateway import admin_abuse, admin_fleet, admin_keys, admin_requests, admin_turns
+from forestay.gateway import admin_abuse, admin_capacity, admin_fleet, admin_keys, admin_requests, admin_turns
 from forestay.gateway.admin_reading import Act, NotThere, Problem
 from forestay.gateway.admin_who import identify
 from forestay.gateway.incoming import SenderGone, SenderSlow
@@ -45,6 +45,8 @@ _TABLE: tuple[tuple[str, str, Permission, Handler], ...] = (
     ("GET", "/tenants/{tenant_id}", Permission.READ, admin_keys.get_tenant),
     ("PUT", "/tenants/{tenant_id}/weight", Permission.ADMINISTER, admin_turns.put_weight),
     ("GET", "/turns", Permission.READ, admin_turns.get_turns),
+    ("POST", "/capacity/predict", Permission.READ, admin_capacity.post_prediction),
+    ("GET", "/capacity/models", Permission.READ, admin_capacity.get_cost_models),
     ("GET", "/requests", Permission.READ, admin_requests.get_requests),
     ("GET", "/requests/{request_id}", Permission.READ, admin_requests.get_request),
     ("GET", "/requests/{request_id}/result", Permission.READ_CONTENT, admin_requests.get_result),

@@ -30,6 +30,7 @@ from forestay.gateway.listening import Listener
 from forestay.gateway.loops import keep_running
 from forestay.gateway.mounts import mounted
 from forestay.gateway.ports import GatewayPorts
+from forestay.gateway.prediction import Predictions
 from forestay.gateway.queue_routes import QueueParts, QueueRoutes
 from forestay.gateway.realtime import RealtimeRoutes, deny
 from forestay.gateway.responses import (
@@ -67,6 +68,7 @@ class Gateway:
         self._waker = QueueWaker(ports)
         gateway_id = f"gateway-{ports.chance.bits(64):016x}"
         contracts = Contracts(ports.metrics)
+        predictions = Predictions(ports, contracts)
         self.direct: Final = DirectParts(
             ports=ports,
             fleet=self.fleet,
@@ -74,6 +76,7 @@ class Gateway:
             slots=Slots(self.fleet, ports.clock),
             upstream=Upstream(ports, gateway_id),
             facts=DirectFacts(ports),
+            predictions=predictions,
         )
         self._keeper = BlockKeeper(self.direct)
         self._realtime = RealtimeRoutes(self.direct)
@@ -82,7 +85,7 @@ class Gateway:
         self._surfaces: Mapping[Surface, Handler] = {
             Surface.RUN: DirectRoutes(self.direct),
             Surface.QUEUE: QueueRoutes(
-                QueueParts(ports, self.fleet, contracts, self.board, self._waker, self.direct.sentinels)
+                QueueParts(ports, self.fleet, contracts, self.board, self._waker, self.direct.sentinels, predictions)
             ),
             Surface.REST: tables.rest,
             Surface.CDN: tables.cdn,
@@ -206,6 +209,7 @@ class Gateway:
             "gateway.keys": self.ports.keys.run,
             "gateway.facts": self.direct.facts.run,
             "gateway.slots": self._keeper.run,
+            "gateway.costs": self.direct.predictions.run,
             "gateway.listen": listener.run,
         }
         try:

@@ -68,7 +68,7 @@ class DirectRoutes:
                 del in_flight[tenant_id]
 
     async def _prepare(self, exchange: Exchange, scope: Scope, receive: Receive) -> Work | Reply | None:
-        """Pass the guards: app, caller, endpoint, options, body, schema."""
+        """Pass the guards: app, caller, endpoint, options, body, schema, prediction."""
         parts, headers, method = self._parts, exchange.headers, scope["method"]
         target = await admit(self._ports, parts.fleet, parts.contracts, exchange, scope, verbs_of(exchange))
         if isinstance(target, Reply):
@@ -84,13 +84,12 @@ class DirectRoutes:
             return None
         if isinstance(body, Reply):
             return body
-        if method == "POST":
-            refused = parts.contracts.of(target.revision).check(target.endpoint, body)
-            if refused is not None:
-                return refused
+        foretold = parts.predictions.of(target, body if method == "POST" else None)
+        if isinstance(foretold, Reply):
+            return foretold
         stream = Verb.STREAM in verbs_of(exchange)
         call = Call(method, target.endpoint, own_query(scope), model_headers(target, choices, headers), body)
-        return Work(target, call, choices, "stream" if stream else "direct")
+        return Work(target, call, choices, "stream" if stream else "direct", foretold.seconds, foretold.features)
 
     async def _run(self, exchange: Exchange, work: Work, receive: Receive, send: Send) -> Reply | None:
         ledger = Ledger(self._parts, work)

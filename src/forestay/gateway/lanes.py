@@ -16,6 +16,7 @@ from forestay.gateway.fleet_view import FleetView
 from forestay.gateway.guards import Target
 from forestay.gateway.options import Choices
 from forestay.gateway.ports import GatewayPorts
+from forestay.gateway.prediction import Predictions
 from forestay.gateway.responses import Reply, request_error, start_timeout
 from forestay.gateway.slots import IDLE_SECONDS, LEASE_SECONDS, RENEW_SECONDS, SUSPECT_SECONDS, Pool, Slots
 from forestay.gateway.upstream import Call, Failed, Upstream
@@ -39,6 +40,7 @@ class DirectParts:
     slots: Slots
     upstream: Upstream
     facts: DirectFacts
+    predictions: Predictions
     sentinels: Sentinels = dataclasses.field(default_factory=Sentinels)
     in_flight: Counter[TenantId] = dataclasses.field(default_factory=Counter[TenantId])
 

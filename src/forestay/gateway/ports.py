@@ -23,6 +23,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from forestay.capacity.costs import CostStore
 from forestay.chance import Chance
 from forestay.clock import Clock
 from forestay.fleet.key_ring import KeyRing
@@ -81,6 +82,7 @@ class GatewayPorts:
     chance: Chance
     metrics: Metrics
     admin: "AdminReaders"
+    costs: CostStore  # what the learning loop has come to
     standings: Standings  # in memory, kept true by the view of the fleet
     standing_store: StandingStore
     tunnels: Tunnels = dataclasses.field(default_factory=Tunnels)

@@ -9,6 +9,7 @@ import dataclasses
 
 from starlette.types import Receive, Scope, Send
 
+from forestay.capacity.view import Foretold
 from forestay.errors import Unavailable
 from forestay.fleet.grants import Verb
 from forestay.fleet.keys import Caller
@@ -20,6 +21,7 @@ from forestay.gateway.fleet_view import FleetView
 from forestay.gateway.guards import Target, admit, context_of
 from forestay.gateway.options import Choices, fingerprint, parse_choices, query_fields
 from forestay.gateway.ports import GatewayPorts
+from forestay.gateway.prediction import Predictions
 from forestay.gateway.protocol import FieldError, SubmitAnswer
 from forestay.gateway.responses import (
     ALREADY_COMPLETED,
@@ -65,6 +67,7 @@ class QueueParts:
     board: StatusBoard
     waker: QueueWaker
     sentinels: Sentinels
+    predictions: Predictions
 
 
 class QueueRoutes:
@@ -131,12 +134,12 @@ class QueueRoutes:
             return None
         if isinstance(body, Reply):
             return body
-        refused = self._parts.contracts.of(target.revision).check(target.endpoint, body)
-        if refused is not None:
-            return refused
+        foretold = self._parts.predictions.of(target, body)
+        if isinstance(foretold, Reply):
+            return foretold
         said = (headers, scope["query_string"])
         print_ = fingerprint(target.caller.key_id, target.model.model_id, target.endpoint, body, said)
-        submission = _submission(target, body, choices, print_)
+        submission = _submission(target, body, choices, print_, foretold)
         with self._parts.sentinels.watch(receive) as watch:
             outcome = await commit(ports, submission, choices.max_queue_length)
             await asyncio.sleep(0)  # a disconnect that has arrived is seen now
@@ -241,7 +244,7 @@ class QueueRoutes:
         return refused or caller
 
 
-def _submission(target: Target, body: bytes, choices: Choices, print_: bytes) -> Submission:
+def _submission(target: Target, body: bytes, choices: Choices, print_: bytes, foretold: Foretold) -> Submission:
     return Submission(
         request_id=target.request_id,
         tenant_id=target.caller.tenant_id,
@@ -250,9 +253,10 @@ def _submission(target: Target, body: bytes, choices: Choices, print_: bytes) ->
         endpoint=target.endpoint,
         body=body,
         submitted_at=target.now,
-        options=choices.options,
+        options=dataclasses.replace(choices.options, features=foretold.features),
         idempotency_key=choices.idempotency_key,
         fingerprint=print_,
+        predicted_seconds=foretold.seconds,
     )
 
 

@@ -6,6 +6,7 @@ schema that does not compile is not enforced (the model still validates) and tha
 and streams.
 """
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from typing import cast
@@ -29,6 +30,13 @@ _LOG = logger("gateway")
 _JSON = msgspec.json.Decoder(strict=True)
 
 Kind = jsonschema_rs.ValidationErrorKind
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Parsed:
+    """A body that passed, as plain values; None where there was none."""
+
+    value: object
 
 
 class Contract:
@@ -59,20 +67,25 @@ class Contract:
 
     def check(self, endpoint: str, body: bytes) -> Reply | None:
         """Return the 422 for a body that the model would refuse, None when it may go on."""
+        read = self.read(endpoint, body)
+        return read if isinstance(read, Reply) else None
+
+    def read(self, endpoint: str, body: bytes) -> "Reply | Parsed":
+        """Return the parsed body, for the guards that follow, or the 422 for one that the model would refuse."""
         check = self._checks.get(endpoint)
         if check is None:
             check = self._compile(endpoint)
             if len(self._checks) < _MAX_CONTRACTS:
                 self._checks[endpoint] = check
         if not body:
-            return field_errors([_MISSING_BODY]) if check.required else None
+            return field_errors([_MISSING_BODY]) if check.required else Parsed(None)
         try:
             value: object = _JSON.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return field_errors([_malformed(str(error))], "malformed")
         except RecursionError:
             return field_errors([_malformed("nested too deeply")], "malformed")
-        return check.judge(value)
+        return check.judge(value) or Parsed(value)
 
     def _path_of(self, endpoint: str) -> str | None:
         if endpoint in self._paths:
