@@ -8,7 +8,7 @@ from tests.conformance.queue_harness import SETTINGS, PostgresHarness, finish, o
 
 from forestay.chance import SeededChance
 from forestay.ids import TenantId, WorkerId
-from forestay.queue.claiming import accounts
+from forestay.queue.claiming import PostgresTurns
 from forestay.queue.fairness import Service, Waiting, decide_turns
 from forestay.queue.model import Options, Priority, Submission
 from forestay.storage.objects import ObjectStore
@@ -58,5 +58,5 @@ async def test_a_claim_picks_what_the_rule_picks(database: Database, objects: Ob
             taken = {pick.request_id for pick in turns.picks}
             waiting = [item for item in waiting if item.request_id not in taken]
             service, pool_time = {**service, **turns.service}, turns.pool_time
-            kept = {item.tenant_id: item.virtual_time for item in await accounts(database)}
+            kept = {item.tenant_id: item.virtual_time for item in await PostgresTurns(database).accounts()}
             assert kept == pytest.approx({key: item.virtual_time for key, item in service.items()})
