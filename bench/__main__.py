@@ -7,7 +7,17 @@ import sys
 
 from bench.table import show
 
-NAMES = ("gateway", "submit", "queue", "status", "crash", "memory", "history", "artefacts")
+NAMES = (
+    "gateway",
+    "submit",
+    "queue",
+    "status",
+    "crash",
+    "memory",
+    "history",
+    "artefacts",
+    "protect_overhead",
+)
 
 
 def main() -> int:

@@ -185,6 +185,40 @@ class Delivery:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """What a tenant may ask for where no rule says otherwise, and how it is counted."""
+
+    default_requests_per_second: float = setting(
+        "FORESTAY_DEFAULT_REQUESTS_PER_SECOND", 0.0, "Of each tenant without a rule of its own; 0: no limit."
+    )
+    default_burst: int = setting(
+        "FORESTAY_DEFAULT_BURST", 0, "Requests of a tenant that may come at once; 0: what a second allows."
+    )
+    default_in_flight: int = setting(
+        "FORESTAY_DEFAULT_IN_FLIGHT",
+        0,
+        "Calls of each tenant at a time, over all gateways; 0: FORESTAY_DIRECT_LIMIT alone holds, a gateway each.",
+    )
+    default_gpu_seconds_per_minute: float = setting(
+        "FORESTAY_DEFAULT_GPU_SECONDS_PER_MINUTE", 0.0, "Device-seconds of each tenant; 0: no limit."
+    )
+    default_gpu_seconds_per_month: float = setting(
+        "FORESTAY_DEFAULT_GPU_SECONDS_PER_MONTH", 0.0, "Device-seconds of each tenant and calendar month; 0: no limit."
+    )
+    default_money_per_month: float = setting(
+        "FORESTAY_DEFAULT_MONEY_PER_MONTH", 0.0, "Currency units of each tenant and calendar month; 0: no limit."
+    )
+    price_per_device_second: float = setting(
+        "FORESTAY_PRICE_PER_DEVICE_SECOND",
+        0.0,
+        "Currency units, for models whose spec names no `capacity.price_per_gpu_second`.",
+    )
+    counter_timeout_ms: int = setting(
+        "FORESTAY_LIMIT_TIMEOUT_MS", 250, "A Valkey silent for longer is counted without, at this gateway's share."
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Secrets:
     """Keys of the platform itself; never logged, never given to model code."""
 
@@ -227,6 +261,7 @@ class Settings:
     gateway: Gateway = dataclasses.field(default_factory=Gateway)
     worker: Worker = dataclasses.field(default_factory=Worker)
     delivery: Delivery = dataclasses.field(default_factory=Delivery)
+    limits: Limits = dataclasses.field(default_factory=Limits)
     secrets: Secrets = dataclasses.field(default_factory=Secrets)
 
     @classmethod
@@ -238,6 +273,7 @@ class Settings:
             gateway=_read(Gateway, environment),
             worker=_read(Worker, environment),
             delivery=_read(Delivery, environment),
+            limits=_read(Limits, environment),
             secrets=_read(Secrets, environment),
         )
 
@@ -256,7 +292,7 @@ def client_settings() -> Client:
     return dataclasses.replace(client, profile_file=str(pathlib.Path(home) / "forestay" / "profile.json"))
 
 
-Group = TypeVar("Group", Storage, Queue, Gateway, Worker, Delivery, Secrets, Client)
+Group = TypeVar("Group", Storage, Queue, Gateway, Worker, Delivery, Limits, Secrets, Client)
 _PARSERS: Mapping[type, typing.Callable[[str], object]] = types.MappingProxyType(
     {
         int: int,

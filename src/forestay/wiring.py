@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from forestay.delivery.outbox import PostgresOutbox
     from forestay.fleet.postgres_store import PostgresFleetStore
     from forestay.gateway.caller_address import Tunnels
+    from forestay.limits.valkey_counters import ValkeyCounters
     from forestay.media.postgres_store import PostgresMediaStore
     from forestay.queue.postgres_store import PostgresQueueStore
     from forestay.servers import Listener
@@ -188,8 +189,9 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
     from forestay.fleet.postgres_standings import PostgresStandings
     from forestay.gateway.asgi import build_gateway
     from forestay.gateway.caller_address import trusted_networks
-    from forestay.gateway.ports import AdminReaders, GatewayPorts
+    from forestay.gateway.ports import AdminReaders, GatewayPorts, LimitPorts
     from forestay.gateway.standing import Standings
+    from forestay.limits.postgres_store import PostgresLimitStore
     from forestay.queue.claiming import PostgresTurns
     from forestay.queue.listing import PostgresRequestList
     from forestay.servers import lifespan, serve
@@ -224,6 +226,10 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
             standing_store=PostgresStandings(
                 stores.database, stores.wakeups, process.chance, writer=_own_name("gateway")
             ),
+            limits=LimitPorts(
+                store=PostgresLimitStore(stores.database, stores.wakeups, process.clock, _own_name("gateway")),
+                counters=_limit_counters(process),
+            ),
         )
         application = build_gateway(ports)
         listeners = _gateway_listeners(process, ports.tunnels)
@@ -235,6 +241,14 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
                 application, list(listeners.values()), process.stop, server=server, grace_seconds=_GATEWAY_GRACE_SECONDS
             )
             _log.info("gateway.stopped", calls_cut=not ended)
+
+
+def _limit_counters(process: Process) -> "ValkeyCounters | None":
+    """Return the counters that all gateways share; None without a Valkey."""
+    from forestay.limits.valkey_counters import ValkeyCounters
+
+    url, limits = process.settings.storage.valkey_url, process.settings.limits
+    return ValkeyCounters(url, process.clock, limits.counter_timeout_ms / 1000) if url else None
 
 
 def _gateway_listeners(process: Process, tunnels: "Tunnels") -> "dict[str, Listener]":
@@ -355,7 +369,7 @@ def _loops(process: Process, stores: Stores) -> "list[Loop]":
             wakes_on=("forestay:demand", "forestay:fleet", "forestay:queue"),
         ),
         Loop("webhooks", 1.0, _deliver(process, stores, outbox), wakes_on=("forestay:webhooks",)),
-        Loop("facts", 1.0, lambda: facts.ship(stores.database, stores.facts_database, (claiming.settle_facts,))),
+        *_settlement_loops(process, stores),
         Loop("turns", 1.0, lambda: claiming.run_once(stores.database)),
         Loop("costs", 2.0, _learner(process, stores).run_once, batch=learn.BATCH),
         Loop(
@@ -381,6 +395,34 @@ def _learner(process: Process, stores: Stores) -> "LearningLoop":
     kept_seconds = process.settings.queue.facts_retention_seconds
     costs = PostgresCostStore(stores.database, kept_seconds)
     return LearningLoop(PostgresCostFacts(stores.facts_database), costs, stores.fleet, process.clock)
+
+
+def _settlement_loops(process: Process, stores: Stores) -> "list[Loop]":
+    """List the loops of facts: shipped with their usage added, then told to the counters of limits."""
+    from forestay.controller import Loop
+    from forestay.limits import settlement
+    from forestay.limits.postgres_store import PostgresLimitStore
+    from forestay.queue import claiming
+    from forestay.telemetry import facts
+
+    store = PostgresLimitStore(stores.database, stores.wakeups, process.clock)
+    ground = settlement.Ground(store, stores.fleet, process.settings.limits)
+    settle = settlement.Settlement(ground, process.metrics).settle
+
+    async def ship() -> int:
+        await ground.refresh()
+        return await facts.ship(stores.database, stores.facts_database, (claiming.settle_facts, settle))
+
+    async def tidy() -> int:
+        await store.tidy()
+        return 0
+
+    loops = [Loop("facts", 1.0, ship), Loop("limit_retention", 3600.0, tidy)]
+    counters = _limit_counters(process)
+    if counters is not None:
+        closer = settlement.Closer(store, counters, ground, process.clock)
+        loops.append(Loop("limits", 1.0, closer.run_once, batch=settlement.BATCH))
+    return loops
 
 
 def _outbox(stores: Stores) -> "PostgresOutbox":

@@ -28,9 +28,10 @@ from forestay.fleet.postgres_standings import PostgresStandings
 from forestay.fleet.postgres_store import PostgresFleetStore
 from forestay.gateway import standing_routes
 from forestay.gateway.admin import routes
-from forestay.gateway.ports import AdminReaders, GatewayPorts
+from forestay.gateway.ports import AdminReaders, GatewayPorts, LimitPorts
 from forestay.gateway.standing import Standings
 from forestay.ids import TenantId
+from forestay.limits.postgres_store import PostgresLimitStore
 from forestay.queue.claiming import PostgresTurns
 from forestay.queue.listing import PostgresRequestList
 from forestay.queue.postgres_store import open_queue_store
@@ -106,6 +107,7 @@ async def platform(database: Database, objects: ObjectStore) -> AsyncIterator[Pl
                 PostgresDeadLetters(database),
                 PostgresTurns(database),
             ),
+            "limits": LimitPorts(PostgresLimitStore(database, wakeups, clock), None),
         }
         absent: dict[str, object] = {field.name: None for field in dataclasses.fields(GatewayPorts)}
         ports = GatewayPorts(**(absent | known))  # pyright: ignore[reportArgumentType]

@@ -27,7 +27,7 @@ from forestay.queue.model import (
     allows,
     held_sources,
 )
-from forestay.queue.store import Accepted, Held, IdempotencyConflict, Offer, QueueFull, Stored
+from forestay.queue.store import Accepted, Held, IdempotencyConflict, Offer, QueueFull, Stored, Unfinished
 from forestay.settings import Queue
 
 Fence = tuple[RequestId, int]
@@ -412,6 +412,17 @@ class MemoryQueueStore:
                 self._end(row, State.EXPIRED, answer, Outcome.EXPIRED)
                 ended.append(row.submission.request_id)
         return ended
+
+    async def unfinished(
+        self, *, tenant_id: TenantId | None, key_id: KeyId | None, model_id: ModelId | None
+    ) -> list[Unfinished]:
+        """List what has not ended."""
+        wanted = (tenant_id, key_id, model_id)
+        return [
+            Unfinished(item.request_id, item.model_id, item.predicted_seconds)
+            for item in (row.submission for row in self._rows.values())
+            if all(a in (None, b) for a, b in zip(wanted, (item.tenant_id, item.key_id, item.model_id), strict=True))
+        ]
 
     async def owner_of(self, request_id: RequestId) -> TenantId | None:
         """Tell whose request this is."""

@@ -10,6 +10,7 @@ from typing import cast
 from aiohttp import WSMsgType, web
 from tests.conformance.memory_costs import MemoryCostStore
 from tests.conformance.memory_fleet import MemoryFleetStore, MemoryKeyStore
+from tests.conformance.memory_limits import MemoryLimitStore
 from tests.conformance.memory_queue import MemoryQueueStore
 
 from forestay.chance import SystemChance
@@ -22,14 +23,15 @@ from forestay.fleet.model import ReplicaReport, ReplicaState, Revision, Route, W
 from forestay.fleet.spec import EndpointSpec, HostKind, HostSpec, LimitSpec, ModelSpec
 from forestay.fleet.standing_store import StandingStore
 from forestay.gateway.asgi import Gateway, build_gateway
-from forestay.gateway.ports import AdminReaders, GatewayPorts
+from forestay.gateway.ports import AdminReaders, GatewayPorts, LimitPorts
 from forestay.gateway.standing import Standings
 from forestay.handshake import AUTH_HEADER, CallVerifier, sign_reply
 from forestay.ids import BUCKETS, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId
+from forestay.limits.counters import RemoteCounters
 from forestay.queue.model import Answer, AttemptReport, Finish, Lease, Outcome, State
 from forestay.queue.store import Offer
 from forestay.settings import Gateway as GatewaySettings
-from forestay.settings import Secrets, Settings
+from forestay.settings import Limits, Secrets, Settings
 from forestay.storage.objects import ObjectStore
 from forestay.storage.valkey import LocalWakeups
 from forestay.telemetry.facts import RequestFact
@@ -451,13 +453,16 @@ class _NoUploads:
 
 
 @asynccontextmanager
-async def a_world(objects: ObjectStore, **gateway: object) -> AsyncGenerator[World]:
-    """Build and run a gateway; keyword arguments are its settings."""
+async def a_world(
+    objects: ObjectStore, *, limits: object = None, counters: object = None, **gateway: object
+) -> AsyncGenerator[World]:
+    """Build and run a gateway; further keyword arguments are its settings."""
     clock, chance = SystemClock(), SystemChance()
     values = {"status_hold_seconds": 0.0, "status_refresh_seconds": 0.02, **gateway}
     settings = Settings(
         gateway=GatewaySettings(**values),  # type: ignore[arg-type]
         secrets=Secrets(internal_key=INTERNAL_KEY, token_key=TOKEN_KEY),
+        limits=cast("Limits", limits or Limits()),
     )
     fleet, keys, facts = MemoryFleetStore(clock), MemoryKeyStore(clock, chance), Facts()
     queue = MemoryQueueStore(clock)
@@ -478,6 +483,7 @@ async def a_world(objects: ObjectStore, **gateway: object) -> AsyncGenerator[Wor
         costs=MemoryCostStore(clock),
         standings=Standings(clock, settings.gateway.throttled_rate),
         standing_store=cast("StandingStore", None),
+        limits=LimitPorts(MemoryLimitStore(clock), cast("RemoteCounters | None", counters)),
     )
     model = ModelServer()
     worker = WorkerServer(model)

@@ -39,6 +39,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {  # name -> module, panel, one lin
     "capacity": ("forestay.cli.capacity", _FLEET, "Predict what a request costs; show what has been learned."),
     "key": ("forestay.cli.key", _FLEET, "Create, list, show, rotate and revoke keys."),
     "tenant": ("forestay.cli.tenant", _FLEET, "Create, list and show tenants."),
+    "limit": ("forestay.cli.limit", _FLEET, "Set, list and show limits and budgets; show what is used."),
     "request": ("forestay.cli.request", _FLEET, "Show, list and cancel requests."),
     "abuse": ("forestay.cli.abuse", _FLEET, "Read standings of callers; set, lift and appeal them."),
     "audit": ("forestay.cli.audit", _FLEET, "Read who did what, and why."),

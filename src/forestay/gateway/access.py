@@ -4,6 +4,8 @@ Log lines hold ids, route, status, times and sizes; never a body, a header, a qu
 logged. Decides nothing else. Called by `asgi`.
 """
 
+from collections.abc import Sequence
+
 from starlette.types import Message, Scope, Send
 
 from forestay.gateway.cors import EXPOSE, ORIGIN
@@ -15,6 +17,7 @@ from forestay.telemetry.logs import wide_line
 from forestay.telemetry.metrics import HTTP_REQUESTS, HTTP_SECONDS, REFUSED
 
 _ID = b"x-fal-request-id"
+_LIMITS = frozenset({b"ratelimit", b"ratelimit-policy"})
 
 
 class Outlet:
@@ -34,7 +37,7 @@ class Outlet:
         body = reply.body
         exchange.sent_bytes = len(body)
         self.started = True
-        headers = [*reply.headers, *self._own_headers()]
+        headers = [*self._without_doubles(reply.headers), *self._own_headers()]
         if reply.status_code not in {204, 304}:
             headers.append((b"content-length", b"%d" % len(body)))
         if reply.cause:
@@ -47,7 +50,7 @@ class Outlet:
         if message["type"] == "http.response.start":
             self.started = True
             self._exchange.status_code = message["status"]
-            headers: list[Header] = list(message["headers"])
+            headers: list[Header] = list(self._without_doubles(message["headers"]))
             if not any(name == _ID for name, _ in headers):  # an answer of an inner call has them already
                 headers.extend(self._own_headers())
             message = {**message, "headers": headers}
@@ -57,8 +60,13 @@ class Outlet:
         exchange, ports = self._exchange, self._ports
         if not exchange.request_id:
             exchange.request_id = str(new_request_id(ports.clock.now(), ports.settings.queue.cell, ports.chance))
-        identity = (_ID, exchange.request_id.encode())
-        return (identity, ORIGIN, EXPOSE) if b"origin" in exchange.headers else (identity,)
+        own = ((_ID, exchange.request_id.encode()), *exchange.limit_headers)
+        return (*own, ORIGIN, EXPOSE) if b"origin" in exchange.headers else own
+
+    def _without_doubles(self, headers: Sequence[Header]) -> Sequence[Header]:
+        """Leave away what a model says of limits of its own, where the platform has something to say of them."""
+        said = self._exchange.limit_headers
+        return [item for item in headers if item[0] not in _LIMITS] if said else headers
 
 
 def record(exchange: Exchange, scope: Scope, ports: GatewayPorts) -> None:

@@ -14,7 +14,15 @@ from starlette.routing import BaseRoute, Route
 
 from forestay.errors import UsageError
 from forestay.fleet.roles import Permission, allows
-from forestay.gateway import admin_abuse, admin_capacity, admin_fleet, admin_keys, admin_requests, admin_turns
+from forestay.gateway import (
+    admin_abuse,
+    admin_capacity,
+    admin_fleet,
+    admin_keys,
+    admin_limits,
+    admin_requests,
+    admin_turns,
+)
 from forestay.gateway.admin_reading import Act, NotThere, Problem
 from forestay.gateway.admin_who import identify
 from forestay.gateway.incoming import SenderGone, SenderSlow
@@ -47,6 +55,10 @@ _TABLE: tuple[tuple[str, str, Permission, Handler], ...] = (
     ("GET", "/turns", Permission.READ, admin_turns.get_turns),
     ("POST", "/capacity/predict", Permission.READ, admin_capacity.post_prediction),
     ("GET", "/capacity/models", Permission.READ, admin_capacity.get_cost_models),
+    ("GET", "/limits", Permission.READ, admin_limits.get_limits),
+    ("PUT", "/limits", Permission.ADMINISTER, admin_limits.put_limits),
+    ("DELETE", "/limits", Permission.ADMINISTER, admin_limits.delete_limits),
+    ("GET", "/limits/usage", Permission.READ, admin_limits.get_usage),
     ("GET", "/requests", Permission.READ, admin_requests.get_requests),
     ("GET", "/requests/{request_id}", Permission.READ, admin_requests.get_request),
     ("GET", "/requests/{request_id}/result", Permission.READ_CONTENT, admin_requests.get_result),

@@ -26,6 +26,7 @@ from forestay.gateway.exchange import SCOPE_KEY, Exchange
 from forestay.gateway.fleet_view import FleetView
 from forestay.gateway.incoming import SenderGone, SenderSlow
 from forestay.gateway.lanes import BlockKeeper, DirectParts
+from forestay.gateway.limits import LimitGate
 from forestay.gateway.listening import Listener
 from forestay.gateway.loops import keep_running
 from forestay.gateway.mounts import mounted
@@ -69,6 +70,7 @@ class Gateway:
         gateway_id = f"gateway-{ports.chance.bits(64):016x}"
         contracts = Contracts(ports.metrics)
         predictions = Predictions(ports, contracts)
+        self.limits: Final = LimitGate(ports, self.fleet, gateway_id)
         self.direct: Final = DirectParts(
             ports=ports,
             fleet=self.fleet,
@@ -77,6 +79,7 @@ class Gateway:
             upstream=Upstream(ports, gateway_id),
             facts=DirectFacts(ports),
             predictions=predictions,
+            limits=self.limits,
         )
         self._keeper = BlockKeeper(self.direct)
         self._realtime = RealtimeRoutes(self.direct)
@@ -85,7 +88,16 @@ class Gateway:
         self._surfaces: Mapping[Surface, Handler] = {
             Surface.RUN: DirectRoutes(self.direct),
             Surface.QUEUE: QueueRoutes(
-                QueueParts(ports, self.fleet, contracts, self.board, self._waker, self.direct.sentinels, predictions)
+                QueueParts(
+                    ports,
+                    self.fleet,
+                    contracts,
+                    self.board,
+                    self._waker,
+                    self.direct.sentinels,
+                    predictions,
+                    self.limits,
+                )
             ),
             Surface.REST: tables.rest,
             Surface.CDN: tables.cdn,
@@ -201,7 +213,7 @@ class Gateway:
     async def running(self) -> AsyncGenerator[None]:
         """Run the loops that keep the memory true, while the block runs."""
         await self.direct.upstream.open()
-        listener = Listener(self.ports, self.fleet, self.board)
+        listener = Listener(self.ports, self.fleet, self.board, self.limits.rules)
         loops: Mapping[str, Callable[[], Awaitable[None]]] = {
             "gateway.fleet": self.fleet.run,
             "gateway.status": self.board.run,
@@ -211,6 +223,10 @@ class Gateway:
             "gateway.slots": self._keeper.run,
             "gateway.costs": self.direct.predictions.run,
             "gateway.listen": listener.run,
+            "gateway.limits": self.limits.rules.run,
+            "gateway.counters": self.limits.run_counters,
+            "gateway.usage": self.limits.usage.run,
+            "gateway.keep": self.limits.keep,
         }
         try:
             async with self.direct.sentinels.on_duty(), asyncio.TaskGroup() as group:
@@ -232,6 +248,7 @@ class Gateway:
             await self._keeper.give_all_back()
             await self.direct.facts.flush()
             await self.ports.keys.flush()
+            await self.limits.close()
         except Unavailable as error:
             _LOG.warning("gateway.not_settled", reason=str(error))
 

@@ -7,7 +7,11 @@ from forestay.gateway.exchange import Exchange
 from forestay.gateway.responses import Header, Reply
 
 ORIGIN: Header = (b"access-control-allow-origin", b"*")
-EXPOSE: Header = (b"access-control-expose-headers", b"*, x-fal-request-id, x-fal-error-type, etag, content-range")
+_EXPOSED = (
+    "*, x-fal-request-id, x-fal-error-type, x-fal-needs-retry, etag, content-range, "
+    "retry-after, ratelimit, ratelimit-policy"
+)
+EXPOSE: Header = (b"access-control-expose-headers", _EXPOSED.encode())
 _METHODS: Header = (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 _AGE: Header = (b"access-control-max-age", b"7200")
 _MAX_ASKED = 2_048

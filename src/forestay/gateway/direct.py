@@ -21,7 +21,7 @@ from forestay.gateway.guards import Target, admit, context_of
 from forestay.gateway.lanes import DirectParts, Work, acquire, start_deadline
 from forestay.gateway.ledger import Ledger
 from forestay.gateway.options import Choices, is_clean, parse_choices, query_fields
-from forestay.gateway.responses import Reply, request_error, too_many
+from forestay.gateway.responses import Reply, request_error
 from forestay.gateway.result import caller_headers, with_media_urls
 from forestay.gateway.slots import BUSY_SECONDS, SUSPECT_SECONDS, Pool
 from forestay.gateway.streams import rewrite_lines, send_chunks
@@ -55,17 +55,11 @@ class DirectRoutes:
         if not isinstance(work, Work):
             return work
         exchange.route = "stream" if work.lane == "stream" else "run"
-        in_flight, tenant_id = self._parts.in_flight, work.target.caller.tenant_id
-        limit = self._ports.settings.gateway.direct_limit
-        if in_flight[tenant_id] >= limit:
-            return too_many(f"{limit} direct calls are in flight already; submit to the queue instead")
-        in_flight[tenant_id] += 1
-        try:
-            return await self._run(exchange, work, receive, send)
-        finally:
-            in_flight[tenant_id] -= 1
-            if in_flight[tenant_id] <= 0:
-                del in_flight[tenant_id]
+        reservation = await self._parts.limits.reserve(work.target, work.predicted_seconds, direct=True)
+        if isinstance(reservation, Reply):
+            return reservation
+        exchange.limit_headers = reservation.headers
+        return await self._run(exchange, Ledger(self._parts, work, reservation), work, receive, send)
 
     async def _prepare(self, exchange: Exchange, scope: Scope, receive: Receive) -> Work | Reply | None:
         """Pass the guards: app, caller, endpoint, options, body, schema, prediction."""
@@ -91,8 +85,7 @@ class DirectRoutes:
         call = Call(method, target.endpoint, own_query(scope), model_headers(target, choices, headers), body)
         return Work(target, call, choices, "stream" if stream else "direct", foretold.seconds, foretold.features)
 
-    async def _run(self, exchange: Exchange, work: Work, receive: Receive, send: Send) -> Reply | None:
-        ledger = Ledger(self._parts, work)
+    async def _run(self, exchange: Exchange, ledger: Ledger, work: Work, receive: Receive, send: Send) -> Reply | None:
         try:
             attempt = functools.partial(self._attempt, exchange, work, ledger, send)
             answered = await self._parts.sentinels.stop_when_gone(receive, attempt)

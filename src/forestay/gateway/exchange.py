@@ -32,6 +32,7 @@ class Exchange:
     status_code: int = 0
     sent_bytes: int = 0
     quiet: bool = False  # polls: counted, not logged
+    limit_headers: tuple[tuple[bytes, bytes], ...] = ()  # what a limited caller is told beside its answer
     fields: dict[str, object] = dataclasses.field(default_factory=dict[str, object])  # more for the log line
 
 

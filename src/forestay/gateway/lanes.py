@@ -6,7 +6,6 @@ ones given back. Called by the direct lane and realtime; `asgi` runs the keeper.
 """
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping
 
 from forestay.errors import Unavailable
@@ -14,6 +13,7 @@ from forestay.gateway.bodies import Sentinels
 from forestay.gateway.direct_facts import DirectFacts
 from forestay.gateway.fleet_view import FleetView
 from forestay.gateway.guards import Target
+from forestay.gateway.limits import LimitGate
 from forestay.gateway.options import Choices
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.prediction import Predictions
@@ -21,7 +21,6 @@ from forestay.gateway.responses import Reply, request_error, start_timeout
 from forestay.gateway.slots import IDLE_SECONDS, LEASE_SECONDS, RENEW_SECONDS, SUSPECT_SECONDS, Pool, Slots
 from forestay.gateway.upstream import Call, Failed, Upstream
 from forestay.gateway.validation import Contracts
-from forestay.ids import TenantId
 from forestay.queue.model import ErrorType
 from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import DIRECT_SLOTS
@@ -41,8 +40,8 @@ class DirectParts:
     upstream: Upstream
     facts: DirectFacts
     predictions: Predictions
+    limits: LimitGate
     sentinels: Sentinels = dataclasses.field(default_factory=Sentinels)
-    in_flight: Counter[TenantId] = dataclasses.field(default_factory=Counter[TenantId])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What is written of one call in the direct lane, once, however it ends: its fact and its metrics.
+"""What is written of one call in the direct lane, once, however it ends: fact, metrics, the end of its reservation.
 
 Decides the cause (`Outcome`) from how the call ended, not from its code alone. Called by direct and realtime.
 """
@@ -7,6 +7,7 @@ import datetime as dt
 from collections.abc import Mapping
 
 from forestay.gateway.lanes import DirectParts, Work
+from forestay.gateway.limits import Reservation
 from forestay.gateway.slots import Pool
 from forestay.queue.model import ErrorType, Outcome, State, predicted_work
 from forestay.telemetry.facts import RequestFact
@@ -16,9 +17,10 @@ from forestay.telemetry.metrics import DIRECT_CALLS, DIRECT_WAIT_SECONDS
 class Ledger:
     """What will be written of one direct call: once, however it ends."""
 
-    def __init__(self, parts: DirectParts, work: Work) -> None:
+    def __init__(self, parts: DirectParts, work: Work, reservation: Reservation) -> None:
         self._parts = parts
         self._work = work
+        self._reservation = reservation
         self._clock = parts.ports.clock
         self._began = self._clock.monotonic()
         self._started: float | None = None
@@ -47,6 +49,8 @@ class Ledger:
         if self._started is not None:
             wait = self._started - self._began
             self._parts.ports.metrics.observe(DIRECT_WAIT_SECONDS, wait, target.model.model_id)
+        ran = None if self._started is None else seconds * devices
+        self._parts.limits.end(self._reservation, ran, outcome)
         self._parts.ports.metrics.add(DIRECT_CALLS, target.model.model_id, self._work.lane, outcome.value)
         self._parts.facts.add(
             RequestFact(

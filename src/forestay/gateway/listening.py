@@ -1,4 +1,4 @@
-"""Hearing wake-ups: the fleet changed, requests changed. What is not heard is found by the polls.
+"""Hearing wake-ups: the fleet changed, requests changed, a limit changed. What is not heard is found by the polls.
 
 Called by `asgi`, which runs it as a loop.
 """
@@ -10,26 +10,31 @@ from forestay.gateway.board import StatusBoard
 from forestay.gateway.fleet_view import FleetView
 from forestay.gateway.ports import GatewayPorts
 from forestay.ids import RequestId
+from forestay.limits.view import RulesView
 
 FLEET = "forestay:fleet"
 CHANGED = "forestay:changed"
+LIMITS = "forestay:limits"
 _ID_DIGITS = 32
 
 
 class Listener:
     """Passes wake-ups on to the view of the fleet and the status board."""
 
-    def __init__(self, ports: GatewayPorts, fleet: FleetView, board: StatusBoard) -> None:
+    def __init__(self, ports: GatewayPorts, fleet: FleetView, board: StatusBoard, rules: RulesView) -> None:
         self._ports = ports
         self._fleet = fleet
         self._board = board
+        self._rules = rules
 
     async def run(self) -> None:
         """Listen for ever."""
-        async with self._ports.wakeups.subscribe(FLEET, CHANGED) as messages:
+        async with self._ports.wakeups.subscribe(FLEET, CHANGED, LIMITS) as messages:
             async for channel, message in messages:
                 if channel == FLEET:
                     self._fleet.wake()
+                elif channel == LIMITS:
+                    self._rules.wake()
                 else:
                     self._board.changed(read_ids(message))
 

@@ -11,6 +11,7 @@ Decides nothing. The modules of this package, in the order a call meets them:
   result      replay                                        cancel      the table of cancel answers
   direct      slots, one hop                                streams     relays of answers and SSE
   realtime    relays of websockets                          responses   errors and states -> HTTP
+  limits      reserve, settle, give back                    limit_answers  429 and the RateLimit fields
   protocol    wire types                                    openapi     our own document
 
 Route tables of other modules (uploads, cdn, tokens, jwks, js_proxy, admin): `def routes(ports) -> list[BaseRoute]`.
@@ -39,6 +40,8 @@ from forestay.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from forestay.delivery.dead_letters import DeadLetters
+    from forestay.limits.counters import RemoteCounters
+    from forestay.limits.store import LimitStore
     from forestay.queue.claiming import Turns
     from forestay.queue.listing import RequestList
     from forestay.storage.objects import ObjectStore
@@ -66,6 +69,14 @@ class AdminReaders:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class LimitPorts:
+    """Rules and usage, and the counters that all gateways share (None: each counts for itself)."""
+
+    store: "LimitStore"
+    counters: "RemoteCounters | None"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class GatewayPorts:
     """Everything a gateway may use of the world."""
 
@@ -85,4 +96,5 @@ class GatewayPorts:
     costs: CostStore  # what the learning loop has come to
     standings: Standings  # in memory, kept true by the view of the fleet
     standing_store: StandingStore
+    limits: LimitPorts
     tunnels: Tunnels = dataclasses.field(default_factory=Tunnels)

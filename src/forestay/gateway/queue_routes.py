@@ -19,6 +19,7 @@ from forestay.gateway.bodies import Gone, Sentinels, read_body, stop_when_caller
 from forestay.gateway.exchange import Exchange
 from forestay.gateway.fleet_view import FleetView
 from forestay.gateway.guards import Target, admit, context_of
+from forestay.gateway.limits import LimitGate, Reservation
 from forestay.gateway.options import Choices, fingerprint, parse_choices, query_fields
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.prediction import Predictions
@@ -68,6 +69,7 @@ class QueueParts:
     waker: QueueWaker
     sentinels: Sentinels
     predictions: Predictions
+    limits: LimitGate
 
 
 class QueueRoutes:
@@ -119,6 +121,21 @@ class QueueRoutes:
         return await self._status(exchange, watched, logs=logs)
 
     async def _submit(self, exchange: Exchange, scope: Scope, receive: Receive) -> Reply | None:
+        prepared = await self._prepare(exchange, scope, receive)
+        if prepared is None or isinstance(prepared, Reply):
+            return prepared
+        target, choices, submission = prepared
+        reservation = await self._parts.limits.reserve(target, submission.predicted_seconds, direct=False)
+        if isinstance(reservation, Reply):
+            return reservation
+        exchange.limit_headers = reservation.headers
+        outcome, present = await self._commit(submission, choices.max_queue_length, receive, reservation)
+        return await self._submitted(exchange, submission, outcome, present=present)
+
+    async def _prepare(
+        self, exchange: Exchange, scope: Scope, receive: Receive
+    ) -> tuple[Target, Choices, Submission] | Reply | None:
+        """Pass the guards before the limits: app, caller, endpoint, options, body, schema. None: nobody is left."""
         target = await admit(self._ports, self._parts.fleet, self._parts.contracts, exchange, scope, (Verb.SUBMIT,))
         if isinstance(target, Reply):
             return target
@@ -139,11 +156,25 @@ class QueueRoutes:
             return foretold
         said = (headers, scope["query_string"])
         print_ = fingerprint(target.caller.key_id, target.model.model_id, target.endpoint, body, said)
-        submission = _submission(target, body, choices, print_, foretold)
-        with self._parts.sentinels.watch(receive) as watch:
-            outcome = await commit(ports, submission, choices.max_queue_length)
-            await asyncio.sleep(0)  # a disconnect that has arrived is seen now
-        return await self._submitted(exchange, submission, outcome, present=not watch.gone)
+        return target, choices, _submission(target, body, choices, print_, foretold)
+
+    async def _commit(
+        self, submission: Submission, max_queue_length: int | None, receive: Receive, reservation: Reservation
+    ) -> tuple[Accepted | IdempotencyConflict | QueueFull, bool]:
+        """Commit, and let the reservation stand only when that made a request of its own."""
+        limits = self._parts.limits
+        try:
+            with self._parts.sentinels.watch(receive) as watch:
+                outcome = await commit(self._ports, submission, max_queue_length)
+                await asyncio.sleep(0)  # a disconnect that has arrived is seen now
+        except BaseException:
+            limits.give_back(reservation, whole=True)
+            raise
+        if isinstance(outcome, Accepted) and not outcome.replayed:
+            limits.confirm(reservation)
+        else:
+            limits.give_back(reservation, whole=True)
+        return outcome, not watch.gone
 
     async def _submitted(
         self,

@@ -20,7 +20,7 @@ from forestay.gateway.guards import Target, admit, context_of
 from forestay.gateway.lanes import DirectParts, Work, acquire, start_deadline
 from forestay.gateway.ledger import Ledger
 from forestay.gateway.options import parse_choices
-from forestay.gateway.responses import Reply, too_many, unknown_path
+from forestay.gateway.responses import Reply, unknown_path
 from forestay.gateway.slots import BUSY_SECONDS, SUSPECT_SECONDS, Pool
 from forestay.gateway.upstream import Busy, Call, Failed
 from forestay.handshake import TENANT_HEADER
@@ -53,9 +53,11 @@ class RealtimeRoutes:
         if isinstance(work, Reply):
             await deny(exchange, work, scope, send)
             return
-        in_flight, tenant_id = self._parts.in_flight, work.target.caller.tenant_id
-        in_flight[tenant_id] += 1
-        ledger = Ledger(self._parts, work)
+        reservation = await self._parts.limits.reserve(work.target, work.predicted_seconds, direct=True)
+        if isinstance(reservation, Reply):
+            await deny(exchange, reservation, scope, send)
+            return
+        ledger = Ledger(self._parts, work, reservation)
         try:
             await send({"type": "websocket.accept"})
             exchange.status_code = 101
@@ -63,7 +65,6 @@ class RealtimeRoutes:
         except CallerGone:
             ledger.end(499, ErrorType.CLIENT_DISCONNECTED)
         finally:
-            in_flight[tenant_id] -= 1
             ledger.end(exchange.status_code, ledger.error_type)
 
     async def _prepare(self, exchange: Exchange, scope: Scope) -> Work | Reply:
@@ -76,9 +77,6 @@ class RealtimeRoutes:
         choices = parse_choices(headers, b"", context_of(ports, target, headers))
         if isinstance(choices, Reply):
             return choices
-        limit = ports.settings.gateway.direct_limit
-        if parts.in_flight[target.caller.tenant_id] >= limit:
-            return too_many(f"{limit} direct calls are in flight already")
         sent = _headers(target, choices.options.forward_headers)
         return Work(target, Call("GET", target.endpoint, "", sent, b""), choices, "realtime")
 

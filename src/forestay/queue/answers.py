@@ -26,6 +26,8 @@ _STATUS: Mapping[ErrorType, int] = {
     ErrorType.BAD_REQUEST: 400,
     ErrorType.INTERNAL_ERROR: 500,
     ErrorType.CONCURRENT_REQUESTS_LIMIT: 429,
+    ErrorType.RATE_LIMIT: 429,
+    ErrorType.BUDGET_EXCEEDED: 429,
     ErrorType.PLATFORM_UNAVAILABLE: 503,
 }
 

@@ -89,6 +89,8 @@ class ErrorType(enum.StrEnum):
     BAD_REQUEST = "bad_request"
     INTERNAL_ERROR = "internal_error"
     CONCURRENT_REQUESTS_LIMIT = "concurrent_requests_limit"
+    RATE_LIMIT = "rate_limit"  # a rate of requests or of device-seconds
+    BUDGET_EXCEEDED = "budget_exceeded"  # the month's device-seconds or money
     PLATFORM_UNAVAILABLE = "platform_unavailable"  # says nothing about a request: the platform cannot look now
 
 

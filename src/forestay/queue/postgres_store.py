@@ -34,7 +34,7 @@ from forestay.queue.model import (
     Submission,
     held_sources,
 )
-from forestay.queue.store import Accepted, Held, IdempotencyConflict, Offer, QueueFull, Stored
+from forestay.queue.store import Accepted, Held, IdempotencyConflict, Offer, QueueFull, Stored, Unfinished
 from forestay.queue.submitting import Submitter
 from forestay.settings import Queue
 from forestay.storage.objects import ObjectStore
@@ -273,6 +273,13 @@ class PostgresQueueStore:
             if not endings:
                 return []
             return [request_id for request_id, _ in await self._end(connection, list(endings.values()))]
+
+    async def unfinished(
+        self, *, tenant_id: TenantId | None, key_id: KeyId | None, model_id: ModelId | None
+    ) -> list[Unfinished]:
+        """List what has not ended, of one tenant, key and model (None: any)."""
+        records = await self._database.fetch(_SQL["unfinished"], tenant_id, key_id, model_id)
+        return [Unfinished(*record) for record in records]
 
     async def owner_of(self, request_id: RequestId) -> TenantId | None:
         """Tell whose request this is."""

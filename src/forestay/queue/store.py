@@ -69,6 +69,15 @@ class Stored:
     finished_at: dt.datetime
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A request that has not ended, with the device-seconds that it is predicted to take."""
+
+    request_id: RequestId
+    model_id: ModelId
+    predicted_seconds: float
+
+
 class QueueStore(Protocol):
     """The durable queue."""
 
@@ -154,6 +163,12 @@ class QueueStore(Protocol):
 
     async def expire(self, limit: int) -> list[RequestId]:
         """End requests whose start or total deadline has passed. Called by the controller's loop."""
+        ...
+
+    async def unfinished(
+        self, *, tenant_id: TenantId | None, key_id: KeyId | None, model_id: ModelId | None
+    ) -> list[Unfinished]:
+        """List what has not ended, of one tenant, key and model (None: any): for limits whose counters were lost."""
         ...
 
     async def owner_of(self, request_id: RequestId) -> TenantId | None:

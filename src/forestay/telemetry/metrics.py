@@ -66,6 +66,16 @@ DIRECT_SLOTS = _gauge("forestay_direct_slots", "Slots leased by this gateway, by
 FACTS_LOST = _counter("forestay_facts_lost_total", "Facts of direct calls dropped because none could be written.")
 WAKEUPS_LOST = _counter("forestay_wakeups_lost_total", "Wake-ups that could not be sent or heard.", "channel")
 GUARD_OPEN = _counter("forestay_guard_open_total", "Times a guard failed open, by guard.", "guard")
+LIMITED = _counter(
+    "forestay_limited_total", "Calls refused by a limit, by what it is for and what it counts.", "scope", "kind"
+)
+LIMIT_COUNTERS_AWAY = _gauge(
+    "forestay_limit_counters_away", "1 while Valkey does not answer and this gateway counts alone."
+)
+LIMIT_SEEDS = _counter(
+    "forestay_limit_seeds_total", "Times a month's spending was read from the database, by result.", "result"
+)
+USAGE_ROWS = _counter("forestay_usage_settled_total", "Requests whose usage was written, by lane.", "lane")
 
 # Media and delivery
 UPLOADED_BYTES = _counter("forestay_uploaded_bytes_total", "Bytes that callers uploaded.", "how")

@@ -376,6 +376,12 @@ SELECT * FROM (
     ORDER BY total_deadline LIMIT $1 FOR UPDATE SKIP LOCKED
 ) AS late_to_end;
 
+-- name: unfinished
+-- Lists what has not ended, of one tenant, key and model; null means any. Read whole, and seldom: when counters were lost.
+SELECT request_id, model_id, predicted_seconds
+FROM requests
+WHERE ($1::text IS NULL OR tenant_id = $1) AND ($2::text IS NULL OR key_id = $2) AND ($3::text IS NULL OR model_id = $3);
+
 -- name: owner_of
 -- Tells whose request this is.
 SELECT tenant_id FROM requests WHERE request_id = $1
