@@ -353,6 +353,7 @@ def _loops(process: Process, stores: Stores) -> "list[Loop]":
     from forestay.media import retention as old_media
     from forestay.queue import claiming, expire, rescue
     from forestay.queue import retention as old_requests
+    from forestay.rollouts.loop import RolloutLoop
     from forestay.telemetry import facts
 
     queue, settings = stores.queue, process.settings
@@ -368,6 +369,7 @@ def _loops(process: Process, stores: Stores) -> "list[Loop]":
             PlacementLoop(stores.fleet, queue).run_once,
             wakes_on=("forestay:demand", "forestay:fleet", "forestay:queue"),
         ),
+        Loop("rollout", 1.0, RolloutLoop(stores.fleet).run_once, wakes_on=("forestay:fleet",)),
         Loop("webhooks", 1.0, _deliver(process, stores, outbox), wakes_on=("forestay:webhooks",)),
         *_settlement_loops(process, stores),
         Loop("turns", 1.0, lambda: claiming.run_once(stores.database)),

@@ -10,7 +10,16 @@ from tests.conformance.memory_fleet import EPOCH
 
 from forestay.capacity.placement import Rules, Waiting, decide_dead, decide_placement
 from forestay.fleet.actions import Place
-from forestay.fleet.model import Fleet, Placement, ReplicaReport, ReplicaState, Revision, Route, WorkerReport
+from forestay.fleet.model import (
+    Fleet,
+    PendingRoute,
+    Placement,
+    ReplicaReport,
+    ReplicaState,
+    Revision,
+    Route,
+    WorkerReport,
+)
 from forestay.fleet.spec import ResourceSpec
 from forestay.ids import BUCKETS, ModelId, ReplicaId, WorkerId
 
@@ -247,6 +256,85 @@ def test_a_draining_worker_gets_nothing_new() -> None:
     assert decide_placement(fleet_of([model("a")], [out]), waiting("a"), LATER) == []
 
 
+# A deploy that waits ------------------------------------------------------------------------------------------------
+def plan_of(revision: Revision, *, seconds_ago: float = 0.0, given_up: bool = False) -> PendingRoute:
+    """A deploy of this revision that waits since then, or was given up."""
+    since = LATER - dt.timedelta(seconds=seconds_ago)
+    until = since + dt.timedelta(seconds=600)
+    return PendingRoute(revision.model_id, revision.revision_id, since, until, "slow" if given_up else "")
+
+
+def planned(fleet: Fleet, plan: PendingRoute) -> Fleet:
+    """The fleet with that plan."""
+    return dataclasses.replace(fleet, pending={plan.model_id: plan})
+
+
+def test_a_revision_that_a_deploy_waits_for_is_loaded_beside_the_one_that_serves() -> None:
+    """Nobody has to call it first; one replica is enough to switch, so no second one comes."""
+    old, new = model("a"), model("a", revision="2")
+    workers, loaded = [worker_of("w1", devices=3)], [used(replica_of(old, "w1"), 20)]
+    fleet = planned(fleet_of([old, new], workers, loaded, unrouted={"a-2"}), plan_of(new))
+    assert said(decide_placement(fleet, {}, LATER)) == [("w1", "a-2", 1)]
+    both = [*loaded, replica_of(new, "w1", name="r2")]
+    fleet = planned(fleet_of([old, new], workers, both, unrouted={"a-2"}), plan_of(new))
+    assert decide_placement(fleet, {}, LATER) == []
+
+
+def test_a_deploy_makes_room_on_a_full_pool_but_not_at_the_cost_of_who_waits() -> None:
+    """The least recently used goes; another model's queue keeps its replica; its own model's may go."""
+    old, new, b = model("a"), model("a", revision="2"), model("b")
+    mine, other = used(replica_of(old, "w1"), 40), used(replica_of(b, "w2", name="rb"), 90)
+    fleet = fleet_of([old, new, b], [worker_of("w1"), worker_of("w2")], [mine, other], unrouted={"a-2"})
+    fleet = planned(fleet, plan_of(new))
+    assert said(decide_placement(fleet, {}, LATER)) == [("w2", "b-1", 0)]
+    assert said(decide_placement(fleet, waiting("b"), LATER)) == [("w1", "a-1", 0)]
+
+
+def test_a_deploy_takes_nothing_that_came_back_after_it() -> None:
+    """A revision that does not start unsettles a full pool once, not until it is given up."""
+    old, new = model("a"), model("a", revision="2")
+    back = dataclasses.replace(used(replica_of(old, "w1"), 40), started_at=LATER - dt.timedelta(seconds=60))
+    fleet = fleet_of([old, new], [worker_of("w1")], [back], unrouted={"a-2"})
+    assert said(decide_placement(planned(fleet, plan_of(new)), {}, LATER)) == [("w1", "a-1", 0)]
+    assert decide_placement(planned(fleet, plan_of(new, seconds_ago=90)), {}, LATER) == []
+
+
+def test_a_failed_start_of_a_deploy_gives_the_place_back_to_who_is_called() -> None:
+    """While nobody calls, it may try again; when someone does, the routed revision comes back."""
+    old, new = model("a"), model("a", revision="2")
+    failing = replica_of(new, "w1", state=ReplicaState.BACKOFF)
+    fleet = fleet_of([old, new], [worker_of("w1")], [failing], unrouted={"a-2"})
+    fleet = planned(fleet, plan_of(new, seconds_ago=90))
+    assert decide_placement(fleet, {}, LATER) == []
+    assert said(decide_placement(fleet, waiting("a"), LATER)) == [("w1", "a-2", 0)]
+
+
+def test_a_deploy_that_waits_for_room_holds_up_nobody_elses_growth() -> None:
+    """It has been promised nothing yet, so others may take what it could not use."""
+    big, new, b = model("a", devices=2), model("a", devices=2, revision="2"), model("b")
+    busy = replica_of(big, "w1", state=ReplicaState.SETUP)
+    workers = [worker_of("w1", devices=2), worker_of("w2", devices=2)]
+    fleet = fleet_of([big, new, b], workers, [busy, replica_of(b, "w2", name="rb")], unrouted={"a-2"})
+    assert said(decide_placement(planned(fleet, plan_of(new)), waiting("b", count=9), LATER)) == [("w2", "b-1", 2)]
+
+
+def test_a_given_up_deploy_is_unloaded_at_once() -> None:
+    """It takes nothing from the others any more."""
+    old, new = model("a"), model("a", revision="2")
+    both = [used(replica_of(old, "w1"), 20), replica_of(new, "w1", name="r2", state=ReplicaState.SETUP)]
+    fleet = fleet_of([old, new], [worker_of("w1", devices=2)], both, unrouted={"a-2"})
+    assert said(decide_placement(planned(fleet, plan_of(new, given_up=True)), {}, LATER)) == [("w1", "a-2", 0)]
+
+
+def test_after_a_switch_the_old_replicas_make_room_for_the_new_revisions_growth() -> None:
+    """One at a time, and only while requests wait."""
+    old, new = model("a"), model("a", revision="2")
+    replicas = [used(replica_of(old, "w1", name="r1"), 10), replica_of(new, "w2", name="r2")]
+    fleet = fleet_of([old, new], [worker_of("w1"), worker_of("w2")], replicas, unrouted={"a-1"})
+    assert decide_placement(fleet, {}, LATER) == []
+    assert said(decide_placement(fleet, waiting("a", count=9), LATER)) == [("w1", "a-1", 0)]
+
+
 # Properties ---------------------------------------------------------------------------------------------------------
 _STATES = st.sampled_from([ReplicaState.READY, ReplicaState.SETUP, ReplicaState.BACKOFF, ReplicaState.DRAINING])
 
@@ -277,6 +365,8 @@ def worlds(draw: st.DrawFn) -> tuple[Fleet, dict[ModelId, Waiting]]:
                 replicas.append(used(report, draw(st.integers(0, 1000))))
             placements.append(Placement(worker.worker_id, revision.revision_id, draw(st.integers(0, 1)), "t"))
     fleet = fleet_of(revisions, workers, replicas, placements, {str(item) for item in unrouted})
+    plans = [plan_of(item, given_up=draw(st.booleans())) for item in revisions if item.revision_id in unrouted]
+    fleet = dataclasses.replace(fleet, pending={item.model_id: item for item in plans if draw(st.booleans())})
     backlog = {
         item.model_id: Waiting(draw(st.integers(0, 20)), LATER - dt.timedelta(seconds=draw(st.integers(0, 60))))
         for item in revisions
@@ -361,15 +451,16 @@ def test_a_wanted_model_with_room_is_placed_at_once(world: tuple[Fleet, dict[Mod
 @settings(max_examples=100, deadline=None)
 @given(worlds())
 def test_what_is_starting_is_never_taken_away(world: tuple[Fleet, dict[ModelId, Waiting]]) -> None:
-    """A decision to load is not undone before it could show its worth."""
+    """A decision to load is not undone before it could show its worth, unless its deploy was given up."""
     fleet, backlog = world
     starting = {
         (item.worker_id, item.revision_id) for item in fleet.replicas.values() if item.state is ReplicaState.SETUP
     }
+    given_up = {plan.revision_id for plan in fleet.pending.values() if plan.given_up}
     before = {(item.worker_id, item.revision_id): item.replicas for item in fleet.placements}
     for item in decide_placement(fleet, backlog, LATER):
         spot = (item.worker_id, item.revision_id)
-        assert spot not in starting or item.replicas >= before.get(spot, 0)
+        assert spot not in starting or item.replicas >= before.get(spot, 0) or item.revision_id in given_up
 
 
 # A small world ------------------------------------------------------------------------------------------------------

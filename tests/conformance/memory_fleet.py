@@ -19,9 +19,11 @@ from forestay.fleet.actions import (
     LiftStanding,
     Origin,
     Place,
+    PlanRoute,
     RegisterRevision,
     SetRoutes,
     SetStanding,
+    SettleRoute,
 )
 from forestay.fleet.apply import (
     ALREADY_SO,
@@ -46,8 +48,18 @@ from forestay.fleet.keys import (
     decide_rotation,
     new_credential,
 )
-from forestay.fleet.model import Fleet, ModelEntry, Placement, ReplicaReport, ReplicaState, Route, WorkerReport
+from forestay.fleet.model import (
+    Fleet,
+    ModelEntry,
+    PendingRoute,
+    Placement,
+    ReplicaReport,
+    ReplicaState,
+    Route,
+    WorkerReport,
+)
 from forestay.fleet.peppers import NO_PEPPERS, Peppers
+from forestay.fleet.routes import whole_route
 from forestay.fleet.standing import renews
 from forestay.ids import KeyId, ModelId, ReplicaId, TenantId, WorkerId
 
@@ -361,7 +373,17 @@ class MemoryFleetStore:
                     revisions={revision.revision_id: revision, **self._fleet.revisions},
                 )
             case SetRoutes(model_id=model_id, routes=routes):
-                self._change(routes=self._routes_without(model_id) + tuple(routes))
+                self._set_routes(model_id, tuple(routes))
+            case PlanRoute(model_id=model_id, revision_id=revision_id, patience_seconds=seconds):
+                now = self._clock.now()
+                plan = PendingRoute(model_id, revision_id, now, now + dt.timedelta(seconds=seconds))
+                self._change(pending={**self._fleet.pending, model_id: plan})
+            case SettleRoute(model_id=model_id, revision_id=revision_id, switch=switch, reason=reason):
+                if switch:
+                    self._set_routes(model_id, (whole_route(model_id, revision_id),))
+                else:
+                    plan = dataclasses.replace(self._fleet.pending[model_id], given_up=reason)
+                    self._change(pending={**self._fleet.pending, model_id: plan})
             case Place():
                 self._place(action)
             case Freeze(frozen=frozen, reason=reason):
@@ -385,8 +407,10 @@ class MemoryFleetStore:
         placed = Placement(action.worker_id, action.revision_id, action.replicas, action.reason)
         self._change(placements=(*others, placed) if action.replicas or held else others)
 
-    def _routes_without(self, model_id: ModelId) -> tuple[Route, ...]:
-        return tuple(route for route in self._fleet.routes if route.model_id != model_id)
+    def _set_routes(self, model_id: ModelId, routes: tuple[Route, ...]) -> None:
+        others = tuple(route for route in self._fleet.routes if route.model_id != model_id)
+        pending = {key: plan for key, plan in self._fleet.pending.items() if key != model_id}
+        self._change(routes=others + routes, pending=pending)
 
     def _change(self, **fields: object) -> None:
         self._fleet = dataclasses.replace(self._fleet, version=self._fleet.version + 1, **fields)  # type: ignore[arg-type]

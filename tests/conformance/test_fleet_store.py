@@ -21,7 +21,17 @@ from tests.conformance.memory_fleet import EPOCH, ManualClock, MemoryFleetStore
 
 from forestay.chance import SeededChance
 from forestay.clock import SystemClock
-from forestay.fleet.actions import Decided, Effect, Freeze, LiftStanding, Origin, SetRoutes, SetStanding
+from forestay.fleet.actions import (
+    Decided,
+    Effect,
+    Freeze,
+    LiftStanding,
+    Origin,
+    PlanRoute,
+    SetRoutes,
+    SetStanding,
+    SettleRoute,
+)
 from forestay.fleet.apply import ALREADY_SO, Mode
 from forestay.fleet.model import ReplicaState, Route
 from forestay.fleet.postgres_keys import PostgresKeyStore
@@ -91,6 +101,36 @@ async def test_a_second_revision_takes_the_routes_over(store: FleetStore) -> Non
     fleet = await store.load()
     assert set(fleet.revisions) == {"digits-1", "digits-2"}
     assert fleet.routed(DIGITS, 0) == "digits-2"
+
+
+async def test_a_planned_route_is_read_back_settled_and_dropped(store: FleetStore) -> None:
+    """Planned by a person, carried out by a loop even in advise mode; setting routes drops what was planned."""
+    first, second = revision_of("digits-1"), revision_of("digits-2")
+    plan = PlanRoute(DIGITS, second.revision_id, 60.0, "test")
+    await store.apply([*deploy(first), register(second)], **HUMAN)
+    assert effects(await store.apply([plan], **HUMAN)) == [Effect.APPLIED]
+    assert (await store.apply([plan], **HUMAN))[0].why == ALREADY_SO
+    planned = (await store.load()).pending[DIGITS]
+    assert (planned.revision_id, planned.given_up) == ("digits-2", "")
+    assert (planned.until - planned.since).total_seconds() == 60.0
+    await store.apply([SettleRoute(DIGITS, second.revision_id, switch=False, reason="slow")], **ROLLOUT)
+    assert (await store.load()).pending[DIGITS].given_up == "slow"
+    await store.apply([plan], **HUMAN)
+    settle = SettleRoute(DIGITS, second.revision_id, switch=True, reason="ready")
+    assert effects(await store.apply([settle], **ROLLOUT)) == [Effect.APPLIED]
+    fleet = await store.load()
+    assert (fleet.pending, fleet.routed(DIGITS, 0)) == ({}, "digits-2")
+    assert effects(await store.apply([settle], **ROLLOUT)) == [Effect.REFUSED]
+    await store.apply([PlanRoute(DIGITS, first.revision_id, 60.0, "test")], **HUMAN)
+    assert effects(await store.apply([route_all(second)], **HUMAN)) == [Effect.APPLIED]
+    assert (await store.load()).pending == {}
+
+
+async def test_a_plan_without_a_route_to_fall_back_on_is_refused(store: FleetStore) -> None:
+    """Nothing could go on meanwhile."""
+    await store.apply([register(revision_of())], **HUMAN)
+    plan = PlanRoute(DIGITS, revision_of().revision_id, 60.0, "test")
+    assert effects(await store.apply([plan], **HUMAN)) == [Effect.REFUSED]
 
 
 async def test_routes_with_a_hole_are_refused_and_nothing_changes(store: FleetStore) -> None:

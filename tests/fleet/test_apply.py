@@ -22,9 +22,9 @@ from forestay.fleet.apply import (
     Situation,
     decide_effects,
     subject_of,
-    wrong_routes,
 )
 from forestay.fleet.model import Fleet, ModelEntry, Placement, Revision, Route, WorkerReport
+from forestay.fleet.routes import wrong_routes
 from forestay.fleet.spec import ResourceSpec
 from forestay.ids import BUCKETS, WorkerId
 

@@ -1,9 +1,10 @@
 """Which revisions are loaded where: the first rule, simple and replaceable. Pure.
 
-It decides placements from the fleet, what waits, and the time: a wanted model is loaded at once where there is room;
-more replicas come while requests wait and room is left; when there is none, the least recently used replica makes room
-(its worker drains it first, so never under a running request). It never routes, and never counts on room before it is
-free. Who calls it: `capacity/loop`; its output takes effect only through `fleet/apply`.
+It decides placements from the fleet, what waits, and the time: a wanted model is loaded at once where there is room,
+and so is a revision that a deploy waits for; more replicas come while requests wait and room is left; when there is
+none, the least recently used replica makes room (its worker drains it first, so never under a running request). It
+never routes, and never counts on room before it is free. Who calls it: `capacity/loop`; its output takes effect only
+through `fleet/apply`.
 
 Against thrashing: what is just loaded stays for a floor time, longer when others wait for it too; a replica that is
 still starting is never taken away; room that is being freed is waited for, not freed twice.
@@ -15,11 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from forestay.fleet.actions import Place
 from forestay.fleet.model import Fleet, Placement, ReplicaReport, ReplicaState, Revision, WorkerReport
+from forestay.fleet.routes import awaited
 from forestay.ids import BUCKETS, ModelId, RevisionId, WorkerId
 
 Spot = tuple[WorkerId, RevisionId]
 _STARTING = frozenset({ReplicaState.SETUP})
 _MAX_REPLICAS = 64
+_UNROUTED_RANK, _LAST_RANK = 0, 4  # of victims, least valuable first: see `_rank`
 _MAX_ROUNDS = 1_000
 
 
@@ -66,8 +69,8 @@ def decide_placement(
 
 def _decide_round(fleet: Fleet, backlog: Mapping[ModelId, Waiting], now: dt.datetime, rules: Rules) -> list[Place]:
     plan = _Plan(fleet, backlog, now, rules)
-    loaded = [plan.load(revision) for revision in plan.missing()]
-    if all(loaded):
+    loaded = [plan.load(revision) or plan.is_awaited(revision) for revision in plan.missing()]
+    if all(loaded):  # a deploy that waits for room holds nobody up: the room promised to it is taken into account
         plan.grow()
     plan.unload_unrouted()
     return plan.changes()
@@ -106,8 +109,12 @@ class _Plan:
 
     # What is wanted ------------------------------------------------------------------------------------------------
     def missing(self) -> Iterator[Revision]:
-        """Yield routed revisions of wanted models that are placed nowhere; who has waited longest comes first."""
+        """Yield wanted revisions that are placed nowhere, routed or deployed; who has waited longest comes first."""
         found: list[tuple[dt.datetime, int, Revision]] = []
+        for planned in self._fleet.pending.values():
+            revision = self._fleet.revisions.get(planned.revision_id)
+            if revision is not None and self.is_awaited(revision) and not self._is_held(planned.revision_id):
+                found.append((planned.since, 0, revision))
         for model_id, revision_id, share in self._shares():
             since = self._wished_since(model_id)
             revision = self._fleet.revisions.get(revision_id)
@@ -124,7 +131,8 @@ class _Plan:
         asked_at = self._fleet.demand.get(model_id)
         if asked_at is not None and _age(self._now, asked_at) <= self._rules.demand_seconds:
             moments.append(asked_at)
-        if any(self._model_of(spot) == model_id and count > 0 for spot, count in self._wanted.items()):
+        others = [spot for spot, count in self._wanted.items() if count > 0 and self._model_of(spot) == model_id]
+        if any(awaited(self._fleet, spot[1]) is None for spot in others):
             moments.append(self._now)  # another revision is loaded: hand over before the first caller has to wait
         return min(moments, default=None)
 
@@ -134,6 +142,10 @@ class _Plan:
             key = (route.model_id, route.revision_id)
             shares[key] = shares.get(key, 0) + route.bucket_to - route.bucket_from
         return sorted((model_id, revision_id, share) for (model_id, revision_id), share in shares.items())
+
+    def is_awaited(self, revision: Revision) -> bool:
+        """Tell whether a deploy waits for a replica of it, while another revision has the traffic."""
+        return awaited(self._fleet, revision.revision_id) is not None
 
     # Loading -------------------------------------------------------------------------------------------------------
     def load(self, revision: Revision) -> bool:
@@ -149,12 +161,15 @@ class _Plan:
         self._make_room(revision)
         return False
 
-    def _make_room(self, revision: Revision) -> None:
+    def _make_room(self, revision: Revision, worst_rank: int = _LAST_RANK) -> None:
+        """Take what is worth least on one worker, nothing above `worst_rank`."""
         choices: list[tuple[tuple[int, dt.datetime, int, WorkerId], list[Spot]]] = []
         for worker in self._workers.values():
             victims = self._victims(worker, revision)
             if victims:
                 worst = max(self._rank(spot) for spot in victims)
+                if worst[0] > worst_rank:
+                    continue
                 choices.append(((*worst, len(victims), worker.worker_id), victims))
         if not choices:
             return
@@ -174,9 +189,10 @@ class _Plan:
             return []
         before, victims = dict(self._wanted), list[Spot]()
         try:
-            candidates = sorted((spot for spot in before if spot[0] == worker.worker_id), key=self._rank)
+            spots = [spot for spot in before if spot[0] == worker.worker_id and self._may_take(spot, revision)]
+            candidates = sorted(spots, key=self._rank)
             for spot in candidates:
-                for _ in range(self._removable(spot)):
+                for _ in range(self._removable(spot, revision)):
                     victims.append(spot)
                     self._wanted[spot] -= 1
                     if self._fits(worker, revision, later=True):
@@ -185,12 +201,24 @@ class _Plan:
         finally:
             self._wanted = before
 
-    def _removable(self, spot: Spot) -> int:
-        """Return how many replicas of the spot may go now: those past their floor, or failing to start."""
+    def _may_take(self, spot: Spot, revision: Revision) -> bool:
+        """Tell whether the spot may make room: a deploy takes what requests wait for from its own model alone."""
+        own = self._model_of(spot) == revision.model_id
+        return own or not self.is_awaited(revision) or not self._is_waited_for(spot[1])
+
+    def _removable(self, spot: Spot, revision: Revision) -> int:
+        """Return how many replicas of the spot may go now: those past their floor, or failing to start.
+
+        A deploy takes no replica that came after it: what had to come back meanwhile is not taken again, so that a
+        revision which does not start unsettles its pool once, not for as long as it is waited for.
+        """
+        plan = awaited(self._fleet, revision.revision_id)
         contested = self._is_waited_for(spot[1])
         floor = self._rules.contested_floor_seconds if contested else self._rules.floor_seconds
         free = 0
         for report in self._reports.get(spot, []):
+            if plan is not None and report.started_at >= plan.since:
+                continue
             if report.state is ReplicaState.BACKOFF:
                 free += 1
             elif report.state is ReplicaState.READY:
@@ -204,17 +232,20 @@ class _Plan:
         reports = self._reports.get(spot, [])
         used = [item.last_used_at or item.ready_at or item.started_at for item in reports]
         last_used = max(used, default=self._now)
-        if not self._is_routed(spot[1]):
-            return 0, last_used
+        if not self._is_named(spot[1]):
+            return _UNROUTED_RANK, last_used
         if reports and all(item.state is ReplicaState.BACKOFF for item in reports):
             return 1, last_used
         if self._is_waited_for(spot[1]):
-            return (3 if self._count(spot[1]) > 1 else 4), last_used
+            return (3 if self._count(spot[1]) > 1 else _LAST_RANK), last_used
         return 2, last_used
 
     # Growing and shrinking -----------------------------------------------------------------------------------------
     def grow(self) -> None:
-        """Add a replica for each revision that requests wait for, where room is left and none is still starting."""
+        """Add a replica for each revision that requests wait for, where room is left and none is still starting.
+
+        What no route names any more makes room for it: after a deploy the new revision grows as the old one goes.
+        """
         for model_id, revision_id, share in self._shares():
             waiting, revision = self._backlog.get(model_id), self._fleet.revisions.get(revision_id)
             spots = self._spots_of(revision_id)
@@ -227,6 +258,8 @@ class _Plan:
                 if worker is not None:
                     wanted = self._wanted.get((worker.worker_id, revision_id), 0) + 1
                     self._want(worker, revision, wanted, f"{waiting.count} requests of {model_id} wait")
+                elif not any(self._fits(item, revision, later=True) for item in self._workers.values()):
+                    self._make_room(revision, _UNROUTED_RANK)
 
     def _is_settled(self, spot: Spot) -> bool:
         """Tell whether all that is wanted there is up."""
@@ -237,11 +270,17 @@ class _Plan:
         """Unload what no route names and nobody has used for long."""
         for spot, count in sorted(self._wanted.items()):
             reports = self._reports.get(spot, [])
-            if count == 0 or self._is_routed(spot[1]) or any(item.state in _STARTING for item in reports):
+            if count == 0 or self._is_named(spot[1]):
+                continue
+            worker, revision = self._workers[spot[0]], self._fleet.revisions[spot[1]]
+            plan = self._fleet.pending.get(revision.model_id)
+            if plan is not None and plan.revision_id == spot[1]:
+                self._want(worker, revision, 0, "its deploy was given up")
+                continue
+            if any(item.state in _STARTING for item in reports):
                 continue
             used = [item.last_used_at or item.ready_at or item.started_at for item in reports]
             if used and _age(self._now, max(used)) > self._rules.unrouted_seconds:
-                worker, revision = self._workers[spot[0]], self._fleet.revisions[spot[1]]
                 self._want(worker, revision, 0, f"no route names it, unused for {self._rules.unrouted_seconds:g} s")
 
     # Room ----------------------------------------------------------------------------------------------------------
@@ -307,6 +346,10 @@ class _Plan:
 
     def _is_routed(self, revision_id: RevisionId) -> bool:
         return any(route.revision_id == revision_id for route in self._fleet.routes)
+
+    def _is_named(self, revision_id: RevisionId) -> bool:
+        """Tell whether a route names it, or a deploy that waits for it."""
+        return self._is_routed(revision_id) or awaited(self._fleet, revision_id) is not None
 
     def _is_waited_for(self, revision_id: RevisionId) -> bool:
         waiting = self._backlog.get(self._fleet.revisions[revision_id].model_id)

@@ -16,15 +16,18 @@ from collections.abc import Callable, Mapping
 from typing import IO, cast
 
 from forestay.cli.client import PlatformClient, Rejected
+from forestay.clock import SystemClock
 from forestay.errors import ForestayError, UsageError
 from forestay.fleet import spec_file
 from forestay.fleet.bundle import BundlePlan, plan_bundle, revision_digest, revision_id_of, write_bundle
 from forestay.fleet.spec import HostKind, ModelSpec
 from forestay.fleet.spec_yaml import read_yaml
 from forestay.ids import RevisionId, is_model_id
+from forestay.rollouts.rolling import Strategy
 
 Say = Callable[[str], None]
 _OPENAPI_SECONDS = 5.0
+_LOOK_SECONDS = 0.5
 _OPENAPI_BYTES = 8 * 1024 * 1024
 _MEMORY_BYTES = 16 * 1024 * 1024  # a bundle above this many bytes is built on disk
 
@@ -55,6 +58,7 @@ class Deployed:
     created: bool
     unchanged: bool
     bundle_bytes: int
+    pending: bool = False  # another revision serves until a replica of this one is ready
 
 
 def read_candidate(file: pathlib.Path, name: str = "") -> Candidate:
@@ -79,7 +83,7 @@ def read_candidate(file: pathlib.Path, name: str = "") -> Candidate:
     return Candidate(values, plan)
 
 
-def deploy(client: PlatformClient, candidate: Candidate, say: Say) -> Deployed:
+def deploy(client: PlatformClient, candidate: Candidate, say: Say, strategy: Strategy | None = None) -> Deployed:
     """Deploy; returns at once when the platform already routes everything to this very revision."""
     spec, plan = candidate.spec, candidate.plan
     with tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES) as spooled:
@@ -93,10 +97,41 @@ def deploy(client: PlatformClient, candidate: Candidate, say: Say) -> Deployed:
         openapi = describe(candidate, say)
         if bundle is not None:
             _send_bundle(client, bundle, file, size, say)
-    answer = client.post("/admin/models", {"spec": candidate.values, "digest": bundle, "openapi": openapi})
-    told = cast("dict[str, object]", answer)
-    say(f"{spec.model_id}: deployed {told['revision_id']}")
-    return Deployed(spec.model_id, str(told["revision_id"]), bool(told["created"]), unchanged=False, bundle_bytes=size)
+    wanted = {"spec": candidate.values, "digest": bundle, "openapi": openapi, "strategy": strategy}
+    told = cast("dict[str, object]", client.post("/admin/models", wanted))
+    pending = bool(told["pending"])
+    later = "; the revision before it serves until a replica of this one is ready" if pending else ""
+    say(f"{spec.model_id}: deployed {told['revision_id']}{later}")
+    revision_id, created = RevisionId(str(told["revision_id"])), bool(told["created"])
+    return Deployed(spec.model_id, revision_id, created, unchanged=False, bundle_bytes=size, pending=pending)
+
+
+def wait_for_switch(client: PlatformClient, deployed: Deployed, say: Say, clock: SystemClock) -> None:
+    """Wait until a pending deploy has the model's traffic; raises DeployFailed when it is given up or replaced."""
+    told = ""
+    while True:
+        model = cast("dict[str, object]", client.get(f"/admin/models/{deployed.model_id}"))
+        plan = cast("dict[str, object] | None", model["pending"])
+        if plan is None or plan["revision_id"] != deployed.revision_id:
+            break
+        if plan["given_up"]:
+            raise DeployFailed(f"{deployed.model_id}: given up, the revision before it serves on: {plan['given_up']}")
+        line = f"{deployed.model_id}: {_progress(model, deployed.revision_id)}"
+        if line != told:
+            say(line)
+        told = line
+        clock.block(_LOOK_SECONDS)
+    routes = cast("list[dict[str, object]]", model["routes"])
+    if [route["revision_id"] for route in routes] != [deployed.revision_id]:
+        raise DeployFailed(f"{deployed.model_id}: another deploy or a person changed the routes meanwhile")
+    say(f"{deployed.model_id}: {deployed.revision_id} has the traffic")
+
+
+def _progress(model: Mapping[str, object], revision_id: str) -> str:
+    """Say how far the replicas of a revision are."""
+    replicas = cast("list[dict[str, object]]", model["replicas"])
+    states = [f"{item['state']} {item['detail']}".strip() for item in replicas if item["revision_id"] == revision_id]
+    return f"waiting for a replica of {revision_id}: {', '.join(states) or 'not placed yet'}"
 
 
 def describe(candidate: Candidate, say: Say) -> Mapping[str, object] | None:
@@ -146,6 +181,8 @@ def _is_routed(client: PlatformClient, spec: ModelSpec, revision_id: RevisionId)
             return False
         raise
     routes = cast("list[dict[str, object]]", model["routes"])
+    if model["pending"] is not None:
+        return False  # deploying what is routed takes back what was planned
     return model["visibility"] == spec.visibility and [route["revision_id"] for route in routes] == [revision_id]
 
 

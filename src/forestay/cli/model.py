@@ -8,8 +8,14 @@ import typer
 
 from forestay.cli.client import PlatformClient, connect
 from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.rollouts.rolling import Strategy
 
 app = typer.Typer(no_args_is_help=True, help="Check, deploy, list and show models.")
+STRATEGY_OPTION = typer.Option(
+    "--strategy",
+    help="rolling: the revision before serves until a replica of the new one is ready. recreate: switch at once.",
+)
+WAIT_OPTION = typer.Option("--wait", help="Wait until the new revision has the traffic; fails when it is given up.")
 _FILE = typer.Argument(help="The model's spec, for example examples/digits/model.yaml.")
 
 
@@ -45,13 +51,17 @@ def check(
 def deploy(
     file: Annotated[pathlib.Path, _FILE],
     name: Annotated[str, typer.Option("--name", help="Deploy under another alias, or owner/alias.")] = "",
+    strategy: Annotated[Strategy | None, STRATEGY_OPTION] = None,
+    wait: Annotated[bool, WAIT_OPTION] = False,
     json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Send a model to the platform and route its traffic to the new revision; prints the revision's id.
 
-    Example: forestay model deploy examples/digits/model.yaml
+    While the model serves, traffic moves once a replica of the new revision is ready; else at once.
+
+    Example: forestay model deploy examples/digits/model.yaml --strategy rolling --wait
     """
-    run_deploy(file, name, json=json)
+    run_deploy(file, name, strategy, wait=wait, json=json)
 
 
 @app.command(name="list")
@@ -97,6 +107,11 @@ def show(
     typer.echo(f"{found['model_id']}: {found['description']}")
     owner = cast("dict[str, str]", found["owner"])
     typer.echo(f"owner {owner['team']} ({owner['contact']}), {found['visibility']}, routes {shares(found)}")
+    plan = cast("dict[str, str] | None", found["pending"])
+    if plan is not None and plan["given_up"]:
+        typer.echo(f"deploy of {plan['revision_id']} given up: {plan['given_up']}")
+    elif plan is not None:
+        typer.echo(f"{plan['revision_id']} takes over once a replica of it is ready, by {plan['until']} at the latest")
     revisions = cast("list[dict[str, object]]", found["revisions"])
     print_table(("revision", "created"), [(item["revision_id"], item["created_at"]) for item in revisions])
     replicas = cast("list[dict[str, object]]", found["replicas"])
@@ -115,15 +130,19 @@ def schema(json: Annotated[bool, JSON_OPTION] = False) -> None:  # noqa: ARG001 
     print_json(spec_schema())
 
 
-def run_deploy(file: pathlib.Path, name: str, *, json: bool) -> None:
+def run_deploy(file: pathlib.Path, name: str, strategy: Strategy | None, *, wait: bool, json: bool) -> None:
     """Deploy and tell."""
     import dataclasses
 
     from forestay.cli.deploying import deploy as deploy_candidate
-    from forestay.cli.deploying import read_candidate
+    from forestay.cli.deploying import read_candidate, wait_for_switch
+    from forestay.clock import SystemClock
 
-    candidate = read_candidate(file, name)
-    done = deploy_candidate(connect(), candidate, _quiet if json else _progress)
+    candidate, client, say = read_candidate(file, name), connect(), _quiet if json else _progress
+    done = deploy_candidate(client, candidate, say, strategy)
+    if wait and done.pending:
+        wait_for_switch(client, done, say, SystemClock())
+        done = dataclasses.replace(done, pending=False)
     if json:
         print_json(dataclasses.asdict(done))
         return

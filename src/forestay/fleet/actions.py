@@ -38,10 +38,30 @@ class RegisterRevision:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SetRoutes:
-    """Replace a model's routes; together they must cover every bucket exactly once."""
+    """Replace a model's routes; together they must cover every bucket exactly once. What was planned is dropped."""
 
     model_id: ModelId
     routes: tuple[Route, ...]
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PlanRoute:
+    """Send all of a model's traffic to a revision once a replica of it is ready; until then the routes stay."""
+
+    model_id: ModelId
+    revision_id: RevisionId
+    patience_seconds: float  # given up when no replica is ready by then
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SettleRoute:
+    """Carry out what was planned for a model, or give it up: then the routes stay as they are."""
+
+    model_id: ModelId
+    revision_id: RevisionId
+    switch: bool
     reason: str
 
 
@@ -84,7 +104,7 @@ class LiftStanding:
     pardon_until: dt.datetime | None = None
 
 
-Action = RegisterRevision | SetRoutes | Place | Freeze | SetStanding | LiftStanding
+Action = RegisterRevision | SetRoutes | PlanRoute | SettleRoute | Place | Freeze | SetStanding | LiftStanding
 
 
 class Effect(enum.StrEnum):

@@ -20,13 +20,16 @@ from forestay.fleet.actions import (
     LiftStanding,
     Origin,
     Place,
+    PlanRoute,
     RegisterRevision,
     SetRoutes,
     SetStanding,
+    SettleRoute,
 )
-from forestay.fleet.model import Fleet, Revision, Route
+from forestay.fleet.model import Fleet, Revision
+from forestay.fleet.routes import changes_no_route, wrong_route_action
 from forestay.fleet.standing import goes_first, is_so_already, restricts, wrong_standing, wrong_subject
-from forestay.ids import BUCKETS, ModelId, RevisionId
+from forestay.ids import ModelId, RevisionId
 
 MAX_REPLICAS = 64  # of one revision on one worker
 ALREADY_SO = "already so"
@@ -93,7 +96,7 @@ def subject_of(action: Action) -> str:
     match action:
         case RegisterRevision():
             return f"revision:{action.revision.revision_id}"
-        case SetRoutes():
+        case SetRoutes() | PlanRoute() | SettleRoute():
             return f"routes:{action.model_id}"
         case Place():
             return f"placement:{action.worker_id}/{action.revision_id}"
@@ -177,6 +180,8 @@ def _winners(proposals: Sequence[Proposal]) -> dict[str, int]:
 
 
 def _held_by(action: Action, origin: Origin, recent: Sequence[Recent]) -> Origin | None:
+    if isinstance(action, SettleRoute):
+        return None  # carries out what was planned: whoever has changed the routes since then has dropped the plan
     subject = subject_of(action)
     return min(
         (
@@ -206,6 +211,8 @@ def _held_by_standing(action: Action, fleet: Fleet) -> str:
 
 
 def _mode(action: Action, origin: Origin, situation: Situation) -> Mode:
+    if isinstance(action, SettleRoute):
+        return Mode.ACT  # the plan was judged when it was made
     loop, model_id = origin.name.lower(), model_of(action, situation.fleet)
     fallback = situation.modes.get((loop, ""), _UNSET_MODES.get(origin, Mode.ADVISE))
     return situation.modes.get((loop, model_id), fallback) if model_id else fallback
@@ -216,7 +223,7 @@ def model_of(action: Action, fleet: Fleet) -> ModelId | None:
     match action:
         case RegisterRevision():
             return action.revision.model_id
-        case SetRoutes():
+        case SetRoutes() | PlanRoute() | SettleRoute():
             return action.model_id
         case Place():
             revision = fleet.revisions.get(action.revision_id)
@@ -238,9 +245,8 @@ def _changes_nothing(action: Action, situation: Situation) -> bool:
                 and entry.visibility == action.visibility
                 and entry.spec == action.revision.spec
             )
-        case SetRoutes():
-            before = {route for route in fleet.routes if route.model_id == action.model_id}
-            return before == set(action.routes)
+        case SetRoutes() | PlanRoute() | SettleRoute():
+            return changes_no_route(action, fleet)
         case Place():
             return (wanted_replicas(action, fleet) or 0) == action.replicas
         case Freeze():
@@ -266,8 +272,8 @@ def _nonsense(action: Action, fleet: Fleet, known: Mapping[RevisionId, Revision]
     match action:
         case RegisterRevision():
             return _wrong_revision(action, fleet)
-        case SetRoutes():
-            return wrong_routes(action.model_id, action.routes, known)
+        case SetRoutes() | PlanRoute() | SettleRoute():
+            return wrong_route_action(action, fleet, known)
         case Place():
             return _wrong_place(action, fleet, known)
         case Freeze():
@@ -309,21 +315,6 @@ def _wrong_place(  # noqa: PLR0911 - one guard a line
     if resources.devices > worker.devices:
         return f"worker {worker.worker_id} owns {worker.devices} devices, one replica takes {resources.devices}"
     return ""
-
-
-def wrong_routes(model_id: ModelId, routes: Sequence[Route], known: Mapping[RevisionId, Revision]) -> str:
-    """Return why these routes do not cover every bucket exactly once by known revisions; empty when they do."""
-    reached = 0
-    for route in sorted(routes, key=lambda item: (item.bucket_from, item.bucket_to)):
-        revision = known.get(route.revision_id)
-        if route.model_id != model_id:
-            return f"a route of {route.model_id} was given for {model_id}"
-        if revision is None or revision.model_id != model_id:
-            return f"revision {route.revision_id} is not a known revision of {model_id}"
-        if route.bucket_from != reached or route.bucket_to <= route.bucket_from:
-            return f"buckets from {min(reached, route.bucket_from)} on are not covered exactly once"
-        reached = route.bucket_to
-    return "" if reached == BUCKETS else f"buckets {reached} to {BUCKETS} are not covered"
 
 
 class _Ledger:

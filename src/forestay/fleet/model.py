@@ -48,6 +48,17 @@ class Route:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class PendingRoute:
+    """A deploy that waits: the revision takes all of the model's traffic once a replica of it is ready."""
+
+    model_id: ModelId
+    revision_id: RevisionId
+    since: dt.datetime
+    until: dt.datetime  # given up when no replica is ready by then
+    given_up: str = ""  # why; empty while it is waited for
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Placement:
     """How many replicas of a revision a worker shall hold; 0 means: drain, then unload."""
 
@@ -116,6 +127,7 @@ class Fleet:
     replicas: Mapping[ReplicaId, ReplicaReport]
     demand: Mapping[ModelId, dt.datetime]
     standings: Mapping[str, Standing] = dataclasses.field(default_factory=dict[str, Standing])  # in force, by subject
+    pending: Mapping[ModelId, PendingRoute] = dataclasses.field(default_factory=dict[ModelId, PendingRoute])
     pardons: Mapping[str, dt.datetime] = dataclasses.field(default_factory=dict[str, dt.datetime])  # by subject, until
 
     def routed(self, model_id: ModelId, bucket: int) -> RevisionId | None:

@@ -26,9 +26,11 @@ from forestay.fleet.actions import (
     LiftStanding,
     Origin,
     Place,
+    PlanRoute,
     RegisterRevision,
     SetRoutes,
     SetStanding,
+    SettleRoute,
 )
 from forestay.fleet.apply import (
     ALREADY_SO,
@@ -45,7 +47,17 @@ from forestay.fleet.apply import (
     subject_of,
 )
 from forestay.fleet.audit import AuditEntry, AuditFault, AuditRow
-from forestay.fleet.model import Fleet, ModelEntry, Placement, ReplicaReport, Revision, Route, WorkerReport
+from forestay.fleet.model import (
+    Fleet,
+    ModelEntry,
+    PendingRoute,
+    Placement,
+    ReplicaReport,
+    Revision,
+    Route,
+    WorkerReport,
+)
+from forestay.fleet.routes import whole_route
 from forestay.fleet.standing import Standing
 from forestay.ids import ModelId, ReplicaId, RevisionId, WorkerId
 from forestay.storage.postgres import Connection, Database, load_queries
@@ -57,6 +69,8 @@ _QUERIES = load_queries("forestay.fleet", "sql/fleet.sql")
 _ACTION_NAMES = {
     RegisterRevision: "register_revision",
     SetRoutes: "set_routes",
+    PlanRoute: "plan_route",
+    SettleRoute: "settle_route",
     Place: "place",
     Freeze: "freeze",
     SetStanding: "set_standing",
@@ -214,6 +228,7 @@ class PostgresFleetStore:
             revisions=revisions,
             routes=tuple(_decode(row["routes"], list[Route])),
             placements=tuple(_decode(row["placements"], list[Placement])),
+            pending=_decode(row["pending"], dict[ModelId, PendingRoute]),
             workers={item.worker_id: item for item in _decode(row["workers"], list[WorkerReport])},
             replicas={item.replica_id: item for item in _decode(row["replicas"], list[ReplicaReport])},
             demand=_decode(row["demand"], dict[ModelId, dt.datetime]),
@@ -227,11 +242,15 @@ async def _carry_out(connection: Connection, action: Action, fleet: Fleet, *, or
         case RegisterRevision():
             await _register(connection, action, actor)
         case SetRoutes():
-            await connection.execute(_QUERIES["delete_routes"], action.model_id)
-            for route in action.routes:
-                await connection.execute(
-                    _QUERIES["insert_route"], route.model_id, route.revision_id, route.bucket_from, route.bucket_to
-                )
+            await _set_routes(connection, action.model_id, action.routes)
+        case PlanRoute():
+            await connection.execute(
+                _QUERIES["plan_route"], action.model_id, action.revision_id, action.patience_seconds
+            )
+        case SettleRoute(model_id=model_id, revision_id=revision_id, switch=True):
+            await _set_routes(connection, model_id, [whole_route(model_id, revision_id)])
+        case SettleRoute():
+            await connection.execute(_QUERIES["give_up_plan"], action.model_id, action.reason)
         case Place():
             await connection.execute(
                 _QUERIES["place"], action.worker_id, action.revision_id, action.replicas, action.reason
@@ -245,6 +264,15 @@ async def _carry_out(connection: Connection, action: Action, fleet: Fleet, *, or
             await postgres_standings.carry_out(connection, action, origin=origin, actor=actor, fleet=fleet)
         case _:
             assert_never(action)
+
+
+async def _set_routes(connection: Connection, model_id: ModelId, routes: Sequence[Route]) -> None:
+    await connection.execute(_QUERIES["drop_plan"], model_id)
+    await connection.execute(_QUERIES["delete_routes"], model_id)
+    for route in routes:
+        await connection.execute(
+            _QUERIES["insert_route"], route.model_id, route.revision_id, route.bucket_from, route.bucket_to
+        )
 
 
 async def _register(connection: Connection, action: RegisterRevision, actor: str) -> None:
@@ -286,7 +314,7 @@ def _entry(item: Decided, fleet: Fleet, origin: Origin, actor: str) -> AuditEntr
     return AuditEntry(fleet.now, actor, action, subject, detail, item.action.reason, item.effect.value)
 
 
-def _what(action: Action, fleet: Fleet) -> Mapping[str, object]:
+def _what(action: Action, fleet: Fleet) -> Mapping[str, object]:  # noqa: PLR0911 - one return a kind
     match action:
         case RegisterRevision():
             revision = action.revision
@@ -294,6 +322,11 @@ def _what(action: Action, fleet: Fleet) -> Mapping[str, object]:
         case SetRoutes():
             before = [item for item in fleet.routes if item.model_id == action.model_id]
             return {"model_id": action.model_id, "before": _shares(before), "after": _shares(action.routes)}
+        case PlanRoute():
+            return {"model_id": action.model_id, "to": action.revision_id, "patience_seconds": action.patience_seconds}
+        case SettleRoute():
+            before = [item for item in fleet.routes if item.model_id == action.model_id]
+            return {"model_id": action.model_id, "before": _shares(before), "to": action.revision_id}
         case Place():
             before = [item.replicas for item in fleet.placements if subject_of(_as_place(item)) == subject_of(action)]
             return {"model_id": model_of(action, fleet), "before": sum(before), "after": action.replicas}

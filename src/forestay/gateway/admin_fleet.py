@@ -7,16 +7,17 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 import msgspec
 
 from forestay.errors import UsageError
-from forestay.fleet.actions import Action, Decided, Effect, Freeze, Origin, RegisterRevision, SetRoutes
+from forestay.fleet.actions import Action, Decided, Effect, Freeze, Origin, PlanRoute, RegisterRevision, SetRoutes
 from forestay.fleet.apply import ALREADY_SO, Mode
 from forestay.fleet.audit import AuditRow
 from forestay.fleet.bundle import bundle_key, revision_digest, revision_id_of
-from forestay.fleet.model import Fleet, Revision, Route
+from forestay.fleet.model import Fleet, Revision
 from forestay.fleet.spec import HostKind, ModelSpec, spec_to_json
 from forestay.gateway.admin_reading import Act, NotThere, Problem, plain_text
 from forestay.gateway.incoming import declared_bytes, pieces
 from forestay.gateway.responses import Reply, json_reply
-from forestay.ids import BUCKETS, ModelId, is_model_id
+from forestay.ids import ModelId, is_model_id
+from forestay.rollouts.rolling import Strategy, decide_deploy
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LOOPS = tuple(origin.name.lower() for origin in Origin if origin is not Origin.HUMAN)
@@ -27,6 +28,7 @@ class _NewModel(msgspec.Struct, forbid_unknown_fields=True):
     digest: str | None = None  # sha-256 of the bundle's bytes; null for hosts without code
     openapi: dict[str, object] | None = None
     tenant_id: str = ""  # empty: the key's own, or the only one
+    strategy: Strategy | None = None  # null: rolling while the model serves, else at once
 
 
 class _Freeze(msgspec.Struct, forbid_unknown_fields=True):
@@ -90,7 +92,7 @@ def _too_large(most: int) -> Problem:
 
 # Models -------------------------------------------------------------------------------------------------------------
 async def post_model(act: Act) -> Reply:
-    """Register a revision and send all of the model's traffic to it."""
+    """Register a revision and send all of the model's traffic to it: at once, or once a replica of it is ready."""
     wanted = await act.json(_NewModel)
     spec = _spec(wanted.spec)
     await _check_bundle(act, spec, wanted.digest)
@@ -105,12 +107,9 @@ async def post_model(act: Act) -> Reply:
         created_at=act.ports.clock.now(),
     )
     tenant_id = await act.tenant(wanted.tenant_id)
-    route = Route(spec.model_id, revision.revision_id, 0, BUCKETS)
-    actions: list[Action] = [
-        RegisterRevision(revision, tenant_id, spec.visibility, "deployed"),
-        SetRoutes(spec.model_id, (route,), f"deployed {revision.revision_id}"),
-    ]
-    decided = await _apply(act, actions)
+    routing = decide_deploy(await act.ports.fleet.load(), revision, wanted.strategy)
+    registering = RegisterRevision(revision, tenant_id, spec.visibility, "deployed")
+    decided = await _apply(act, [registering, routing])
     created = decided[0].why != ALREADY_SO
     return json_reply(
         201 if created else 200,
@@ -119,7 +118,8 @@ async def post_model(act: Act) -> Reply:
             "revision_id": revision.revision_id,
             "digest": digest,
             "created": created,
-            "routed": decided[1].why != ALREADY_SO,
+            "routed": decided[1].why != ALREADY_SO and isinstance(routing, SetRoutes),
+            "pending": isinstance(routing, PlanRoute),
             "endpoints": [endpoint.path for endpoint in spec.endpoints],
         },
     )
@@ -190,6 +190,7 @@ def model_view(fleet: Fleet, model_id: ModelId) -> dict[str, object]:
         "endpoints": [endpoint.path for endpoint in spec.endpoints],
         "resources": spec.resources,
         "routes": [route for route in fleet.routes if route.model_id == model_id],
+        "pending": fleet.pending.get(model_id),
     }
 
 

@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from forestay.clock import Clock
 from forestay.errors import Unavailable
 from forestay.fleet.model import Fleet, ModelEntry, ReplicaReport, ReplicaState, Revision
+from forestay.fleet.routes import HEARD_SECONDS
 from forestay.fleet.store import FleetStore
 from forestay.gateway.standing import Standings
 from forestay.ids import ModelId, RevisionId, WorkerId
 
 POLL_SECONDS = 1.0
 RELOAD_SECONDS = 5.0
-ALIVE_SECONDS = 10.0  # a worker silent for longer is given no new calls
+ALIVE_SECONDS = HEARD_SECONDS  # a worker silent for longer is given no new calls
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

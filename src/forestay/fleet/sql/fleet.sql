@@ -31,6 +31,10 @@ SELECT
         'worker_id', worker_id, 'revision_id', revision_id, 'replicas', replicas, 'reason', reason)
         ORDER BY worker_id, revision_id), '[]')::text
      FROM placements) AS placements,
+    (SELECT coalesce(json_object_agg(model_id, json_build_object(
+        'model_id', model_id, 'revision_id', revision_id, 'since', since, 'until', until, 'given_up', given_up)),
+        '{}')::text
+     FROM pending_routes) AS pending,
     (SELECT coalesce(json_agg(to_json(workers)), '[]')::text FROM workers) AS workers,
     (SELECT coalesce(json_agg(json_build_object(
         'replica_id', replica_id, 'worker_id', replicas.worker_id, 'revision_id', revision_id, 'model_id', model_id,
@@ -90,6 +94,21 @@ DELETE FROM placements WHERE worker_id = $1 AND replicas = 0
 -- name: forget_served_demand
 -- Forgets the wishes of direct calls for models that now have a ready replica: an old wish must not load them again.
 DELETE FROM demand WHERE model_id IN (SELECT model_id FROM replicas WHERE worker_id = $1 AND state = 'ready');
+
+-- name: plan_route
+-- Notes which revision takes a model's traffic once a replica of it is ready, instead of what was planned before.
+INSERT INTO pending_routes (model_id, revision_id, since, until)
+VALUES ($1, $2, now(), now() + make_interval(secs => $3))
+ON CONFLICT (model_id) DO UPDATE SET revision_id = excluded.revision_id, since = excluded.since, until = excluded.until,
+    given_up = '';
+
+-- name: drop_plan
+-- Forgets what was planned for a model.
+DELETE FROM pending_routes WHERE model_id = $1;
+
+-- name: give_up_plan
+-- Notes why a planned route is given up; it stays to be seen until the next deploy.
+UPDATE pending_routes SET given_up = $2 WHERE model_id = $1;
 
 -- name: touch
 -- Notes that replicas were just used, at most twice a second each, and never waits for another writer of the same row.

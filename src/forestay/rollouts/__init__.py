@@ -1,0 +1,1 @@
+"""How traffic moves from one revision of a model to the next."""
