@@ -90,6 +90,7 @@ class Database:
                     "application_name": application_name,
                     "statement_timeout": str(int(statement_timeout_seconds * 1000)),
                     "jit": "off",  # every statement here is short: compiling it costs more than running it
+                    "plan_cache_mode": "force_generic_plan",  # planned once a connection: a plan costs as much as a run
                     "timezone": "UTC",
                 },
             )

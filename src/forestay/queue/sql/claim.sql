@@ -48,8 +48,8 @@ lonely_slots AS MATERIALIZED (
         FROM slots s WHERE s.idle GROUP BY s.n, s.replica_id
     ) AS i ON i.n = l.n AND i.rank = l.rank
 ),
-free AS MATERIALIZED (
-    SELECT s.n, s.replica_id, row_number() OVER (PARTITION BY s.n ORDER BY s.rank) AS rank
+free AS MATERIALIZED (  -- one number names group and rank, so that picks and slots are joined by hash
+    SELECT s.n, s.replica_id, s.n * 1000000 + row_number() OVER (PARTITION BY s.n ORDER BY s.rank) AS place
     FROM slots s
     WHERE s.replica_id NOT IN (SELECT replica_id FROM lonely_slots)
       AND (s.idle OR NOT EXISTS (
@@ -141,7 +141,8 @@ locked AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED
 ),
 ordinary AS MATERIALIZED (
-    SELECT t.n, t.request_id, t.start_tag, t.turn, row_number() OVER (PARTITION BY t.n ORDER BY t.turn) AS rank
+    SELECT t.n, t.request_id, t.start_tag, t.turn,
+           t.n * 1000000 + row_number() OVER (PARTITION BY t.n ORDER BY t.turn) AS place
     FROM turns t JOIN locked USING (request_id)
 ),
 picked AS MATERIALIZED (
@@ -149,7 +150,7 @@ picked AS MATERIALIZED (
     FROM lonely_slots l JOIN groups g USING (n)
     UNION ALL
     SELECT o.request_id, f.replica_id, g.revision_id, o.start_tag, o.turn
-    FROM ordinary o JOIN free f USING (n, rank) JOIN groups g USING (n)
+    FROM ordinary o JOIN free f USING (place) JOIN groups g ON g.n = o.n
 ),
 leased AS (
     UPDATE requests r
