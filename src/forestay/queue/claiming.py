@@ -13,6 +13,7 @@ from typing import Protocol, cast
 from forestay.errors import UsageError
 from forestay.ids import TenantId, WorkerId
 from forestay.queue import rows
+from forestay.queue.rooms import Rooms, rooms_of, within_models
 from forestay.queue.store import Offer
 from forestay.storage.postgres import Connection, Database, Record, load_queries
 
@@ -53,15 +54,37 @@ async def claim_records(
 async def _claim_for(
     connection: Connection, pool: str, who: tuple[WorkerId, float], offers: Sequence[Offer]
 ) -> list[Record]:
+    rooms = await _rooms(connection)
+    offers = within_models(offers, rooms)
     found: list[Record] = []
     hinted = rows.hinted_columns(offers)
-    if hinted[0]:
-        found = await connection.fetch(_SQL["claim_hinted"], *who, *hinted, pool)
+    most = sum(offer.slots for offer in offers if offer.hints)
+    if hinted[0] and rooms.wide_enough(most):
+        barred = (rooms.short_tenants(most), rooms.short_keys(most))
+        found = await connection.fetch(_SQL["claim_hinted"], *who, *hinted, pool, *barred)
         offers = _without(offers, found)
+        rooms = await _rooms(connection) if found else rooms
     groups, slots = rows.claim_columns(offers)
     if slots[0]:
-        found += await connection.fetch(_SQL["claim"], *who, *groups, *slots, pool)
+        found += await connection.fetch(_SQL["claim"], *who, *groups, *slots, pool, *_room_columns(rooms))
     return found
+
+
+async def _rooms(connection: Connection) -> Rooms:
+    return rooms_of([(row[0], row[1], row[2]) for row in await connection.fetch(_SQL["rooms"])])
+
+
+def _room_columns(rooms: Rooms) -> tuple[object, ...]:
+    return (
+        list(rooms.tenants),
+        list(rooms.tenants.values()),
+        list(rooms.keys),
+        list(rooms.keys.values()),
+        rooms.other_tenants,
+        rooms.other_keys,
+        rooms.short_keys(1),
+        rooms.fleet,
+    )
 
 
 def _without(offers: Sequence[Offer], taken: Sequence[Record]) -> list[Offer]:

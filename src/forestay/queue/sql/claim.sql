@@ -13,12 +13,34 @@ SELECT EXISTS (
 SELECT pg_advisory_xact_lock(4660002, hashtext($1)),
        set_config('synchronous_commit', CASE WHEN $2 THEN 'off' ELSE current_setting('synchronous_commit') END, true);
 
+-- name: rooms
+-- What the rules on counts in flight leave room for, read under the pool's lock: one row for each scope and subject that
+-- a rule holds, `*` for every other one of that scope. No rule, no row.
+WITH caps AS MATERIALIZED (
+    SELECT scope, subject, amount::int AS amount FROM limit_rules WHERE kind = 'in_flight'
+),
+held AS MATERIALIZED (
+    SELECT CASE WHEN grouping(tenant_id) = 0 THEN 'tenant' WHEN grouping(key_id) = 0 THEN 'key'
+                WHEN grouping(model_id) = 0 THEN 'model' ELSE 'fleet' END AS scope,
+           coalesce(tenant_id, key_id, model_id, '*') AS subject, count(*)::int AS running
+    FROM requests
+    WHERE worker_id IS NOT NULL AND EXISTS (SELECT FROM caps)
+    GROUP BY GROUPING SETS ((tenant_id), (key_id), (model_id), ())
+)
+SELECT c.scope, c.subject, c.amount - coalesce(h.running, 0) AS room
+FROM caps c LEFT JOIN held h USING (scope, subject)
+UNION ALL
+SELECT h.scope, h.subject, c.amount - h.running
+FROM held h JOIN caps c ON c.scope = h.scope AND c.subject = '*'
+WHERE h.subject <> '*' AND NOT EXISTS (SELECT FROM caps o WHERE o.scope = h.scope AND o.subject = h.subject);
+
 -- name: claim
 -- Leases waiting requests for free slots, by turns (queue/fairness, decision 0005). Groups ($3..$6) are revisions with
 -- their buckets; slots ($7..$10) name the group, the replica, whether it is idle, and the slot's rank in its group; $11
 -- is the pool. A request that must run alone takes the first slot of an idle replica and keeps that replica's other
 -- slots empty; while one has waited for more than five seconds, busy replicas of its model take nothing, so that one
--- of them falls idle. Needs the pool's lock.
+-- of them falls idle. Counts in flight ($12..$19, from `rooms`): tenants and keys with their room, the room of every
+-- other one (null: no limit), keys without any, and the room of the whole fleet. Needs the pool's lock.
 WITH RECURSIVE groups AS MATERIALIZED (
     SELECT g.* FROM unnest($3::int[], $4::text[], $5::text[], $6::text[]) AS g (n, model_id, revision_id, buckets)
 ),
@@ -59,12 +81,15 @@ free AS MATERIALIZED (  -- one number names group and rank, so that picks and sl
       ))
 ),
 room AS MATERIALIZED (SELECT n, count(*) AS slots FROM free GROUP BY n),
+tenant_rooms AS MATERIALIZED (SELECT t.* FROM unnest($12::text[], $13::int[]) AS t (tenant_id, room)),
+key_rooms AS MATERIALIZED (SELECT k.* FROM unnest($14::text[], $15::int[]) AS k (key_id, room)),
 -- Who waits: from tenant to tenant along the index, never through all of a tenant's requests.
 hops AS (
     SELECT g.n, g.model_id, g.buckets::int4multirange AS buckets, c.low, (
         SELECT r.tenant_id FROM requests r
         WHERE r.worker_id IS NULL AND r.model_id = g.model_id AND r.low_priority = c.low AND NOT r.alone
           AND r.state = 'queued' AND r.available_at <= now() AND g.buckets::int4multirange @> r.bucket::int
+          AND r.key_id <> ALL ($18::text[])
           AND (r.start_deadline IS NULL OR r.start_deadline > now())
           AND (r.total_deadline IS NULL OR r.total_deadline > now())
         ORDER BY r.tenant_id LIMIT 1
@@ -76,6 +101,7 @@ hops AS (
         WHERE r.worker_id IS NULL AND r.model_id = h.model_id AND r.low_priority = h.low AND NOT r.alone
           AND r.tenant_id > h.tenant_id
           AND r.state = 'queued' AND r.available_at <= now() AND h.buckets @> r.bucket::int
+          AND r.key_id <> ALL ($18::text[])
           AND (r.start_deadline IS NULL OR r.start_deadline > now())
           AND (r.total_deadline IS NULL OR r.total_deadline > now())
         ORDER BY r.tenant_id LIMIT 1
@@ -84,15 +110,17 @@ hops AS (
 ),
 known AS MATERIALIZED (
     SELECT h.n, h.model_id, h.buckets, h.low, h.tenant_id, coalesce(w.weight, 1) AS weight,
-           coalesce(s.active, false) AS active, coalesce(s.virtual_time, 0) AS virtual_time
+           coalesce(s.active, false) AS active, coalesce(s.virtual_time, 0) AS virtual_time,
+           coalesce(m.room, $16::int) AS may_run
     FROM hops h
+    LEFT JOIN tenant_rooms m ON m.tenant_id = h.tenant_id
     LEFT JOIN service s ON s.pool = $11 AND s.tenant_id = h.tenant_id
     LEFT JOIN tenant_weights w ON w.tenant_id = h.tenant_id
-    WHERE h.tenant_id IS NOT NULL
+    WHERE h.tenant_id IS NOT NULL AND coalesce(m.room, $16::int, 1) > 0
 ),
 -- A tenant that returns starts where its competitors are, and never later than the pool itself.
 lifted AS MATERIALIZED (
-    SELECT k.n, k.model_id, k.buckets, k.low, k.tenant_id, k.weight, k.active,
+    SELECT k.n, k.model_id, k.buckets, k.low, k.tenant_id, k.weight, k.active, k.may_run,
            CASE WHEN k.active THEN k.virtual_time ELSE greatest(k.virtual_time, f.virtual_time) END AS virtual_time
     FROM known k
     JOIN (
@@ -106,13 +134,13 @@ lifted AS MATERIALIZED (
 -- Of n slots only the n tenants with the least virtual time can win one: each one's first request starts at its own.
 heads AS MATERIALIZED (
     SELECT l.n, l.tenant_id, l.weight, l.virtual_time, l.low AS low_class, l.low AND q.order_at > now() AS low,
-           q.request_id, q.predicted_seconds, q.due_at
+           q.request_id, q.predicted_seconds, q.due_at, q.key_id, l.may_run
     FROM (SELECT *, row_number() OVER (PARTITION BY n, low ORDER BY virtual_time, tenant_id) AS place FROM lifted) AS l
     JOIN room USING (n)
     CROSS JOIN LATERAL (
-        SELECT r.request_id, r.predicted_seconds, r.due_at, r.order_at
+        SELECT r.request_id, r.predicted_seconds, r.due_at, r.order_at, r.key_id
         FROM requests r
-        WHERE r.worker_id IS NULL AND r.model_id = l.model_id AND r.low_priority = l.low AND NOT r.alone
+        WHERE r.worker_id IS NULL AND r.key_id <> ALL ($18::text[]) AND r.model_id = l.model_id AND r.low_priority = l.low AND NOT r.alone
           AND r.tenant_id = l.tenant_id
           AND r.state = 'queued' AND r.available_at <= now() AND l.buckets @> r.bucket::int
           AND (r.start_deadline IS NULL OR r.start_deadline > now())
@@ -130,13 +158,23 @@ turns AS MATERIALIZED (
                    PARTITION BY h.n, h.tenant_id ORDER BY h.low, h.due_at, h.request_id
                    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
                ), 0) / h.weight AS start_tag
-        FROM heads h
+        FROM (
+            SELECT e.*, row_number() OVER (PARTITION BY e.tenant_id ORDER BY e.low, e.due_at, e.request_id) AS of_tenant,
+                   row_number() OVER (PARTITION BY e.key_id ORDER BY e.low, e.due_at, e.request_id) AS of_key
+            FROM heads e
+        ) AS h
+        LEFT JOIN key_rooms k USING (key_id)
+        WHERE (h.may_run IS NULL OR h.of_tenant <= h.may_run)
+          AND (coalesce(k.room, $17::int) IS NULL OR h.of_key <= coalesce(k.room, $17::int))
     ) AS tagged
 ),
 locked AS MATERIALIZED (
     SELECT r.request_id
     FROM requests r
-    WHERE r.request_id = ANY (ARRAY(SELECT t.request_id FROM turns t JOIN room USING (n) WHERE t.turn <= room.slots))
+    WHERE r.request_id = ANY (ARRAY(
+              SELECT t.request_id FROM turns t JOIN room USING (n) WHERE t.turn <= room.slots
+              ORDER BY t.low, t.start_tag LIMIT $19::int
+          ))
       AND r.state = 'queued' AND r.worker_id IS NULL
     FOR UPDATE SKIP LOCKED
 ),
@@ -200,7 +238,8 @@ ORDER BY l.turn, l.order_at;
 
 -- name: claim_hinted
 -- Leases, among the first hundred waiting requests of each offer's model, those whose hint the replica carries and
--- whose tenant is at most this one request ahead of the pool $9: affinity bends the turns by no more than that.
+-- whose tenant is at most this one request ahead of the pool $9: affinity bends the turns by no more than that. Tenants
+-- $10 and keys $11 are left out: too few of theirs may still run.
 WITH offers AS MATERIALIZED (
     SELECT o.*
     FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[])
@@ -210,7 +249,7 @@ heads AS MATERIALIZED (
     SELECT h.*
     FROM (SELECT DISTINCT model_id FROM offers) AS m
     CROSS JOIN LATERAL (
-        SELECT r.request_id, r.model_id, r.tenant_id, r.bucket, r.hint, r.order_at, r.predicted_seconds
+        SELECT r.request_id, r.model_id, r.tenant_id, r.key_id, r.bucket, r.hint, r.order_at, r.predicted_seconds
         FROM requests r
         WHERE r.worker_id IS NULL AND r.model_id = m.model_id AND r.state = 'queued' AND r.available_at <= now()
         ORDER BY r.order_at
@@ -218,7 +257,7 @@ heads AS MATERIALIZED (
     ) AS h
     LEFT JOIN service s ON s.pool = $9 AND s.tenant_id = h.tenant_id
     LEFT JOIN tenant_weights w ON w.tenant_id = h.tenant_id
-    WHERE h.hint IS NOT NULL
+    WHERE h.hint IS NOT NULL AND h.tenant_id <> ALL ($10::text[]) AND h.key_id <> ALL ($11::text[])
       AND (s.virtual_time IS NULL OR s.virtual_time <= h.predicted_seconds / coalesce(w.weight, 1)
            + coalesce((SELECT p.virtual_time FROM pools p WHERE p.pool = $9), 0))
 ),
