@@ -126,6 +126,7 @@ def test_bad_input_is_answered_precisely(bad: Bad, acceptance: Acceptance) -> No
         assert isinstance(answered.json(), dict)
 
 
+@pytest.mark.threat("API1:2023")
 def test_another_tenants_request_looks_as_if_it_never_existed(acceptance: Acceptance) -> None:
     """Status, result and cancel with a stranger's key: 404, with the body of an unknown id."""
     stranger = acceptance.new_key("stranger")
@@ -141,6 +142,7 @@ def test_another_tenants_request_looks_as_if_it_never_existed(acceptance: Accept
         assert client.get(f"{ECHO}/requests/{request_id}/status").status_code in {200, 202}
 
 
+@pytest.mark.threat("API2:2023", "AML.T0012")
 def test_a_revoked_key_is_felt_within_two_seconds(acceptance: Acceptance) -> None:
     """It works, it is revoked, and soon it does not work."""
     key = acceptance.new_key("short-lived")
@@ -171,6 +173,7 @@ def test_a_body_that_stalls_is_answered_408_and_hurts_nobody(acceptance: Accepta
             connection.close()
 
 
+@pytest.mark.threat("API4:2023", "AML.T0029")
 def test_many_half_open_requests_do_not_keep_others_out(acceptance: Acceptance) -> None:
     """Two hundred connections that never finish their headers, and one that does."""
     host, port = address(acceptance.url)

@@ -22,6 +22,7 @@ def judge(case: Case, folder: pathlib.Path) -> Admit | Refuse:
     return decide_admission(seen.files, seen.findings, [], PLAIN, TODAY)
 
 
+@pytest.mark.threat("ML06:2023", "AML.T0010", "AML.T0011.000")
 @pytest.mark.parametrize("case", BAD, ids=lambda case: case.name)
 def test_a_crafted_artefact_is_refused(case: Case, tmp_path: pathlib.Path) -> None:
     """With a finding that names a file of it, says what is wrong, and how to mend it."""

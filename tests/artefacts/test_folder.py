@@ -89,6 +89,7 @@ def test_a_manifest_survives_the_store(manifest: object) -> None:
     assert from_bytes(to_bytes(manifest)) == manifest  # type: ignore[arg-type]
 
 
+@pytest.mark.threat("ML10:2023", "AML.T0010")
 @pytest.mark.parametrize(
     ("name", "data", "kind"),
     [

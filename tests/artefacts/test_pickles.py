@@ -80,6 +80,7 @@ def _argument(opcode: pickletools.OpcodeInfo) -> st.SearchStrategy[bytes]:
     )
 
 
+@pytest.mark.threat("ML06:2023", "AML.T0010", "AML.T0011.000")
 @settings(max_examples=400, deadline=None)
 @given(streams())
 @example(b"\x80\x04\x8c\x02os\x94\x8c\x06system\x94h\x00h\x01\x93.")

@@ -169,6 +169,7 @@ async def test_a_replica_prefers_requests_with_its_hint(harness: Harness) -> Non
     assert [lease.request_id for lease in leases] == [plain.request_id]
 
 
+@pytest.mark.threat("ML09:2023")
 @pytest.mark.parametrize("next_worker", [WORKER, "worker-2"])
 async def test_a_stale_fence_changes_nothing(harness: Harness, next_worker: str) -> None:
     """After a rescue the old attempt can do nothing, whoever has the new one, and the new one can."""

@@ -4,6 +4,7 @@ import dataclasses
 import datetime as dt
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +42,7 @@ def verified(rows: list[AuditRow]) -> bool:
     return True
 
 
+@pytest.mark.threat("API9:2023")
 @given(st.lists(_ENTRIES, min_size=1, max_size=4))
 def test_a_chain_verifies_and_no_row_can_go_missing(entries: list[AuditEntry]) -> None:
     """Any row taken out of the middle is noticed by its neighbour."""
@@ -75,6 +77,7 @@ def test_another_writer_or_place_has_another_seal() -> None:
     assert len(seals) == 4
 
 
+@pytest.mark.threat("API9:2023")
 def test_a_row_that_was_altered_and_sealed_anew_is_betrayed_by_the_next() -> None:
     """Whoever rewrites one row would have to rewrite all that follow, and the head."""
     entries = [AuditEntry(AT, "a", "b", str(number), {}, "r") for number in range(3)]

@@ -60,6 +60,7 @@ def test_one_more_grant_never_takes_away(grants: list[Grant], more: Grant, verb:
         assert caller(*grants, more).may(verb, model)
 
 
+@pytest.mark.threat("API2:2023")
 @given(st.lists(_GRANTS, max_size=3), _GRANTS, _VERBS, _MODELS)
 def test_a_token_never_opens_more_than_its_key(grants: list[Grant], token: Grant, verb: Verb, model: ModelId) -> None:
     """What a narrowed caller may, its key may, and the token names."""

@@ -62,6 +62,7 @@ async def test_a_new_key_is_proved_and_then_answered_from_memory(store: MemoryKe
     assert store.lookups == asked
 
 
+@pytest.mark.threat("API2:2023", "AML.T0012")
 async def test_a_revocation_is_felt_at_the_next_refresh(store: MemoryKeyStore, manual: ManualClock) -> None:
     """One refresh, due each second, after the revocation suffices."""
     credential, ring = await issue(store), KeyRing(store, manual)
@@ -87,6 +88,7 @@ async def test_a_rotation_is_felt_at_the_next_refresh(store: MemoryKeyStore, man
     assert await ring.verify(credential) is Rejected.EXPIRED
 
 
+@pytest.mark.threat("API2:2023")
 async def test_a_token_stands_as_long_as_its_key(store: MemoryKeyStore, manual: ManualClock) -> None:
     """By id alone, from memory; a revocation is felt at the next refresh."""
     credential, ring = await issue(store), KeyRing(store, manual)
@@ -149,6 +151,7 @@ async def test_a_known_key_is_not_trusted_when_the_store_has_long_been_silent(
         await ring.verify(credential)
 
 
+@pytest.mark.threat("API2:2023", "AML.T0012")
 async def test_a_wrong_secret_is_refused_with_and_without_memory(store: MemoryKeyStore, manual: ManualClock) -> None:
     """A right id does not help; nor does asking often cost look-ups."""
     credential, ring = await issue(store), KeyRing(store, manual)

@@ -94,6 +94,7 @@ async def test_bad_credentials_are_401_whatever_they_ask_for(
     assert await nothing_queued(world)
 
 
+@pytest.mark.threat("API5:2023")
 async def test_a_key_without_the_scope_is_403(world: World) -> None:
     """An ADMIN key calls no models."""
     reply = await world.call("POST", "/queue/acme/echo", GOOD, key=world.admin_key)
@@ -113,6 +114,7 @@ async def test_a_private_model_of_someone_else_is_401(world: World) -> None:
     assert (await world.call("POST", "/queue/acme/own", GOOD)).status == 200
 
 
+@pytest.mark.threat("API3:2023")
 @pytest.mark.parametrize(
     ("raw", "kind"),
     [(b"{", "json_invalid"), (b"", "missing"), (b"[]", "model_attributes_type"), (b'{"steps":1}', "missing")],
@@ -158,6 +160,7 @@ async def test_headers_that_cannot_be_honoured_are_400(world: World, name: str, 
     assert await nothing_queued(world)
 
 
+@pytest.mark.threat("API7:2023", "AML.T0049")
 @pytest.mark.parametrize(
     "target",
     [
@@ -273,6 +276,7 @@ def fuzzed(objects: ObjectStore) -> Iterator[tuple[asyncio.Runner, World]]:
             runner.run(context.__aexit__(None, None, None))
 
 
+@pytest.mark.threat("API8:2023")
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH"]),

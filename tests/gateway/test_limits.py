@@ -49,6 +49,7 @@ async def spend(world: World, seconds: float, money: float = 0.0) -> None:
     await store_of(world).add_once([row], source="before", sequence=1)
 
 
+@pytest.mark.threat("API4:2023", "AML.T0029")
 async def test_over_the_rate_a_call_is_429_with_everything_a_client_needs(world: World) -> None:
     """Fal's shape and hint, the time to wait in whole seconds, and the IETF's fields."""
     await limit(world, "tenant:acme", RATE, 0.1, 2)
@@ -164,6 +165,7 @@ async def test_a_call_that_never_ran_costs_nothing(world: World) -> None:
     assert [row.requests for row in store_of(world).usage] == [1]
 
 
+@pytest.mark.threat("ML05:2023", "AML.T0024.002")
 async def test_device_seconds_are_settled_at_what_was_used(world: World) -> None:
     """A second is predicted and milliseconds are used: hundreds of calls fit where five were predicted."""
     await limit(world, "tenant:acme", GPU_MONTH, 5)
@@ -178,6 +180,7 @@ async def test_device_seconds_are_settled_at_what_was_used(world: World) -> None
     assert 0 < used < 2
 
 
+@pytest.mark.threat("API4:2023", "AML.T0034")
 async def test_a_budget_that_is_spent_refuses_until_the_month_ends(world: World) -> None:
     """Both lanes; the wait is that long, in seconds."""
     await spend(world, 9.5)

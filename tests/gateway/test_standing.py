@@ -37,6 +37,7 @@ async def put(world: World, kind: StandingKind, subject: str = "", *, factor: fl
     return standing.standing_id
 
 
+@pytest.mark.threat("API6:2023", "AML.T0040")
 @pytest.mark.parametrize("path", ["/queue/acme/echo", "/run/acme/echo"])
 async def test_a_suspended_key_is_refused_with_a_code_an_id_and_a_way_to_object(world: World, path: str) -> None:
     """The rule and its reason, which would teach an abuser, are not told."""
@@ -69,6 +70,7 @@ async def test_a_key_to_be_issued_anew_is_told_so(world: World) -> None:
     assert reply.headers["www-authenticate"] == "Key"
 
 
+@pytest.mark.threat("API6:2023", "AML.T0040")
 async def test_a_throttled_key_goes_on_at_its_own_pace(world: World) -> None:
     """A few calls at once, then 429 with the seconds to wait."""
     await put(world, StandingKind.THROTTLE, factor=0.1)

@@ -145,6 +145,7 @@ async def test_an_empty_file_is_an_empty_answer(client: httpx.AsyncClient, ports
     assert (await client.get(path_of(item), headers={"Range": "bytes=0-"})).status_code == 416
 
 
+@pytest.mark.threat("API1:2023")
 async def test_what_is_not_released_here_and_now_is_the_same_404(
     client: httpx.AsyncClient, ports: GatewayPorts, database: Database, objects: ObjectStore
 ) -> None:
@@ -159,6 +160,7 @@ async def test_what_is_not_released_here_and_now_is_the_same_404(
     assert all(answer.headers["cache-control"] == "no-store" for answer in answers)
 
 
+@pytest.mark.threat("API8:2023")
 @pytest.mark.parametrize(
     ("data", "name", "declared", "shown"),
     [

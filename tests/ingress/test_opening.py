@@ -30,6 +30,7 @@ from forestay.media.opening.refusal import Refusal
 MB = 1024 * 1024
 
 
+@pytest.mark.threat("API4:2023", "ML01:2023")
 async def test_no_bomb_is_opened_and_none_costs_much(decoder: Decoder, folder: pathlib.Path) -> None:
     """Each is refused in the words of its limit, quickly, in a small child, and the parent does not grow."""
     tally = await defused(decoder, folder, bombs.corpus())
@@ -250,6 +251,7 @@ print(json.dumps({"isolation": isolation.__class__.__name__, "calls": isolation.
 """
 
 
+@pytest.mark.threat("API4:2023", "ML01:2023")
 @pytest.mark.skipif(sys.platform != "linux", reason="the filter of system calls is the kernel's of Linux")
 def test_a_child_that_was_taken_over_reaches_nothing() -> None:
     """No file, no network, no program, no other process, and not our user."""

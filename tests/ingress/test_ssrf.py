@@ -31,6 +31,7 @@ async def fault_of(case: Case, canary: Canary) -> str | None:
     return None
 
 
+@pytest.mark.threat("API7:2023", "AML.T0049")
 async def test_every_trick_of_the_corpus_is_refused_and_the_canary_hears_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -33,6 +33,7 @@ def most_in_any_window(granted: list[tuple[float, float]], per_second: float) ->
     return worst
 
 
+@pytest.mark.threat("API4:2023", "AML.T0029")
 @given(rate=RATES, burst=BURSTS, gaps=GAPS)
 def test_no_window_grants_more_than_the_rate_and_one_burst(rate: float, burst: float, gaps: list[float]) -> None:
     """Whatever the times of the calls."""

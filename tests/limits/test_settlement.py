@@ -118,6 +118,7 @@ def test_usage_adds_up_to_what_was_settled(items: list[tuple[str, str, int, floa
     assert sum(row.money for row in rows) == pytest.approx(sum(item[4] for item in items))
 
 
+@pytest.mark.threat("API4:2023", "AML.T0034")
 async def test_each_finished_request_is_added_once(
     database: Database, store: PostgresLimitStore, ground: Ground
 ) -> None:

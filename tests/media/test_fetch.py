@@ -134,6 +134,7 @@ async def test_redirects_are_followed_three_times_and_no_more() -> None:
             await fetcher.fetch(f"http://127.0.0.1:{port}/4")
 
 
+@pytest.mark.threat("API10:2023")
 @pytest.mark.parametrize("chunked", [True, False])
 async def test_a_body_over_the_cap_is_refused(chunked: bool) -> None:
     """Whether it says its size or not."""
@@ -153,6 +154,7 @@ async def test_a_body_over_the_cap_is_refused(chunked: bool) -> None:
             await fetcher.fetch(f"http://127.0.0.1:{port}/")
 
 
+@pytest.mark.threat("API10:2023")
 async def test_a_server_that_never_ends_is_given_up() -> None:
     """The time covers the whole fetch, not the silence between two pieces."""
     release = asyncio.Event()

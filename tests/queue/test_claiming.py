@@ -59,6 +59,7 @@ async def _create_tenants(database: Database, *names: str) -> None:
         await database.execute("INSERT INTO tenants (tenant_id, name) VALUES ($1, $1) ON CONFLICT DO NOTHING", name)
 
 
+@pytest.mark.threat("API4:2023")
 async def test_a_tenant_with_heavy_requests_gets_no_more_than_its_share(
     database: Database, objects: ObjectStore
 ) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.conformance.queue_harness import PostgresHarness, finish, offer, postgres_harness, submission
@@ -58,6 +59,7 @@ def _by_tenant(leases: list[Lease]) -> dict[str, int]:
     return dict(Counter(lease.tenant_id for lease in leases))
 
 
+@pytest.mark.threat("API4:2023")
 async def test_a_tenant_over_its_count_waits_and_others_get_the_slots(database: Database, objects: ObjectStore) -> None:
     """Of ten slots a tenant held to three gets three; when one of them ends, one more begins."""
     await _rule(database, "tenant", "held", 3)

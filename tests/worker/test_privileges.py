@@ -34,6 +34,7 @@ def _public_interpreter(folder: pathlib.Path) -> str:
     return str(folder / "venv" / "bin" / "python")
 
 
+@pytest.mark.threat("AML.T0010")
 @root_only
 async def test_under_root_a_model_gets_a_user_of_its_own() -> None:
     """Another uid, no groups, no capabilities; neither the worker's environment nor its secrets can be read."""
