@@ -101,6 +101,7 @@ def spec_title(name: str) -> str:
         "OwnerFile": "owner",
         "HostFile": "host",
         "EndpointFile": "endpoints",
+        "MediaInputFile": "media_inputs",
         "ResourceFile": "resources",
         "LimitFile": "limits",
         "RetryFile": "retry",

@@ -163,8 +163,48 @@ class Worker:
         "FORESTAY_ALLOW_PRIVATE_INPUTS", False, "Fetch media inputs from loopback and private networks too."
     )
     max_media_bytes: int = setting(
-        "FORESTAY_MAX_MEDIA", 512 * 1024 * 1024, "Largest file a model may hand over, and largest input fetched for it."
+        "FORESTAY_MAX_MEDIA", 512 * 1024 * 1024, "Largest file in bytes that a model may hand over."
     )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ingress:
+    """Files that callers name or send as inputs: how they are fetched and how much of them is opened."""
+
+    max_bytes: int = setting(
+        "FORESTAY_INPUT_BYTES",
+        64 * 1024 * 1024,
+        "Files of one request, all together, in bytes; a model gets them inline.",
+    )
+    max_files: int = setting("FORESTAY_INPUT_FILES", 32, "Files of one request.")
+    total_seconds: float = setting(
+        "FORESTAY_INPUT_TIMEOUT", 120.0, "Seconds in which all files of a request must have come and been opened."
+    )
+    fetch_seconds: float = setting("FORESTAY_FETCH_TIMEOUT", 60.0, "Seconds for one file, its redirects included.")
+    connect_seconds: float = setting(
+        "FORESTAY_FETCH_CONNECT", 5.0, "Seconds in which a file's server must take the call."
+    )
+    max_redirects: int = setting("FORESTAY_FETCH_REDIRECTS", 3, "Redirects that are followed for one file.")
+    refuse_undeclared_urls: bool = setting(
+        "FORESTAY_REFUSE_UNDECLARED_URLS", False, "Refuse (422) a URL in an input field that the spec does not declare."
+    )
+    decoders: int = setting("FORESTAY_DECODERS", 2, "Files that one worker opens at a time; each takes a processor.")
+    decode_memory_mb: int = setting(
+        "FORESTAY_DECODE_MEMORY_MB", 420, "Memory of the child that opens one file, in MB of 1024 * 1024 bytes."
+    )
+    decode_seconds: float = setting("FORESTAY_DECODE_TIMEOUT", 10.0, "Seconds in which one file must be opened.")
+    max_pixels: int = setting("FORESTAY_MEDIA_PIXELS", 50_000_000, "Pixels of one picture, frame or page.")
+    max_side: int = setting("FORESTAY_MEDIA_SIDE", 16_384, "Longest side of a picture or film, in pixels.")
+    max_frames: int = setting("FORESTAY_MEDIA_FRAMES", 1_000, "Frames of an animated picture.")
+    max_pages: int = setting("FORESTAY_MEDIA_PAGES", 64, "Pages of a TIFF.")
+    max_total_pixels: int = setting(
+        "FORESTAY_MEDIA_TOTAL_PIXELS", 500_000_000, "Pixels of all frames or pages of a picture; of a JPEG all scans."
+    )
+    max_seconds: float = setting("FORESTAY_MEDIA_SECONDS", 600.0, "Seconds that a film or a recording may play.")
+    max_streams: int = setting("FORESTAY_MEDIA_STREAMS", 8, "Tracks of a film.")
+    max_frame_rate: float = setting("FORESTAY_MEDIA_FRAME_RATE", 240.0, "Frames a second of a film, on average.")
+    max_sample_rate: int = setting("FORESTAY_MEDIA_SAMPLE_RATE", 192_000, "Samples a second of sound, each channel.")
+    max_channels: int = setting("FORESTAY_MEDIA_CHANNELS", 8, "Channels of sound.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -260,6 +300,7 @@ class Settings:
     queue: Queue = dataclasses.field(default_factory=Queue)
     gateway: Gateway = dataclasses.field(default_factory=Gateway)
     worker: Worker = dataclasses.field(default_factory=Worker)
+    ingress: Ingress = dataclasses.field(default_factory=Ingress)
     delivery: Delivery = dataclasses.field(default_factory=Delivery)
     limits: Limits = dataclasses.field(default_factory=Limits)
     secrets: Secrets = dataclasses.field(default_factory=Secrets)
@@ -272,6 +313,7 @@ class Settings:
             queue=_read(Queue, environment),
             gateway=_read(Gateway, environment),
             worker=_read(Worker, environment),
+            ingress=_read(Ingress, environment),
             delivery=_read(Delivery, environment),
             limits=_read(Limits, environment),
             secrets=_read(Secrets, environment),
@@ -292,7 +334,7 @@ def client_settings() -> Client:
     return dataclasses.replace(client, profile_file=str(pathlib.Path(home) / "forestay" / "profile.json"))
 
 
-Group = TypeVar("Group", Storage, Queue, Gateway, Worker, Delivery, Limits, Secrets, Client)
+Group = TypeVar("Group", Storage, Queue, Gateway, Worker, Ingress, Delivery, Limits, Secrets, Client)
 _PARSERS: Mapping[type, typing.Callable[[str], object]] = types.MappingProxyType(
     {
         int: int,

@@ -41,6 +41,29 @@ def test_the_examples_are_good_and_survive_json(path: pathlib.Path) -> None:
     assert spec_from_json(spec_to_json(spec)) == spec
 
 
+def test_media_inputs_are_names_or_names_with_a_kind() -> None:
+    """The short form of older specs takes any media; both forms may stand in one list."""
+    fields = "[image_url, {field: mask_url, kind: image}, {field: loras, kind: weights}]"
+    endpoint = parse_spec(GOOD.replace("{path: /}", f"{{path: /, media_inputs: {fields}}}"), "model.yaml").endpoints[0]
+    assert endpoint.media_inputs == ("image_url", "mask_url", "loras")
+    assert endpoint.media_kinds == {"mask_url": "image", "loras": "weights"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ("[{field: a, kind: picture}]", "media_inputs.0.kind: input should be 'any', 'image'"),
+        ("[{fild: a}]", "did you mean `field`?"),
+        ("[a, {field: a, kind: image}]", "media input a is declared twice"),
+        ("[5]", "write a field's name, or `{field: NAME, kind: image}`"),
+    ],
+)
+def test_a_fault_in_media_inputs_is_told_with_its_mend(fields: str, words: str) -> None:
+    """Kinds, names, doubles and forms."""
+    told = faults(GOOD.replace("{path: /}", f"{{path: /, media_inputs: {fields}}}"))
+    assert any(words in fault for fault in told), told
+
+
 def test_what_is_not_written_has_its_default() -> None:
     """A short spec is a whole spec."""
     spec = parse_spec(GOOD, "model.yaml")

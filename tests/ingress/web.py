@@ -9,13 +9,16 @@ that is not on the short list of public addresses leads to the canary, which cou
 import asyncio
 import contextlib
 import dataclasses
+import pathlib
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Literal, cast
 
+from forestay.clock import SystemClock
 from forestay.media.fetch import AddressInfo, Network
+from forestay.tls import ensure_tls
 
 PUBLIC_V4 = "93.184.215.14"
 PUBLIC_V6 = "2606:4700::1111"
@@ -221,6 +224,14 @@ async def scripted_web(canary: Canary, tls: ssl.SSLContext | None = None) -> Asy
         for server in servers:
             server.close()
             await server.wait_closed()
+
+
+def tls_contexts(folder: pathlib.Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return a server's side and a client's side of TLS with an authority of their own, for the names of the tests."""
+    files = ensure_tls(folder, SystemClock().now(), ["files.example", "other.example"])
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(files.certificate, files.key)
+    return server, ssl.create_default_context(cafile=str(files.ca))
 
 
 def filled(text: str, web: ScriptedWeb) -> str:

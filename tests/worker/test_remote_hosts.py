@@ -1,6 +1,7 @@
 """Models that run elsewhere: any HTTP server, and providers upstream, spoken to over real sockets."""
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ from tests.worker.harness import spec_of
 
 from forestay.chance import SystemChance
 from forestay.clock import SystemClock
-from forestay.fleet.spec import HostKind, HostSpec, LimitSpec
+from forestay.fleet.spec import EndpointSpec, HostKind, HostSpec, LimitSpec
 from forestay.ids import new_request_id
 from forestay.worker.hosts.host import (
     Answered,
@@ -55,10 +56,10 @@ def request_of(body: object = None, endpoint: str = "/", seconds: float = 5.0) -
     return CallRequest(request_id, 1, endpoint, headers, json.dumps(body or {}).encode(), seconds)
 
 
-def http_host(url: str) -> HttpServerHost:
-    """Return a host for the server at `url`."""
+def http_host(url: str, *files: str) -> HttpServerHost:
+    """Return a host for the server at `url`, whose input fields `files` hold files."""
     spec = spec_of(host=HostSpec(HostKind.HTTP_SERVER, url=url), limits=LimitSpec(max_multiplexing=8))
-    return HttpServerHost(spec, CLOCK)
+    return HttpServerHost(dataclasses.replace(spec, endpoints=(EndpointSpec("/", media_inputs=files),)), CLOCK)
 
 
 async def ok(_: web.Request) -> web.StreamResponse:
@@ -82,6 +83,19 @@ async def test_a_server_is_ready_once_its_health_path_answers() -> None:
         await host.stop(0)
     assert (described.slots, described.direct_url) == (8, url)
     assert described.openapi == {"openapi": "3.1.0"}
+
+
+async def test_gateways_do_not_go_past_the_worker_to_a_server_that_takes_files() -> None:
+    """The worker fetches and opens them: the server must never see the caller's URL."""
+
+    async def health(_: web.Request) -> web.StreamResponse:
+        return web.Response()
+
+    async with serving(GET_health=health) as url:
+        host = http_host(url, "image_url")
+        described = await host.start()
+        await host.stop(0)
+    assert described.direct_url is None
 
 
 async def test_calls_end_in_values() -> None:

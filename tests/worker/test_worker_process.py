@@ -15,6 +15,10 @@ from forestay.telemetry.metrics import REPLICA_ENDS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 Loaded = tuple[Harness, Revision]
+PNG = bytes.fromhex(  # one black pixel
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63606060000000040001f6173855"
+    "0000000049454e44ae426082"
+)
 LIMITS = LimitSpec(
     max_multiplexing=2, request_timeout_seconds=2.0, startup_timeout_seconds=30, termination_grace_seconds=3
 )
@@ -122,7 +126,7 @@ async def test_an_own_media_url_in_an_input_becomes_a_data_uri(loaded: Loaded) -
     """Declared media inputs are fetched for the model, our own without the network."""
     harness, _ = loaded
     item = await harness.media.save(
-        b"\x89PNG\r\n\x1a\n-",
+        PNG,
         tenant_id=TENANT,
         file_name="a.png",
         content_type="image/png",

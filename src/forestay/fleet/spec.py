@@ -47,6 +47,9 @@ class EndpointSpec:
     path: str  # "/", "/edit"
     kind: str = "call"  # call | stream | realtime
     media_inputs: tuple[str, ...] = ()  # top-level input fields that are media URLs: fetched for the model
+    media_kinds: Mapping[str, str] = dataclasses.field(
+        default_factory=dict[str, str]
+    )  # field -> image | video | audio | weights | file; a field of `media_inputs` that is not here takes any media
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pydantic
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import ErrorDetails
 
 from forestay.fleet.spec import (
@@ -185,6 +185,28 @@ class HostFile(_Strict):
         return self
 
 
+class MediaInputFile(_Strict):
+    """One input field that holds files; written as its name alone, it takes any picture, film or recording."""
+
+    field: _Name
+    """Top-level field of the input: a URL, a data: URI, an object with `url`, or a list of these."""
+    kind: Literal["any", "image", "video", "audio", "weights", "file"] = "any"
+    """any, image, video, audio: opened and cleaned by the worker; weights: safetensors, checked (`path` counts as
+    `url` there); file: handed over as it is, unopened."""
+
+
+def _media_input(value: object) -> object:
+    if isinstance(value, dict | MediaInputFile):
+        return cast("object", value)
+    if not isinstance(value, str):
+        message = "write a field's name, or `{field: NAME, kind: image}`"
+        raise ValueError(message)  # noqa: TRY004 - pydantic reports ValueError, and lets TypeError through
+    return {"field": value}
+
+
+_MediaInput = Annotated[MediaInputFile, BeforeValidator(_media_input, json_schema_input_type=_Name | MediaInputFile)]
+
+
 class EndpointFile(_Strict):
     """One callable path."""
 
@@ -192,8 +214,17 @@ class EndpointFile(_Strict):
     """`/`, `/edit`, ..."""
     kind: Literal["call", "stream", "realtime"] = "call"
     """call: one answer; stream: server-sent events; realtime: a websocket."""
-    media_inputs: tuple[_Name, ...] = Field((), max_length=64)
-    """Top-level input fields that are media URLs: fetched for the model by the worker."""
+    media_inputs: tuple[_MediaInput, ...] = Field((), max_length=64)
+    """Input fields that hold media: names, or `{field: image_url, kind: image}`; fetched and opened by the worker."""
+
+    @model_validator(mode="after")
+    def _fields_differ(self) -> "EndpointFile":
+        fields = [item.field for item in self.media_inputs]
+        twice = sorted({field for field in fields if fields.count(field) > 1})
+        if twice:
+            message = f"media input {twice[0]} is declared twice"
+            raise ValueError(message)
+        return self
 
 
 class ResourceFile(_Strict):
@@ -356,7 +387,13 @@ def _fields_at(location: tuple[int | str, ...]) -> Iterator[str]:
         "capacity": CapacityFile,
     }
     model = known.get(str(location[0]), SpecFile) if location else SpecFile
+    model = MediaInputFile if "media_inputs" in location else model
     yield from model.model_fields
+
+
+def _endpoint(file: EndpointFile) -> EndpointSpec:
+    kinds = {item.field: item.kind for item in file.media_inputs if item.kind != "any"}
+    return EndpointSpec(file.path, file.kind, tuple(item.field for item in file.media_inputs), kinds)
 
 
 def _frozen(file: SpecFile) -> ModelSpec:
@@ -369,7 +406,7 @@ def _frozen(file: SpecFile) -> ModelSpec:
         licence=file.licence,
         visibility=file.visibility,
         host=HostSpec(**{name: getattr(host, name) for name in type(host).model_fields}),
-        endpoints=tuple(EndpointSpec(item.path, item.kind, item.media_inputs) for item in file.endpoints),
+        endpoints=tuple(_endpoint(item) for item in file.endpoints),
         resources=ResourceSpec(**file.resources.model_dump()),
         limits=LimitSpec(**file.limits.model_dump()),
         retry=RetrySpec(file.retry.skip_conditions, {str(name): tries for name, tries in file.retry.config.items()}),

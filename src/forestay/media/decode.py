@@ -9,6 +9,7 @@ files at a time), how long (the wall clock is kept here as well), and what an en
 
 import asyncio
 import dataclasses
+import math
 import os
 import pathlib
 import signal
@@ -20,6 +21,7 @@ import msgspec
 from forestay.errors import UsageError
 from forestay.media.decoder_program import GRACE_SECONDS, READ_BYTES, Ended, OnStart, Program
 from forestay.media.limits import DecodeLimits, Kind
+from forestay.settings import Ingress
 
 Fault = Literal["unsupported", "broken", "too_large", "too_long", "too_heavy"]
 CONTENT_TYPES: dict[Kind, frozenset[str]] = {
@@ -201,6 +203,26 @@ def _by_signal(ended: Ended, limits: DecodeLimits) -> MediaRefused:
             allowed=limits.memory_bytes,
         )
     return MediaRefused("broken", f"the decoder ended on it (status {ended.status})")
+
+
+def limits_of(settings: Ingress) -> DecodeLimits:
+    """Read the limits from the settings; those without a setting keep their defaults."""
+    return DecodeLimits(
+        max_pixels=settings.max_pixels,
+        max_side=settings.max_side,
+        max_frames=settings.max_frames,
+        max_pages=settings.max_pages,
+        max_total_pixels=settings.max_total_pixels,
+        max_seconds=settings.max_seconds,
+        max_streams=settings.max_streams,
+        max_frame_rate=settings.max_frame_rate,
+        max_sample_rate=settings.max_sample_rate,
+        max_channels=settings.max_channels,
+        max_output_bytes=settings.max_bytes,
+        memory_bytes=settings.decode_memory_mb * 1024 * 1024,
+        cpu_seconds=max(1, math.ceil(settings.decode_seconds * 0.8)),
+        wall_seconds=settings.decode_seconds,
+    )
 
 
 def open_scratch(folder: pathlib.Path) -> IO[bytes]:

@@ -85,6 +85,12 @@ WEBHOOK_SECONDS = _histogram("forestay_webhook_seconds", "Duration of one try.",
 CONNECT_TUNNELS = _counter("forestay_connect_tunnels_total", "CONNECT calls to the client proxy, by answer.", "outcome")
 
 # Worker
+INPUTS = _counter(
+    "forestay_inputs_total", "Files of inputs, by declared kind and what came of them.", "kind", "outcome"
+)
+INPUT_SECONDS = _histogram(
+    "forestay_input_seconds", "Time to fetch, open and clean one file.", "kind", buckets=_SHORT_SECONDS
+)
 ATTEMPTS = _counter("forestay_attempts_total", "Attempts ended on this worker.", "model", "outcome")
 ATTEMPT_SECONDS = _histogram("forestay_attempt_seconds", "Time a slot was held.", "model", buckets=_LONG_SECONDS)
 SLOTS = _gauge("forestay_slots", "Slots of ready replicas, by use.", "use")

@@ -113,7 +113,7 @@ class Attempt:
         if host is None:
             await self.give_back("the replica ended before the request began")
             return
-        body = await self._parts.inputs.prepare(lease.body, self._endpoint().media_inputs)
+        body = await self._parts.inputs.prepare(lease.body, self._endpoint())
         if isinstance(body, Answer):
             await self._end(Publish(State.FAILED, body), Outcome.CALLER_ERROR, crashed=False)
             return

@@ -158,7 +158,7 @@ class DirectLane:
             return
         spec = call.replica.revision.spec
         endpoint = call.path.partition("?")[0]
-        prepared = await self._inputs.prepare(body, endpoint_of(spec, endpoint).media_inputs)
+        prepared = await self._inputs.prepare(body, endpoint_of(spec, endpoint))
         if isinstance(prepared, Answer):
             await _say(call.send, prepared, call.proof)
             return

@@ -92,6 +92,7 @@ class Folders:
     def __init__(self, work_dir: pathlib.Path, runs: pathlib.Path) -> None:
         self.bundles = work_dir / "bundles"
         self.environments = work_dir / "environments"
+        self.scratch = work_dir / "scratch"  # files of inputs while they are opened; they have no names
         self.runs = runs  # short: it holds unix sockets, whose paths may not exceed about 100 bytes
 
     async def prepare(self) -> None:
@@ -100,6 +101,8 @@ class Folders:
 
     def _prepare(self) -> None:
         shutil.rmtree(self.runs, ignore_errors=True)
-        for folder, mode in ((self.bundles, 0o755), (self.environments, 0o755), (self.runs, 0o711)):
+        shutil.rmtree(self.scratch, ignore_errors=True)  # weights have names while they are checked
+        folders = ((self.bundles, 0o755), (self.environments, 0o755), (self.scratch, 0o700), (self.runs, 0o711))
+        for folder, mode in folders:
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(mode)

@@ -16,12 +16,14 @@ import tempfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 
+from forestay.artefacts.caller_weights import check_weights
 from forestay.chance import Chance
 from forestay.clock import Clock
 from forestay.errors import Unavailable, UsageError
 from forestay.fleet.model import WorkerReport
 from forestay.fleet.store import FleetStore
 from forestay.ids import WorkerId
+from forestay.media.decode import Decoder, limits_of
 from forestay.media.fetch import Fetcher, FetchLimits
 from forestay.media.store import MediaStore
 from forestay.queue.store import QueueStore
@@ -36,7 +38,7 @@ from forestay.worker.claiming import Claimer
 from forestay.worker.desk import Desk
 from forestay.worker.direct import DirectLane
 from forestay.worker.direct_server import listen, serve
-from forestay.worker.inputs import Inputs
+from forestay.worker.inputs import InputPorts, Inputs
 from forestay.worker.keeping import ReplicaKeeper
 from forestay.worker.lease_keeper import LeaseKeeper, QueueOpener
 from forestay.worker.loading import Folders, Loader
@@ -102,6 +104,7 @@ async def run_worker(ports: WorkerPorts, stop: asyncio.Event, on_ready: Callable
             for task in background:
                 task.cancel()
             await worker.keeper.stop()
+            await worker.decoder.close()
 
 
 class _Worker:
@@ -119,9 +122,21 @@ class _Worker:
         self.log_book = LogBook(ports.queue, clock, ports.metrics)
         self.desk = Desk(ports.queue, ports.wakeups, clock)
         self.keeper = LeaseKeeper(self.worker_id, ports.open_queue, settings.queue.lease_seconds)
-        limits = FetchLimits(max_bytes=settings.worker.max_media_bytes)
-        fetcher = Fetcher(allow_private=settings.worker.allow_private_inputs, limits=limits)
-        inputs = Inputs(ports.media, fetcher, settings.worker.max_media_bytes)
+        self.decoder = Decoder(
+            limits_of(settings.ingress), at_a_time=settings.ingress.decoders, on_start=_tell_isolation
+        )
+        inputs = Inputs(
+            InputPorts(
+                media=ports.media,
+                fetcher=Fetcher(allow_private=settings.worker.allow_private_inputs, limits=_fetch_limits(settings)),
+                opener=self.decoder,
+                check_weights=check_weights,
+                folder=self.folders.scratch,
+                settings=settings.ingress,
+                clock=clock,
+                metrics=ports.metrics,
+            )
+        )
         loader = Loader(
             objects=ports.objects,
             media=ports.media,
@@ -221,6 +236,16 @@ class _Worker:
 
     async def _report(self) -> None:
         await self.replicas.report(self.describe())
+
+
+def _fetch_limits(settings: Settings) -> FetchLimits:
+    ingress = settings.ingress
+    return FetchLimits(ingress.max_bytes, ingress.fetch_seconds, ingress.connect_seconds, ingress.max_redirects)
+
+
+def _tell_isolation(pid: int, isolation: Mapping[str, object]) -> None:
+    """Say what the child that opens media was denied; what is false here is a boundary that this machine lacks."""
+    log.info("decoder.started", pid=pid, **isolation)
 
 
 def _work_dir(settings: Settings, worker_id: WorkerId) -> pathlib.Path:

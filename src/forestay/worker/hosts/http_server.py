@@ -42,9 +42,13 @@ class HttpServerHost:
         return Description(
             openapi=await self._openapi(),
             slots=self._spec.limits.max_multiplexing,
-            direct_url=self._spec.host.url.rstrip("/"),
+            # Files of inputs are fetched and opened by the worker: then gateways may not go past it.
+            direct_url=None if self._takes_files() else self._spec.host.url.rstrip("/"),
             health_check=self._check,
         )
+
+    def _takes_files(self) -> bool:
+        return any(endpoint.media_inputs for endpoint in self._spec.endpoints)
 
     async def call(self, request: CallRequest) -> CallResult:
         """Run one call."""
