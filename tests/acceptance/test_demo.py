@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.acceptance.programs import clean_environment
@@ -16,7 +17,26 @@ DEMO_SECONDS = 240
 @pytest.mark.timeout(DEMO_SECONDS + 60)
 def test_the_demo_keeps_every_promise(tmp_path: Path) -> None:
     """Exit status 0, every promise kept, pictures, film, sound and the sheet on disk."""
-    command = [sys.executable, "-m", "forestay", "demo", "--json", "--output", str(tmp_path / "out")]
+    told = run_demo("spine", tmp_path / "out")
+    assert all(row["kept"] for row in told["promises"])
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"index.html", "seven.png", "seven-edited.png", "three-to-eight.mp4", "c4.wav"} <= names
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(DEMO_SECONDS + 60)
+def test_an_attacker_is_stopped_step_by_step(tmp_path: Path) -> None:
+    """Exit status 0, every promise kept with its reason, the neighbour's waits on the sheet as numbers and a plot."""
+    told = run_demo("abuse", tmp_path / "out")
+    assert all(row["kept"] and row["evidence"] for row in told["promises"])
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "<svg" in page
+    assert "under attack, all" in page
+
+
+def run_demo(scenario: str, output: Path) -> dict[str, Any]:
+    """Run the demo; returns what it tells at its end. It ends well."""
+    command = [sys.executable, "-m", "forestay", "demo", "--scenario", scenario, "--json", "--output", str(output)]
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -28,10 +48,16 @@ def test_the_demo_keeps_every_promise(tmp_path: Path) -> None:
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert all(row["kept"] for row in told["promises"])
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"index.html", "seven.png", "seven-edited.png", "three-to-eight.mp4", "c4.wav"} <= names
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_an_unknown_scenario_is_told_with_those_that_exist() -> None:
+    """Wrong usage: exit status 2 and the names to choose from."""
+    command = [sys.executable, "-m", "forestay", "demo", "--scenario", "pillage"]
+    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "'pillage' is none of spine, abuse" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_fleet_that_is_not_there_is_told_in_one_line() -> None:

@@ -9,27 +9,27 @@ from rich.console import Console
 
 from forestay.demo.caller import SCENARIOS
 from forestay.demo.platform import Process, family
-from forestay.demo.promises import PROMISES, Kept, Mark, SavedFile, all_kept
+from forestay.demo.promises import SPINE, Kept, Mark, SavedFile, all_kept
 from forestay.demo.screen import JsonScreen, LiveScreen, PlainScreen
 from forestay.demo.sheet import render_sheet, write_sheet
 
-KEPT = {name: Kept(name, Mark.KEPT, "seen", 1.0) for name in PROMISES}
+KEPT = {name: Kept(name, Mark.KEPT, "seen", 1.0) for name in SPINE}
 
 
 def test_only_all_promises_kept_is_success() -> None:
     """Kept is success; one broken or never tried is not."""
-    assert all_kept(KEPT)
-    for name in PROMISES:
+    assert all_kept(KEPT, SPINE)
+    for name in SPINE:
         for mark in (Mark.BROKEN, Mark.WAITING, Mark.RUNNING):
-            assert not all_kept({**KEPT, name: Kept(name, mark)})
+            assert not all_kept({**KEPT, name: Kept(name, mark)}, SPINE)
 
 
 def test_every_step_of_the_caller_is_a_promise() -> None:
     """No step is without its line in the table, and the caller's are not the choreography's."""
     steps = [name for scenario in SCENARIOS.values() for name, _ in scenario]
     assert len(steps) == len(set(steps))
-    assert set(PROMISES) - set(steps) == {"start", "killed", "once", "webhooks", "stop"}
-    assert set(steps) <= set(PROMISES)
+    assert set(SPINE) - set(steps) == {"start", "killed", "once", "webhooks", "stop"}
+    assert set(steps) <= set(SPINE)
 
 
 def test_the_sheet_shows_every_file_and_escapes_what_it_is_told(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_the_sheet_shows_every_file_and_escapes_what_it_is_told(tmp_path: Path) 
     assert '<video src="clip.mp4"' in page
     assert '<audio src="c4.wav"' in page
     assert "<b>seven" not in page
-    assert page.count('class="kept"') == len(PROMISES)
+    assert page.count('class="kept"') == len(SPINE)
 
 
 def test_a_broken_promise_is_marked_in_the_sheet() -> None:
@@ -60,7 +60,7 @@ def test_plain_lines_name_every_promise_and_its_evidence() -> None:
     said = out.getvalue()
     assert said.startswith("kept   one command starts everything")
     assert said.rstrip().endswith("the end")
-    assert all(text in said for text in PROMISES.values())
+    assert all(text in said for text in SPINE.values())
 
 
 def test_json_is_one_object_on_standard_output_alone() -> None:
@@ -77,7 +77,7 @@ def test_json_is_one_object_on_standard_output_alone() -> None:
 def test_the_live_table_ends_as_a_table() -> None:
     """On a terminal the last frame stays."""
     out = io.StringIO()
-    screen = LiveScreen(Console(file=out, width=140, force_terminal=True))
+    screen = LiveScreen(Console(file=out, width=140, force_terminal=True), SPINE)
     screen.show(Kept("start", Mark.RUNNING))
     screen.show(KEPT["start"])
     screen.close(list(KEPT.values()), "the end")

@@ -1,12 +1,13 @@
-"""`forestay demo`: start the platform with the example fleet, put it through its paces, and show what was promised.
+"""`forestay demo`: start the platform with example models, put it through its paces, and show what was promised.
 
-It decides where things go and how the end is told; the course is in `forestay.demo`.
+It decides where things go and how the end is told; the courses are in `forestay.demo`.
 """
 
 import asyncio
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -15,14 +16,16 @@ from rich.console import Console
 
 from forestay.cli.output import JSON_OPTION
 from forestay.clock import SystemClock
-from forestay.demo.choreography import Course, Demonstration, clean
-from forestay.demo.promises import PROMISES, Kept
+from forestay.demo.choreography import Demonstration
+from forestay.demo.promises import SCENARIOS, Kept
 from forestay.demo.screen import JsonScreen, LiveScreen, PlainScreen, Screen
 from forestay.demo.sheet import write_sheet
+from forestay.demo.siege import Siege
+from forestay.demo.stage import Course, clean
 from forestay.errors import UsageError
 from forestay.settings import process_environment
 
-_FLEET = Path("examples/fleet.yaml")
+_FLEETS = {"spine": Path("examples/fleet.yaml"), "abuse": Path("examples/small_fleet.yaml")}
 _TERMINAL_WIDTH = 90
 _INTERRUPTED = 130
 
@@ -31,17 +34,23 @@ app = typer.Typer()
 
 @app.command()
 def demo(
-    fleet: Annotated[Path, typer.Option(help="The fleet to load.")] = _FLEET,
-    output: Annotated[Path, typer.Option(help="Folder for pictures, film, sound and index.html.")] = Path(
+    scenario: Annotated[
+        str, typer.Option(help="spine: work goes on though a worker dies. abuse: attacks are stopped, one by one.")
+    ] = "spine",
+    fleet: Annotated[Path | None, typer.Option(help="The fleet to load; the scenario's own unless named.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for index.html, pictures, film and sound.")] = Path(
         "demo-output"
     ),
     keep: Annotated[bool, typer.Option("--keep", help="Keep the data folder (logs, database) for a look.")] = False,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Start the platform with the example fleet, break it on purpose, and show that every promise held.
+    """Start the platform with example models, break or attack it on purpose, and show that every promise held.
 
-    Exit status 1 when a promise was broken. Example: forestay demo --output ./demo-output
+    Exit status 1 when a promise was broken. Example: forestay demo --scenario abuse --output ./demo-output
     """
+    if scenario not in SCENARIOS:
+        raise UsageError("--scenario", f"{scenario[:60]!r} is none of {', '.join(SCENARIOS)}")
+    fleet = _FLEETS[scenario] if fleet is None else fleet
     if not fleet.exists():
         raise UsageError("--fleet", f"{fleet} does not exist; run this in Forestay's source folder, or name your fleet")
     clock = SystemClock()
@@ -49,15 +58,17 @@ def demo(
     data = Path(tempfile.mkdtemp(prefix="forestay-demo-"))
     data.chmod(0o711)  # as root, Postgres runs as another user and must reach its own folder in here
     clean(output)
-    screen = _screen(as_json)
-    run = Demonstration(Course(fleet.resolve(), data, output.resolve(), process_environment(), clock, screen))
+    names = SCENARIOS[scenario]
+    screen = _screen(as_json, names)
+    course = Course(fleet.resolve(), data, output.resolve(), process_environment(), clock, screen)
+    run = Siege(course) if scenario == "abuse" else Demonstration(course)
     kept, ended = False, 1
     try:
         kept = asyncio.run(run.run())
     except KeyboardInterrupt:
         ended = _INTERRUPTED
-    promises = [run.promises.get(name, Kept(name)) for name in PROMISES]
-    page = write_sheet(output, promises, run.files)
+    promises = [run.stage.promises.get(name, Kept(name)) for name in names]
+    page = write_sheet(output, promises, run.stage.files, run.measured)
     words = "every promise was kept" if kept else f"A PROMISE WAS BROKEN; logs are in {data}"
     words = "interrupted" if ended == _INTERRUPTED else words
     screen.close(promises, f"{words} ({clock.monotonic() - started:.0f} s). Look: {page}")
@@ -68,9 +79,9 @@ def demo(
     raise typer.Exit(0 if kept else ended)
 
 
-def _screen(as_json: bool) -> Screen:
+def _screen(as_json: bool, names: Iterable[str]) -> Screen:
     if as_json:
         return JsonScreen(Console(), Console(stderr=True))
     if sys.stdout.isatty() and Console().width >= _TERMINAL_WIDTH:
-        return LiveScreen(Console())
+        return LiveScreen(Console(), names)
     return PlainScreen(Console())

@@ -8,44 +8,24 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
-import json
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-import aiohttp
-
-from forestay.clock import Clock
-from forestay.demo.platform import Platform, Ready, kill
-from forestay.demo.promises import Kept, Mark, SavedFile, all_kept
+from forestay.demo.platform import Ready, kill
+from forestay.demo.promises import SPINE, Kept, Mark, SavedFile, all_kept
 from forestay.demo.receiver import Receiver, is_genuine, read_jwks
-from forestay.demo.screen import Screen
-from forestay.errors import ForestayError, Unavailable
+from forestay.demo.stage import LINE_BYTES, Course, Stage, admin_session, events_of, request_of
+from forestay.errors import Unavailable
 from forestay.tls import client_environment
 
-WORKERS = 2
 DEVICES = 2
 _CALLER_SECONDS = 240.0
 _WEBHOOK_SECONDS = 20.0
 _RUNNING_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
-_LINE_BYTES = 1024 * 1024
-_HTTP_SECONDS = 20.0
-_MINE = ("FAL_", "FORESTAY_")  # variables of the caller's own platforms must not leak into this one
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Course:
-    """What a run needs."""
-
-    fleet: Path
-    data: Path
-    output: Path
-    environment: Mapping[str, str]
-    clock: Clock
-    screen: Screen
 
 
 class Demonstration:
@@ -53,11 +33,10 @@ class Demonstration:
 
     def __init__(self, course: Course) -> None:
         self._course = course
-        self._platform = Platform(course.data, course.clock)
+        self.stage = Stage(course)
+        self.measured = ""  # this course measures nothing that needs a section of its own
         self._receiver = Receiver(course.clock)
         self._burst: list[str] = []
-        self.files: list[SavedFile] = []
-        self.promises: dict[str, Kept] = {}
 
     async def run(self) -> bool:
         """Go through everything; True when every promise was kept. The platform is stopped in any case."""
@@ -67,56 +46,44 @@ class Demonstration:
             if ready is not None:
                 await self._call(ready)
         finally:
-            await self._stop()
+            await self.stage.stop()
             await self._receiver.stop()
-        return all_kept(self.promises)
+        return all_kept(self.stage.promises, SPINE)
 
     async def _start(self) -> Ready | None:
-        self._course.screen.note("starting Postgres, Valkey, gateway, controller and two workers")
-        environment = {
-            **{name: value for name, value in self._course.environment.items() if not name.startswith(_MINE)},
+        variables = {
             "FORESTAY_ALLOW_PRIVATE_WEBHOOKS": "true",  # our receiver listens on loopback
             "FORESTAY_DEVICES": str(DEVICES),
         }
-        started = self._course.clock.monotonic()
-        self._mark(Kept("start", Mark.RUNNING))
-        try:
-            ready = await self._platform.start(self._course.fleet, WORKERS, environment)
-        except ForestayError as error:
-            self._mark(Kept("start", Mark.BROKEN, str(error), self._since(started)))
-            return None
-        count = len(self._platform.processes())
-        self._mark(Kept("start", Mark.KEPT, f"{count} processes, {ready.url}", self._since(started)))
-        return ready
+        return await self.stage.start("starting Postgres, Valkey, gateway, controller and two workers", variables)
 
     async def _call(self, ready: Ready) -> None:
         ca = Path(ready.ca_file)
         async with asyncio.TaskGroup() as tasks:
             await self._caller(ready, "hosts", client_environment(ca, ready.tls_url, ""), tasks)
-        await self._check("once", self._finished_once, ready)
-        await self._check("webhooks", self._webhooks_verify, ready)
+        await self.stage.check("once", lambda: self._finished_once(ready))
+        await self.stage.check("webhooks", lambda: self._webhooks_verify(ready))
         await self._caller(ready, "proxy", client_environment(ca, "", ready.proxy_url), None)
 
     async def _caller(
         self, ready: Ready, scenario: str, environment: Mapping[str, str], tasks: asyncio.TaskGroup | None
     ) -> None:
-        kept = {name: value for name, value in self._course.environment.items() if not name.startswith(_MINE)}
         command = [sys.executable, "-m", "forestay.demo.caller", scenario, str(self._course.output), self._receiver.url]
         with (self._course.data / f"caller-{scenario}.log").open("wb") as log:
             child = await asyncio.create_subprocess_exec(
                 *command,
-                env={**kept, **environment, "FAL_KEY": ready.api_key},
+                env={**self.stage.environment(), **environment, "FAL_KEY": ready.api_key},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                limit=_LINE_BYTES,
+                limit=LINE_BYTES,
             )
         try:
             async with asyncio.timeout(_CALLER_SECONDS), contextlib.aclosing(events_of(child)) as events:
                 async for event in events:
                     self._hear(event)
                     if event["event"] == "burst" and tasks is not None:
-                        tasks.create_task(self._check("killed", self._kill_a_worker, ready))
+                        tasks.create_task(self.stage.check("killed", lambda: self._kill_a_worker(ready)))
         except TimeoutError:
             self._course.screen.note(f"the caller did not end within {_CALLER_SECONDS:.0f} s")
         finally:
@@ -127,24 +94,14 @@ class Demonstration:
     def _hear(self, event: Mapping[str, object]) -> None:
         kind, name = event["event"], str(event.get("step", ""))
         if kind == "started":
-            self._mark(Kept(name, Mark.RUNNING))
+            self.stage.mark(Kept(name, Mark.RUNNING))
         elif kind == "done":
             mark = Mark.KEPT if event["kept"] is True else Mark.BROKEN
-            self._mark(Kept(name, mark, str(event["evidence"]), cast("float", event["seconds"])))
+            self.stage.mark(Kept(name, mark, str(event["evidence"]), cast("float", event["seconds"])))
         elif kind == "saved":
-            self.files.append(SavedFile(str(event["file"]), str(event["caption"])))
+            self.stage.files.append(SavedFile(str(event["file"]), str(event["caption"])))
         elif kind == "burst":
             self._burst = cast("list[str]", event["request_ids"])
-
-    async def _check(self, name: str, look: Callable[[Ready], Awaitable[str]], ready: Ready) -> None:
-        """Run one check of the platform's side: it returns the evidence or raises what is missing."""
-        self._mark(Kept(name, Mark.RUNNING))
-        started = self._course.clock.monotonic()
-        try:
-            evidence, mark = await look(ready), Mark.KEPT
-        except (ForestayError, aiohttp.ClientError, TimeoutError, KeyError, ValueError) as error:
-            evidence, mark = f"{type(error).__name__}: {error}", Mark.BROKEN
-        self._mark(Kept(name, mark, evidence, self._since(started)))
 
     async def _kill_a_worker(self, ready: Ready) -> str:
         """Kill the worker that runs the echoes as soon as some of them run."""
@@ -157,7 +114,7 @@ class Demonstration:
                 seen = [await request_of(session, request_id) for request_id in self._burst[:4]]
                 running = sum(found["state"] == "running" for found in seen)
                 await self._course.clock.sleep(_LOOK_SECONDS)
-            worker = self._platform.worker_running("Echo")
+            worker = self.stage.platform.worker_running("Echo")
         if worker is None:
             raise Unavailable("no worker with a model process of Echo was found among the processes")
         kill(worker)
@@ -201,56 +158,3 @@ class Demonstration:
         if len(different) != len(ids):
             raise Unavailable("two deliveries of one request differ")
         return f"{len(ids)} requests, {len(deliveries)} deliveries, all genuine; a changed one is refused"
-
-    async def _stop(self) -> None:
-        started = self._course.clock.monotonic()
-        self._mark(Kept("stop", Mark.RUNNING))
-        count, left = await self._platform.stop()
-        if count == 0 or left:
-            evidence = f"left behind: {', '.join(one.command[:60] for one in left)}" if left else "it was not running"
-            self._mark(Kept("stop", Mark.BROKEN, evidence, self._since(started)))
-        else:
-            self._mark(Kept("stop", Mark.KEPT, f"{count} processes ended", self._since(started)))
-
-    def _mark(self, promise: Kept) -> None:
-        self.promises[promise.name] = promise
-        self._course.screen.show(promise)
-
-    def _since(self, started: float) -> float:
-        return round(self._course.clock.monotonic() - started, 2)
-
-
-async def events_of(child: asyncio.subprocess.Process) -> AsyncGenerator[Mapping[str, object]]:
-    """Yield what the caller says, line by line; a line that is not JSON is not for us."""
-    if child.stdout is None:
-        return
-    async for line in child.stdout:
-        with contextlib.suppress(ValueError):
-            said: object = json.loads(line)
-            if isinstance(said, dict):
-                yield cast("Mapping[str, object]", said)
-
-
-def admin_session(ready: Ready) -> aiohttp.ClientSession:
-    """Return a session that speaks to the platform with its ADMIN key."""
-    return aiohttp.ClientSession(
-        ready.url,
-        headers={"Authorization": f"Key {ready.admin_key}"},
-        timeout=aiohttp.ClientTimeout(total=_HTTP_SECONDS),
-    )
-
-
-async def request_of(session: aiohttp.ClientSession, request_id: str) -> Mapping[str, object]:
-    """Return what the admin API says of a request."""
-    async with session.get(f"/admin/requests/{request_id}") as answer:
-        if answer.status != 200:
-            raise Unavailable(f"/admin/requests/{request_id} answered {answer.status}")
-        return cast("Mapping[str, object]", await answer.json())
-
-
-def clean(folder: Path, names: Sequence[str] = ("*.png", "*.mp4", "*.wav", "index.html", "upload.url")) -> None:
-    """Empty the output folder of an earlier run's files, and of nothing else."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for pattern in names:
-        for path in folder.glob(pattern):
-            path.unlink()

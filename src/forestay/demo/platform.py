@@ -35,6 +35,8 @@ class Ready:
     api_key: str
     admin_key: str
     proxy_url: str
+    metrics_url: str
+    object_store: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -130,6 +132,8 @@ def read_ready(path: Path) -> Ready:
         api_key=said["api_key"],
         admin_key=said["admin_key"],
         proxy_url=said.get("proxy_url", ""),
+        metrics_url=said["metrics_url"],
+        object_store=said["object_store"],
     )
 
 

@@ -2,8 +2,9 @@
 
 import dataclasses
 import enum
+from collections.abc import Mapping
 
-PROMISES: dict[str, str] = {
+SPINE: Mapping[str, str] = {
     "start": "one command starts everything, with embedded defaults",
     "early": "submit now, collect later: nothing is lost in between",
     "picture": "the unmodified client submits, polls and fetches a picture",
@@ -23,6 +24,25 @@ PROMISES: dict[str, str] = {
     "webhooks": "signed webhooks arrive and verify; a forged one does not",
     "stop": "everything stops cleanly, no process stays behind",
 }
+ABUSE: Mapping[str, str] = {
+    "start": SPINE["start"],
+    "solo": "a well-behaved tenant works alone: its waits are measured",
+    "leaked_key": "a leaked key is worth nothing outside its own networks",
+    "rotated": "a rotated key goes on through its overlap; the old one then ends by itself",
+    "revoked": "a revoked key stops within two seconds",
+    "suspended": "a suspended caller is refused within two seconds, told the reason, and may object",
+    "strangers": "an API key opens no admin door, and no other tenant's request",
+    "guessing": "guessed secrets are refused and counted, and lock nobody out",
+    "ssrf": "no notation of an inner address makes the platform call it",
+    "image_bomb": "a picture that unpacks to gigabytes is refused before it is unpacked, and the worker lives",
+    "flood": "a flood is turned away at the door, with the moment to come back; nothing over the limit is queued",
+    "heavy_jobs": "a tenant's heavy jobs wait for its own share, and others overtake them",
+    "bad_weights": "a bundle whose bytes were changed in the store is not loaded",
+    "neighbour": "all the while the neighbour's p99 wait stays within 2x of its solo value, or of one service time",
+    "audit": "every act is in the audit log with its reason, and the log is whole",
+    "stop": SPINE["stop"],
+}
+SCENARIOS: Mapping[str, Mapping[str, str]] = {"spine": SPINE, "abuse": ABUSE}
 
 
 class Mark(enum.StrEnum):
@@ -46,7 +66,7 @@ class Kept:
     @property
     def text(self) -> str:
         """The promise in words."""
-        return PROMISES[self.name]
+        return SPINE.get(self.name) or ABUSE[self.name]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,6 +77,6 @@ class SavedFile:
     caption: str
 
 
-def all_kept(promises: dict[str, Kept]) -> bool:
-    """Tell whether every promise has been made and kept; one that was never tried counts as broken."""
-    return all(promises[name].mark is Mark.KEPT for name in PROMISES)
+def all_kept(promises: Mapping[str, Kept], wanted: Mapping[str, str]) -> bool:
+    """Tell whether every promise of `wanted` was made and kept; one that was never tried counts as broken."""
+    return all(name in promises and promises[name].mark is Mark.KEPT for name in wanted)

@@ -4,7 +4,7 @@ It decides nothing: it draws the promises it is given.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from rich.console import Console
@@ -13,7 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from forestay.demo.promises import PROMISES, Kept, Mark
+from forestay.demo.promises import Kept, Mark
 
 _REFRESH_PER_SECOND = 8
 _MARKS = {
@@ -42,9 +42,9 @@ class Screen(Protocol):
 class LiveScreen:
     """A table that fills while one watches."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, promises: Iterable[str]) -> None:
         self._console = console
-        self._promises = {name: Kept(name) for name in PROMISES}
+        self._promises = {name: Kept(name) for name in promises}
         self._note = ""
         self._spinner = Spinner("dots")
         self._live = Live(

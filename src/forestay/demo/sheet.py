@@ -17,12 +17,13 @@ img, video { width: 100%; border-radius: 6px; display: block; image-rendering: a
 table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; padding: .35rem .6rem .35rem 0; vertical-align: top; }
 tr { border-bottom: 1px solid color-mix(in srgb, currentColor 15%, transparent); }
+figure.plot svg { width: 100%; height: auto; } .plot text { fill: currentColor; font-size: 11px; }
 .kept { color: #1a7f37; } .broken { color: #cf222e; font-weight: 600; }
 """
 
 
-def render_sheet(promises: Sequence[Kept], files: Sequence[SavedFile]) -> str:
-    """Return the page: pictures, the steps of the stream, film and sound, and the table of promises."""
+def render_sheet(promises: Sequence[Kept], files: Sequence[SavedFile], measured: str = "") -> str:
+    """Return the page: pictures, the steps of the stream, film and sound, what was `measured`, the promises."""
     steps = [file for file in files if file.name.startswith("step-")]
     pictures = [file for file in files if file.name.endswith(".png") and file not in steps]
     moving = [file for file in files if file.name.endswith((".mp4", ".wav"))]
@@ -34,6 +35,7 @@ def render_sheet(promises: Sequence[Kept], files: Sequence[SavedFile]) -> str:
             _section("Pictures", "grid", pictures),
             _section("A stream, step by step", "grid strip", steps),
             _section("Film and sound", "grid", moving),
+            measured,
             "<h2>Promises</h2>\n<table>\n<tr><th>promise<th>kept?<th>evidence</tr>\n",
             *(_row(promise) for promise in promises),
             "</table>\n</html>\n",
@@ -41,10 +43,10 @@ def render_sheet(promises: Sequence[Kept], files: Sequence[SavedFile]) -> str:
     )
 
 
-def write_sheet(folder: Path, promises: Sequence[Kept], files: Sequence[SavedFile]) -> Path:
-    """Write `index.html` into `folder` and return its path."""
+def write_sheet(folder: Path, promises: Sequence[Kept], files: Sequence[SavedFile], measured: str = "") -> Path:
+    """Write `index.html` into `folder` and return its path; `measured` is a section of HTML."""
     page = folder / "index.html"
-    page.write_text(render_sheet(promises, files), encoding="utf-8")
+    page.write_text(render_sheet(promises, files, measured), encoding="utf-8")
     return page
 
 

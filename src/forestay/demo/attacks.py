@@ -1,0 +1,363 @@
+"""The attacks of the siege, one function each: what is done, and what must come of it.
+
+Each sends the attacker's program, looks from the platform's side, and returns the evidence in a line, or raises Broken.
+They know one another's order only by the table at the end. `siege` runs them.
+"""
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import cast
+from urllib.parse import unquote, urlsplit
+
+from forestay.demo.bait import WEIGHTS, altered_spec, bundle_of, flip_last_weight, inner_urls, png, safetensors
+from forestay.demo.scene import ACME, ECHO_PATH, EVERY_SECONDS, GALLERY, MALLORY, SERVICE_SECONDS, TRIAL, Scene
+from forestay.demo.stage import Broken
+from forestay.errors import Unavailable
+
+Answer = Mapping[str, object]
+Attack = Callable[[Scene], Awaitable[str]]
+HELLO = {"text": "hello"}
+FELT_SECONDS = 2.0  # by then every gateway acts on what an operator has done to a key
+OVERLAP_SECONDS = 1.5
+KNOCK = {"seconds": 15.0, "pause": 0.25}
+PAUSE_SECONDS = 0.25  # between calls, below the rate that a tenant may have
+GUESSES = 60
+BOMB_PIXELS = 60_000  # a side
+FLOOD_RATIO = 50  # times the neighbour's own rate
+FLOOD_CALLS = 600
+PER_SECOND, BURST = 5, 10  # calls that every tenant may make
+IN_FLIGHT = 3  # requests that the trial tenant may have running; the model runs four at a time
+HEAVY_SECONDS = 10 * SERVICE_SECONDS
+HEAVY_JOBS = 20
+OVERTAKERS = 8  # requests of the neighbour that must overtake the heavy jobs that wait
+WAIT_SECONDS = 30.0
+LOOPBACK_IS_A_NETWORK = sys.platform == "linux"  # elsewhere 127.0.0.1 is the only address that one can call from
+
+
+async def leaked_key(scene: Scene) -> str:
+    """Use a key that is bound to networks from inside them, then from outside."""
+    inside, outside = ("127.0.0.1", "127.0.9.9") if LOOPBACK_IS_A_NETWORK else ("", "127.0.0.1")
+    networks = ["127.0.0.0/24"] if LOOPBACK_IS_A_NETWORK else ["192.0.2.0/24"]
+    key = await scene.new_key(ACME, "office", networks=networks)
+    owner, thief = await _calls(scene, [_echo(key, source=source or outside) for source in (inside, outside)])
+    if inside:
+        _expect(owner, 200, "the owner, inside")
+    _expect(thief, 403, "the thief, outside")
+    return f"from {outside}: {_refusal(thief)}" + (f"; from {inside}: 200" if inside else "")
+
+
+async def rotated(scene: Scene) -> str:
+    """Rotate a key with an overlap: the old secret works until then and not after, the new one works."""
+    old = await scene.new_key(ACME, "rotated")
+    path = f"/admin/keys/{_id(old)}/rotate"
+    new = str((await scene.ask("POST", path, {"overlap_seconds": OVERLAP_SECONDS}))["key"])
+    since = scene.clock.monotonic()
+    report = await scene.attack("knock", {**KNOCK, "request": _echo(old)})
+    seconds = scene.clock.monotonic() - since
+    answer = cast("Answer", report["answer"])
+    _expect(answer, 401, "the old key after its overlap")
+    if not report["through"] or seconds > OVERLAP_SECONDS + FELT_SECONDS:
+        raise Broken(f"the old key went through {report['through']} times and was refused after {seconds:.1f} s")
+    (successor,) = await _calls(scene, [_echo(new)])
+    _expect(successor, 200, "the new key")
+    return (
+        f"old key: {report['through']} calls in its {OVERLAP_SECONDS:g} s, refused {seconds:.1f} s after; new key: 200"
+    )
+
+
+async def revoked(scene: Scene) -> str:
+    """Revoke a key while it is being used."""
+    key = await scene.new_key(ACME, "revoked")
+    reason = "found in a public repository"
+
+    async def revoke() -> None:
+        await scene.ask("DELETE", f"/admin/keys/{_id(key)}?reason={reason.replace(' ', '+')}")
+        scene.acts[_id(key)] = reason
+
+    seconds, report = await _cut_off(scene, key, revoke)
+    _expect(cast("Answer", report["answer"]), 401, "the revoked key")
+    return f"refused {seconds:.2f} s after, on its call {cast('int', report['through']) + 1}: {reason}"
+
+
+async def suspended(scene: Scene) -> str:
+    """Suspend a caller while it calls; it is told why, and its objection is taken."""
+    key = await scene.new_key(MALLORY, "crawler")
+    reason = "resold access, reported by its owner"
+    standing = {"subject": f"key:{_id(key)}", "kind": "suspend", "code": "resale", "reason": reason, "for_seconds": 900}
+
+    async def suspend() -> None:
+        await scene.ask("POST", "/admin/abuse/standings", standing)
+        scene.acts[str(standing["subject"])] = reason
+
+    seconds, report = await _cut_off(scene, key, suspend)
+    answer = cast("Answer", report["answer"])
+    _expect(answer, 403, "the suspended key")
+    said = cast("dict[str, dict[str, object]]", json.loads(str(answer["body"])))
+    if said["standing"]["code"] != standing["code"]:
+        raise Broken(f"the refusal does not give the reason: {answer['body']}")
+    words = {"words": "the calls were my own"}
+    appeal, other = await _calls(scene, [_request("/standing/appeal", key, words), _echo(scene.keys[MALLORY])])
+    _expect(appeal, 201, "the appeal")
+    _expect(other, 200, "another key of the same tenant")
+    return f"refused {seconds:.2f} s after: {said['detail']}"[:220]
+
+
+async def strangers(scene: Scene) -> str:
+    """Try the admin API with an API key, and the ways to another tenant's request."""
+    key, neighbours = scene.keys[MALLORY], scene.neighbour.request_ids[-1]
+    one = f"{ECHO_PATH}/requests/{neighbours}"
+    doors: list[dict[str, object]] = [
+        {"method": "GET", "path": "/admin/keys", "key": key},
+        {"method": "POST", "path": "/admin/keys", "key": key, "body": {"tenant_id": GALLERY, "scopes": ["ADMIN"]}},
+        {"method": "GET", "path": f"/admin/requests/{neighbours}/result", "key": key},
+    ]
+    requests: list[dict[str, object]] = [
+        {"method": "GET", "path": f"{one}/status", "key": key},
+        {"method": "GET", "path": one, "key": key},
+        {"method": "PUT", "path": f"{one}/cancel", "key": key},
+    ]
+    answers = await _calls(scene, doors + requests)
+    for answer in answers[: len(doors)]:
+        _expect(answer, 403, "an admin route")
+    for answer in answers[len(doors) :]:
+        _expect(answer, 404, "a request of another tenant")
+    return f"{len(doors)} admin routes: {_refusal(answers[0])}; {len(requests)} ways to another's request: 404"
+
+
+async def guessing(scene: Scene) -> str:
+    """Guess secrets of the neighbour's key; it must go on working."""
+    before = await scene.refused("wrong_secret")
+    failed = len(scene.neighbour.failures)
+    asked = {"method": "GET", "path": "/standing"}
+    plan = {"key_id": _id(scene.keys[GALLERY]), "count": GUESSES, "source": "127.0.0.1", "request": asked}
+    report = await scene.attack("guess", plan)
+    statuses = cast("dict[str, int]", report["statuses"])
+    if statuses != {"401": GUESSES}:
+        raise Broken(f"{GUESSES} guesses were answered {statuses}: {report['samples']}"[:300])
+    counted = await scene.refused("wrong_secret") - before
+    if counted != GUESSES:
+        raise Broken(f"{counted} of {GUESSES} guesses were counted as wrong secrets")
+    if len(scene.neighbour.failures) > failed:
+        raise Broken(f"the key's owner was locked out: {scene.neighbour.failures[-1]}")
+    return f"{GUESSES} x 401, {counted} counted as wrong_secret; the key's owner noticed nothing"
+
+
+async def ssrf(scene: Scene) -> str:
+    """Name inner addresses as the picture to edit, in the notations that clients read as the same address."""
+    connections = 0
+
+    async def touched(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        writer.close()
+
+    async with await asyncio.start_server(touched, "127.0.0.1", 0) as canary:
+        port = cast("tuple[str, int]", canary.sockets[0].getsockname())[1]
+        urls = inner_urls(port)
+        body = {"prompt": "a red seven", "num_inference_steps": 2}
+        key = scene.keys[ACME]
+        wanted = [_request("/run/forestay/digits/edit", key, {**body, "image_url": url}) for url in urls]
+        answers = await _calls(scene, wanted)
+    for url, answer in zip(urls, answers, strict=True):
+        _expect(answer, 422, url)
+        if '"image_url"' not in str(answer["body"]):
+            raise Broken(f"{url}: the refusal does not name the field: {answer['body']}")
+    if connections:
+        raise Broken(f"the platform connected {connections} times")
+    return f"{len(urls)} notations, each 422 naming image_url; the listener was never called. {_refusal(answers[0])}"[
+        :220
+    ]
+
+
+async def image_bomb(scene: Scene) -> str:
+    """Send a picture of a hundred bytes that unpacks to gigabytes; the same worker then edits an ordinary one."""
+    workers = {one.pid for one in scene.stage.platform.processes() if " worker" in one.command}
+    body = {"prompt": "a red seven", "num_inference_steps": 2, "strength": 1.0}
+    pictures = (png(BOMB_PIXELS, BOMB_PIXELS, b""), png(32, 32, (b"\0" + bytes(32 * 3)) * 32))
+    urls = [f"data:image/png;base64,{base64.b64encode(picture).decode()}" for picture in pictures]
+    key = scene.keys[ACME]
+    bomb, ordinary = await _calls(
+        scene, [_request("/run/forestay/digits/edit", key, {**body, "image_url": url}) for url in urls]
+    )
+    _expect(bomb, 422, "the bomb")
+    if "image_too_large" not in str(bomb["body"]) or '"image_url"' not in str(bomb["body"]):
+        raise Broken(f"the refusal does not name field and reason: {bomb['body']}")
+    _expect(ordinary, 200, "an ordinary picture after it")
+    if not workers <= {one.pid for one in scene.stage.platform.processes()}:
+        raise Broken("a worker died of it")
+    return f"{len(pictures[0])} bytes, {BOMB_PIXELS} x {BOMB_PIXELS} pixels: {_refusal(bomb)}; the next picture: 200"
+
+
+async def flood(scene: Scene) -> str:
+    """Submit at fifty times the neighbour's rate."""
+    key = await scene.new_key(MALLORY, "flood")
+    plan = {"request": _echo(key), "rate": FLOOD_RATIO / EVERY_SECONDS, "count": FLOOD_CALLS, "connections": 4}
+    report = await scene.attack("flood", plan)
+    statuses, seconds = cast("dict[str, int]", report["statuses"]), cast("float", report["seconds"])
+    turned_away = cast("dict[str, Answer]", report["samples"]).get("429")
+    if turned_away is None or set(statuses) != {"200", "429"}:
+        raise Broken(f"{FLOOD_CALLS} calls were answered {statuses}")
+    missing = {"retry-after", "ratelimit", "ratelimit-policy"} - set(cast("dict[str, str]", turned_away["headers"]))
+    if missing:
+        raise Broken(f"a 429 lacks {', '.join(sorted(missing))}")
+    most = BURST + PER_SECOND * seconds + 1
+    queued = sum(one["key_id"] == _id(key) for one in await _newest(scene))
+    if queued != statuses["200"] or queued > most:
+        raise Broken(f"{queued} requests in the queue, {statuses['200']} acknowledged, at most {most:.0f} allowed")
+    await _cancel_all(scene, _id(key))
+    rate = FLOOD_CALLS / seconds * EVERY_SECONDS
+    return (
+        f"{FLOOD_CALLS} calls in {seconds:.1f} s ({rate:.0f}x the neighbour's rate): {statuses['429']} x 429 with "
+        f"Retry-After and RateLimit, {queued} queued of at most {most:.0f}. {_refusal(turned_away)}"
+    )
+
+
+async def heavy_jobs(scene: Scene) -> str:
+    """Submit jobs ten times as heavy as the neighbour's, many of them, within the rate of calls that is allowed."""
+    key = scene.keys[TRIAL]
+    body = {"text": "heavy", "sleep_seconds": HEAVY_SECONDS}
+    plan = {"request": _request(ECHO_PATH, key, body), "rate": PER_SECOND, "count": HEAVY_JOBS, "connections": 1}
+    report = await scene.attack("flood", plan)
+    if report["statuses"] != {"200": HEAVY_JOBS}:
+        raise Broken(f"{HEAVY_JOBS} heavy jobs were answered {report['statuses']}")
+    seen = len(scene.neighbour.request_ids)
+    most = 0
+
+    async def overtaken() -> str | None:
+        nonlocal most
+        found = await _newest(scene)
+        heavy = Counter(str(one["state"]) for one in found if one["key_id"] == _id(key))
+        most = max(most, heavy["leased"] + heavy["running"])
+        if not heavy["queued"]:
+            raise Broken("the heavy jobs had all been started before as many of the neighbour's requests")
+        newer = set(scene.neighbour.request_ids[seen:])
+        done = sum(one["request_id"] in newer and one["state"] == "succeeded" for one in found)
+        words = f"{done} requests of the neighbour came later and are done, {heavy['queued']} heavy jobs still wait"
+        return words if done >= OVERTAKERS else None
+
+    words = await scene.until("overtaking", overtaken, WAIT_SECONDS)
+    await _cancel_all(scene, _id(key))
+    if most > IN_FLIGHT:
+        raise Broken(f"{most} heavy jobs ran at once; the tenant may have {IN_FLIGHT} in flight")
+    return f"{HEAVY_JOBS} jobs of {HEAVY_SECONDS:g} s, never more than {most} at once of {IN_FLIGHT} allowed: {words}"
+
+
+async def bad_weights(scene: Scene) -> str:
+    """Deploy a model, change one byte of its weights where they are stored, then have it loaded."""
+    bundle = bundle_of({"app.py": b"VALUE = 1\n", WEIGHTS: safetensors(1024)})
+    digest = hashlib.sha256(bundle).hexdigest()
+    await scene.ask("PUT", f"/admin/bundles/{digest}", data=bundle)
+    stored = Path(unquote(urlsplit(scene.ready.object_store).path)) / "bundles" / f"{digest}.tar"
+    await scene.ask("POST", "/admin/models", {"spec": altered_spec(), "digest": digest})
+    await asyncio.to_thread(flip_last_weight, stored)
+    (asked,) = await _calls(scene, [_request("/queue/demo/altered", scene.keys[ACME], {})])
+    _expect(asked, 200, "a request for the model, which has it loaded")
+
+    async def refused() -> str | None:
+        shown = await scene.ask("GET", "/admin/models/demo/altered")
+        for replica in cast("list[dict[str, object]]", shown["replicas"]):
+            if replica["state"] == "ready":
+                raise Broken("it was loaded")
+            if replica["failures"]:
+                return str(replica["detail"])
+        return None
+
+    detail = await scene.until("the refusal to load", refused, WAIT_SECONDS)
+    if digest not in detail or "damaged" not in detail:
+        raise Broken(f"it failed for another reason: {detail}")
+    return detail.replace(digest, f"{digest[:12]}...")[:220]
+
+
+ATTACKS: tuple[tuple[str, Attack], ...] = (
+    ("leaked_key", leaked_key),
+    ("rotated", rotated),
+    ("revoked", revoked),
+    ("suspended", suspended),
+    ("strangers", strangers),
+    ("guessing", guessing),
+    ("ssrf", ssrf),
+    ("image_bomb", image_bomb),
+    ("flood", flood),
+    ("heavy_jobs", heavy_jobs),
+    ("bad_weights", bad_weights),
+)
+
+
+async def _cut_off(scene: Scene, key: str, act: Callable[[], Awaitable[None]]) -> tuple[float, Answer]:
+    """Let a key call until `act`, done while it calls, has stopped it; seconds from the act's answer to the refusal."""
+    acted = 0.0
+
+    async def heard() -> None:
+        nonlocal acted
+        await act()
+        acted = scene.clock.monotonic()
+
+    report = await scene.attack("knock", {**KNOCK, "request": _echo(key)}, heard)
+    seconds = scene.clock.monotonic() - acted
+    if not acted:
+        raise Broken(f"the key never worked: {report['answer']}")
+    if seconds > FELT_SECONDS:
+        raise Broken(f"felt only after {seconds:.2f} s")
+    return seconds, report
+
+
+async def _calls(scene: Scene, requests: list[dict[str, object]]) -> list[Answer]:
+    return cast(
+        "list[Answer]", (await scene.attack("calls", {"requests": requests, "pause": PAUSE_SECONDS}))["answers"]
+    )
+
+
+async def _newest(scene: Scene, states: str = "") -> list[Answer]:
+    path = f"/admin/requests?limit=1000&state={states}"
+    return cast("list[Answer]", (await scene.ask("GET", path))["requests"])
+
+
+async def _cancel_all(scene: Scene, key_id: str) -> None:
+    """Take what an attack has left in the queue out of it, as an operator would."""
+    for one in await _newest(scene, "queued"):
+        if one["key_id"] == key_id:
+            with contextlib.suppress(Unavailable):  # it has started or ended meanwhile
+                await scene.ask("POST", f"/admin/requests/{one['request_id']}/cancel")
+
+
+def _echo(key: str, **more: object) -> dict[str, object]:
+    return {**_request(ECHO_PATH, key, HELLO), **more}
+
+
+def _request(path: str, key: str, body: Mapping[str, object]) -> dict[str, object]:
+    return {"method": "POST", "path": path, "key": key, "body": body}
+
+
+def _id(credential: str) -> str:
+    return credential.partition(":")[0]
+
+
+def _expect(answer: Answer, status: int, what: str) -> None:
+    if answer["status"] != status:
+        raise Broken(f"{what}: {answer['status']} instead of {status}: {str(answer['body'])[:200]}")
+
+
+def _refusal(answer: Answer) -> str:
+    """Return the answer's status and its reason in the platform's words."""
+    return f"{answer['status']} {reason_of(str(answer['body']))}"
+
+
+def reason_of(body: str) -> str:
+    """Return the reason in an error's body: its `detail`, or the message of the first field's; else the body."""
+    said: object = body
+    with contextlib.suppress(ValueError):
+        said = json.loads(body)
+    if not isinstance(said, dict):
+        return body
+    detail = cast("dict[str, object]", said).get("detail", body)
+    if isinstance(detail, str):
+        return detail
+    fields = cast("list[Mapping[str, object]]", detail or [{}])
+    return str(fields[0].get("msg", body))
