@@ -5,6 +5,7 @@ Time is a clock that the test moves. Nothing is durable; everything else is the 
 
 import dataclasses
 import datetime as dt
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -27,7 +28,7 @@ from forestay.queue.model import (
     allows,
     held_sources,
 )
-from forestay.queue.store import Accepted, Held, IdempotencyConflict, Offer, QueueFull, Stored, Unfinished
+from forestay.queue.store import Accepted, Held, IdempotencyConflict, Offer, QueueFull, Running, Stored, Unfinished
 from forestay.settings import Queue
 
 Fence = tuple[RequestId, int]
@@ -423,6 +424,12 @@ class MemoryQueueStore:
             for item in (row.submission for row in self._rows.values())
             if all(a in (None, b) for a, b in zip(wanted, (item.tenant_id, item.key_id, item.model_id), strict=True))
         ]
+
+    async def running(self) -> list[Running]:
+        """Count what workers hold."""
+        held = [row.submission for row in self._rows.values() if row.state in HELD]
+        counted = Counter((item.tenant_id, item.key_id, item.model_id) for item in held)
+        return [Running(*who, many) for who, many in counted.items()]
 
     async def owner_of(self, request_id: RequestId) -> TenantId | None:
         """Tell whose request this is."""

@@ -132,6 +132,18 @@ async def test_calls_in_flight_are_counted_until_they_end(counters: Counters) ->
     assert isinstance(await take(counters, plan, "c"), Taken)
 
 
+async def test_what_runs_elsewhere_counts_as_in_flight(counters: Counters) -> None:
+    """Two running requests of the queue leave one of three; four leave none."""
+    plan = plan_of(LimitKind.IN_FLIGHT, 3)
+    (subject,) = plan.flights
+    assert isinstance(await counters.take(plan, "a", ONE, LEASE, {subject: 4}), Short)
+    granted = await counters.take(plan, "a", ONE, LEASE, {subject: 2})
+    assert isinstance(granted, Taken)
+    assert read_levels(granted.levels)[0].left == 0
+    assert isinstance(await counters.take(plan, "a", ONE, LEASE, {subject: 2}), Short)
+    assert isinstance(await counters.take(plan, "a", ONE, LEASE, {subject: 1}), Taken)
+
+
 async def test_a_call_whose_gateway_died_lapses(counters: Counters) -> None:
     """In flight and in a budget it counts for its lease and no longer."""
     for kind in (LimitKind.IN_FLIGHT, LimitKind.GPU_SECONDS_PER_MONTH):
@@ -158,9 +170,10 @@ async def test_calls_of_one_holder_are_counted_together_and_end_one_by_one(count
 async def test_a_holder_that_is_kept_does_not_lapse(counters: Counters) -> None:
     """A renewed lease is a new one; a holder that was lost holds again what it says."""
     plan = plan_of(LimitKind.IN_FLIGHT, 2)
-    assert isinstance(await take(counters, plan, "a", lease=0.05), Taken)
+    assert isinstance(await take(counters, plan, "a", lease=0.3), Taken)
     counters.keep(plan, plan.holds[0], "a", Held(ONE, 2), LEASE)
-    await asyncio.sleep(0.06)  # longer than the first lease
+    await counters.flush()
+    await asyncio.sleep(0.31)  # longer than the first lease
     assert await left(counters, plan) == 1  # as it was taken, not as it was said
     other = plan_of(LimitKind.IN_FLIGHT, 2)
     counters.keep(other, other.holds[0], "lost", Held(ONE, 2), LEASE)
@@ -256,9 +269,10 @@ async def test_a_confirmed_hold_stands_without_its_lease(counters: Counters) -> 
     """A queued request counts until it is finished, however long it waits."""
     plan = plan_of(LimitKind.GPU_SECONDS_PER_MONTH, 10)
     seed(counters, plan, Charge(0.0))
-    assert isinstance(await take(counters, plan, "a", Charge(2.0), 0.1), Taken)
+    assert isinstance(await take(counters, plan, "a", Charge(2.0), 0.3), Taken)
     counters.confirm(plan, "a")
-    await asyncio.sleep(0.12)  # longer than its lease
+    await counters.flush()
+    await asyncio.sleep(0.31)  # longer than its lease
     assert await left(counters, plan) == pytest.approx(8)
 
 

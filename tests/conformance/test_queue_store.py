@@ -22,7 +22,7 @@ from tests.conformance.queue_harness import (
 from forestay.ids import ReplicaId, RequestId, WorkerId, bucket_of
 from forestay.queue import answers
 from forestay.queue.model import Lease, LogLine, Options, Priority, State
-from forestay.queue.store import Accepted, IdempotencyConflict, QueueFull
+from forestay.queue.store import Accepted, IdempotencyConflict, QueueFull, Running, Unfinished
 from forestay.storage.objects import ObjectStore
 from forestay.storage.postgres import Database
 
@@ -470,3 +470,25 @@ async def test_many_claimants_share_a_queue_without_overlap(harness: Harness) ->
     taken = [lease.request_id for leases in await asyncio.gather(*claims) for lease in leases]
     rest = await harness.store.claim(WORKER, [offer(60)], LEASE_SECONDS)
     assert sorted(taken + [lease.request_id for lease in rest]) == sorted(ids)
+
+
+async def test_what_is_unfinished_and_what_runs_is_told_for_limits(harness: Harness) -> None:
+    """A waiting request is unfinished, a claimed one runs too, a finished one is neither; each by its owner."""
+    first, second, third = (
+        dataclasses.replace(submission(harness), predicted_seconds=seconds) for seconds in (1.5, 2.5, 3.5)
+    )
+    await harness.store.submit([first, second, third], {})
+    assert await harness.store.running() == []
+    leases = await harness.store.claim(WORKER, [offer(slots=2)], LEASE_SECONDS)
+    assert await harness.store.running() == [Running(first.tenant_id, first.key_id, first.model_id, 2)]
+    await harness.store.finish([finish(leases[0])])
+    assert [item.requests for item in await harness.store.running()] == [1]
+    left = {item.request_id: item for item in (first, second, third) if item.request_id != leases[0].request_id}
+    everybody: dict[str, object] = {"tenant_id": None, "key_id": None, "model_id": None}
+    for field, stranger in (("tenant_id", "nobody"), ("key_id", "f" * 16), ("model_id", "no/model")):
+        for name, expected in ((getattr(first, field), left), (stranger, {})):
+            found = await harness.store.unfinished(**{**everybody, field: name})  # pyright: ignore[reportArgumentType]
+            assert {item.request_id: item for item in found} == {
+                request_id: Unfinished(request_id, item.model_id, item.predicted_seconds)
+                for request_id, item in expected.items()
+            }

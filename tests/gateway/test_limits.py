@@ -12,6 +12,7 @@ from forestay.ids import KeyId, ModelId, TenantId
 from forestay.limits.counters import month_of
 from forestay.limits.model import LimitKind, checked_rule, parse_subject
 from forestay.limits.store import UsageRow
+from forestay.queue.model import Answer
 from forestay.settings import Limits
 from forestay.storage.objects import ObjectStore
 from forestay.telemetry.metrics import GUARD_OPEN, LIMITED
@@ -138,6 +139,22 @@ async def test_in_flight_counts_calls_and_ends_with_them(world: World) -> None:
         assert (await world.call("POST", "/queue/acme/echo", BODY)).status == 200
         world.model.release.set()
     assert (await world.call("POST", "/run/acme/echo", BODY)).status == 200
+
+
+async def test_running_requests_of_the_queue_are_in_flight_too(world: World) -> None:
+    """A direct call waits for none of them: it is refused while they fill the limit."""
+    await limit(world, "tenant:acme", FLIGHT, 1)
+    await world.submit()
+    lease = await world.claim()
+
+    async def status(wanted: int) -> None:
+        async with asyncio.timeout(5):
+            while (await world.call("POST", "/run/acme/echo", BODY)).status != wanted:
+                await world.gateway.fleet.wait_change(0.01)
+
+    await status(429)
+    await world.finish(lease, Answer(200, {}, b"{}"))
+    await status(200)
 
 
 async def test_a_caller_who_leaves_is_no_longer_in_flight(world: World) -> None:

@@ -227,6 +227,7 @@ class Gateway:
             "gateway.counters": self.limits.run_counters,
             "gateway.usage": self.limits.usage.run,
             "gateway.keep": self.limits.keep,
+            "gateway.running": self.limits.watch_queue,
         }
         try:
             async with self.direct.sentinels.on_duty(), asyncio.TaskGroup() as group:

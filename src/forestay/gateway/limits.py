@@ -9,7 +9,7 @@ in the direct lane one count in this process. Called by submit, the direct lane 
 import asyncio
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from forestay.errors import Unavailable
 from forestay.fleet.spec import ModelSpec
@@ -22,13 +22,13 @@ from forestay.ids import TenantId
 from forestay.limits.counters import Counters, Held, Outcome, Short, Spending, Taken, Unknown, month_of
 from forestay.limits.failover import Switch
 from forestay.limits.model import MONEY_HUNDREDTHS, NOTHING, Charge, LimitScope, Spender, Subject
-from forestay.limits.plan import SHARED_SLOT, Plan
+from forestay.limits.plan import FLEET, SHARED_SLOT, Plan, slot_of_tenant
 from forestay.limits.settlement import cost_of
 from forestay.limits.store import Account
 from forestay.limits.usage import DirectUsage, Settled
 from forestay.limits.view import RulesView
 from forestay.queue.model import Outcome as Ending
-from forestay.queue.store import Unfinished
+from forestay.queue.store import Running, Unfinished
 from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import GUARD_OPEN, LIMIT_SEEDS, LIMITED
 
@@ -36,6 +36,7 @@ QUEUE_LEASE_SECONDS = 60.0  # until a submit is confirmed: longer than its commi
 DIRECT_LEASE_SECONDS = 30.0
 SEED_SECONDS = 1.0  # longest wait for the database
 SEED_PAUSE_SECONDS = 2.0
+WATCH_SECONDS = 1.0
 KEEP_SECONDS = 10.0  # how often calls in flight are kept from lapsing
 _LOG = logger("gateway")
 
@@ -67,6 +68,7 @@ class LimitGate:
         self.usage = DirectUsage(parts.store, gateway_id, self._switch, ports.clock, ports.metrics)
         self._in_flight: Counter[TenantId] = Counter()
         self._live: set[Reservation] = set()
+        self._running: Mapping[tuple[str, Subject], int] = {}  # of the queue, by slot and subject; a second old
         self._seeding = asyncio.Lock()
         self._no_seed_until = 0.0
 
@@ -131,6 +133,13 @@ class LimitGate:
         for (_, subject), (plan, held) in held_of(self._live, self.usage.settled()).items():
             present.keep(plan, subject, holder, held, DIRECT_LEASE_SECONDS)
 
+    async def watch_queue(self) -> None:
+        """Learn each second what the queue has in flight, while a rule counts it; raises Unavailable."""
+        while True:
+            if self.rules.book.counts_flights:
+                self._running = running_of(await self._ports.queue.running())
+            await self._ports.clock.sleep(WATCH_SECONDS)
+
     async def run_counters(self) -> None:
         """Run the counters for ever."""
         await self._switch.run()
@@ -177,15 +186,16 @@ class LimitGate:
     async def _take(self, made: Reservation, plan: Plan) -> Outcome:
         """Take one plan; where the month's spending is not known, learn it first. Unknown when that failed."""
         lease = QUEUE_LEASE_SECONDS if made.request_id else DIRECT_LEASE_SECONDS
-        outcome = await self._switch.take(plan, made.request_id, made.charge, lease)
+        elsewhere = {item: many for item in plan.flights if (many := self._running.get((plan.slot, item), 0))}
+        outcome = await self._switch.take(plan, made.request_id, made.charge, lease, elsewhere)
         if not isinstance(outcome, Unknown):
             return outcome
         async with self._seeding:
-            outcome = await self._switch.take(plan, made.request_id, made.charge, lease)
+            outcome = await self._switch.take(plan, made.request_id, made.charge, lease, elsewhere)
             if not isinstance(outcome, Unknown):
                 return outcome  # another call has learnt it meanwhile
             await self._seed(plan, self._switch.present, made.spender)
-            return await self._switch.take(plan, made.request_id, made.charge, lease)
+            return await self._switch.take(plan, made.request_id, made.charge, lease, elsewhere)
 
     async def _seed(self, plan: Plan, counters: Counters, spender: Spender) -> None:
         """Tell the counters what the month has cost and what is live; after a silent database not again for a while."""
@@ -221,6 +231,18 @@ class LimitGate:
         model = self._fleet.model(item.model_id)
         price = self.price_of(None if model is None else model.spec)
         return Charge(item.predicted_seconds, item.predicted_seconds * price)
+
+
+def running_of(running: Iterable[Running]) -> dict[tuple[str, Subject], int]:
+    """Add up what runs for each subject that a rule may be of, in the slot where it is counted."""
+    sums: Counter[tuple[str, Subject]] = Counter()
+    for item in running:
+        slot = slot_of_tenant(item.tenant_id)
+        sums[slot, Subject(LimitScope.KEY, item.key_id)] += item.requests
+        sums[slot, Subject(LimitScope.TENANT, item.tenant_id)] += item.requests
+        sums[SHARED_SLOT, Subject(LimitScope.MODEL, item.model_id)] += item.requests
+        sums[SHARED_SLOT, FLEET] += item.requests
+    return dict(sums)
 
 
 def held_of(

@@ -9,6 +9,7 @@ nothing for ever. Decides nothing.
 
 import dataclasses
 import datetime as dt
+import types
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -64,11 +65,20 @@ class Held:
     flights: int
 
 
+Elsewhere = Mapping[Subject, int]
+NOWHERE: Elsewhere = types.MappingProxyType({})
+
+
 class Counters(Protocol):
     """Counters of limits. What is told, not asked, rides along with the next question; where it is lost, leases end."""
 
-    async def take(self, plan: Plan, holder: str, charge: Charge, lease_seconds: float) -> Outcome:
-        """Check everything in the plan and take all of it or nothing; raises Unavailable."""
+    async def take(
+        self, plan: Plan, holder: str, charge: Charge, lease_seconds: float, elsewhere: Elsewhere = NOWHERE
+    ) -> Outcome:
+        """Check everything in the plan and take all of it or nothing; raises Unavailable.
+
+        `elsewhere` says what else is in flight that nobody holds here: the queue's running requests.
+        """
         ...
 
     async def view(self, plan: Plan) -> Outcome:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from forestay.clock import Clock
 from forestay.errors import Unavailable
-from forestay.limits.counters import Counters, Outcome, RemoteCounters
+from forestay.limits.counters import NOWHERE, Counters, Elsewhere, Outcome, RemoteCounters
 from forestay.limits.local_counters import LocalCounters
 from forestay.limits.model import Charge
 from forestay.limits.plan import Plan
@@ -42,16 +42,18 @@ class Switch:
         self.holder = name
         self.on_change: Callable[[], None] = lambda: None
 
-    async def take(self, plan: Plan, holder: str, charge: Charge, lease_seconds: float) -> Outcome:
+    async def take(
+        self, plan: Plan, holder: str, charge: Charge, lease_seconds: float, elsewhere: Elsewhere = NOWHERE
+    ) -> Outcome:
         """Take from whoever is in charge; the empty holder is this gateway."""
         if self.present is self._remote:
             try:
-                return await self.present.take(plan, holder or self.holder, charge, lease_seconds)
+                return await self.present.take(plan, holder or self.holder, charge, lease_seconds, elsewhere)
             except Unavailable as error:
                 self._lose(str(error))
         if self._away.is_set():
             self._metrics.add(GUARD_OPEN, "limits")
-        return self._local.take_now(plan, holder or self.holder, charge, lease_seconds)
+        return self._local.take_now(plan, holder or self.holder, charge, lease_seconds, elsewhere)
 
     async def run(self) -> None:
         """Run the remote counters and look for them while they are away."""

@@ -10,7 +10,18 @@ from collections.abc import Callable
 
 from forestay.clock import Clock
 from forestay.limits import gcra
-from forestay.limits.counters import Held, Outcome, Short, Spending, Taken, Unknown, month_left_seconds, month_of
+from forestay.limits.counters import (
+    NOWHERE,
+    Elsewhere,
+    Held,
+    Outcome,
+    Short,
+    Spending,
+    Taken,
+    Unknown,
+    month_left_seconds,
+    month_of,
+)
 from forestay.limits.gcra import MICROSECONDS, Bucket
 from forestay.limits.model import NOTHING, Charge, LimitKind, Subject
 from forestay.limits.plan import Check, Plan
@@ -93,19 +104,23 @@ class LocalCounters:
         self._ended: dict[str, float] = {}
         self._tidied_at = 0.0
 
-    async def take(self, plan: Plan, holder: str, charge: Charge, lease_seconds: float) -> Outcome:
+    async def take(
+        self, plan: Plan, holder: str, charge: Charge, lease_seconds: float, elsewhere: Elsewhere = NOWHERE
+    ) -> Outcome:
         """Check everything in the plan and take all of it or nothing."""
-        return self.take_now(plan, holder, charge, lease_seconds)
+        return self.take_now(plan, holder, charge, lease_seconds, elsewhere)
 
-    def take_now(self, plan: Plan, holder: str, charge: Charge, lease_seconds: float) -> Outcome:
+    def take_now(
+        self, plan: Plan, holder: str, charge: Charge, lease_seconds: float, elsewhere: Elsewhere = NOWHERE
+    ) -> Outcome:
         """Take without waiting for anybody."""
         self._sweep(plan)
         if not self._knows_spending(plan):
             return Unknown()
-        waits = [self._wait_of(plan, check, charge) for check in plan.checks]
+        waits = [self._wait_of(plan, check, charge, elsewhere) for check in plan.checks]
         longest = max(waits)
         if longest > 0:
-            return Short(waits.index(longest), longest, self._levels(plan))
+            return Short(waits.index(longest), longest, self._levels(plan, elsewhere))
         for check in plan.checks:
             if check.bucket is not None:
                 tat = max(self._tat(plan, check), self._now())
@@ -115,7 +130,7 @@ class LocalCounters:
             book = self._book(plan, subject)
             book.add(holder, charge.gpu_seconds, charge.money, int(subject in plan.flights))
             book.lease(holder, until)
-        return Taken(self._levels(plan))
+        return Taken(self._levels(plan, elsewhere))
 
     async def view(self, plan: Plan) -> Outcome:
         """Tell the levels."""
@@ -195,33 +210,34 @@ class LocalCounters:
         for kept in (self._tats, self._books, self._spent, self._ended):
             kept.clear()
 
-    def _wait_of(self, plan: Plan, check: Check, charge: Charge) -> float:
+    def _wait_of(self, plan: Plan, check: Check, charge: Charge, elsewhere: Elsewhere) -> float:
         """Return the seconds until this check would grant the call; 0 when it does."""
         if check.bucket is not None:
             bucket = self._bucket(check)
             verdict = gcra.decide(bucket, self._tat(plan, check), self._now(), _cost(check, charge))
             return verdict.wait / MICROSECONDS
         if check.kind is LimitKind.IN_FLIGHT:
-            return 0.0 if self._flights_left(plan, check) >= 1 else FLIGHT_WAIT_SECONDS
+            return 0.0 if self._flights_left(plan, check, elsewhere) >= 1 else FLIGHT_WAIT_SECONDS
         over = self._used(plan, check) + _part(check, charge) - self._budget(plan, check)
         return month_left_seconds(self._clock.now()) if over > check.rule.amount * 1e-12 else 0.0
 
-    def _levels(self, plan: Plan) -> list[float]:
+    def _levels(self, plan: Plan, elsewhere: Elsewhere = NOWHERE) -> list[float]:
         found: list[float] = []
         for check in plan.checks:
             if check.bucket is not None:
                 verdict = gcra.decide(self._bucket(check), self._tat(plan, check), self._now(), 0.0)
                 found += [verdict.left, verdict.next_unit / MICROSECONDS]
             elif check.kind is LimitKind.IN_FLIGHT:
-                found += [self._flights_left(plan, check), 0.0]
+                found += [self._flights_left(plan, check, elsewhere), 0.0]
             else:
                 left = max(0.0, self._budget(plan, check) - self._used(plan, check))
                 found += [left, month_left_seconds(self._clock.now())]
         return found
 
-    def _flights_left(self, plan: Plan, check: Check) -> float:
-        allowed = max(1, int(check.rule.amount * self._share()))
-        return max(0, allowed - self._book(plan, check.subject).sums.flights)
+    def _flights_left(self, plan: Plan, check: Check, elsewhere: Elsewhere) -> float:
+        free = check.rule.amount - elsewhere.get(check.subject, 0)
+        allowed = max(1.0, free * self._share() // 1) if free > 0 else 0.0
+        return max(0.0, allowed - self._book(plan, check.subject).sums.flights)
 
     def _budget(self, plan: Plan, check: Check) -> float:
         """Return what this process may spend this month: its share of what was left when it began to count."""

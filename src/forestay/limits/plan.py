@@ -93,6 +93,7 @@ class Rulebook:
         self._of: dict[Subject, dict[LimitKind, LimitRule]] = {}
         for rule in self.rules:
             self._of.setdefault(rule.subject, {})[rule.kind] = rule
+        self.counts_flights = any(rule.kind is LimitKind.IN_FLIGHT for rule in self.rules)
         self._plans = functools.lru_cache(_KNOWN_PLANS)(self._find)
 
     def plans(self, spender: Spender, *, direct: bool) -> tuple[Plan, ...]:

@@ -25,7 +25,18 @@ from valkey.exceptions import NoScriptError, ValkeyError
 
 from forestay.clock import Clock
 from forestay.errors import Unavailable
-from forestay.limits.counters import Held, Outcome, Short, Spending, Taken, Unknown, month_left_seconds, month_of
+from forestay.limits.counters import (
+    NOWHERE,
+    Elsewhere,
+    Held,
+    Outcome,
+    Short,
+    Spending,
+    Taken,
+    Unknown,
+    month_left_seconds,
+    month_of,
+)
 from forestay.limits.model import Charge, Subject
 from forestay.limits.plan import Plan
 
@@ -73,11 +84,15 @@ class ValkeyCounters:
         self._due = 0.0  # when that is, by the event loop's clock
         self._began = 0.0  # when the last batch began
 
-    async def take(self, plan: Plan, holder: str, charge: Charge, lease_seconds: float) -> Outcome:
+    async def take(
+        self, plan: Plan, holder: str, charge: Charge, lease_seconds: float, elsewhere: Elsewhere = NOWHERE
+    ) -> Outcome:
         """Check everything in the plan and take all of it or nothing."""
         batch = self._batch(plan)
-        op = f'["t",{batch.number_of(plan)},"{holder}",{charge.gpu_seconds!r},{charge.money!r},{lease_seconds!r}]'
-        return await self._ask(batch, op)
+        op = f'["t",{batch.number_of(plan)},"{holder}",{charge.gpu_seconds!r},{charge.money!r},{lease_seconds!r}'
+        if elsewhere:
+            op += "," + _encode({str(subject): flights for subject, flights in elsewhere.items()}).decode()
+        return await self._ask(batch, op + "]")
 
     async def view(self, plan: Plan) -> Outcome:
         """Tell the levels."""

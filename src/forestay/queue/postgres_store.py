@@ -34,7 +34,7 @@ from forestay.queue.model import (
     Submission,
     held_sources,
 )
-from forestay.queue.store import Accepted, Held, IdempotencyConflict, Offer, QueueFull, Stored, Unfinished
+from forestay.queue.store import Accepted, Held, IdempotencyConflict, Offer, QueueFull, Running, Stored, Unfinished
 from forestay.queue.submitting import Submitter
 from forestay.settings import Queue
 from forestay.storage.objects import ObjectStore
@@ -280,6 +280,10 @@ class PostgresQueueStore:
         """List what has not ended, of one tenant, key and model (None: any)."""
         records = await self._database.fetch(_SQL["unfinished"], tenant_id, key_id, model_id)
         return [Unfinished(*record) for record in records]
+
+    async def running(self) -> list[Running]:
+        """Count what workers hold, a row a tenant, key and model."""
+        return [Running(*record) for record in await self._database.fetch(_SQL["running"])]
 
     async def owner_of(self, request_id: RequestId) -> TenantId | None:
         """Tell whose request this is."""

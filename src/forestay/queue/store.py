@@ -78,6 +78,16 @@ class Unfinished:
     predicted_seconds: float
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Running:
+    """How many requests of one tenant, key and model workers hold."""
+
+    tenant_id: TenantId
+    key_id: KeyId
+    model_id: ModelId
+    requests: int
+
+
 class QueueStore(Protocol):
     """The durable queue."""
 
@@ -169,6 +179,10 @@ class QueueStore(Protocol):
         self, *, tenant_id: TenantId | None, key_id: KeyId | None, model_id: ModelId | None
     ) -> list[Unfinished]:
         """List what has not ended, of one tenant, key and model (None: any): for limits whose counters were lost."""
+        ...
+
+    async def running(self) -> list[Running]:
+        """Count what workers hold, a row a tenant, key and model: for limits of calls in flight."""
         ...
 
     async def owner_of(self, request_id: RequestId) -> TenantId | None:

@@ -206,20 +206,24 @@ local function rate_key(check)
   return ':' .. check[1] .. ':' .. check[2]
 end
 
-local function wait_of(check, gpu, money)
+local function flights_of(subject, elsewhere)
+  return book_of(subject).flights + (elsewhere and elsewhere[subject] or 0)
+end
+
+local function wait_of(check, gpu, money, elsewhere)
   local kind, a, b = check[1], check[3], check[4]
   if kind == 'r' or kind == 'g' then
     local ahead = math.max(tat_of(rate_key(check)) - now, 0)
     local need = (kind == 'r' and 1 or gpu) * a
     return need > b and ahead or ahead + need - b
   elseif kind == 'i' then
-    return book_of(check[2]).flights < a and 0 or SECOND
+    return flights_of(check[2], elsewhere) < a and 0 or SECOND
   end
   local over = used_of(check) + (kind == 'b' and gpu or money) - a
   return over > a * 1e-12 and month_left * SECOND or 0
 end
 
-local function say_levels(said, plan)
+local function say_levels(said, plan, elsewhere)
   for _, check in ipairs(plan[1]) do
     local kind, a, b = check[1], check[3], check[4]
     local left, soon = 0, 0
@@ -230,7 +234,7 @@ local function say_levels(said, plan)
         soon = ((math.floor(left) + 1 - left) * a + math.max(0, ahead - b)) / SECOND
       end
     elseif kind == 'i' then
-      left = math.max(0, a - book_of(check[2]).flights)
+      left = math.max(0, a - flights_of(check[2], elsewhere))
     else
       left, soon = math.max(0, a - used_of(check)), month_left
     end
@@ -240,19 +244,19 @@ local function say_levels(said, plan)
   return said
 end
 
-local function take(plan, holder, gpu, money, lease)
+local function take(plan, holder, gpu, money, lease, elsewhere)
   if not knows_spending(plan) then
     return {2}
   end
   local refusing, longest = 0, 0
   for n, check in ipairs(plan[1]) do
-    local wait = wait_of(check, gpu, money)
+    local wait = wait_of(check, gpu, money, elsewhere)
     if wait > longest then
       refusing, longest = n, wait
     end
   end
   if refusing > 0 then
-    return say_levels({0, refusing - 1, longest / SECOND}, plan)
+    return say_levels({0, refusing - 1, longest / SECOND}, plan, elsewhere)
   end
   for _, check in ipairs(plan[1]) do
     local kind = check[1]
@@ -265,7 +269,7 @@ local function take(plan, holder, gpu, money, lease)
     add(book, holder, gpu, money, kept[3])
     book.leases[holder] = lease
   end
-  return say_levels({1, 0, 0}, plan)
+  return say_levels({1, 0, 0}, plan, elsewhere)
 end
 
 -- Endings -------------------------------------------------------------------------------------------------------------
@@ -342,7 +346,7 @@ local results = {}
 for _, op in ipairs(input.o) do
   local what, plan = op[1], input.p[op[2]]
   if what == 't' then
-    results[#results + 1] = take(plan, op[3], op[4], op[5], op[6])
+    results[#results + 1] = take(plan, op[3], op[4], op[5], op[6], op[7])
   elseif what == 's' then
     settle(plan, op[3], op[4], op[5], op[6], op[7], op[8])
   elseif what == 'b' then

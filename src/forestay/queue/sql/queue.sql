@@ -382,6 +382,12 @@ SELECT request_id, model_id, predicted_seconds
 FROM requests
 WHERE ($1::text IS NULL OR tenant_id = $1) AND ($2::text IS NULL OR key_id = $2) AND ($3::text IS NULL OR model_id = $3);
 
+-- name: running
+-- Counts what workers hold, a row a tenant, key and model.
+SELECT tenant_id, key_id, model_id, count(*) AS requests FROM requests
+WHERE worker_id IS NOT NULL AND state IN ('leased', 'running', 'checking')
+GROUP BY tenant_id, key_id, model_id;
+
 -- name: owner_of
 -- Tells whose request this is.
 SELECT tenant_id FROM requests WHERE request_id = $1
