@@ -1,6 +1,7 @@
 """Limits at the gateway: what is refused and how, what is given back, and what callers are told."""
 
 import asyncio
+import datetime as dt
 import re
 from collections.abc import AsyncIterator
 
@@ -8,6 +9,7 @@ import pytest
 from tests.conformance.memory_limits import MemoryLimitStore
 from tests.gateway.world import World, a_world, drive, replica_of
 
+from forestay.fleet.standing import Standing, StandingKind
 from forestay.ids import KeyId, ModelId, TenantId
 from forestay.limits.counters import month_of
 from forestay.limits.model import LimitKind, checked_rule, parse_subject
@@ -139,6 +141,21 @@ async def test_in_flight_counts_calls_and_ends_with_them(world: World) -> None:
         assert (await world.call("POST", "/queue/acme/echo", BODY)).status == 200
         world.model.release.set()
     assert (await world.call("POST", "/run/acme/echo", BODY)).status == 200
+
+
+async def test_a_throttled_caller_has_a_part_of_its_limits(world: World) -> None:
+    """The standing's factor multiplies them: of four calls in flight one is left."""
+    await limit(world, "tenant:acme", FLIGHT, 4)
+    now = world.ports.clock.now()
+    ends = now + dt.timedelta(hours=1)
+    slowed = Standing("s", "tenant:acme", StandingKind.THROTTLE, "odd", "by_hand", "test", now, ends, 0.25)
+    world.ports.standings.replace({"tenant:acme": slowed})
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        group.create_task(world.call("POST", "/run/acme/echo/slow", BODY))
+        await world.model.entered.wait()
+        refused = await world.call("POST", "/run/acme/echo", BODY)
+        assert (refused.status, refused.field("error_type")) == (429, "concurrent_requests_limit")
+        world.model.release.set()
 
 
 async def test_running_requests_of_the_queue_are_in_flight_too(world: World) -> None:

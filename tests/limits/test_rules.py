@@ -127,6 +127,21 @@ def test_each_scope_and_kind_is_checked_at_most_once(rules: list[tuple[str, Limi
     assert own <= {check.rule for plan in plans for check in plan.checks}
 
 
+@given(factor=st.floats(0.01, 1.0), amount=st.integers(1, 1000))
+def test_a_throttled_caller_has_less_of_every_rate_and_no_less_of_its_budgets(factor: float, amount: int) -> None:
+    """Its own limits alone; one call may still be in flight, and one come at once."""
+    kinds = [rule(subject, kind, amount) for subject in ("tenant:acme", "model:a/one") for kind in LimitKind]
+    usual, slow = (Rulebook(kinds).plans(CALL, direct=True, factor=share) for share in (1.0, factor))
+    for before, after in zip(usual[0].checks, slow[0].checks, strict=True):
+        if before.kind in {LimitKind.GPU_SECONDS_PER_MONTH, LimitKind.MONEY_PER_MONTH}:
+            assert after.rule == before.rule
+        else:
+            assert after.rule.amount <= before.rule.amount
+            assert after.kind is not LimitKind.IN_FLIGHT or after.rule.amount >= 1
+            assert after.rule.burst >= min(1, before.rule.burst)
+    assert [check.rule for check in usual[1].checks] == [check.rule for check in slow[1].checks]
+
+
 def test_defaults_of_the_settings_hold_for_every_tenant_until_a_rule_is_stored() -> None:
     """Kind by kind; none by default."""
     assert default_rules(Limits()) == []

@@ -76,7 +76,8 @@ class LimitGate:
         """Take what a call is predicted to take (device-seconds), or return the refusal; nothing is taken then."""
         spender = Spender(target.caller.tenant_id, target.caller.key_id, target.model.model_id)
         price = self.price_of(target.revision.spec)
-        plans = self.rules.book.plans(spender, direct=direct)
+        factor = self._ports.standings.factor(target.caller)
+        plans = self.rules.book.plans(spender, direct=direct, factor=factor)
         charge = Charge(predicted_seconds, predicted_seconds * price) if plans else NOTHING
         made = Reservation(spender, charge, price, "" if direct else str(target.request_id))
         if direct and not any(plan.flights and plan.slot != SHARED_SLOT for plan in plans):

@@ -85,6 +85,16 @@ def _check(subject: Subject, rule: LimitRule) -> Check:
     return Check(subject, rule, bucket)
 
 
+def slowed(rule: LimitRule, factor: float) -> LimitRule:
+    """Return a rule as it holds for a throttled caller: at least one call may always be in flight, or come at once."""
+    if factor >= 1.0 or rule.kind in BUDGETS:
+        return rule
+    if rule.kind is LimitKind.IN_FLIGHT:
+        return dataclasses.replace(rule, amount=max(1.0, rule.amount * factor // 1))
+    burst = max(1.0, rule.burst * factor // 1) if rule.burst else 0.0
+    return dataclasses.replace(rule, amount=rule.amount * factor, burst=burst)
+
+
 class Rulebook:
     """All rules of one moment, arranged for look-ups."""
 
@@ -96,25 +106,26 @@ class Rulebook:
         self.counts_flights = any(rule.kind is LimitKind.IN_FLIGHT for rule in self.rules)
         self._plans = functools.lru_cache(_KNOWN_PLANS)(self._find)
 
-    def plans(self, spender: Spender, *, direct: bool) -> tuple[Plan, ...]:
+    def plans(self, spender: Spender, *, direct: bool, factor: float = 1.0) -> tuple[Plan, ...]:
         """Return the plans of a call; none when nothing limits it. Calls in flight are counted for direct ones alone.
 
-        A queued request over the count in flight waits its turn at the claim; it is never refused for that.
+        A queued request over the count in flight waits its turn at the claim; it is never refused for that. `factor`
+        is what a throttled caller's own rates and calls in flight are multiplied by; budgets stay.
         """
-        return self._plans(spender, direct) if self._of else ()
+        return self._plans(spender, direct, factor) if self._of else ()
 
     def of(self, subject: Subject) -> list[Check]:
         """Return every check that holds for one subject."""
         kinds = {**self._of.get(Subject(subject.scope, ANY), {}), **self._of.get(subject, {})}
         return [_check(subject, kinds[kind]) for kind in LimitKind if kind in kinds]
 
-    def _find(self, spender: Spender, direct: bool) -> tuple[Plan, ...]:
+    def _find(self, spender: Spender, direct: bool, factor: float) -> tuple[Plan, ...]:
         own = [Subject(LimitScope.KEY, spender.key_id), Subject(LimitScope.TENANT, spender.tenant_id)]
         shared = [Subject(LimitScope.MODEL, spender.model_id), FLEET]
         found: list[Plan] = []
         for slot, subjects in ((slot_of_tenant(spender.tenant_id), own), (SHARED_SLOT, shared)):
             checks = [
-                check
+                _check(subject, check.rule if slot == SHARED_SLOT else slowed(check.rule, factor))
                 for subject in subjects
                 for check in self.of(subject)
                 if direct or check.kind is not LimitKind.IN_FLIGHT
