@@ -16,6 +16,7 @@ NAMES = (
     "memory",
     "history",
     "artefacts",
+    "ratelimit",
     "protect_overhead",
 )
 

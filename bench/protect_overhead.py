@@ -1,8 +1,8 @@
 """`protect_overhead`: what key check and limits cost on the synchronous route, on and off on the same gateway.
 
-Three callers take turns within every round: nobody at a public model (no key, no limit), a key of a tenant without
-limits, and a key whose tenant has every kind of limit, none of which refuses anything. All call the same constant
-backend through the same gateway, so a machine that changes its speed changes all three.
+Callers take turns, a second each: nobody at a public model (no key, no limit), a key of a tenant without limits, one
+whose tenant has a rate, and one whose tenant has every kind of limit; none of them refuses anything. All call the same
+constant backend through the same gateway, so a machine that changes its speed changes them all.
 """
 
 import json
@@ -18,7 +18,8 @@ from bench.serving import granian
 from bench.table import Row, median, ratio
 
 CONNECTIONS = 32
-SECONDS = 3
+SLICES = 5  # of a round: callers take turns often, so that what else the machine does meets them all alike
+SECONDS = 1
 WARM_SECONDS = 2
 SPEC = """\
 version: 0
@@ -48,7 +49,7 @@ def run(rounds: int) -> list[Row]:
     folder.chmod(0o755)
     try:
         with granian("http_backend") as backend:
-            fleet = _fleet(folder, backend)
+            fleet = small_fleet(folder, backend)
             with RunningPlatform("--tls-port", "-1", "--workers", "1", data_dir=folder, fleet=fleet) as platform:
                 return _rows(_measure(platform, rounds))
     finally:
@@ -58,13 +59,13 @@ def run(rounds: int) -> list[Row]:
 def _measure(platform: RunningPlatform, rounds: int) -> dict[str, list[Load]]:
     callers = {
         "no key, no limits": ("open", {}),
-        "key, no limits": ("echo", {"Authorization": f"Key {_key(platform, 'free')}"}),
-        "key and rate limit": ("echo", {"Authorization": f"Key {_key(platform, 'rated')}"}),
-        "key and every limit": ("echo", {"Authorization": f"Key {_key(platform, 'limited')}"}),
+        "key, no limits": ("echo", {"Authorization": f"Key {key_of(platform, 'free')}"}),
+        "key and rate limit": ("echo", {"Authorization": f"Key {key_of(platform, 'rated')}"}),
+        "key and every limit": ("echo", {"Authorization": f"Key {key_of(platform, 'limited')}"}),
     }
     rate = {name: WIDE[name] for name in ("requests_per_second", "burst")}
-    _admin(platform, "PUT", "/admin/limits", {"subject": "tenant:rated", **rate})
-    _admin(platform, "PUT", "/admin/limits", {"subject": "tenant:limited", **WIDE})
+    admin(platform, "PUT", "/admin/limits", {"subject": "tenant:rated", **rate})
+    admin(platform, "PUT", "/admin/limits", {"subject": "tenant:limited", **WIDE})
     calls = {
         name: (f"{platform.url}/run/bench/{model}", Call("POST", _BODY, {"Content-Type": "application/json", **key}))
         for name, (model, key) in callers.items()
@@ -72,7 +73,7 @@ def _measure(platform: RunningPlatform, rounds: int) -> dict[str, list[Load]]:
     for url, call in calls.values():
         load(url, call, connections=CONNECTIONS, seconds=WARM_SECONDS)
     seen: dict[str, list[Load]] = {name: [] for name in calls}
-    for _ in range(rounds):
+    for _ in range(rounds * SLICES):
         for name, (url, call) in calls.items():
             seen[name].append(load(url, call, connections=CONNECTIONS, seconds=SECONDS))
     return seen
@@ -92,12 +93,14 @@ def _rows(seen: dict[str, list[Load]]) -> list[Row]:
     return [*rows, Row("calls that failed", failed, "requests", 0, "<=")]
 
 
-def _key(platform: RunningPlatform, tenant: str) -> str:
-    _admin(platform, "POST", "/admin/tenants", {"tenant_id": tenant})
-    return str(_admin(platform, "POST", "/admin/keys", {"tenant_id": tenant, "scopes": ["API"]})["key"])
+def key_of(platform: RunningPlatform, tenant: str) -> str:
+    """Make a tenant and return a key of it."""
+    admin(platform, "POST", "/admin/tenants", {"tenant_id": tenant})
+    return str(admin(platform, "POST", "/admin/keys", {"tenant_id": tenant, "scopes": ["API"]})["key"])
 
 
-def _admin(platform: RunningPlatform, method: str, path: str, body: object) -> dict[str, object]:
+def admin(platform: RunningPlatform, method: str, path: str, body: object) -> dict[str, object]:
+    """Ask the admin API."""
     request = urllib.request.Request(  # noqa: S310 - our own loopback URL
         f"{platform.url}{path}",
         data=json.dumps(body).encode(),
@@ -108,7 +111,8 @@ def _admin(platform: RunningPlatform, method: str, path: str, body: object) -> d
         return json.loads(answer.read())
 
 
-def _fleet(folder: pathlib.Path, backend: str) -> pathlib.Path:
+def small_fleet(folder: pathlib.Path, backend: str) -> pathlib.Path:
+    """Write a fleet of two models on the same backend, one of them public."""
     for name, visibility in (("echo", "shared"), ("open", "public")):
         spec = SPEC.format(name=name, visibility=visibility, backend=backend)
         (folder / f"{name}.yaml").write_text(spec)

@@ -34,9 +34,7 @@ NEEDS_RETRY: Header = (b"x-fal-needs-retry", b"1")
 
 
 def success_headers(plan: Plan, levels: Sequence[float]) -> tuple[Header, ...]:
-    """Return both fields for a call that was granted; none for limits that are shared with others."""
-    if plan.slot == SHARED_SLOT:
-        return ()
+    """Return both fields for the caller's own limits."""
     return _policy(plan)[0], (b"ratelimit", _left(plan, levels))
 
 

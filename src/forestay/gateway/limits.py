@@ -71,6 +71,7 @@ class LimitGate:
         self._running: Mapping[tuple[str, Subject], int] = {}  # of the queue, by slot and subject; a second old
         self._seeding = asyncio.Lock()
         self._no_seed_until = 0.0
+        self._last_told: tuple[Taken | None, tuple[Header, ...]] = (None, ())
 
     async def reserve(self, target: Target, predicted_seconds: float, *, direct: bool) -> Reservation | Reply:
         """Take what a call is predicted to take (device-seconds), or return the refusal; nothing is taken then."""
@@ -174,7 +175,7 @@ class LimitGate:
                 case Taken():
                     made.taken = (*made.taken, plan)
                     if plan.slot != SHARED_SLOT:
-                        made.headers = success_headers(plan, outcome.levels)
+                        made.headers = self._told(plan, outcome)
                 case Short():
                     check = plan.checks[outcome.check]
                     self.give_back(made, whole=True)
@@ -183,6 +184,12 @@ class LimitGate:
                 case Unknown():
                     self._ports.metrics.add(GUARD_OPEN, "limits_budget")
         return None
+
+    def _told(self, plan: Plan, outcome: Taken) -> tuple[Header, ...]:
+        """Return what a granted caller is told; calls that were granted together are told the same."""
+        if self._last_told[0] is not outcome:
+            self._last_told = (outcome, success_headers(plan, outcome.levels))
+        return self._last_told[1]
 
     async def _take(self, made: Reservation, plan: Plan) -> Outcome:
         """Take one plan; where the month's spending is not known, learn it first. Unknown when that failed."""

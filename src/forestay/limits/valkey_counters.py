@@ -1,8 +1,8 @@
 """Counters in Valkey: one script call for everything that is asked of one slot within one tick of the event loop.
 
-It decides how questions are gathered: batches begin at most every four milliseconds, so a question on a quiet gateway
-is asked at once and a busy one asks in tens. What is told rides along, and waits a little longer where nothing is
-asked. A Valkey that does not answer in time is Unavailable for all who
+It decides how questions are gathered: a question that comes alone is asked at once; once several come together, batches
+begin every eight milliseconds, so that a busy gateway asks in tens. What is told rides along, and waits a little
+longer where nothing is asked. A Valkey that does not answer in time is Unavailable for all who
 wait; `failover` decides what happens then. A script that the server has forgotten (a restart) is loaded again. Slots
 are hash tags, so that every key of a script lies on one node of a cluster.
 """
@@ -41,11 +41,13 @@ from forestay.limits.model import Charge, Subject
 from forestay.limits.plan import Plan
 
 MAX_WAITING = 20_000
-PACE_SECONDS = 0.004  # between two batches: bounds what asking costs, and how long a question waits for others
+PACE_SECONDS = 0.008  # between two batches under load: bounds what asking costs, and how long a question waits
 TELL_SECONDS = 0.02  # longest wait of what is told for a question
 _SCRIPT = (importlib.resources.files("forestay.limits") / "lua" / "counters.lua").read_text(encoding="utf-8")
 _LOST = (ValkeyError, OSError, TimeoutError)
-_decode = msgspec.json.Decoder(list[list[float]]).decode
+_Verdict = float | list[float]
+_Reply = tuple[list[_Verdict], list[_Verdict]]  # verdicts of questions, levels of plans: see the script
+_decode = msgspec.json.Decoder(_Reply).decode
 _encode = msgspec.json.Encoder().encode
 _Answers = asyncio.Future[Outcome]
 
@@ -56,15 +58,33 @@ class _Batch:
 
     plans: dict[str, int] = dataclasses.field(default_factory=dict[str, int])
     ops: list[str] = dataclasses.field(default_factory=list[str])
-    waiting: list[_Answers] = dataclasses.field(default_factory=list[_Answers])
+    waiting: list[tuple[int, _Answers]] = dataclasses.field(default_factory=list[tuple[int, _Answers]])
+    settled: dict[tuple[int, str], list[float]] = dataclasses.field(default_factory=dict[tuple[int, str], list[float]])
 
     def number_of(self, plan: Plan) -> int:
         """Return the plan's number in this batch, from 1."""
         return self.plans.setdefault(plan.text, len(self.plans) + 1)
 
     def text(self, month: str, month_left: float) -> str:
-        """Return the script's argument."""
-        return f'{{"p":[{",".join(self.plans)}],"o":[{",".join(self.ops)}],"n":"{month}","w":{month_left!r}}}'
+        """Return the script's argument. What has ended comes first: it makes room."""
+        ended = [
+            f'["s",{plan},"{holder}",{_encode(sums)[1:-1].decode()}]' for (plan, holder), sums in self.settled.items()
+        ]
+        ops = ",".join((*ended, *self.ops))
+        return f'{{"p":[{",".join(self.plans)}],"o":[{ops}],"n":"{month}","w":{month_left!r}}}'
+
+    def tell(self, reply: _Reply) -> None:
+        """Give each question its answer; those that were granted together share one."""
+        verdicts, levels = reply
+        granted = [Taken(item) if isinstance(item, list) else Unknown() for item in levels]
+        for (plan, future), verdict in zip(self.waiting, verdicts, strict=True):
+            if future.done():
+                continue
+            if isinstance(verdict, list):
+                shown = granted[plan - 1]
+                future.set_result(Short(int(verdict[0]), verdict[1], shown.levels if isinstance(shown, Taken) else []))
+            else:
+                future.set_result(granted[plan - 1] if verdict == 1 else Unknown())
 
 
 class ValkeyCounters:
@@ -83,21 +103,24 @@ class ValkeyCounters:
         self._timer: asyncio.TimerHandle | None = None  # of the next batch
         self._due = 0.0  # when that is, by the event loop's clock
         self._began = 0.0  # when the last batch began
+        self._pace_seconds = 0.0  # from then to the next
 
     async def take(
         self, plan: Plan, holder: str, charge: Charge, lease_seconds: float, elsewhere: Elsewhere = NOWHERE
     ) -> Outcome:
         """Check everything in the plan and take all of it or nothing."""
         batch = self._batch(plan)
-        op = f'["t",{batch.number_of(plan)},"{holder}",{charge.gpu_seconds!r},{charge.money!r},{lease_seconds!r}'
+        number = batch.number_of(plan)
+        op = f'["t",{number},"{holder}",{charge.gpu_seconds!r},{charge.money!r},{lease_seconds!r}'
         if elsewhere:
             op += "," + _encode({str(subject): flights for subject, flights in elsewhere.items()}).decode()
-        return await self._ask(batch, op + "]")
+        return await self._ask(batch, number, op + "]")
 
     async def view(self, plan: Plan) -> Outcome:
         """Tell the levels."""
         batch = self._batch(plan)
-        return await self._ask(batch, f'["v",{batch.number_of(plan)}]')
+        number = batch.number_of(plan)
+        return await self._ask(batch, number, f'["v",{number}]')
 
     def give_back(self, plan: Plan, holder: str, charge: Charge, *, whole: bool) -> None:
         """Undo a take."""
@@ -105,8 +128,19 @@ class ValkeyCounters:
 
     def settle(self, plan: Plan, holder: str, predicted: Charge, actual: Charge, lease_seconds: float) -> None:
         """End a call in flight at what it took."""
-        numbers = f"{predicted.gpu_seconds!r},{predicted.money!r},{actual.gpu_seconds!r},{actual.money!r}"
-        self._tell(plan, "s", f'"{holder}",{numbers},{lease_seconds!r}')
+        if self._size >= MAX_WAITING:
+            return
+        batch = self._batch(plan)
+        key = (batch.number_of(plan), holder)
+        sums = batch.settled.get(key)  # calls that end together end in one operation
+        if sums is None:
+            sums = batch.settled[key] = [0.0, 0.0, 0.0, 0.0, lease_seconds, 0]
+        sums[0] += predicted.gpu_seconds
+        sums[1] += predicted.money
+        sums[2] += actual.gpu_seconds
+        sums[3] += actual.money
+        sums[5] += 1
+        self._schedule_tell()
 
     def release(self, plan: Plan, holder: str, actual: Charge) -> None:
         """Let go of what was settled."""
@@ -155,7 +189,8 @@ class ValkeyCounters:
                     self._timer = None
                 batches, self._batches, self._size = self._batches, {}, 0
                 flushed, self._flushed = self._flushed, []
-                self._began = loop.time()
+                asked = sum(len(batch.waiting) for batch in batches.values())
+                self._began, self._pace_seconds = loop.time(), PACE_SECONDS if asked > 1 else 0.0
                 await self._carry_out(batches, flushed)
         finally:
             _refuse(self._batches.values(), self._flushed, Unavailable("the counters are closing"))
@@ -175,14 +210,12 @@ class ValkeyCounters:
             _refuse(batches.values(), flushed, Unavailable("the counters are closing"))
             raise
         for batch, answer in zip(batches.values(), answers, strict=True):
-            for future, result in zip(batch.waiting, answer, strict=True):
-                if not future.done():
-                    future.set_result(_outcome(result))
+            batch.tell(answer)
         for done in flushed:
             if not done.done():
                 done.set_result(None)
 
-    async def _call(self, batches: dict[str, _Batch]) -> list[list[list[float]]]:
+    async def _call(self, batches: dict[str, _Batch]) -> list[_Reply]:
         """Run the script once a slot, all in one go over one connection."""
         connection = await self._connect()
         if not batches:
@@ -225,11 +258,11 @@ class ValkeyCounters:
             batch = self._batches[plan.slot] = _Batch()
         return batch
 
-    async def _ask(self, batch: _Batch, op: str) -> Outcome:
+    async def _ask(self, batch: _Batch, plan: int, op: str) -> Outcome:
         future: _Answers = asyncio.get_running_loop().create_future()
         batch.ops.append(op)
-        batch.waiting.append(future)
-        self._schedule(self._began + PACE_SECONDS)
+        batch.waiting.append((plan, future))
+        self._schedule(self._began + self._pace_seconds)
         return await future
 
     def _tell(self, plan: Plan, name: str, values: str) -> None:
@@ -237,8 +270,11 @@ class ValkeyCounters:
         if self._size < MAX_WAITING:
             batch = self._batch(plan)
             batch.ops.append(f'["{name}",{batch.number_of(plan)},{values}]')
-            if self._timer is None:
-                self._schedule(asyncio.get_running_loop().time() + TELL_SECONDS)
+            self._schedule_tell()
+
+    def _schedule_tell(self) -> None:
+        if self._timer is None:
+            self._schedule(asyncio.get_running_loop().time() + TELL_SECONDS)
 
     def _schedule(self, due: float) -> None:
         """Let the next batch begin at `due` (the event loop's clock), unless it begins earlier."""
@@ -272,19 +308,9 @@ async def _run_script(connection: AbstractConnection, sha: str, asked: Sequence[
     return replies
 
 
-def _outcome(result: Sequence[float]) -> Outcome:
-    match result[0]:
-        case 1:
-            return Taken(result[3:])
-        case 0:
-            return Short(int(result[1]), result[2], result[3:])
-        case _:
-            return Unknown()
-
-
 def _refuse(batches: Iterable[_Batch], flushed: Sequence[asyncio.Future[None]], error: Unavailable) -> None:
     for batch in batches:
-        for future in batch.waiting:
+        for _, future in batch.waiting:
             if not future.done():
                 future.set_exception(error)
     for done in flushed:

@@ -6,8 +6,9 @@
 -- ARGV[1]  JSON {"p": [plan...], "o": [operation...], "n": month, "w": seconds until the month ends}
 --          plan: [[[kind, subject, a, b]...], [[subject, has a budget, counts flights]...]]; kinds: r and g rates
 --          (a interval, b capacity, in microseconds), i calls in flight (a), b and m budgets of device-seconds, money (a)
--- returns  JSON, one list for each take (t) and view (v): [verdict, refusing check, wait seconds, left, soon, left, ...]
---          verdict: 1 granted, 0 refused, 2 the month's spending is not known here yet
+-- returns  JSON [verdicts, levels]: for each take (t) and view (v) in turn 1 (granted), 2 (the month's spending is not
+--          known here yet) or [refusing check, seconds to wait]; for each plan what its checks leave after the batch:
+--          [left, seconds until there is more, left, ...], 0 where nobody asked
 --
 -- Keys below the prefix: r: and g: theoretical arrival times; h: what each holder holds (device-seconds, money, calls in
 -- flight); s: the sums; x: when holders lapse that nobody has confirmed; u: what the month has cost, as the database has
@@ -223,7 +224,8 @@ local function wait_of(check, gpu, money, elsewhere)
   return over > a * 1e-12 and month_left * SECOND or 0
 end
 
-local function say_levels(said, plan, elsewhere)
+local function say_levels(plan, elsewhere)
+  local said = {}
   for _, check in ipairs(plan[1]) do
     local kind, a, b = check[1], check[3], check[4]
     local left, soon = 0, 0
@@ -246,7 +248,7 @@ end
 
 local function take(plan, holder, gpu, money, lease, elsewhere)
   if not knows_spending(plan) then
-    return {2}
+    return 2
   end
   local refusing, longest = 0, 0
   for n, check in ipairs(plan[1]) do
@@ -256,7 +258,7 @@ local function take(plan, holder, gpu, money, lease, elsewhere)
     end
   end
   if refusing > 0 then
-    return say_levels({0, refusing - 1, longest / SECOND}, plan, elsewhere)
+    return {refusing - 1, longest / SECOND}
   end
   for _, check in ipairs(plan[1]) do
     local kind = check[1]
@@ -269,7 +271,7 @@ local function take(plan, holder, gpu, money, lease, elsewhere)
     add(book, holder, gpu, money, kept[3])
     book.leases[holder] = lease
   end
-  return say_levels({1, 0, 0}, plan, elsewhere)
+  return 1
 end
 
 -- Endings -------------------------------------------------------------------------------------------------------------
@@ -295,11 +297,11 @@ local function give_back(plan, holder, gpu, money, whole)
   end
 end
 
-local function settle(plan, holder, gpu, money, used, owed, lease)
+local function settle(plan, holder, gpu, money, used, owed, lease, calls)
   for _, kept in ipairs(plan[2]) do
     local book, budget = book_of(kept[1]), kept[2] -- a budget holds what was used until the database does
     if pot_of(book, holder) then
-      add(book, holder, used * budget - gpu, owed * budget - money, -kept[3])
+      add(book, holder, used * budget - gpu, owed * budget - money, -kept[3] * calls)
     elseif budget == 1 then -- it has lapsed, or was lost
       add(book, holder, used, owed, 0)
       book.leases[holder] = lease
@@ -342,13 +344,14 @@ local function finish(plan, holder, used)
 end
 
 -- The batch -----------------------------------------------------------------------------------------------------------
-local results = {}
+local verdicts, asked = {}, {}
 for _, op in ipairs(input.o) do
   local what, plan = op[1], input.p[op[2]]
   if what == 't' then
-    results[#results + 1] = take(plan, op[3], op[4], op[5], op[6], op[7])
+    verdicts[#verdicts + 1] = take(plan, op[3], op[4], op[5], op[6], op[7])
+    asked[op[2]] = op[7] or {}
   elseif what == 's' then
-    settle(plan, op[3], op[4], op[5], op[6], op[7], op[8])
+    settle(plan, op[3], op[4], op[5], op[6], op[7], op[8], op[9])
   elseif what == 'b' then
     give_back(plan, op[3], op[4], op[5], op[6])
   elseif what == 'c' then
@@ -364,14 +367,19 @@ for _, op in ipairs(input.o) do
   elseif what == 'd' then
     seed(op[3], op[4], op[5], op[6], op[7])
   elseif what == 'v' then
-    results[#results + 1] = knows_spending(plan) and say_levels({1, 0, 0}, plan) or {2}
+    verdicts[#verdicts + 1] = knows_spending(plan) and 1 or 2
+    asked[op[2]] = {}
   end
+end
+local levels = {}
+for n, plan in ipairs(input.p) do
+  levels[n] = asked[n] and knows_spending(plan) and say_levels(plan, asked[n]) or 0
 end
 write_rates()
 for _, book in pairs(books) do
   write_book(book)
 end
-if #results == 0 then
-  return '[]'
+if #verdicts == 0 then
+  return '[[],[]]'
 end
-return cjson.encode(results)
+return cjson.encode({verdicts, levels})
