@@ -279,6 +279,31 @@ class Secrets:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Identity:
+    """How people sign in to the admin API."""
+
+    session_seconds: float = setting("FORESTAY_SESSION_SECONDS", 12 * 3600.0, "A session ends this long after sign-in.")
+    session_idle_seconds: float = setting("FORESTAY_SESSION_IDLE", 2 * 3600.0, "A session unused for so long ends.")
+    oidc_issuer: str = setting(
+        "FORESTAY_OIDC_ISSUER", "", "Issuer URL of the OpenID provider that vouches for people; empty: passwords only."
+    )
+    oidc_client_id: str = setting("FORESTAY_OIDC_CLIENT_ID", "", "What the provider calls this platform.")
+    oidc_client_secret: str = setting(
+        "FORESTAY_OIDC_CLIENT_SECRET", "", "The platform's secret at the provider; empty: a public client (PKCE only)."
+    )
+    oidc_scopes: str = setting("FORESTAY_OIDC_SCOPES", "openid email", "Scopes asked for, separated by spaces.")
+    oidc_role_claim: str = setting(
+        "FORESTAY_OIDC_ROLE_CLAIM", "groups", "Claim of the ID token that names groups (a text or a list of texts)."
+    )
+    oidc_role_map: str = setting(
+        "FORESTAY_OIDC_ROLE_MAP",
+        "",
+        "Groups to roles: `group=role`, separated by commas; the strongest counts; `*=viewer` lets everyone in. "
+        "Whoever has none is refused.",
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Client:
     """How commands find a running platform."""
 
@@ -304,6 +329,7 @@ class Settings:
     delivery: Delivery = dataclasses.field(default_factory=Delivery)
     limits: Limits = dataclasses.field(default_factory=Limits)
     secrets: Secrets = dataclasses.field(default_factory=Secrets)
+    identity: Identity = dataclasses.field(default_factory=Identity)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -317,6 +343,7 @@ class Settings:
             delivery=_read(Delivery, environment),
             limits=_read(Limits, environment),
             secrets=_read(Secrets, environment),
+            identity=_read(Identity, environment),
         )
 
 
@@ -334,7 +361,7 @@ def client_settings() -> Client:
     return dataclasses.replace(client, profile_file=str(pathlib.Path(home) / "forestay" / "profile.json"))
 
 
-Group = TypeVar("Group", Storage, Queue, Gateway, Worker, Ingress, Delivery, Limits, Secrets, Client)
+Group = TypeVar("Group", Storage, Queue, Gateway, Worker, Ingress, Delivery, Limits, Secrets, Identity, Client)
 _PARSERS: Mapping[type, typing.Callable[[str], object]] = types.MappingProxyType(
     {
         int: int,

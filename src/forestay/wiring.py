@@ -186,9 +186,11 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
     from forestay.fleet.key_ring import KeyRing
     from forestay.fleet.peppers import Peppers
     from forestay.fleet.postgres_keys import PostgresKeyStore
+    from forestay.fleet.postgres_people import PostgresPeopleStore, PostgresSignInStore
     from forestay.fleet.postgres_standings import PostgresStandings
     from forestay.gateway.asgi import build_gateway
     from forestay.gateway.caller_address import trusted_networks
+    from forestay.gateway.password_desk import PasswordDesk
     from forestay.gateway.ports import AdminReaders, GatewayPorts, LimitPorts
     from forestay.gateway.standing import Standings
     from forestay.limits.postgres_store import PostgresLimitStore
@@ -222,6 +224,9 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
                 webhooks=PostgresDeadLetters(stores.database),
                 turns=PostgresTurns(stores.database),
             ),
+            people=PostgresPeopleStore(stores.database, process.clock, process.chance, _own_name("gateway")),
+            sign_ins=PostgresSignInStore(stores.database),
+            desk=PasswordDesk(process.chance),
             standings=Standings(process.clock, settings.gateway.throttled_rate),
             standing_store=PostgresStandings(
                 stores.database, stores.wakeups, process.chance, writer=_own_name("gateway")
@@ -350,6 +355,7 @@ def _loops(process: Process, stores: Stores) -> "list[Loop]":
     from forestay.capacity.loop import PlacementLoop
     from forestay.controller import Loop
     from forestay.delivery import retention as old_webhooks
+    from forestay.fleet.postgres_people import PostgresPeopleStore
     from forestay.media import retention as old_media
     from forestay.queue import claiming, expire, rescue
     from forestay.queue import retention as old_requests
@@ -357,6 +363,7 @@ def _loops(process: Process, stores: Stores) -> "list[Loop]":
     from forestay.telemetry import facts
 
     queue, settings = stores.queue, process.settings
+    people = PostgresPeopleStore(stores.database, process.clock, process.chance)
     kept = settings.queue.retention_seconds
     outbox = _outbox(stores)
     rescue_beat = max(0.1, min(1.0, settings.queue.lease_seconds / 8))  # an orphan runs again within 1.5 leases
@@ -380,6 +387,7 @@ def _loops(process: Process, stores: Stores) -> "list[Loop]":
             lambda: old_requests.run_once(queue, stores.database, stores.objects, process.clock, kept),
         ),
         Loop("media_retention", 60.0, lambda: old_media.run_once(stores.media), batch=old_media.BATCH),
+        Loop("sign_in_retention", 600.0, people.forget_old),
         Loop("webhook_retention", 60.0, lambda: old_webhooks.run_once(outbox, kept), batch=old_webhooks.BATCH),
         Loop(
             "fact_partitions",

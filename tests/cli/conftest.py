@@ -22,12 +22,16 @@ from forestay.clock import SystemClock
 from forestay.delivery.dead_letters import PostgresDeadLetters
 from forestay.fleet.key_ring import KeyRing
 from forestay.fleet.keys import KeyRequest, Scope
+from forestay.fleet.passwords import Cost
 from forestay.fleet.peppers import Peppers
 from forestay.fleet.postgres_keys import PostgresKeyStore
+from forestay.fleet.postgres_people import PostgresPeopleStore, PostgresSignInStore
 from forestay.fleet.postgres_standings import PostgresStandings
 from forestay.fleet.postgres_store import PostgresFleetStore
 from forestay.gateway import standing_routes
 from forestay.gateway.admin import routes
+from forestay.gateway.caller_address import Tunnels
+from forestay.gateway.password_desk import PasswordDesk
 from forestay.gateway.ports import AdminReaders, GatewayPorts, LimitPorts
 from forestay.gateway.standing import Standings
 from forestay.ids import TenantId
@@ -98,6 +102,10 @@ async def platform(database: Database, objects: ObjectStore) -> AsyncIterator[Pl
             "clock": clock,
             "chance": SeededChance(4),
             "metrics": Metrics(),
+            "tunnels": Tunnels(),
+            "people": PostgresPeopleStore(database, clock, SystemChance()),
+            "sign_ins": PostgresSignInStore(database),
+            "desk": PasswordDesk(SystemChance(), Cost(log2_n=4, r=1, p=1)),
             "standings": Standings(clock, 1.0),
             "standing_store": PostgresStandings(database, wakeups, SeededChance(5)),
             "costs": PostgresCostStore(database),

@@ -11,6 +11,7 @@ from aiohttp import WSMsgType, web
 from tests.conformance.memory_costs import MemoryCostStore
 from tests.conformance.memory_fleet import MemoryFleetStore, MemoryKeyStore
 from tests.conformance.memory_limits import MemoryLimitStore
+from tests.conformance.memory_people import MemoryPeopleStore, MemorySignInStore
 from tests.conformance.memory_queue import MemoryQueueStore
 
 from forestay.chance import SystemChance
@@ -20,9 +21,11 @@ from forestay.fleet.actions import Origin, RegisterRevision, SetRoutes
 from forestay.fleet.key_ring import KeyRing
 from forestay.fleet.keys import KeyRequest, Scope
 from forestay.fleet.model import ReplicaReport, ReplicaState, Revision, Route, WorkerReport
+from forestay.fleet.passwords import Cost
 from forestay.fleet.spec import EndpointSpec, HostKind, HostSpec, LimitSpec, ModelSpec
 from forestay.fleet.standing_store import StandingStore
 from forestay.gateway.asgi import Gateway, build_gateway
+from forestay.gateway.password_desk import PasswordDesk
 from forestay.gateway.ports import AdminReaders, GatewayPorts, LimitPorts
 from forestay.gateway.standing import Standings
 from forestay.handshake import AUTH_HEADER, CallVerifier, sign_reply
@@ -39,6 +42,7 @@ from forestay.telemetry.metrics import Metrics
 
 INTERNAL_KEY = "internal"
 TOKEN_KEY = "token-key"
+QUICK = Cost(log2_n=4, r=1, p=1)  # the real one takes most of a second
 OPENAPI: dict[str, object] = {
     "paths": {
         path: {
@@ -481,6 +485,9 @@ async def a_world(
         metrics=Metrics(),
         admin=cast("AdminReaders", None),
         costs=MemoryCostStore(clock),
+        people=MemoryPeopleStore(clock, chance),
+        sign_ins=MemorySignInStore(clock),
+        desk=PasswordDesk(chance, QUICK),
         standings=Standings(clock, settings.gateway.throttled_rate),
         standing_store=cast("StandingStore", None),
         limits=LimitPorts(MemoryLimitStore(clock), cast("RemoteCounters | None", counters)),

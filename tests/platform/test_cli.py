@@ -153,7 +153,7 @@ def test_the_client_returns_the_parsed_answer(client: PlatformClient) -> None:
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        (401, "the key was not accepted"),
+        (401, "run `forestay login`, or set FORESTAY_KEY"),
         (403, "HTTP 403 from GET /403"),
         (404, "model forestay/none is unknown"),
         (422, "body.name: is too long"),

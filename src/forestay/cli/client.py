@@ -1,6 +1,7 @@
 """How a command speaks to a running platform: where it is, which key, and plain words when it does not answer.
 
-Found by FORESTAY_URL and FORESTAY_KEY, else by the saved profile (`forestay up` and `forestay profile save` write it).
+Found by FORESTAY_URL and FORESTAY_KEY, else by the saved profile (`forestay up`, `forestay profile save` and `forestay
+login` write it); a session that `login` saved goes before a saved key.
 It knows HTTP and the admin API's error shape; it knows no command. Synchronous on purpose: a command asks and waits.
 """
 
@@ -22,11 +23,19 @@ _MEND = "start one with `forestay up`, or point FORESTAY_URL and FORESTAY_KEY at
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Profile:
-    """Where a platform is and the key to use; kept in a file that only its owner may read."""
+    """Where a platform is and the key or session to use; kept in a file that only its owner may read."""
 
     url: str
-    key: str
+    key: str = dataclasses.field(repr=False)
     ca_file: str = ""
+    session: str = dataclasses.field(default="", repr=False)  # of a person: goes before the key
+
+    @property
+    def authorization(self) -> str:
+        """Return the header's value by which commands are proven, empty when there is nothing to show."""
+        if self.session:
+            return f"Bearer {self.session}"
+        return f"Key {self.key}" if self.key else ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,7 +103,8 @@ class PlatformClient:
     ) -> Reply:
         """Send one request and return whatever is answered; raises Unavailable when nothing answers."""
         connection = self._connect(timeout_seconds or self.timeout_seconds)
-        sent = {"authorization": f"Key {self.profile.key}", "accept": "application/json", **(headers or {})}
+        proof = {"authorization": self.profile.authorization} if self.profile.authorization else {}
+        sent = {**proof, "accept": "application/json", **(headers or {})}
         try:
             connection.request(method, self._parts.path.rstrip("/") + path, body=body, headers=sent)
             answer = connection.getresponse()
@@ -152,9 +162,7 @@ def _rejected(method: str, path: str, reply: Reply) -> ForestayError:
         value = reply.body[:200].decode("utf-8", "replace")
     detail = cast("dict[str, object]", value).get("detail", reply.body[:200]) if isinstance(value, dict) else value
     if reply.status == 401:
-        message = (
-            "the key was not accepted (HTTP 401); set FORESTAY_KEY to an ADMIN key, or run `forestay profile save`"
-        )
+        message = f"{_sentence(detail)} (HTTP 401); run `forestay login`, or set FORESTAY_KEY to an ADMIN key"
     elif reply.status == 403:
         message = f"{_sentence(detail)} (HTTP 403 from {method} {path})"
     else:
@@ -182,20 +190,25 @@ def connect(timeout_seconds: float | None = None) -> PlatformClient:
     settings = client_settings()
     saved = load_profile(pathlib.Path(settings.profile_file))
     url = settings.url or (saved.url if saved else "")
-    key = settings.key or (saved.key if saved and (not settings.url or settings.url == saved.url) else "")
+    fits = saved is not None and (not settings.url or settings.url == saved.url)
+    key = settings.key or (saved.key if saved and fits else "")
+    session = saved.session if saved and fits and not settings.key else ""
     if not url:
         raise UsageError("FORESTAY_URL", f"no platform is known; {_MEND}")
-    if not key:
-        raise UsageError("FORESTAY_KEY", f"no key is known for {url}; set it to an ADMIN key")
+    if not key and not session:
+        raise UsageError("FORESTAY_KEY", f"no key is known for {url}; set it to an ADMIN key, or run `forestay login`")
     ca_file = settings.ca_file or (saved.ca_file if saved else "")
-    return PlatformClient(Profile(url, key, ca_file), timeout_seconds=timeout_seconds or settings.timeout_seconds)
+    return PlatformClient(
+        Profile(url, key, ca_file, session), timeout_seconds=timeout_seconds or settings.timeout_seconds
+    )
 
 
 def load_profile(path: pathlib.Path) -> Profile | None:
     """Read the saved profile; None when there is none."""
     try:
         value = cast("dict[str, object]", json.loads(path.read_text()))
-        return Profile(str(value["url"]), str(value["key"]), str(value.get("ca_file", "")))
+        ca_file, session = str(value.get("ca_file", "")), str(value.get("session", ""))
+        return Profile(str(value["url"]), str(value["key"]), ca_file, session)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError):

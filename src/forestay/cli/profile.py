@@ -50,6 +50,9 @@ def show(json: Annotated[bool, JSON_OPTION] = False) -> None:
 def _say(path: pathlib.Path, profile: Profile, *, json: bool) -> None:
     key_id = profile.key.partition(":")[0]
     if json:
-        print_json({"file": str(path), "url": profile.url, "key_id": key_id, "ca_file": profile.ca_file})
+        signed_in = bool(profile.session)
+        told = {"file": str(path), "url": profile.url, "key_id": key_id, "ca_file": profile.ca_file}
+        print_json({**told, "signed_in": signed_in})
         return
-    typer.echo(f"{profile.url} with key {key_id} ({path})")
+    proof = "the session of `forestay login`" if profile.session else f"key {key_id}"
+    typer.echo(f"{profile.url} with {proof} ({path})")

@@ -19,6 +19,7 @@ class Role(enum.StrEnum):
 class Permission(enum.StrEnum):
     """What an admin route asks for."""
 
+    OWN = "own"  # one's own session and password
     READ = "read"  # how the fleet stands, who did what
     READ_CONTENT = "read_content"  # what callers were answered
     SAFETY = "safety"  # verdicts, policies, standings, appeals, reports
@@ -27,9 +28,9 @@ class Permission(enum.StrEnum):
 
 
 PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
-    Role.VIEWER: frozenset({Permission.READ}),
-    Role.ANALYST: frozenset({Permission.READ, Permission.READ_CONTENT, Permission.SAFETY}),
-    Role.OPERATOR: frozenset({Permission.READ, Permission.READ_CONTENT, Permission.OPERATE}),
+    Role.VIEWER: frozenset({Permission.OWN, Permission.READ}),
+    Role.ANALYST: frozenset({Permission.OWN, Permission.READ, Permission.READ_CONTENT, Permission.SAFETY}),
+    Role.OPERATOR: frozenset({Permission.OWN, Permission.READ, Permission.READ_CONTENT, Permission.OPERATE}),
     Role.ADMIN: frozenset(Permission),
 }
 

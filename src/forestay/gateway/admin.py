@@ -20,7 +20,9 @@ from forestay.gateway import (
     admin_fleet,
     admin_keys,
     admin_limits,
+    admin_people,
     admin_requests,
+    admin_sign_in,
     admin_turns,
 )
 from forestay.gateway.admin_reading import Act, NotThere, Problem
@@ -48,6 +50,15 @@ _TABLE: tuple[tuple[str, str, Permission, Handler], ...] = (
     ("GET", "/keys/{key_id}", Permission.READ, admin_keys.get_key),
     ("DELETE", "/keys/{key_id}", Permission.ADMINISTER, admin_keys.delete_key),
     ("POST", "/keys/{key_id}/rotate", Permission.ADMINISTER, admin_keys.post_rotation),
+    ("POST", "/sign-out", Permission.OWN, admin_sign_in.post_sign_out),
+    ("GET", "/whoami", Permission.OWN, admin_sign_in.get_whoami),
+    ("POST", "/password", Permission.OWN, admin_sign_in.post_password),
+    ("POST", "/people", Permission.ADMINISTER, admin_people.post_person),
+    ("GET", "/people", Permission.ADMINISTER, admin_people.get_people),
+    ("POST", "/people/{person_id}/role", Permission.ADMINISTER, admin_people.post_role),
+    ("POST", "/people/{person_id}/disable", Permission.ADMINISTER, admin_people.post_disable),
+    ("POST", "/people/{person_id}/enable", Permission.ADMINISTER, admin_people.post_enable),
+    ("POST", "/people/{person_id}/reset", Permission.ADMINISTER, admin_people.post_reset),
     ("POST", "/tenants", Permission.ADMINISTER, admin_keys.post_tenant),
     ("GET", "/tenants", Permission.READ, admin_keys.get_tenants),
     ("GET", "/tenants/{tenant_id}", Permission.READ, admin_keys.get_tenant),
@@ -76,13 +87,20 @@ _TABLE: tuple[tuple[str, str, Permission, Handler], ...] = (
 )
 
 
+OpenHandler = Callable[[Request, GatewayPorts], Awaitable[Reply]]
+_OPEN: tuple[tuple[str, str, OpenHandler], ...] = (  # who signs in is not proven yet
+    ("POST", "/sign-in", admin_sign_in.post_sign_in),
+)
+
+
 def routes(ports: GatewayPorts) -> list[BaseRoute]:
     """Return the admin routes; one route a path, so that a wrong method is answered 405 with those allowed."""
     by_path: dict[str, dict[str, tuple[Permission, Handler]]] = {}
     for method, path, permission, handler in _TABLE:
         by_path.setdefault(path, {})[method] = (permission, handler)
     return [
-        Route(f"/admin{path}", _endpoint(ports, handlers), methods=list(handlers)) for path, handlers in by_path.items()
+        *(Route(f"/admin{path}", _open(ports, handler), methods=[method]) for method, path, handler in _OPEN),
+        *(Route(f"/admin{path}", _endpoint(ports, found), methods=list(found)) for path, found in by_path.items()),
     ]
 
 
@@ -99,17 +117,26 @@ def _endpoint(
         who = await identify(request.scope, ports)
         if isinstance(who, Reply):
             return who
+        if who.one_time and permission is not Permission.OWN:
+            return forbidden("Choose a password of your own first: `forestay login` asks for it")
         if not allows(who.role, permission):
             ports.metrics.add(REFUSED, "role")
             return forbidden(f"The role {who.role} lacks the permission {permission}")
-        return await _answer(handler, Act(request, ports, who))
+        return await _answer(handler(Act(request, ports, who)))
 
     return endpoint
 
 
-async def _answer(handler: Handler, act: Act) -> Reply:
+def _open(ports: GatewayPorts, handler: OpenHandler) -> Callable[[Request], Awaitable[Reply]]:
+    async def endpoint(request: Request) -> Reply:
+        return await _answer(handler(request, ports))
+
+    return endpoint
+
+
+async def _answer(work: Awaitable[Reply]) -> Reply:
     try:
-        return await handler(act)
+        return await work
     except Problem as problem:
         return plain_error(problem.status_code, str(problem), problem.cause)
     except NotThere as error:

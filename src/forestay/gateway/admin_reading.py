@@ -50,16 +50,7 @@ class Act:
 
     async def json(self, kind: type[T]) -> T:
         """Read the body in the given shape."""
-        seconds = self.ports.settings.gateway.body_timeout_seconds
-        body = bytearray()
-        async for piece in pieces(self.request, seconds):
-            body += piece
-            if len(body) > MAX_JSON:
-                raise Problem(413, f"the body is larger than {MAX_JSON} bytes", "too_large")
-        try:
-            return msgspec.json.decode(bytes(body) or b"{}", type=kind)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise UsageError("body", str(error)) from None
+        return await read_body(self.request, self.ports, kind)
 
     async def tenant(self, named: str) -> TenantId:
         """Return the tenant for whom something is made: the one named, the key's own, or the only one that there is."""
@@ -114,6 +105,19 @@ class Act:
         """Leave an audit row for an act that is no fleet action."""
         entry = AuditEntry(self.ports.clock.now(), self.actor, action, subject, detail, reason)
         await self.ports.fleet.record(entry)
+
+
+async def read_body(request: Request, ports: GatewayPorts, kind: type[T], most: int = MAX_JSON) -> T:
+    """Read a request's body in the given shape; raises Problem when it is too large, UsageError when it is wrong."""
+    body = bytearray()
+    async for piece in pieces(request, ports.settings.gateway.body_timeout_seconds):
+        body += piece
+        if len(body) > most:
+            raise Problem(413, f"the body is larger than {most} bytes", "too_large")
+    try:
+        return msgspec.json.decode(bytes(body) or b"{}", type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError("body", str(error)) from None
 
 
 def plain_text(field: str, text: str, most: int = MAX_TEXT, *, empty: bool = True) -> str:

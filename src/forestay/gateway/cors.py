@@ -1,6 +1,7 @@
 """CORS: browsers may call from anywhere; the key or token in the call, not its origin, is what opens.
 
-No cookies are used, so `*` gives nothing away (https://fetch.spec.whatwg.org/#http-cors-protocol). Called by `asgi`.
+`*` gives nothing away: a browser neither sends the admin API's cookie nor shows an answer to a page of another origin
+unless we allow credentials, which we never do (https://fetch.spec.whatwg.org/#http-cors-protocol). Called by `asgi`.
 """
 
 from forestay.gateway.exchange import Exchange

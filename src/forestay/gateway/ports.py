@@ -29,9 +29,12 @@ from forestay.chance import Chance
 from forestay.clock import Clock
 from forestay.fleet.key_ring import KeyRing
 from forestay.fleet.keys import KeyStore
+from forestay.fleet.people import PeopleStore
+from forestay.fleet.sign_in import SignInStore
 from forestay.fleet.standing_store import StandingStore
 from forestay.fleet.store import FleetStore
 from forestay.gateway.caller_address import Tunnels
+from forestay.gateway.password_desk import PasswordDesk
 from forestay.gateway.standing import Standings
 from forestay.media.store import MediaStore
 from forestay.queue.store import QueueStore
@@ -97,4 +100,7 @@ class GatewayPorts:
     standings: Standings  # in memory, kept true by the view of the fleet
     standing_store: StandingStore
     limits: LimitPorts
+    people: PeopleStore
+    sign_ins: SignInStore
+    desk: PasswordDesk
     tunnels: Tunnels = dataclasses.field(default_factory=Tunnels)
