@@ -209,7 +209,7 @@ class Ingress:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Delivery:
-    """Webhooks."""
+    """What goes to callers: webhooks, and files into buckets of their own."""
 
     allow_private_webhooks: bool = setting(
         "FORESTAY_ALLOW_PRIVATE_WEBHOOKS", False, "Allow webhook targets on loopback and private networks."
@@ -222,6 +222,15 @@ class Delivery:
         "FORESTAY_WEBHOOK_RETRY_BASE", 1.0, "First webhook back-off; doubles each time."
     )
     retry_cap_seconds: float = setting("FORESTAY_WEBHOOK_RETRY_CAP", 300.0, "Longest webhook back-off.")
+    allow_private_buckets: bool = setting(
+        "FORESTAY_ALLOW_PRIVATE_BUCKETS",
+        False,
+        "Allow buckets of callers (`X-App-Fal-Upload-Policy`) on loopback and private networks, and without TLS.",
+    )
+    bucket_timeout_seconds: float = setting(
+        "FORESTAY_BUCKET_TIMEOUT", 120.0, "Seconds in which a caller's bucket must have taken a file, retries included."
+    )
+    bucket_tries: int = setting("FORESTAY_BUCKET_TRIES", 3, "Times that a file is sent to a caller's bucket.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from forestay.telemetry.metrics import REFUSED
 GOOD = {"prompt": "a"}
 CONTROL = {
     "x-app-fal-can-disable-filter": "1",
-    "x-app-fal-upload-policy": "p",
     "x-app-fal-disable-fallback": "1",
     "x-fal-cdn-token": "t",
 }

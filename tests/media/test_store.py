@@ -119,6 +119,18 @@ async def test_an_expired_file_is_gone_before_and_after_retention(
     assert await media.find(endless.media_id) == endless
 
 
+async def test_a_file_that_went_elsewhere_is_deleted_at_once(media: PostgresMediaStore, objects: ObjectStore) -> None:
+    """Bytes and row, whatever its state; others stay, and asking again or for nothing is no error."""
+    gone, held, kept = await save(media), await save(media, state="quarantine"), await save(media)
+    for _ in range(2):
+        await media.delete([gone.media_id, held.media_id, "unknown"])
+    await media.delete([])
+    assert await keys(objects) == [kept.object_key]
+    assert await media.find(gone.media_id) is None
+    assert await media.find(held.media_id) is None
+    assert await media.find(kept.media_id) == kept
+
+
 async def test_quarantine_that_no_finish_released_ends(media: PostgresMediaStore, database: Database) -> None:
     """An attempt that lost its lease leaves files that nobody will ever release."""
     held = await save(media, lifetime_seconds=None, state="quarantine")

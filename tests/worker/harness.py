@@ -11,7 +11,7 @@ import json
 import pathlib
 import tarfile
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from tests.conformance.memory_fleet import MemoryFleetStore
@@ -27,7 +27,7 @@ from forestay.ids import BUCKETS, KeyId, ModelId, RequestId, RevisionId, TenantI
 from forestay.media.store import MediaItem, MediaState, UploadStore
 from forestay.queue.model import Options, Submission
 from forestay.queue.store import QueueStore, Stored
-from forestay.settings import Queue, Secrets, Settings, Worker
+from forestay.settings import Delivery, Queue, Secrets, Settings, Worker
 from forestay.storage.objects import ObjectStore, open_object_store
 from forestay.storage.valkey import LocalWakeups
 from forestay.telemetry.metrics import Metrics
@@ -229,6 +229,12 @@ class MemoryMedia:
         """Read it whole."""
         return self.data.get(media_id)
 
+    async def delete(self, media_ids: Sequence[str]) -> None:
+        """Forget them."""
+        for media_id in media_ids:
+            self.items.pop(media_id, None)
+            self.data.pop(media_id, None)
+
     async def delete_expired(self, limit: int) -> int:
         """Nothing expires here."""
         del limit
@@ -387,7 +393,11 @@ async def until(condition: Callable[[], object], what: str, seconds: float = 15)
 
 @asynccontextmanager
 async def running_worker(
-    *, environment: Mapping[str, str] | None = None, lease_seconds: float = 15.0, **worker: object
+    *,
+    environment: Mapping[str, str] | None = None,
+    lease_seconds: float = 15.0,
+    delivery: Delivery | None = None,
+    **worker: object,
 ) -> AsyncGenerator[Harness, None]:
     """Run a worker while the context lasts."""
     with tempfile.TemporaryDirectory(prefix="fw-", dir="/tmp") as name:
@@ -408,6 +418,7 @@ async def running_worker(
         settings = Settings(
             queue=Queue(lease_seconds=lease_seconds, retry_base_seconds=0.05, poll_seconds=0.2),
             worker=dataclasses.replace(Worker(), **fields),
+            delivery=delivery or Delivery(),
             secrets=Secrets(internal_key=INTERNAL_KEY),
         )
         clock = SystemClock()

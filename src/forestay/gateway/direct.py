@@ -26,7 +26,7 @@ from forestay.gateway.result import caller_headers, with_media_urls
 from forestay.gateway.slots import BUSY_SECONDS, SUSPECT_SECONDS, Pool
 from forestay.gateway.streams import rewrite_lines, send_chunks
 from forestay.gateway.upstream import Busy, Call, Failed, failure_of
-from forestay.handshake import LIFETIME_HEADER, TENANT_HEADER
+from forestay.handshake import LIFETIME_HEADER, POLICY_HEADER, TENANT_HEADER
 from forestay.queue.model import ErrorType
 from forestay.telemetry.logs import logger
 
@@ -204,6 +204,9 @@ def model_headers(target: Target, choices: Choices, headers: dict[bytes, bytes])
     lifetime = choices.options.object_lifetime_seconds
     if lifetime is not None:
         sent[LIFETIME_HEADER] = str(lifetime)
+    policy = choices.options.upload_policy
+    if policy is not None:
+        sent[POLICY_HEADER] = policy
     sent["traceparent"] = choices.options.traceparent or ""
     sent["accept-encoding"] = "identity"
     content_type = headers.get(b"content-type")

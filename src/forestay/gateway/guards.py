@@ -96,5 +96,6 @@ def context_of(ports: GatewayPorts, target: Target, headers: dict[bytes, bytes])
         is_owner=target.caller.tenant_id == target.model.tenant_id and target.caller.key_id != PUBLIC_KEY,
         allow_private_webhooks=ports.settings.delivery.allow_private_webhooks,
         privileges=target.caller.privileges,
+        allow_private_buckets=ports.settings.delivery.allow_private_buckets,
         traceparent=tracing.adopt(None if traceparent is None else traceparent.decode("latin-1"), ports.chance),
     )

@@ -18,10 +18,11 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from forestay.fleet.grants import Privilege
-from forestay.fleet.spec import ModelSpec
+from forestay.fleet.spec import HostKind, ModelSpec
 from forestay.gateway.responses import Reply, bad_request
 from forestay.ids import KeyId, ModelId
 from forestay.media.targets import check_target
+from forestay.media.upload_policy import parse_upload_policy
 from forestay.queue.model import Options, Priority
 
 MIN_SECONDS = 0.1  # fal: time-outs must be greater than this
@@ -41,7 +42,8 @@ _PRIVILEGED: Mapping[bytes, Privilege] = {
     b"x-app-fal-can-disable-filter": Privilege.DISABLE_FILTER,  # fal's entitlement to turn an app's filter off
     b"x-fal-cdn-token": Privilege.CONTROL_HEADERS,  # whose store the model writes to
 }
-_CONTROL_PREFIX = b"x-app-fal-"  # everything else of this name space (upload policy, fallback): CONTROL_HEADERS
+_CONTROL_PREFIX = b"x-app-fal-"  # everything else of this name space (fallback): CONTROL_HEADERS
+_POLICY = b"x-app-fal-upload-policy"  # the platform's own to obey: it needs no privilege and never reaches a model
 _FINGERPRINTED = (
     b"x-fal-queue-priority",
     b"x-fal-request-timeout",
@@ -66,6 +68,7 @@ class Context:
     allow_private_webhooks: bool
     traceparent: str
     privileges: frozenset[Privilege] = frozenset()
+    allow_private_buckets: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -120,7 +123,7 @@ def _forwarded(headers: Mapping[bytes, bytes], privileges: frozenset[Privilege])
     """Return what the model may see of the caller's headers."""
     kept: dict[str, str] = {}
     for name, value in headers.items():
-        if name in _FORWARDED or (privileges and privilege_of(name) in privileges):
+        if name in _FORWARDED or (privileges and name != _POLICY and privilege_of(name) in privileges):
             if not is_clean(value):
                 raise _Invalid(f"{_title(name)} holds control characters")
             kept[name.decode("latin-1")] = value.decode("latin-1")
@@ -154,6 +157,7 @@ def _parse(headers: Mapping[bytes, bytes], query_string: bytes, context: Context
         webhook_url=_webhook(query, allow_private=context.allow_private_webhooks),
         store_io=headers.get(b"x-fal-store-io", b"1").strip() != b"0",
         object_lifetime_seconds=_lifetime(headers),
+        upload_policy=_upload_policy(headers, context),
         traceparent=context.traceparent,
         forward_headers=_forwarded(headers, context.privileges),
     )
@@ -243,6 +247,23 @@ def _webhook(query: Mapping[str, str], *, allow_private: bool) -> str | None:
     if reason is not None:
         raise _Invalid(f"fal_webhook cannot be called: {reason}")
     return url
+
+
+def _upload_policy(headers: Mapping[bytes, bytes], context: Context) -> str | None:
+    """Check that outputs can go where the caller wants them; a policy that cannot be honoured is never ignored."""
+    raw = headers.get(_POLICY)
+    if raw is None:
+        return None
+    if context.spec.host.kind is not HostKind.FAL_APP:
+        raise _Invalid(f"{_title(_POLICY)} cannot be honoured: this model's files are not the platform's to store")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        raise _Invalid(f"{_title(_POLICY)} is not UTF-8") from None
+    policy = parse_upload_policy(text, allow_private=context.allow_private_buckets)
+    if isinstance(policy, str):
+        raise _Invalid(f"{_title(_POLICY)}: {policy}")
+    return text
 
 
 def _max_queue_length(query: Mapping[str, str]) -> int | None:

@@ -20,7 +20,7 @@ from forestay.gateway.guards import Target, admit, context_of
 from forestay.gateway.lanes import DirectParts, Work, acquire, start_deadline
 from forestay.gateway.ledger import Ledger
 from forestay.gateway.options import parse_choices
-from forestay.gateway.responses import Reply, unknown_path
+from forestay.gateway.responses import Reply, bad_request, unknown_path
 from forestay.gateway.slots import BUSY_SECONDS, SUSPECT_SECONDS, Pool
 from forestay.gateway.upstream import Busy, Call, Failed
 from forestay.handshake import TENANT_HEADER
@@ -77,6 +77,8 @@ class RealtimeRoutes:
         choices = parse_choices(headers, b"", context_of(ports, target, headers))
         if isinstance(choices, Reply):
             return choices
+        if choices.options.upload_policy is not None:
+            return bad_request("X-App-Fal-Upload-Policy cannot be used in a realtime session; call or submit instead")
         sent = _headers(target, choices.options.forward_headers)
         return Work(target, Call("GET", target.endpoint, "", sent, b""), choices, "realtime")
 

@@ -19,7 +19,15 @@ from yarl import URL
 from forestay.errors import Unavailable
 from forestay.gateway.fleet_view import LiveReplica
 from forestay.gateway.ports import GatewayPorts
-from forestay.handshake import AUTH_HEADER, LIFETIME_HEADER, TENANT_HEADER, new_nonce, reply_holds, sign_call
+from forestay.handshake import (
+    AUTH_HEADER,
+    LIFETIME_HEADER,
+    POLICY_HEADER,
+    TENANT_HEADER,
+    new_nonce,
+    reply_holds,
+    sign_call,
+)
 from forestay.queue.model import ErrorType
 
 CONNECT_SECONDS = 5.0
@@ -30,7 +38,7 @@ MAX_PER_HOST = 1_024
 KEEP_ALIVE_SECONDS = 30.0
 BUSY_HEADER = "X-Forestay-Busy"
 MAX_FRAME = 64 * 1024 * 1024
-_OURS = frozenset({TENANT_HEADER, LIFETIME_HEADER})
+_OURS = frozenset({TENANT_HEADER, LIFETIME_HEADER, POLICY_HEADER})
 _PATH_SAFE = "/~!$&'()*+,;=:@-._%"
 
 

@@ -4,7 +4,7 @@ Order of writes: row, then bytes, then the row again. A crash in between leaves 
 with it the bytes go. Time is the database's.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 
 from forestay.chance import Chance
 from forestay.ids import RequestId, TenantId
@@ -80,6 +80,13 @@ class PostgresMediaStore:
         """Read a whole file; None when unknown, expired or gone."""
         item = await self.find(media_id)
         return await self._objects.get(item.object_key) if item else None
+
+    async def delete(self, media_ids: Sequence[str]) -> None:
+        """Delete files at once."""
+        if media_ids:
+            rows = await self._database.fetch(_SQL["keys"], list(media_ids))
+            await self._objects.delete([str(row["object_key"]) for row in rows])
+            await self._database.execute(_SQL["delete_rows"], list(media_ids))
 
     async def delete_expired(self, limit: int) -> int:
         """Delete expired files and abandoned quarantine: bytes, then rows."""

@@ -143,6 +143,10 @@ class MediaStore(Protocol):
         """Read a whole file; None when `find` would give None or its bytes are gone."""
         ...
 
+    async def delete(self, media_ids: Sequence[str]) -> None:
+        """Delete files at once, whatever their state: bytes, then rows; unknown ids are no error."""
+        ...
+
     async def delete_expired(self, limit: int) -> int:
         """Delete expired files and quarantine that no finish released: bytes, then rows; returns how many."""
         ...

@@ -7,12 +7,14 @@ id is 24 random bytes and is itself the right to read. Callers: gateway and webh
 
 import re
 import urllib.parse
+from collections.abc import Mapping
 
 SCHEME = "forestay-media://"
 MEDIA_ID_BYTES = 24
 
 _MEDIA_ID = r"[A-Za-z0-9_-]{32,48}"
 _STORED = re.compile(rb"forestay-media://(?=" + _MEDIA_ID.encode() + rb"/)")
+_STORED_NAMED = re.compile(rb"forestay-media://(" + _MEDIA_ID.encode() + rb")/[A-Za-z0-9._-]+")
 _STORED_WHOLE = re.compile(rf"{SCHEME}({_MEDIA_ID})/[^/?#]*")
 _OWN_PATH = re.compile(rf"(?:/[^/]+)?/files/({_MEDIA_ID})/[^/]+")
 _SAFE_BASE = re.compile(r"https?://[A-Za-z0-9._~:\[\]/%-]+/")
@@ -32,6 +34,24 @@ def rewrite_media_urls(body: bytes, base: str) -> bytes:
     if not _SAFE_BASE.fullmatch(base):
         raise ValueError(f"{base!r} is no base for media URLs; expected http(s)://host[:port]/path/")
     return _STORED.sub(base.encode(), body)
+
+
+def stored_ids(body: bytes) -> list[str]:
+    """Return the ids of all stored media that `body` names, each once, in order."""
+    return list(dict.fromkeys(match.decode() for match in _STORED_NAMED.findall(body)))
+
+
+def replace_stored(body: bytes, urls: Mapping[str, str]) -> bytes:
+    """Replace every stored media URL in `body` by the one that `urls` has for its id; others stay.
+
+    The URLs go into JSON strings as they are: they must be ASCII without quotes and backslashes.
+    """
+
+    def replaced(match: re.Match[bytes]) -> bytes:
+        url = urls.get(match[1].decode())
+        return match[0] if url is None else url.encode("ascii")
+
+    return _STORED_NAMED.sub(replaced, body)
 
 
 def own_media_id(url: str) -> str | None:

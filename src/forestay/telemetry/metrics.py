@@ -89,6 +89,7 @@ CONNECT_TUNNELS = _counter("forestay_connect_tunnels_total", "CONNECT calls to t
 INPUTS = _counter(
     "forestay_inputs_total", "Files of inputs, by declared kind and what came of them.", "kind", "outcome"
 )
+BUCKET_FILES = _counter("forestay_bucket_files_total", "Output files sent to buckets of callers.", "outcome")
 INPUT_SECONDS = _histogram(
     "forestay_input_seconds", "Time to fetch, open and clean one file.", "kind", buckets=_SHORT_SECONDS
 )

@@ -22,6 +22,7 @@ from forestay.settings import Settings
 from forestay.telemetry import tracing
 from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import ATTEMPT_SECONDS, ATTEMPTS, Metrics
+from forestay.worker.bucket_outputs import FAILED_DEPENDENCY, BucketOutputs
 from forestay.worker.conclude import Conclusion, Publish, ReplicaStep, Rules, decide_conclusion
 from forestay.worker.desk import Desk
 from forestay.worker.hosts.host import Broken, CallRequest, CallResult, Host
@@ -51,6 +52,7 @@ class AttemptParts:
     desk: Desk
     keeper: LeaseKeeper
     inputs: Inputs
+    outputs: BucketOutputs
     log_book: LogBook
     settings: Settings
     clock: Clock
@@ -175,7 +177,10 @@ class Attempt:
         if isinstance(step, Retry):
             held = await self._requeue(step, report, crashed=crashed)
         else:
-            held = await self._parts.desk.finish(Finish(self.lease, *await self._judged(step), report))
+            state, answer = await self._delivered(*await self._judged(step))
+            if state is State.FAILED is not step.state:
+                outcome, report = Outcome.CALLER_ERROR, dataclasses.replace(report, outcome=Outcome.CALLER_ERROR)
+            held = await self._parts.desk.finish(Finish(self.lease, state, answer, report))
         if not held:
             await self._abandon(report)
         self._parts.metrics.add(ATTEMPTS, self.lease.model_id, outcome.value if held else "taken_away")
@@ -189,6 +194,15 @@ class Attempt:
                 if instead is not None:
                     return instead.state, instead.answer
         return step.state, step.answer
+
+    async def _delivered(self, state: State, answer: Answer) -> tuple[State, Answer]:
+        """Move the files of an allowed output to the caller's own bucket, if any; the slot is free meanwhile."""
+        policy = self.lease.options.upload_policy
+        if policy is None or state is not State.SUCCEEDED:
+            return state, answer
+        self.replica.release(self.running)  # somebody else's storage must not keep a device waiting
+        moved = await self._parts.outputs.deliver(policy, answer)
+        return (State.FAILED if moved.status_code == FAILED_DEPENDENCY else state), moved
 
     async def _requeue(self, step: Retry, report: AttemptReport, *, crashed: bool) -> bool:
         item = Requeue(self.lease, step.condition, step.delay_seconds, crashed, step.reason, report)

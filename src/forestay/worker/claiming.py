@@ -125,6 +125,7 @@ class Claimer:
                 tenant_id=lease.tenant_id,
                 alone=lease.lost_leases >= ALONE_AFTER_LOST_LEASES,
                 object_lifetime_seconds=lease.options.object_lifetime_seconds,
+                upload_policy=lease.options.upload_policy,
             )
             attempt = Attempt(lease, replica, running, self._parts)
             self.attempts[lease.request_id, lease.attempt] = attempt

@@ -14,7 +14,7 @@ from typing import Protocol, assert_never, cast
 import msgspec
 
 from forestay.clock import Clock
-from forestay.handshake import AUTH_HEADER, LIFETIME_HEADER, TENANT_HEADER, CallVerifier, sign_reply
+from forestay.handshake import AUTH_HEADER, LIFETIME_HEADER, POLICY_HEADER, TENANT_HEADER, CallVerifier, sign_reply
 from forestay.ids import RequestId, TenantId, parse_request_id
 from forestay.queue.model import Answer
 from forestay.telemetry.logs import logger
@@ -124,6 +124,7 @@ class DirectLane:
             attempt=DIRECT_ATTEMPT,
             tenant_id=TenantId(headers.get(TENANT_HEADER, "")),
             object_lifetime_seconds=int(lifetime) if lifetime.isascii() and lifetime.isdigit() else None,
+            upload_policy=headers.get(POLICY_HEADER),
         )
         host = replica.host
         if host is None or not replica.take(running):

@@ -15,6 +15,7 @@ from forestay.fleet.spec import HostKind
 from forestay.media.store import MediaStore
 from forestay.settings import Settings
 from forestay.storage.objects import ObjectStore
+from forestay.worker.bucket_outputs import BucketOutputs
 from forestay.worker.bundles import fetch_bundle
 from forestay.worker.hosts.host import Host, StartFailed
 from forestay.worker.logs import LogBook
@@ -29,6 +30,7 @@ class Loader:
         *,
         objects: ObjectStore,
         media: MediaStore,
+        outputs: BucketOutputs,
         log_book: LogBook,
         settings: Settings,
         clock: Clock,
@@ -37,6 +39,7 @@ class Loader:
     ) -> None:
         self._objects = objects
         self._media = media
+        self._outputs = outputs
         self._log_book = log_book
         self._settings = settings
         self._clock = clock
@@ -78,7 +81,7 @@ class Loader:
             secrets_dir=self._settings.worker.secrets_dir,
             environment=self._environment,
         )
-        media = MediaServer(self._media, replica.owner_of, self._settings.worker.max_media_bytes)
+        media = MediaServer(self._media, self._outputs, replica.owner_of, self._settings.worker.max_media_bytes)
 
         def on_log(request_id: str | None, level: str, message: str) -> None:
             self._log_book.take(replica, request_id, level, message)

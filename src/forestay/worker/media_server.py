@@ -2,8 +2,8 @@
 
 It decides who may: only peers of the replica's own process session, only for a request that runs on the replica, only
 within the size cap. Files are stored in quarantine; the finish of the attempt releases them. A direct call has none,
-so its files are released as they come: nobody knows their names before the answer passes us. One per replica; the
-fal_app host opens and closes it.
+so its files are released as they come: nobody knows their names before the answer passes us. Where the caller named a
+bucket of their own, they go there instead. One per replica; the fal_app host opens and closes it.
 """
 
 import asyncio
@@ -21,8 +21,11 @@ from aiohttp import web
 
 from forestay.errors import ForestayError, Unavailable
 from forestay.ids import RequestId, parse_request_id
+from forestay.media.bucket import UploadFailed
+from forestay.media.formats import OCTET_STREAM
 from forestay.media.store import MediaStore, TooLarge, capped
 from forestay.telemetry.logs import logger
+from forestay.worker.bucket_outputs import FAILED_DEPENDENCY, BucketOutputs
 from forestay.worker.replica import Running
 
 log = logger("worker")
@@ -35,8 +38,9 @@ FindOwner = Callable[[RequestId | None], Running | None]  # which running call a
 class MediaServer:
     """The socket of one replica."""
 
-    def __init__(self, media: MediaStore, find_owner: FindOwner, max_bytes: int) -> None:
+    def __init__(self, media: MediaStore, outputs: BucketOutputs, find_owner: FindOwner, max_bytes: int) -> None:
         self._media = media
+        self._outputs = outputs
         self._find_owner = find_owner
         self._max_bytes = max_bytes
         self._session_id = 0
@@ -71,26 +75,30 @@ class MediaServer:
         if owner is None:
             return _answer(409, "no request of this id runs here, so there is no one to keep the file for")
         try:
-            item = await self._media.save(
-                capped(_pieces(request), self._max_bytes),
-                tenant_id=owner.tenant_id,
-                file_name=urllib.parse.unquote(request.headers.get("X-Fal-File-Name", "file")),
-                content_type=request.headers.get("Content-Type", "application/octet-stream"),
-                request_id=owner.request_id,
-                attempt=owner.attempt,
-                lifetime_seconds=_lifetime(request.headers.get("X-Fal-Object-Lifecycle-Preference"))
-                or owner.object_lifetime_seconds,
-                # The direct lane has no finish that could release: what it makes is on its way to the caller already.
-                state="quarantine" if owner.attempt else "released",
-            )
-        except TooLarge as error:
-            return _answer(413, error.message)
-        except Unavailable as error:
-            log.warning("media.save_failed", reason=str(error))
-            return _answer(503, "the media store does not answer now")
+            return web.json_response({"url": await self._keep(owner, request)})
         except ForestayError as error:
-            return _answer(400, str(error))
-        return web.json_response({"url": item.url})
+            return _refused(error)
+
+    async def _keep(self, owner: Running, request: web.Request) -> str:
+        """Store the file where it belongs and return its URL."""
+        file_name = urllib.parse.unquote(request.headers.get("X-Fal-File-Name", "file"))
+        content_type = request.headers.get("Content-Type", OCTET_STREAM)
+        pieces = capped(_pieces(request), self._max_bytes)
+        if owner.upload_policy is not None and not owner.attempt:
+            return await self._outputs.take(owner.upload_policy, pieces, file_name, content_type)
+        item = await self._media.save(
+            pieces,
+            tenant_id=owner.tenant_id,
+            file_name=file_name,
+            content_type=content_type,
+            request_id=owner.request_id,
+            attempt=owner.attempt,
+            lifetime_seconds=_lifetime(request.headers.get("X-Fal-Object-Lifecycle-Preference"))
+            or owner.object_lifetime_seconds,
+            # The direct lane has no finish that could release: what it makes is on its way to the caller already.
+            state="quarantine" if owner.attempt else "released",
+        )
+        return item.url
 
     def _is_ours(self, request: web.Request) -> bool:
         if not self._session_id:
@@ -127,6 +135,18 @@ def _lifetime(header: str | None) -> int | None:
     if isinstance(wanted, bool) or not isinstance(wanted, int | float) or not 0 < wanted <= MAX_LIFETIME_SECONDS:
         return None
     return int(wanted)
+
+
+def _refused(error: ForestayError) -> web.Response:
+    """Say why a file was not kept."""
+    if isinstance(error, TooLarge):
+        return _answer(413, error.message)
+    if isinstance(error, UploadFailed):
+        return _answer(FAILED_DEPENDENCY, f"The output could not be stored: {error}")
+    if isinstance(error, Unavailable):
+        log.warning("media.save_failed", reason=str(error))
+        return _answer(503, "the media store does not answer now")
+    return _answer(400, str(error))
 
 
 def _answer(status: int, detail: str) -> web.Response:

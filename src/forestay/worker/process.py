@@ -23,6 +23,7 @@ from forestay.errors import Unavailable, UsageError
 from forestay.fleet.model import WorkerReport
 from forestay.fleet.store import FleetStore
 from forestay.ids import WorkerId
+from forestay.media.bucket import Bucket, BucketLimits
 from forestay.media.decode import Decoder, limits_of
 from forestay.media.fetch import Fetcher, FetchLimits
 from forestay.media.store import MediaStore
@@ -33,6 +34,7 @@ from forestay.storage.valkey import Wakeups
 from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import Metrics
 from forestay.worker.attempt import AttemptParts, OutputCheck
+from forestay.worker.bucket_outputs import BucketOutputs
 from forestay.worker.cancels import CancelWatch
 from forestay.worker.claiming import Claimer
 from forestay.worker.desk import Desk
@@ -137,9 +139,20 @@ class _Worker:
                 metrics=ports.metrics,
             )
         )
+        delivery = settings.delivery
+        bucket = Bucket(
+            clock,
+            ports.chance,
+            allow_private=delivery.allow_private_buckets,
+            limits=BucketLimits(delivery.bucket_timeout_seconds, delivery.bucket_tries),
+        )
+        outputs = BucketOutputs(
+            ports.media, bucket, self.folders.scratch, delivery.allow_private_buckets, ports.metrics
+        )
         loader = Loader(
             objects=ports.objects,
             media=ports.media,
+            outputs=outputs,
             log_book=self.log_book,
             settings=settings,
             clock=clock,
@@ -160,6 +173,7 @@ class _Worker:
             desk=self.desk,
             keeper=self.keeper,
             inputs=inputs,
+            outputs=outputs,
             log_book=self.log_book,
             settings=settings,
             clock=clock,

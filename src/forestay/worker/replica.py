@@ -31,6 +31,7 @@ class Running:
     tenant_id: TenantId
     alone: bool = False  # it has lost two leases: nothing else may run beside it
     object_lifetime_seconds: int | None = None
+    upload_policy: str | None = None  # the caller's own bucket
 
 
 class MakeHost(Protocol):

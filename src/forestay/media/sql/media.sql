@@ -36,6 +36,10 @@ UNION
  WHERE state = 'quarantine' AND created_at < now() - make_interval(secs => $2::float8) ORDER BY created_at LIMIT $1)
 LIMIT $1;
 
+-- name: keys
+-- Where the bytes of these files lie.
+SELECT object_key FROM media WHERE media_id = ANY ($1::text[]);
+
 -- name: delete_rows
 -- Forget files whose bytes are gone.
 DELETE FROM media WHERE media_id = ANY ($1::text[]);

@@ -295,10 +295,18 @@ def send_file(
         raise UploadFailed(message) from error
     finally:
         connection.close()
+    if response.status == 424:  # the caller's own bucket: fal's answer to it is the caller's, not a fault of the app
+        raise _caller_error(answer)
     if response.status != 200:
         message = f"file {name!r} was refused by the platform: {answer.decode(errors='replace')[:500]}"
         raise UploadFailed(message)
     return str(json.loads(answer)["url"])
+
+
+def _caller_error(answer: bytes) -> Exception:
+    error = importlib.import_module("fal.exceptions").AppException(str(json.loads(answer)["detail"]), 424)
+    error.falls_back = False  # trying another repository would put the file where the caller did not want it
+    return typing.cast("Exception", error)
 
 
 def redirect_toolkit_files(media_socket: str) -> None:
