@@ -2,8 +2,6 @@
 
 import datetime as dt
 
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.conformance.fleet_values import revision_of, route_all
 from tests.conformance.memory_fleet import ManualClock
 from tests.conformance.memory_queue import MemoryQueueStore
@@ -17,7 +15,7 @@ from forestay.worker.claiming import decide_offers
 from forestay.worker.hosts.host import Description
 from forestay.worker.logs import MAX_LINES_PER_ATTEMPT, LogBook
 from forestay.worker.replica import Replica, Running
-from forestay.worker.slot_blocks import SlotBlocks, decide_grant
+from forestay.worker.slot_blocks import Need, SlotBlocks
 
 CHANCE = SeededChance(3)
 NOW = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
@@ -71,29 +69,19 @@ def test_a_replica_that_is_not_ready_offers_nothing() -> None:
         assert bool(decide_offers([replica], route_all(replica.revision).routes)) == (state is ReplicaState.READY)
 
 
-@given(st.integers(0, 64), st.integers(0, 64), st.integers(0, 64), st.integers(-5, 200))
-def test_a_grant_never_exceeds_what_is_free_nor_takes_the_last_of_several(
-    total: int, taken: int, others: int, wanted: int
-) -> None:
-    """Queued requests always find a slot in time."""
-    granted = decide_grant(total, taken, others, wanted)
-    assert 0 <= granted <= max(0, wanted)
-    assert granted <= max(0, total - taken - others - (1 if total > 1 else 0))
-
-
 async def test_a_block_that_is_not_renewed_ends_by_itself() -> None:
     """Asking again replaces; other gateways get the rest; time gives all back."""
     clock = ManualClock()
     replica = replica_of(8, clock)
     freed: list[int] = []
     blocks = SlotBlocks(clock, lambda: freed.append(replica.free_slots))
-    assert blocks.ask(replica, "g1", 5, 10.0).slots == 5
-    assert blocks.ask(replica, "g2", 5, 10.0).slots == 2
-    assert replica.free_slots == 1
-    assert blocks.ask(replica, "g1", 1, 20.0).slots == 1
-    assert replica.free_slots == 5
+    assert blocks.ask(replica, "g1", Need(5, 10.0)).slots == 5
+    assert blocks.ask(replica, "g2", Need(5, 10.0)).slots == 3
+    assert replica.free_slots == 0
+    assert blocks.ask(replica, "g1", Need(1, 20.0)).slots == 1
+    assert replica.free_slots == 4
     clock.advance(11)
-    assert blocks.ask(replica, "g3", 0, 1.0).slots == 0
+    assert blocks.ask(replica, "g3", Need(0, 1.0)).slots == 0
     assert replica.lent_slots == 1
     assert freed
 

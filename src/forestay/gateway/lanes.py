@@ -5,6 +5,7 @@ until the caller's own limit, the model's start limit or the ceiling of the sett
 ones given back. Called by the direct lane and realtime; `asgi` runs the keeper.
 """
 
+import asyncio
 import dataclasses
 from collections.abc import Mapping
 
@@ -19,7 +20,7 @@ from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.prediction import Predictions
 from forestay.gateway.responses import Reply, request_error, start_timeout
 from forestay.gateway.slots import IDLE_SECONDS, LEASE_SECONDS, RENEW_SECONDS, SUSPECT_SECONDS, Pool, Slots
-from forestay.gateway.upstream import Call, Failed, Upstream
+from forestay.gateway.upstream import Call, Failed, Need, Upstream
 from forestay.gateway.validation import Contracts
 from forestay.queue.model import ErrorType
 from forestay.telemetry.logs import logger
@@ -74,7 +75,7 @@ async def acquire(parts: DirectParts, work: Work, deadline: float) -> Pool | Rep
                 await want(parts.ports, work)
             await parts.fleet.wait_change(min(left, WANT_SECONDS))
         elif block is not None:
-            await lease_block(parts.slots, parts.upstream, block)
+            await lease_block(slots, parts.upstream, block, waiting=slots.waiting(revision.revision_id) + 1)
         else:
             await slots.wait(revision.revision_id, left)
         pool = slots.take(revision.revision_id, hint)
@@ -93,18 +94,27 @@ async def want(ports: GatewayPorts, work: Work) -> None:
     await ports.wakeups.publish("forestay:demand", model_id)
 
 
-async def lease_block(slots: Slots, upstream: Upstream, pool: Pool) -> None:
-    """Ask a worker for a block as large as what is used and awaited needs."""
+async def lease_block(slots: Slots, upstream: Upstream, pool: Pool, *, waiting: int) -> None:
+    """Ask a worker for a block as large as what is used and awaited needs; `waiting` calls have no slot yet."""
+    await _ask(slots, upstream, pool, pool.wanted(waiting), waiting)
+
+
+async def _ask(slots: Slots, upstream: Upstream, pool: Pool, wanted: int, waiting: int) -> None:
+    told = untold = pool.returned
     pool.asking = True
     try:
-        wanted = pool.wanted(slots.waiting(pool.replica.report.revision_id) + 1)
-        granted, seconds = await upstream.lease_slots(pool.replica, wanted, LEASE_SECONDS)
-        slots.grant(pool, granted, seconds)
+        need = Need(wanted, LEASE_SECONDS, pool.used + waiting, told)
+        block = await upstream.lease_slots(pool.replica, need)
+        pool.returned -= told
+        untold = 0
+        slots.grant(pool, block.granted, block.seconds, block.recalled)
     except (Failed, TimeoutError) as error:
         slots.close(pool, SUSPECT_SECONDS)
         _LOG.warning("gateway.slots_not_leased", replica_id=pool.replica.report.replica_id, reason=str(error))
     finally:
         pool.asking = False
+        if pool.returned > untold:  # more came back meanwhile
+            slots.some_returned.set()
 
 
 def start_deadline(ports: GatewayPorts, work: Work) -> float:
@@ -124,26 +134,43 @@ def _not_started(parts: DirectParts, work: Work) -> Reply:
 
 
 class BlockKeeper:
-    """Renews the blocks that are used, gives idle ones back."""
+    """Renews the blocks that are used, gives idle ones back, and recalled slots as they come free."""
 
     def __init__(self, parts: DirectParts) -> None:
         self._parts = parts
 
     async def run(self) -> None:
         """Keep for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tell_of_returned())
+            while True:
+                await self._parts.ports.clock.sleep(RENEW_SECONDS)
+                await self.keep()
+
+    async def _tell_of_returned(self) -> None:
+        """Tell workers at once which recalled slots are free: a queued request waits for each."""
+        slots = self._parts.slots
         while True:
-            await self._parts.ports.clock.sleep(RENEW_SECONDS)
-            await self.keep()
+            await slots.some_returned.wait()
+            slots.some_returned.clear()
+            async with asyncio.TaskGroup() as group:
+                for pool in slots.with_returned():
+                    group.create_task(_ask(slots, self._parts.upstream, pool, pool.granted, self._waiting(pool)))
+
+    def _waiting(self, pool: Pool) -> int:
+        return self._parts.slots.waiting(pool.replica.report.revision_id)
 
     async def keep(self) -> None:
         """Renew or give back every block once."""
-        now = self._parts.ports.clock.monotonic()
-        for pool in self._parts.slots.leased():
+        slots, now = self._parts.slots, self._parts.ports.clock.monotonic()
+        for pool in slots.leased():
+            if pool.asking:
+                continue
             if pool.used > 0 or now - pool.used_at < IDLE_SECONDS:
-                await lease_block(self._parts.slots, self._parts.upstream, pool)
+                await lease_block(slots, self._parts.upstream, pool, waiting=self._waiting(pool))
             else:
                 await self._return(pool)
-        granted, used = self._parts.slots.totals()
+        granted, used = slots.totals()
         self._parts.ports.metrics.set(DIRECT_SLOTS, granted, "granted")
         self._parts.ports.metrics.set(DIRECT_SLOTS, used, "used")
 
@@ -153,9 +180,9 @@ class BlockKeeper:
             await self._return(pool)
 
     async def _return(self, pool: Pool) -> None:
-        pool.granted, pool.expires_at = 0, 0.0
+        pool.granted, pool.recalled, pool.expires_at = 0, 0, 0.0
         try:
-            await self._parts.upstream.lease_slots(pool.replica, 0, LEASE_SECONDS)
+            await self._parts.upstream.lease_slots(pool.replica, Need(0, LEASE_SECONDS))
         except (Failed, TimeoutError) as error:
             replica_id = pool.replica.report.replica_id
             _LOG.info("gateway.slots_not_returned", replica_id=replica_id, reason=str(error))

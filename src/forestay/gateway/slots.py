@@ -36,6 +36,8 @@ class Pool:
     closed_until: float = 0.0  # busy or suspect
     ask_again_at: float = 0.0  # the worker has just said that it lends no more than is used
     asking: bool = False
+    recalled: int = 0  # of those granted: each goes back to the worker when it comes free, for a queued request
+    returned: int = 0  # recalled slots that came free, and that the worker has not been told of
 
     @property
     def in_blocks(self) -> bool:
@@ -63,6 +65,7 @@ class Slots:
         self._clock = clock
         self._pools: dict[ReplicaId, Pool] = {}
         self._by_revision: dict[RevisionId, tuple[tuple[LiveReplica, ...], list[Pool]]] = {}
+        self.some_returned = asyncio.Event()
         self._queues: dict[RevisionId, deque[asyncio.Future[None]]] = {}
 
     def take(self, revision_id: RevisionId, hint: str | None) -> Pool | None:
@@ -82,28 +85,49 @@ class Slots:
         return best
 
     def give_back(self, pool: Pool) -> None:
-        """Return a slot and wake who has waited longest for this revision."""
+        """Return a slot and wake who has waited longest for this revision; one that is recalled goes to the worker."""
         pool.used -= 1
         pool.used_at = self._clock.monotonic()
+        if pool.recalled > 0:
+            self._return(pool, 1)
         self.wake(pool.replica.report.revision_id)
+
+    def _return(self, pool: Pool, count: int) -> None:
+        pool.granted -= count
+        pool.recalled -= count
+        pool.returned += count
+        self.some_returned.set()
+
+    def return_unused(self, pool: Pool) -> None:
+        """Return recalled slots that nobody waits for."""
+        unused = min(pool.recalled, pool.granted - pool.used - self.waiting(pool.replica.report.revision_id))
+        if unused > 0:
+            self._return(pool, unused)
+
+    def with_returned(self) -> list[Pool]:
+        """Return the pools whose worker has not been told of slots that came back, and is not being asked."""
+        return [pool for pool in self._pools.values() if pool.returned > 0 and not pool.asking]
 
     def close(self, pool: Pool, seconds: float) -> None:
         """Start no calls on this replica for a while; then whoever has waited longest looks again."""
         pool.closed_until = self._clock.monotonic() + seconds
         asyncio.get_running_loop().call_later(seconds, self.wake, pool.replica.report.revision_id)
 
-    def grant(self, pool: Pool, granted: int, seconds: float) -> None:
+    def grant(self, pool: Pool, granted: int, seconds: float, recalled: int = 0) -> None:
         """Note a leased block; after one without a free slot the worker is not asked again for a moment.
 
         The slots that are held go on being used meanwhile: one that comes free in that moment is for the next in line.
+        What was returned while the question was on its way is not in the answer yet.
         """
-        pool.granted = granted
+        pool.granted, pool.recalled = granted - pool.returned, max(0, recalled - pool.returned)
         now = self._clock.monotonic()
         pool.expires_at = now + seconds
         if granted <= pool.used:
             pool.ask_again_at = now + BUSY_SECONDS
-        for _ in range(max(0, granted - pool.used)):
+        for _ in range(max(0, pool.granted - pool.used)):
             self.wake(pool.replica.report.revision_id)
+        if pool.recalled > 0:
+            asyncio.get_running_loop().call_later(LOOK_SECONDS, self.return_unused, pool)
 
     def pools_of(self, revision_id: RevisionId) -> Sequence[Pool]:
         """Return the pools of a revision's live replicas."""

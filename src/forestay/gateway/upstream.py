@@ -66,9 +66,21 @@ class Busy(Exception):
     """The worker has no free slot for the call."""
 
 
-class _Granted(msgspec.Struct):
+class Need(msgspec.Struct, frozen=True):
+    """What is asked of a worker for one replica; `returned` slots of the block are used no more."""
+
+    slots: int
+    seconds: float
+    awaited: int = 0  # calls that run or wait here
+    returned: int = 0
+
+
+class Granted(msgspec.Struct, frozen=True):
+    """A block of slots; `recalled` of them go back as soon as each has served one more call."""
+
     granted: int
     seconds: float
+    recalled: int = 0
 
 
 class Upstream:
@@ -149,10 +161,10 @@ class Upstream:
                 self._judge(response, nonce)
             yield socket
 
-    async def lease_slots(self, replica: LiveReplica, slots: int, seconds: float) -> tuple[int, float]:
-        """Ask the worker for a block of slots (0 gives it back); returns what was granted, and for how long."""
+    async def lease_slots(self, replica: LiveReplica, need: Need) -> Granted:
+        """Ask the worker for a block of slots; none gives it back."""
         path = f"/slots/{replica.report.replica_id}"
-        body = msgspec.json.encode({"gateway": self._gateway_id, "slots": slots, "seconds": seconds})
+        body = msgspec.json.encode({"gateway": self._gateway_id, **msgspec.structs.asdict(need)})
         headers, nonce = self._proof("POST", path, {"content-type": "application/json"})
         call = Call("POST", path, "", headers, body)
         try:
@@ -161,12 +173,11 @@ class Upstream:
                 await self._send(call, f"{replica.address}{path}", headers) as response,
             ):
                 self._judge(response, nonce)
-                granted = msgspec.json.decode(await response.read(), type=_Granted)
+                return msgspec.json.decode(await response.read(), type=Granted)
         except msgspec.MsgspecError:
-            return 0, 0.0
+            return Granted(0, 0.0)
         except aiohttp.ClientError as error:
             raise failure_of(error) from None
-        return granted.granted, granted.seconds
 
     async def cancel(self, replica: LiveReplica, endpoint: str, request_id: str) -> None:
         """Tell a model, whose server we speak to ourselves, that the caller left; it may not listen."""

@@ -1,22 +1,25 @@
 """Offers free slots to the queue and starts an attempt for every lease that comes back.
 
-`decide_offers` is the rule: a ready replica offers its free slots for the buckets that the route gives its revision.
+`decide_offers` is the rule: a ready replica offers the slots that are the queue's turn (`worker/turns.py`) for the
+buckets that the route gives its revision.
 The shell claims when something may have changed (a wake-up, a freed slot, a replica ready, new routes) and at the
 latest after the poll time, all replicas in one statement. Run by `worker/process.py`.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from forestay.errors import Unavailable
 from forestay.fleet.model import ReplicaState, Route
-from forestay.ids import RequestId, WorkerId
+from forestay.ids import RequestId, RevisionId, WorkerId
 from forestay.queue.model import Lease
 from forestay.queue.store import Offer
 from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import SLOTS
 from forestay.worker.attempt import Attempt, AttemptParts
 from forestay.worker.replica import Replica, Running
+from forestay.worker.turns import Lane
 
 log = logger("worker")
 RETRY_SECONDS = 0.5
@@ -34,14 +37,15 @@ def decide_offers(replicas: Iterable[Replica], routes: Sequence[Route]) -> list[
             for route in routes
             if (route.model_id, route.revision_id) == (revision.model_id, revision.revision_id)
         )
-        if buckets and replica.free_slots > 0:
+        slots = replica.open_slots(Lane.QUEUE)
+        if buckets and slots > 0:
             offers.append(
                 Offer(
                     replica_id=replica.replica_id,
                     revision_id=revision.revision_id,
                     model_id=revision.model_id,
                     buckets=buckets,
-                    slots=replica.free_slots,
+                    slots=slots,
                     idle=replica.idle,
                     hints=replica.description.hints,
                     pool=revision.spec.resources.pool,
@@ -85,17 +89,39 @@ class Claimer:
             self._woken.clear()
             offers = decide_offers(self._replicas(), self._routes())
             self._show_slots()
-            leases: list[Lease] = []
             try:
-                if offers:
-                    leases = await self._parts.queue.claim(self._worker_id, offers, queue.lease_seconds)
+                leases = await self._claim(offers)
             except Unavailable as error:
                 log.warning("claim.failed", reason=str(error))
                 await self._parts.clock.sleep(RETRY_SECONDS)
                 continue
             self._begin(leases, group)
-            if not leases or not any(replica.free_slots for replica in self._replicas()):
+            if not leases or not any(replica.open_slots(Lane.QUEUE) for replica in self._replicas()):
                 await self._wait(queue.poll_seconds)
+
+    async def _claim(self, offers: Sequence[Offer]) -> list[Lease]:
+        """Claim, and learn from the answer whether the queue wants more than it was offered."""
+        offered = {offer.replica_id: offer.slots for offer in offers}
+        leases: list[Lease] = []
+        for replica in self._replicas():
+            if replica.replica_id in offered:
+                replica.turns.offer(offered[replica.replica_id])
+            else:
+                replica.turns.probe()
+        try:
+            if offers:
+                seconds = self._parts.settings.queue.lease_seconds
+                leases = await self._parts.queue.claim(self._worker_id, offers, seconds)
+        finally:
+            open_slots = Counter[RevisionId]()
+            for offer in offers:
+                open_slots[offer.revision_id] += offer.slots
+            open_slots.subtract(lease.revision_id for lease in leases)
+            for replica in self._replicas():
+                if replica.replica_id in offered:
+                    replica.turns.claimed(all_filled=open_slots[replica.revision.revision_id] <= 0)
+                    replica.call_next()
+        return leases
 
     async def settled(self, seconds: float) -> bool:
         """Wait until no attempt runs, at most `seconds`; tells whether that is so."""

@@ -1,8 +1,8 @@
 """The worker's own server: calls, streams and websockets that gateways hand over directly (decision 0002).
 
-It decides who may come in (the proof of `FORESTAY_INTERNAL_KEY`) and whether there is a free slot; it never queues and
-never retries. A call whose gateway goes away is cancelled at the model; its slot stays taken until the model returns.
-Served by `worker/process.py`.
+It decides who may come in (the proof of `FORESTAY_INTERNAL_KEY`) and whether there is a slot for it; a call waits a
+quarter of a second for its turn, no longer, and is never retried. A call whose gateway goes away is cancelled at the
+model; its slot stays taken until the model returns. Served by `worker/process.py`.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ from forestay.worker.attempt import endpoint_of
 from forestay.worker.conclude import ReplicaStep, allowed_headers, explain, replica_step
 from forestay.worker.hosts.host import Answered, CallRequest, CallResult, Host, ModelSocket, Stream
 from forestay.worker.inputs import Inputs
-from forestay.worker.replica import Replica, Running
-from forestay.worker.slot_blocks import SlotBlocks
+from forestay.worker.replica import DIRECT_ATTEMPT, Replica, Running
+from forestay.worker.slot_blocks import Need, SlotBlocks
 
 log = logger("worker")
 Message = MutableMapping[str, object]
@@ -33,7 +33,6 @@ Send = Callable[[Message], Awaitable[None]]
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 BODY_SECONDS = 60.0
-DIRECT_ATTEMPT = 0
 _NOT_FOR_MODELS = frozenset(
     {"host", "connection", "content-length", "transfer-encoding", "upgrade", "authorization", "cookie", "te", "trailer"}
 )
@@ -127,7 +126,7 @@ class DirectLane:
             upload_policy=headers.get(POLICY_HEADER),
         )
         host = replica.host
-        if host is None or not replica.take(running):
+        if host is None or not await replica.take_in_turn(running):
             await _refuse(scope, send, _plain(429, "no free slot", {"x-forestay-busy": "1"}), proof)
             return
         try:
@@ -144,9 +143,10 @@ class DirectLane:
         except (msgspec.DecodeError, ConnectionError, TimeoutError):
             await _say(send, _plain(400, 'expected {"gateway": id, "slots": n, "seconds": s}'), proof)
             return
-        block = self._blocks.ask(replica, asked.gateway, asked.slots, asked.seconds)
-        left = max(0.0, block.ends_at - self._clock.monotonic())
-        body = json.dumps({"granted": block.slots, "seconds": left if block.slots else 0.0}).encode()
+        need = Need(asked.slots, asked.seconds, asked.awaited, asked.returned)
+        block = self._blocks.ask(replica, asked.gateway, need)
+        left = max(0.0, block.ends_at - self._clock.monotonic()) if block.slots else 0.0
+        body = json.dumps({"granted": block.slots, "seconds": left, "recalled": block.recalled}).encode()
         await _say(send, Answer(200, {"content-type": "application/json"}, body), proof)
 
     # Calls
@@ -286,6 +286,8 @@ class _Ask(msgspec.Struct):
     gateway: str
     slots: int
     seconds: float
+    awaited: int = 0
+    returned: int = 0
 
 
 def _headers(scope: Scope) -> dict[str, str]:

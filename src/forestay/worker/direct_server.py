@@ -53,4 +53,7 @@ async def serve(lane: DirectLane, listener: socket.socket) -> None:
         server.should_exit = True
         raise
     finally:
+        # A cancelled `serve` leaves the loop watching the socket: closed under it, the next one of that number fails.
+        for opened in server.servers if server.started else []:
+            opened.close()
         listener.close()

@@ -206,7 +206,10 @@ class _Worker:
         async with self._ports.wakeups.subscribe("forestay:queue") as messages:
             async for _, message in messages:
                 named = set(message.split())
-                if any(replica.revision.model_id in named for replica in self.replicas.all_replicas()):
+                wanted = [item for item in self.replicas.all_replicas() if item.revision.model_id in named]
+                for replica in wanted:
+                    replica.turns.want_queue()
+                if wanted:
                     self.claimer.wake()
 
     async def drain(self) -> None:

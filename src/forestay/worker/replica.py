@@ -6,8 +6,10 @@ requests that ran on it (`attempt`). Never raises for anything that a model does
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import datetime as dt
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -17,9 +19,12 @@ from forestay.ids import ReplicaId, RequestId, TenantId, WorkerId
 from forestay.settings import Worker as WorkerSettings
 from forestay.telemetry.logs import logger
 from forestay.worker.hosts.host import Description, Host, StartFailed
+from forestay.worker.turns import Lane, Share, Turns, may_take
 
 log = logger("worker")
 MAX_DETAIL_CHARS = 2_000
+TURN_SECONDS = 0.25  # a direct call without a slot waits here so long, then its gateway looks elsewhere
+DIRECT_ATTEMPT = 0  # marks calls of the direct lane
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class Replica:
         self.ready_at: dt.datetime | None = None
         self.last_used_at: dt.datetime | None = None
         self.running: dict[RequestId, Running] = {}
+        self.turns = Turns(clock)
         self.lent_slots = 0  # lent to gateways that speak to the model's server themselves
         self.condemned = ""  # why we ended the process ourselves: its calls did not crash the model
         self.start_failure = ""  # why it never became ready
@@ -66,6 +72,7 @@ class Replica:
         self.host: Host | None = None
         self._settings = settings
         self._clock = clock
+        self._line: deque[asyncio.Future[None]] = deque()  # direct calls that wait here for their turn
         self._ending = asyncio.Event()
         self._stop_grace_seconds = revision.spec.limits.termination_grace_seconds
         self._verifying = False
@@ -74,12 +81,31 @@ class Replica:
 
     @property
     def free_slots(self) -> int:
-        """Slots that a claim may fill now."""
+        """Slots on which nothing runs, whoever's turn it is."""
         if self.state is not ReplicaState.READY or self._ending.is_set():
             return 0
         if any(call.alone for call in self.running.values()):
             return 0
         return max(0, self.description.slots - len(self.running) - self.lent_slots)
+
+    def open_slots(self, lane: Lane) -> int:
+        """Slots that a lane may fill now (`worker/turns.py`)."""
+        free = self.free_slots
+        if lane is Lane.DIRECT and self.turns.queue_wants:
+            free -= self.turns.offered  # promised to a claim that is on its way
+        return max(0, min(free, may_take(self.share(), lane)))
+
+    def share(self) -> Share:
+        """Describe who holds its slots and who wants more."""
+        direct = sum(call.attempt == DIRECT_ATTEMPT for call in self.running.values())
+        return Share(
+            total=self.description.slots,
+            queued=len(self.running) - direct,
+            direct=direct + self.lent_slots,
+            queue_wants=self.turns.queue_wants,
+            direct_wants=self.turns.direct_wants,
+            odd_to=self.turns.odd_to,
+        )
 
     @property
     def idle(self) -> bool:
@@ -109,12 +135,52 @@ class Replica:
     # Slots
 
     def take(self, call: Running) -> bool:
-        """Occupy a slot; False when there is none, or when the same request runs here already."""
-        if self.free_slots < 1 or call.request_id in self.running:
+        """Occupy a slot; False when there is none (for a direct call: none in its turn), or when it runs here already.
+
+        A claimed request takes any free slot: its turn was when the slot was offered.
+        """
+        lane = Lane.DIRECT if call.attempt == DIRECT_ATTEMPT else Lane.QUEUE
+        free = self.open_slots(lane) if lane is Lane.DIRECT else self.free_slots
+        if free < 1 or call.request_id in self.running:
             return False
         self.running[call.request_id] = call
+        self.turns.took(lane, self.share().held(lane), self.description.slots)
+        if lane is Lane.DIRECT:
+            self.turns.want_direct("", more=bool(self._line))
         self.last_used_at = self._clock.now()
         return True
+
+    async def take_in_turn(self, call: Running) -> bool:
+        """Occupy a slot for a direct call, waiting a moment for its turn; False when none came in that moment."""
+        if not self._line and self.take(call):
+            return True
+        self.turns.want_direct("", more=True)
+        if self.state is not ReplicaState.READY or len(self._line) >= self.description.slots:
+            return False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TURN_SECONDS):
+                while True:
+                    await self._wait_in_line()
+                    if self.take(call):
+                        return True
+        return False
+
+    async def _wait_in_line(self) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append(turn)
+        try:
+            await turn
+        finally:
+            if turn in self._line:
+                self._line.remove(turn)
+
+    def call_next(self) -> None:
+        """Let the direct call that has waited longest look whether it is its turn."""
+        while self._line:
+            turn = self._line.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
 
     def release(self, call: Running) -> None:
         """Free the slot."""
@@ -122,11 +188,16 @@ class Replica:
             del self.running[call.request_id]
         self.last_used_at = self._clock.now()
         self._end_when_drained()
+        self.call_next()
         self.on_change()
 
     def lend(self, slots: int) -> None:
         """Set how many slots gateways hold by themselves."""
-        self.lent_slots = slots
+        more, self.lent_slots = slots > self.lent_slots, slots
+        if more:
+            self.turns.took(Lane.DIRECT, self.share().direct, self.description.slots)
+        else:
+            self.call_next()
         self._end_when_drained()
 
     def learn_hints(self, header: str | None) -> None:
