@@ -17,7 +17,7 @@ from safetensors.numpy import load
 
 from forestay.demo import attacker
 from forestay.demo.attacks import ATTACKS, reason_of
-from forestay.demo.bait import WEIGHTS, altered_spec, bundle_of, flip_last_weight, inner_urls, png, safetensors
+from forestay.demo.bait import WEIGHTS, bundle_of, flip_last_weight, inner_urls, png, safetensors, spec_of
 from forestay.demo.promises import ABUSE, SCENARIOS, SPINE, Kept
 from forestay.demo.scene import read_counter
 from forestay.demo.siege import wait_of
@@ -145,9 +145,9 @@ def test_a_changed_weight_changes_the_bundle_and_nothing_else(tmp_path: Path) ->
         assert app.read() == b"VALUE = 1\n"
 
 
-def test_the_altered_model_has_a_valid_spec() -> None:
-    """It is refused for its bytes, not for its spec."""
-    assert spec_file.from_values(altered_spec(), "spec").model_id == "demo/altered"
+def test_the_bad_models_have_valid_specs() -> None:
+    """They are refused for their bytes, not for their specs."""
+    assert spec_file.from_values(spec_of("demo/altered"), "spec").model_id == "demo/altered"
 
 
 def test_the_picture_of_the_bomb_is_what_its_header_says() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
-from forestay.demo.bait import WEIGHTS, altered_spec, bundle_of, flip_last_weight, inner_urls, png, safetensors
+from forestay.demo.bait import PICKLE, WEIGHTS, bundle_of, flip_last_weight, inner_urls, png, safetensors, spec_of
 from forestay.demo.scene import ACME, ECHO_PATH, EVERY_SECONDS, GALLERY, MALLORY, SERVICE_SECONDS, TRIAL, Scene
 from forestay.demo.stage import Broken
 from forestay.errors import Unavailable
@@ -249,13 +249,24 @@ async def heavy_jobs(scene: Scene) -> str:
     return f"{HEAVY_JOBS} jobs of {HEAVY_SECONDS:g} s, never more than {most} at once of {IN_FLIGHT} allowed: {words}"
 
 
+async def pickled_weights(scene: Scene) -> str:
+    """Deploy a model whose weights are a pickle that would run a command when it is opened."""
+    bundle = bundle_of({"app.py": b"VALUE = 1\n", PICKLE: b"cos\nsystem\n(S'id'\ntR."})
+    digest = hashlib.sha256(bundle).hexdigest()
+    await scene.ask("PUT", f"/admin/bundles/{digest}", data=bundle)
+    status, answer = await scene.try_to("POST", "/admin/models", {"spec": spec_of("demo/pickled"), "digest": digest})
+    if status != 422 or PICKLE not in answer:
+        raise Broken(f"answered {status}, which should name {PICKLE}: {answer[:200]}")
+    return f"422 {reason_of(answer)}"[:240]
+
+
 async def bad_weights(scene: Scene) -> str:
     """Deploy a model, change one byte of its weights where they are stored, then have it loaded."""
     bundle = bundle_of({"app.py": b"VALUE = 1\n", WEIGHTS: safetensors(1024)})
     digest = hashlib.sha256(bundle).hexdigest()
     await scene.ask("PUT", f"/admin/bundles/{digest}", data=bundle)
     stored = Path(unquote(urlsplit(scene.ready.object_store).path)) / "bundles" / f"{digest}.tar"
-    await scene.ask("POST", "/admin/models", {"spec": altered_spec(), "digest": digest})
+    await scene.ask("POST", "/admin/models", {"spec": spec_of("demo/altered"), "digest": digest})
     await asyncio.to_thread(flip_last_weight, stored)
     (asked,) = await _calls(scene, [_request("/queue/demo/altered", scene.keys[ACME], {})])
     _expect(asked, 200, "a request for the model, which has it loaded")
@@ -286,6 +297,7 @@ ATTACKS: tuple[tuple[str, Attack], ...] = (
     ("image_bomb", image_bomb),
     ("flood", flood),
     ("heavy_jobs", heavy_jobs),
+    ("pickled_weights", pickled_weights),
     ("bad_weights", bad_weights),
 )
 
@@ -350,14 +362,13 @@ def _refusal(answer: Answer) -> str:
 
 
 def reason_of(body: str) -> str:
-    """Return the reason in an error's body: its `detail`, or the message of the first field's; else the body."""
+    """Return the reason in an error's body: its `detail`, or the messages of the fields in it; else the body."""
     said: object = body
     with contextlib.suppress(ValueError):
         said = json.loads(body)
     if not isinstance(said, dict):
         return body
     detail = cast("dict[str, object]", said).get("detail", body)
-    if isinstance(detail, str):
-        return detail
-    fields = cast("list[Mapping[str, object]]", detail or [{}])
-    return str(fields[0].get("msg", body))
+    if not isinstance(detail, list):
+        return str(detail)
+    return "; ".join(str(field.get("msg", body)) for field in cast("list[Mapping[str, object]]", detail))

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 WEIGHTS = "weights.safetensors"
+PICKLE = "weights.pkl"
 
 
 def inner_urls(port: int) -> list[str]:
@@ -57,15 +58,15 @@ def flip_last_weight(stored: Path) -> None:
     stored.write_bytes(data)
 
 
-def altered_spec() -> dict[str, object]:
-    """Return the spec of a model whose bundle is going to be changed."""
+def spec_of(model_id: str) -> dict[str, object]:
+    """Return the spec of a model with a bundle of its own."""
     return {
         "version": 0,
-        "model": "demo/altered",
-        "description": "A model whose stored bundle was changed by somebody else.",
+        "model": model_id,
+        "description": "A model with bad weights.",
         "owner": {"team": "demo", "contact": "demo@forestay.invalid"},
         "licence": "Apache-2.0",
-        "host": {"kind": "fal_app", "app": "app.py::Altered"},
+        "host": {"kind": "fal_app", "app": "app.py::Model"},
         "endpoints": [{"path": "/"}],
         "resources": {"pool": "cpu", "devices": 0, "memory_mb": 100},
     }

@@ -37,6 +37,7 @@ ABUSE: Mapping[str, str] = {
     "image_bomb": "a picture that unpacks to gigabytes is refused before it is unpacked, and the worker lives",
     "flood": "a flood is turned away at the door, with the moment to come back; nothing over the limit is queued",
     "heavy_jobs": "a tenant's heavy jobs wait for its own share, and others overtake them",
+    "pickled_weights": "weights that would run code when they are opened are not admitted",
     "bad_weights": "a bundle whose bytes were changed in the store is not loaded",
     "neighbour": "all the while the neighbour's p99 wait stays within 2x of its solo value, or of one service time",
     "audit": "every act is in the audit log with its reason, and the log is whole",

@@ -74,11 +74,15 @@ class Scene:
 
     async def ask(self, method: str, path: str, body: object = None, data: bytes | None = None) -> Values:
         """Call the admin API; Unavailable when it says no."""
+        status, text = await self.try_to(method, path, body, data)
+        if status >= 400:
+            raise Unavailable(f"{method} {path} answered {status}: {text[:300]}")
+        return cast("Values", json.loads(text)) if text else {}
+
+    async def try_to(self, method: str, path: str, body: object = None, data: bytes | None = None) -> tuple[int, str]:
+        """Call the admin API and return the status and body, whatever they are."""
         async with self._admin.request(method, path, json=body, data=data) as answer:
-            text = await answer.text()
-            if answer.status >= 400:
-                raise Unavailable(f"{method} {path} answered {answer.status}: {text[:300]}")
-            return cast("Values", json.loads(text)) if text else {}
+            return answer.status, await answer.text()
 
     async def new_key(self, tenant_id: str, name: str, **more: object) -> str:
         """Issue a key and return its credential."""
