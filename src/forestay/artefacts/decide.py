@@ -2,7 +2,8 @@
 
 It decides by findings, waivers and signatures: every finding forbids, but a pickle that its spec waives by name, with a
 reason, until a day that has not passed. A waiver lifts the finding `pickle` alone: names outside the allow-list,
-unclear opcodes and a second reader's doubt stand. Called at import (CLI, gateway) and at every load (worker).
+unclear opcodes and a second reader's doubt stand. A signature that is broken forbids even where none is asked for; one
+by a key that nobody trusts counts as none. Called at import (CLI, gateway) and at every load (worker).
 """
 
 import dataclasses
@@ -12,16 +13,8 @@ from collections.abc import Sequence
 from forestay.artefacts.findings import Finding, FlawKind
 from forestay.artefacts.folder import SeenFile
 from forestay.artefacts.formats import PICKLES, WEIGHTS
+from forestay.artefacts.signatures import Signatures
 from forestay.fleet.spec import ArtefactSpec, PickleWaiver
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class SignedFolder:
-    """A signature that holds: the folder it covers (empty: all), the key's name, and the files it names."""
-
-    folder: str
-    key: str
-    files: frozenset[str]  # names relative to the bundle
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,7 +51,7 @@ class Refuse:
 def decide_admission(
     files: Sequence[SeenFile],
     findings: Sequence[Finding],
-    signatures: Sequence[SignedFolder],
+    signatures: Signatures,
     policy: Policy,
     today: dt.date,
 ) -> Admit | Refuse:
@@ -67,11 +60,11 @@ def decide_admission(
     names = {file.name for file in files}
     forbidding = [item for item in findings if not _is_waived(item, waiver, today)]
     forbidding += _waiver_findings(waiver, names, findings, today)
-    forbidding += _unsigned(files, signatures, policy)
+    forbidding += [*signatures.broken, *_unsigned(files, signatures, policy)]
     if forbidding:
         return Refuse(tuple(sorted(forbidding, key=lambda item: (item.file, item.kind is FlawKind.PICKLE))))
     waived = tuple(sorted({item.file for item in findings}))
-    keys = tuple(sorted({signature.key for signature in signatures}))
+    keys = tuple(sorted({signature.key for signature in signatures.good}))
     words = [f"{len(files)} files examined"]
     words += [f"pickles waived until {waiver.until}: {', '.join(waived)}"] if waiver and waived else []
     words += [f"signed by {', '.join(keys)}"] if keys else ["not signed"]
@@ -103,15 +96,16 @@ def _waiver_findings(
     return told
 
 
-def _unsigned(files: Sequence[SeenFile], signatures: Sequence[SignedFolder], policy: Policy) -> list[Finding]:
+def _unsigned(files: Sequence[SeenFile], signatures: Signatures, policy: Policy) -> list[Finding]:
     """Where signatures are required, every file of weights must be named by one, of a key that the spec accepts."""
     if policy.artefacts.signature != "required" and not policy.signatures_required:
         return []
-    accepted = [item for item in signatures if not policy.artefacts.keys or item.key in policy.artefacts.keys]
+    accepted = [item for item in signatures.good if not policy.artefacts.keys or item.key in policy.artefacts.keys]
     covered = frozenset[str]().union(*(item.files for item in accepted))
     keys = ", ".join(policy.artefacts.keys) or "any trusted key"
-    return [
+    uncovered = [
         Finding(file.name, FlawKind.SIGNATURE, "", f"is covered by no signature of {keys}")
         for file in files
         if file.format in WEIGHTS | PICKLES and file.name not in covered
     ]
+    return [*signatures.unknown, *uncovered] if uncovered else []

@@ -10,13 +10,13 @@ import os
 import pathlib
 import posixpath
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from forestay.artefacts.examine import Examined, examine, sha256_of
 from forestay.artefacts.findings import Finding, Flaw, FlawKind, finding, shown
 from forestay.artefacts.formats import Format
 from forestay.artefacts.manifest import FileEntry, Manifest, manifest_of
-from forestay.artefacts.source import Broken, Source, open_file
+from forestay.artefacts.source import Broken, Source, broken, open_file
 from forestay.artefacts.tar_file import members_of
 
 MAX_FILES = 50_000
@@ -48,16 +48,21 @@ class Examination:
 
 
 Entry = tuple[str, Source | Flaw]
+Look = Callable[[str, Source, Format], None]  # called with each file while it is open
 
 
-def examine_path(path: pathlib.Path) -> Examination:
+def see_nothing(_name: str, _source: Source, _format: Format) -> None:
+    """Look at nothing further."""
+
+
+def examine_path(path: pathlib.Path, look: Look = see_nothing) -> Examination:
     """Examine a folder, or one file under its own name; OSError when it cannot be read."""
-    return _examine(entries_of(path) if path.is_dir() and not path.is_symlink() else _one(path))
+    return _examine(entries_of(path) if path.is_dir() and not path.is_symlink() else _one(path), look)
 
 
-def examine_tar(source: Source) -> Examination:
+def examine_tar(source: Source, look: Look = see_nothing) -> Examination:
     """Examine the members of a tar archive without unpacking it."""
-    return _examine(members_of(source))
+    return _examine(members_of(source), look)
 
 
 def measure_folder(root: pathlib.Path) -> tuple[Manifest, tuple[Finding, ...]]:
@@ -105,7 +110,7 @@ def _one(path: pathlib.Path) -> Iterator[Entry]:
         yield path.name, source
 
 
-def _examine(entries: Iterator[Entry]) -> Examination:
+def _examine(entries: Iterator[Entry], look: Look) -> Examination:
     files: list[SeenFile] = []
     findings: list[Finding] = []
     examined: dict[str, Examined] = {}
@@ -117,13 +122,12 @@ def _examine(entries: Iterator[Entry]) -> Examination:
                 continue
             examined[name] = examine(name, entry)
             files.append(SeenFile(shown_name(name), entry.size, sha256_of(entry), examined[name].format))
+            look(name, entry, examined[name].format)
             if len(files) > MAX_FILES:
-                findings.append(Finding("", FlawKind.LIMIT, "", f"more than {MAX_FILES} files"))
-                break
+                broken(FlawKind.LIMIT, "", f"more than {MAX_FILES} files")
     except Broken as stop:
         findings.append(finding("", stop.flaw))
-    sizes = {file.name: file.size_bytes for file in files}
-    claimed = _claim_external(examined, sizes, findings)
+    claimed = _claim_external(examined, {file.name: file.size_bytes for file in files}, findings)
     for name, result in examined.items():
         if name not in claimed:
             findings += [finding(shown_name(name), flaw) for flaw in result.flaws]
