@@ -18,6 +18,7 @@ from tests.artefacts.corpus import Case, bad, good
 from bench.table import Row, median
 from forestay.artefacts.decide import Policy, Refuse, decide_admission
 from forestay.artefacts.folder import examine_path
+from forestay.artefacts.signatures import Signatures
 from forestay.fleet.spec import ArtefactSpec
 
 POLICY = Policy(ArtefactSpec(), signatures_required=False)
@@ -46,7 +47,7 @@ def run(rounds: int) -> list[Row]:
 
 def _is_refused(folder: pathlib.Path) -> bool:
     seen = examine_path(folder)
-    return isinstance(decide_admission(seen.files, seen.findings, [], POLICY, DAY), Refuse)
+    return isinstance(decide_admission(seen.files, seen.findings, Signatures(), POLICY, DAY), Refuse)
 
 
 def _rates(crafted: list[Case], honest: list[Case], refused: dict[str, bool]) -> list[Row]:

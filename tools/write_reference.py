@@ -1,4 +1,4 @@
-"""Write the generated pages of `docs/reference/`: settings, commands and the model spec, each from its source.
+"""Write the generated pages of `docs/reference/`: each from its source: settings, commands, spec, findings.
 
 `make docs` runs it; `tests/architecture/test_reference_pages.py` fails when a page and its source differ.
 """
@@ -11,6 +11,9 @@ from typing import Any
 
 import typer
 
+from forestay.artefacts.findings import MEANINGS, FlawKind
+from forestay.artefacts.formats import OTHERS, WAIVABLE, WEIGHTS, Format
+from forestay.artefacts.pickle_names import ALLOWED
 from forestay.fleet.spec_file import json_schema
 from forestay.settings import Settings
 
@@ -25,6 +28,12 @@ SPEC_INTRODUCTION = """# The model spec
 One YAML file declares a model. A fault is told with file, line, field and mend. Version 0. This page is generated from
 `src/forestay/fleet/spec_file.py` by `make docs`; `examples/digits/model.yaml` is a whole one.
 """
+ARTEFACTS_INTRODUCTION = """# Model files: formats and findings
+
+What a model's files may be, and everything that can be said against one. A file is judged by its bytes, never by its
+name; nothing is loaded or run to judge it. See also [sign and admit a model](../howto/sign-and-admit-a-model.md).
+This page is generated from `src/forestay/artefacts/` by `make docs`.
+"""
 BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<="}
 CLI_INTRODUCTION = """# Command line
 
@@ -38,7 +47,12 @@ def main() -> int:
     """Write every generated page that differs; with `--check` only name it and exit 1."""
     check = "--check" in sys.argv[1:]
     stale = False
-    pages = (("settings.md", render_settings()), ("cli.md", render_cli()), ("model-spec.md", render_spec()))
+    pages = (
+        ("settings.md", render_settings()),
+        ("cli.md", render_cli()),
+        ("model-spec.md", render_spec()),
+        ("artefacts.md", render_artefacts()),
+    )
     for name, text in pages:
         page = REFERENCE / name
         if page.exists() and page.read_text(encoding="utf-8") == text:
@@ -95,6 +109,24 @@ def render_spec() -> str:
     return "".join(parts)
 
 
+def render_artefacts() -> str:
+    """Return the page of formats and findings."""
+    parts = [ARTEFACTS_INTRODUCTION, "\n## Formats\n\n| format | admitted |\n|---|---|\n"]
+    words = {
+        **dict.fromkeys(WEIGHTS, "as weights"),
+        **dict.fromkeys(OTHERS, "beside weights"),
+        **dict.fromkeys(WAIVABLE, "by waiver, where only the names below are in it"),
+    }
+    parts += [f"| `{kind}` | {words.get(kind, 'no')} |\n" for kind in Format]
+    parts.append("\n## Findings\n\n| finding | what it says | what to do |\n|---|---|---|\n")
+    parts += [f"| `{kind}` | {cell(MEANINGS[kind].says)} | {cell(MEANINGS[kind].mend)} |\n" for kind in FlawKind]
+    parts.append("\n## Names that a waived pickle may hold\n\n| module | names |\n|---|---|\n")
+    parts += [
+        f"| `{module}` | {', '.join(f'`{name}`' for name in sorted(names))} |\n" for module, names in ALLOWED.items()
+    ]
+    return "".join(parts)
+
+
 def spec_title(name: str) -> str:
     """Return the heading of one part of the spec."""
     return {
@@ -106,6 +138,9 @@ def spec_title(name: str) -> str:
         "LimitFile": "limits",
         "RetryFile": "retry",
         "CapacityFile": "capacity",
+        "ArtefactFile": "artefacts",
+        "PickleWaiverFile": "artefacts.allow_pickle",
+        "MountDigestFile": "artefacts.mounts",
     }.get(name, name)
 
 

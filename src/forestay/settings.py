@@ -268,6 +268,15 @@ class Limits:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Artefacts:
+    """Models' own files."""
+
+    require_signatures: bool = setting(
+        "FORESTAY_REQUIRE_SIGNATURES", False, "Deploy and start only models whose weights a trusted key has signed."
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Secrets:
     """Keys of the platform itself; never logged, never given to model code."""
 
@@ -337,6 +346,7 @@ class Settings:
     ingress: Ingress = dataclasses.field(default_factory=Ingress)
     delivery: Delivery = dataclasses.field(default_factory=Delivery)
     limits: Limits = dataclasses.field(default_factory=Limits)
+    artefacts: Artefacts = dataclasses.field(default_factory=Artefacts)
     secrets: Secrets = dataclasses.field(default_factory=Secrets)
     identity: Identity = dataclasses.field(default_factory=Identity)
 
@@ -351,6 +361,7 @@ class Settings:
             ingress=_read(Ingress, environment),
             delivery=_read(Delivery, environment),
             limits=_read(Limits, environment),
+            artefacts=_read(Artefacts, environment),
             secrets=_read(Secrets, environment),
             identity=_read(Identity, environment),
         )
@@ -370,7 +381,9 @@ def client_settings() -> Client:
     return dataclasses.replace(client, profile_file=str(pathlib.Path(home) / "forestay" / "profile.json"))
 
 
-Group = TypeVar("Group", Storage, Queue, Gateway, Worker, Ingress, Delivery, Limits, Secrets, Identity, Client)
+Group = TypeVar(
+    "Group", Storage, Queue, Gateway, Worker, Ingress, Delivery, Limits, Artefacts, Secrets, Identity, Client
+)
 _PARSERS: Mapping[type, typing.Callable[[str], object]] = types.MappingProxyType(
     {
         int: int,

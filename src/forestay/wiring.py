@@ -32,6 +32,7 @@ from forestay.telemetry.logs import configure, logger
 from forestay.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
+    from forestay.artefacts.admission import Admission
     from forestay.capacity.learn import LearningLoop
     from forestay.controller import Loop
     from forestay.delivery.outbox import PostgresOutbox
@@ -235,6 +236,7 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
                 store=PostgresLimitStore(stores.database, stores.wakeups, process.clock, _own_name("gateway")),
                 counters=_limit_counters(process),
             ),
+            artefacts=_admission(process, stores, _own_name("gateway")),
         )
         application = build_gateway(ports)
         listeners = _gateway_listeners(process, ports.tunnels)
@@ -254,6 +256,15 @@ def _limit_counters(process: Process) -> "ValkeyCounters | None":
 
     url, limits = process.settings.storage.valkey_url, process.settings.limits
     return ValkeyCounters(url, process.clock, limits.counter_timeout_ms / 1000) if url else None
+
+
+def _admission(process: Process, stores: Stores, name: str) -> "Admission":
+    from forestay.artefacts.admission import Admission
+    from forestay.artefacts.postgres_store import PostgresArtefactStore
+
+    store = PostgresArtefactStore(stores.database, process.clock, name)
+    required = process.settings.artefacts.require_signatures
+    return Admission(store, stores.objects, process.clock, signatures_required=required)
 
 
 def _gateway_listeners(process: Process, tunnels: "Tunnels") -> "dict[str, Listener]":
@@ -322,6 +333,7 @@ async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None
             clock=process.clock,
             chance=process.chance,
             metrics=process.metrics,
+            artefacts=_admission(process, stores, name),
             environment=environment,
         )
 

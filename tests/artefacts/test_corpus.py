@@ -9,6 +9,7 @@ from tests.artefacts.corpus import Case, bad, good
 from forestay.artefacts.decide import Admit, Policy, Refuse, decide_admission
 from forestay.artefacts.findings import MEANINGS, FlawKind
 from forestay.artefacts.folder import examine_path
+from forestay.artefacts.signatures import Signatures
 from forestay.fleet.spec import ArtefactSpec
 
 BAD, GOOD = list(bad()), list(good())
@@ -19,7 +20,7 @@ TODAY = dt.date(2026, 1, 1)
 def judge(case: Case, folder: pathlib.Path) -> Admit | Refuse:
     """Write a case, examine it and decide."""
     seen = examine_path(case.write(folder))
-    return decide_admission(seen.files, seen.findings, [], PLAIN, TODAY)
+    return decide_admission(seen.files, seen.findings, Signatures(), PLAIN, TODAY)
 
 
 @pytest.mark.threat("ML06:2023", "AML.T0010", "AML.T0011.000")

@@ -15,6 +15,8 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 
+from forestay.artefacts.admission import Admission
+from forestay.artefacts.postgres_store import PostgresArtefactStore
 from forestay.capacity.postgres_costs import PostgresCostStore
 from forestay.chance import SeededChance, SystemChance
 from forestay.cli import main
@@ -109,6 +111,7 @@ async def platform(database: Database, objects: ObjectStore) -> AsyncIterator[Pl
             "standings": Standings(clock, 1.0),
             "standing_store": PostgresStandings(database, wakeups, SeededChance(5)),
             "costs": PostgresCostStore(database),
+            "artefacts": Admission(PostgresArtefactStore(database, clock), objects, clock),
             "admin": AdminReaders(
                 PostgresRequestList(database),
                 PostgresFactReader(database),

@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 from aiohttp import WSMsgType, web
+from tests.conformance.memory_artefacts import MemoryArtefactStore
 from tests.conformance.memory_costs import MemoryCostStore
 from tests.conformance.memory_fleet import MemoryFleetStore, MemoryKeyStore
 from tests.conformance.memory_limits import MemoryLimitStore
 from tests.conformance.memory_people import MemoryPeopleStore, MemorySignInStore
 from tests.conformance.memory_queue import MemoryQueueStore
 
+from forestay.artefacts.admission import Admission
 from forestay.chance import SystemChance
 from forestay.clock import SystemClock
 from forestay.errors import Unavailable
@@ -491,6 +493,7 @@ async def a_world(
         standings=Standings(clock, settings.gateway.throttled_rate),
         standing_store=cast("StandingStore", None),
         limits=LimitPorts(MemoryLimitStore(clock), cast("RemoteCounters | None", counters)),
+        artefacts=Admission(MemoryArtefactStore(clock), objects, clock),
     )
     model = ModelServer()
     worker = WorkerServer(model)

@@ -14,9 +14,12 @@ import tempfile
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from tests.conformance.memory_artefacts import MemoryArtefactStore, report_on
 from tests.conformance.memory_fleet import MemoryFleetStore
 from tests.conformance.memory_queue import MemoryQueueStore
 
+from forestay.artefacts.admission import Admission
+from forestay.artefacts.report import Report
 from forestay.chance import SystemChance
 from forestay.clock import SystemClock
 from forestay.fleet.actions import Origin, Place, RegisterRevision, SetRoutes
@@ -254,20 +257,27 @@ class Harness:
     media: MemoryMedia
     wakeups: LocalWakeups
     metrics: Metrics
+    artefacts: MemoryArtefactStore
     environment: Mapping[str, str]
     address: str = ""
     deployed: int = 0
 
     async def deploy(
-        self, spec: ModelSpec, files: Mapping[str, str | bytes] | None = None, replicas: int = 1
+        self,
+        spec: ModelSpec,
+        files: Mapping[str, str | bytes] | None = None,
+        replicas: int = 1,
+        report: Report | None = None,
     ) -> Revision:
         """Register, route and place a revision with its bundle."""
         self.deployed += 1
         key = None
         if files:
             data = bundle_of(files)
-            key = f"bundles/{hashlib.sha256(data).hexdigest()}.tar"
+            digest = hashlib.sha256(data).hexdigest()
+            key = f"bundles/{digest}.tar"
             await self.objects.put(key, data)
+            await self.artefacts.save_report(digest, report or report_on(data))
         name = RevisionId(f"{spec.model_id.rpartition('/')[2]}-{self.deployed}")
         revision = Revision(name, spec.model_id, name, spec, key, None, self.clock.now())
         routes = SetRoutes(spec.model_id, (Route(spec.model_id, name, 0, BUCKETS),), "test")
@@ -432,6 +442,7 @@ async def running_worker(
             media=MemoryMedia(clock),
             wakeups=LocalWakeups(),
             metrics=Metrics(),
+            artefacts=MemoryArtefactStore(clock),
             environment=environment or {},
         )
         async with running_process(harness):
@@ -462,6 +473,12 @@ async def running_process(harness: Harness) -> AsyncGenerator[None, None]:
         clock=harness.clock,
         chance=harness.chance,
         metrics=harness.metrics,
+        artefacts=Admission(
+            harness.artefacts,
+            harness.objects,
+            harness.clock,
+            signatures_required=harness.settings.artefacts.require_signatures,
+        ),
         environment=harness.environment,
     )
     async with asyncio.TaskGroup() as group:

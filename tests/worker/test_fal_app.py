@@ -4,6 +4,7 @@
 
 import asyncio
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from forestay.settings import process_environment
 from forestay.worker.hosts.fal_app import FalAppHost, FalAppPlan, describe
 from forestay.worker.hosts.host import Answered, CallRequest, Description, StartFailed
 
+ROOT = pathlib.Path(__file__).parents[2]
 LIMITS = LimitSpec(max_multiplexing=2, startup_timeout_seconds=30, termination_grace_seconds=3)
 
 
@@ -190,7 +192,7 @@ async def test_the_child_dies_with_its_worker() -> None:
             _PARENT,
             str(folder),
             stdout=subprocess.PIPE,
-            env={**process_environment(), "PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
+            env={**process_environment(), "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])},
         )
         assert parent.stdout is not None
         child = int(await asyncio.wait_for(parent.stdout.readline(), 20))

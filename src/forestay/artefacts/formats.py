@@ -55,7 +55,9 @@ class Format(enum.StrEnum):
 
 
 WEIGHTS = frozenset({Format.SAFETENSORS, Format.ONNX, Format.GGUF, Format.NPY, Format.NPZ, Format.EXTERNAL})
-PICKLES = frozenset({Format.PICKLE, Format.TORCH_ZIP, Format.TORCH_TAR})
+OTHERS = frozenset({Format.TEXT, Format.MEDIA, Format.FONT, Format.TOKENS})  # admitted, but no weights
+WAIVABLE = frozenset({Format.PICKLE, Format.TORCH_ZIP})
+PICKLES = WAIVABLE | {Format.TORCH_TAR}
 _MAGIC: tuple[tuple[int, bytes, Format], ...] = (
     (0, GGUF_MAGIC, Format.GGUF),
     (0, numpy_file.MAGIC, Format.NPY),

@@ -100,17 +100,21 @@ def read_public_key(text: str, name: str) -> TrustedKey:
 
 
 def sign(manifest: Manifest, folder_name: str, private_key: pathlib.Path) -> str:
-    """Return the signature (a Sigstore bundle, JSON) over a folder's files; UsageError when the key cannot sign."""
+    """Return the signature (a Sigstore bundle, JSON) over a folder's files; UsageError when the key cannot sign.
+
+    Files that no bundle takes are left out and named as left out, so that other verifiers leave them out as well.
+    """
     from model_signing import signing  # noqa: PLC0415 - heavy
 
-    unsigned = without_signature(manifest)
+    left_out = sorted({_hidden_part(entry.name) for entry in manifest.files} - {""})
+    unsigned = bundled(manifest)
     with tempfile.TemporaryDirectory(prefix="forestay-sign-") as scratch:
         target = pathlib.Path(scratch) / SIGNATURE_NAME
         try:
             config = signing.Config().use_elliptic_key_signer(private_key=private_key)
         except (ValueError, TypeError, AttributeError):
             raise UsageError("--key", f"{private_key} is no private key of P-256, P-384 or P-521 in PEM") from None
-        measured = _Measured(unsigned, folder_name)
+        measured = _Measured(unsigned, folder_name, left_out)
         config.set_hashing_config(cast("signing.hashing.Config", measured)).sign(folder_name, target)
         return target.read_text(encoding="utf-8")
 
@@ -140,6 +144,21 @@ def fingerprint_of(signature: str) -> str | None:
 def without_signature(manifest: Manifest) -> Manifest:
     """Return a folder's manifest without the signature itself, which it cannot cover."""
     return manifest_of([entry for entry in manifest.files if entry.name != SIGNATURE_NAME])
+
+
+def bundled(manifest: Manifest) -> Manifest:
+    """Return the part of a folder on disk that a bundle takes, without the signature: nothing hidden, no caches."""
+    kept = [entry for entry in manifest.files if not _hidden_part(entry.name)]
+    return without_signature(manifest_of(kept))
+
+
+def _hidden_part(name: str) -> str:
+    """Return the path down to the first hidden part or Python cache in a name; empty when there is none."""
+    parts = name.split("/")
+    for index, part in enumerate(parts):
+        if part.startswith(".") or part == "__pycache__" or part.endswith((".pyc", ".pyo")):
+            return "/".join(parts[: index + 1])
+    return ""
 
 
 def _verify(signature: str, manifest: Manifest, key: TrustedKey) -> Signed | NotSigned:
@@ -194,9 +213,10 @@ class _HasVerifier(Protocol):
 class _Measured:
     """Stands in for the library's hashing: gives the manifest that we have measured already."""
 
-    def __init__(self, manifest: Manifest, name: str) -> None:
+    def __init__(self, manifest: Manifest, name: str, left_out: Iterable[str] = ()) -> None:
         self._manifest = manifest
         self._name = name
+        self._left_out = [SIGNATURE_NAME, *left_out]
         self._ignored: list[str] = []
 
     def hash(self, _path: object, *, files_to_hash: object = None) -> object:
@@ -209,7 +229,7 @@ class _Measured:
             manifest.FileManifestItem(path=pathlib.PurePosixPath(name), digest=digest(_HASH, bytes.fromhex(sha256)))
             for name, sha256 in self.digests().items()
         ]
-        form = {"method": "files", "hash_type": _HASH, "allow_symlinks": False, "ignore_paths": [SIGNATURE_NAME]}
+        form = {"method": "files", "hash_type": _HASH, "allow_symlinks": False, "ignore_paths": self._left_out}
         return manifest.Manifest(self._name, items, manifest.SerializationType.from_args(form))
 
     def digests(self) -> dict[str, str]:

@@ -46,6 +46,11 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {  # name -> module, panel, one lin
     "person": ("forestay.cli.person", _FLEET, "Say who may sign in, and as what."),
     "request": ("forestay.cli.request", _FLEET, "Show, list and cancel requests."),
     "abuse": ("forestay.cli.abuse", _FLEET, "Read standings of callers; set, lift and appeal them."),
+    "artefact": (
+        "forestay.cli.artefact",
+        _FLEET,
+        "Look at model files; sign, verify, and say whose signatures count.",
+    ),
     "audit": ("forestay.cli.audit", _FLEET, "Read who did what, and why."),
 }
 

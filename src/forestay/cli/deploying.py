@@ -5,8 +5,10 @@ bundle that the platform holds is not sent again. What a spec means is `fleet/sp
 `fleet/bundle`'s. Called by `forestay model deploy`, `forestay deploy` and, for whole fleets, by `forestay up`.
 """
 
+import asyncio
 import contextlib
 import dataclasses
+import datetime as dt
 import http.client
 import json
 import pathlib
@@ -20,7 +22,7 @@ from forestay.clock import SystemClock
 from forestay.errors import ForestayError, UsageError
 from forestay.fleet import spec_file
 from forestay.fleet.bundle import BundlePlan, plan_bundle, revision_digest, revision_id_of, write_bundle
-from forestay.fleet.spec import HostKind, ModelSpec
+from forestay.fleet.spec import ArtefactSpec, HostKind, ModelSpec
 from forestay.fleet.spec_yaml import read_yaml
 from forestay.ids import RevisionId, is_model_id
 from forestay.rollouts.rolling import Strategy
@@ -29,7 +31,6 @@ Say = Callable[[str], None]
 _OPENAPI_SECONDS = 5.0
 _LOOK_SECONDS = 0.5
 _OPENAPI_BYTES = 8 * 1024 * 1024
-_MEMORY_BYTES = 16 * 1024 * 1024  # a bundle above this many bytes is built on disk
 
 
 class DeployFailed(ForestayError):
@@ -70,7 +71,7 @@ def read_candidate(file: pathlib.Path, name: str = "") -> Candidate:
         raise UsageError(str(file), f"cannot be read: {reason}") from None
     spec = spec_file.parse(text, str(file))
     raw, _ = read_yaml(text, str(file))
-    values = dict(cast("dict[str, object]", raw))
+    values = cast("dict[str, object]", _plain(raw))
     if name:
         values["model"] = name if "/" in name else f"{spec.model_id.partition('/')[0]}/{name}"
         if not is_model_id(str(values["model"])):
@@ -83,17 +84,29 @@ def read_candidate(file: pathlib.Path, name: str = "") -> Candidate:
     return Candidate(values, plan)
 
 
+def _plain(value: object) -> object:
+    """Return YAML's values as JSON's: a date becomes its text."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in cast("dict[str, object]", value).items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in cast("list[object]", value)]
+    return value.isoformat() if isinstance(value, dt.date) else value
+
+
 def deploy(client: PlatformClient, candidate: Candidate, say: Say, strategy: Strategy | None = None) -> Deployed:
     """Deploy; returns at once when the platform already routes everything to this very revision."""
     spec, plan = candidate.spec, candidate.plan
-    with tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES) as spooled:
-        file = cast("IO[bytes]", spooled)
+    with tempfile.NamedTemporaryFile(prefix="forestay-bundle-", suffix=".tar") as named:
+        file = cast("IO[bytes]", named)
         bundle = write_bundle(plan, file) if plan.files else None
         size = file.tell()
         revision_id = revision_id_of(spec.model_id, revision_digest(spec, bundle))
-        if _is_routed(client, spec, revision_id):
+        if _is_routed(client, spec, revision_id) and _is_examined(client, bundle):
             say(f"{spec.model_id}: unchanged, {revision_id}")
             return Deployed(spec.model_id, revision_id, created=False, unchanged=True, bundle_bytes=size)
+        if bundle is not None:
+            file.flush()
+            examine_bundle(spec, pathlib.Path(named.name))
         openapi = describe(candidate, say)
         if bundle is not None:
             _send_bundle(client, bundle, file, size, say)
@@ -132,6 +145,25 @@ def _progress(model: Mapping[str, object], revision_id: str) -> str:
     replicas = cast("list[dict[str, object]]", model["replicas"])
     states = [f"{item['state']} {item['detail']}".strip() for item in replicas if item["revision_id"] == revision_id]
     return f"waiting for a replica of {revision_id}: {', '.join(states) or 'not placed yet'}"
+
+
+def examine_bundle(spec: ModelSpec, tar: pathlib.Path) -> None:
+    """Refuse early what the platform would refuse: UsageError with a line a finding, before any code of it is run.
+
+    Signatures are left to the platform, which knows whom it trusts.
+    """
+    from forestay.artefacts import limited
+    from forestay.artefacts.decide import Policy, Refuse, decide_admission
+    from forestay.artefacts.signatures import Signatures
+
+    waiver = spec.artefacts.allow_pickle
+    asked = waiver.files if waiver else ()
+    report = asyncio.run(limited.examine(tar, tar=True, opinions=asked))
+    policy = Policy(ArtefactSpec(allow_pickle=waiver), signatures_required=False)
+    today = SystemClock().now().date()
+    decided = decide_admission(report.files, report.findings_with(asked), Signatures(), policy, today)
+    if isinstance(decided, Refuse):
+        raise UsageError(str(spec.model_id), f"its files are not admitted:\n{decided.reason}")
 
 
 def describe(candidate: Candidate, say: Say) -> Mapping[str, object] | None:
@@ -184,6 +216,14 @@ def _is_routed(client: PlatformClient, spec: ModelSpec, revision_id: RevisionId)
     if model["pending"] is not None:
         return False  # deploying what is routed takes back what was planned
     return model["visibility"] == spec.visibility and [route["revision_id"] for route in routes] == [revision_id]
+
+
+def _is_examined(client: PlatformClient, bundle: str | None) -> bool:
+    """Tell whether the platform has a report on the bundle: one of before reports were kept is deployed again."""
+    if bundle is None:
+        return True
+    reply = client.send("GET", f"/admin/bundles/{bundle}")
+    return reply.status == 200 and cast("dict[str, object]", reply.json()).get("examined") is True
 
 
 def _send_bundle(client: PlatformClient, digest: str, file: IO[bytes], size: int, say: Say) -> None:

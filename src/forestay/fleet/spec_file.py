@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pydantic
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_core import ErrorDetails
 
 from forestay.fleet.spec import (
@@ -26,6 +26,10 @@ from forestay.fleet.spec import (
     ResourceSpec,
     RetrySpec,
 )
+from forestay.fleet.spec_artefacts import ArtefactFile
+from forestay.fleet.spec_fields import Line as _Line
+from forestay.fleet.spec_fields import Strict as _Strict
+from forestay.fleet.spec_fields import shape as _shape
 from forestay.fleet.spec_yaml import SpecError, line_of, read_yaml
 from forestay.ids import ModelId, is_model_id
 
@@ -81,19 +85,6 @@ def _env_name(text: str) -> str:
     return text
 
 
-def _shape(pattern: str, words: str) -> tuple[AfterValidator, object]:
-    """Return what checks a text by `pattern` and explains it in words, and what publishes the pattern."""
-    compiled = re.compile(pattern)
-
-    def check(text: str) -> str:
-        if compiled.fullmatch(text) is None:
-            raise ValueError(words)
-        return text
-
-    return AfterValidator(check), Field(json_schema_extra={"pattern": f"^({pattern})$"})
-
-
-_Line = Annotated[str, StringConstraints(min_length=1, max_length=200), *_shape(r"[^\x00-\x1f\x7f]+", "write one line")]
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=2_000), *_shape(r"[^\x00]+", "holds a NUL character")]
 _Value = Annotated[str, StringConstraints(max_length=4_000), *_shape(r"[^\x00]*", "holds a NUL character")]
 _Name = Annotated[
@@ -129,10 +120,6 @@ _App = Annotated[
 ]
 _Condition = Literal["server_error", "timeout", "connection_error"]
 _Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class OwnerFile(_Strict):
@@ -311,6 +298,7 @@ class SpecFile(_Strict):
     limits: LimitFile = Field(default_factory=lambda: LimitFile.model_validate({}))
     retry: RetryFile = Field(default_factory=lambda: RetryFile.model_validate({}))
     capacity: CapacityFile = Field(default_factory=lambda: CapacityFile.model_validate({}))
+    artefacts: ArtefactFile = Field(default_factory=lambda: ArtefactFile.model_validate({}))
 
     @model_validator(mode="after")
     def _paths_differ(self) -> "SpecFile":
@@ -318,6 +306,21 @@ class SpecFile(_Strict):
         twice = sorted({path for path in paths if paths.count(path) > 1})
         if twice:
             message = f"endpoint {twice[0]} is declared twice"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _mounts_are_declared(self) -> "SpecFile":
+        mounted = {mount.rpartition(":")[0] for mount in self.host.data_mounts}
+        declared = {mount.folder for mount in self.artefacts.mounts}
+        for folder in sorted(mounted - declared):
+            message = (
+                f"data mount {folder} is not declared; add to artefacts.mounts "
+                f"{{folder: {folder}, digest: ...}} with the output of `forestay artefact digest {folder}`"
+            )
+            raise ValueError(message)
+        for folder in sorted(declared - mounted):
+            message = f"artefacts.mounts names {folder}, which host.data_mounts does not mount"
             raise ValueError(message)
         return self
 
@@ -385,6 +388,7 @@ def _fields_at(location: tuple[int | str, ...]) -> Iterator[str]:
         "limits": LimitFile,
         "retry": RetryFile,
         "capacity": CapacityFile,
+        "artefacts": ArtefactFile,
     }
     model = known.get(str(location[0]), SpecFile) if location else SpecFile
     model = MediaInputFile if "media_inputs" in location else model
@@ -411,5 +415,6 @@ def _frozen(file: SpecFile) -> ModelSpec:
         limits=LimitSpec(**file.limits.model_dump()),
         retry=RetrySpec(file.retry.skip_conditions, {str(name): tries for name, tries in file.retry.config.items()}),
         capacity=CapacitySpec(**file.capacity.model_dump()),
+        artefacts=file.artefacts.frozen(),
         version=file.version,
     )

@@ -41,7 +41,8 @@ def read_yaml(text: str, file_name: str) -> tuple[object, yaml.Node | None]:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         if isinstance(error, SpecError):
             raise
-        raise SpecError(file_name, [f"1: not YAML: {type(error).__name__}"]) from None
+        what = str(error) if type(error) is ValueError else type(error).__name__  # a date that does not exist, say
+        raise SpecError(file_name, [f"1: not YAML: {what}"]) from None
 
 
 def line_of(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:

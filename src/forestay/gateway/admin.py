@@ -16,6 +16,7 @@ from forestay.errors import UsageError
 from forestay.fleet.roles import Permission, allows
 from forestay.gateway import (
     admin_abuse,
+    admin_artefacts,
     admin_capacity,
     admin_fleet,
     admin_keys,
@@ -37,6 +38,9 @@ Handler = Callable[[Act], Awaitable[Reply]]
 _TABLE: tuple[tuple[str, str, Permission, Handler], ...] = (
     ("PUT", "/bundles/{digest}", Permission.OPERATE, admin_fleet.put_bundle),
     ("GET", "/bundles/{digest}", Permission.READ, admin_fleet.get_bundle),
+    ("GET", "/trust", Permission.READ, admin_artefacts.get_trust),
+    ("POST", "/trust", Permission.ADMINISTER, admin_artefacts.post_trust),
+    ("DELETE", "/trust/{name}", Permission.ADMINISTER, admin_artefacts.delete_trust),
     ("POST", "/models", Permission.OPERATE, admin_fleet.post_model),
     ("GET", "/models", Permission.READ, admin_fleet.get_models),
     ("GET", "/models/{owner}/{alias}", Permission.READ, admin_fleet.get_model),

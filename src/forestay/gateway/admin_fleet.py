@@ -13,6 +13,7 @@ from forestay.fleet.audit import AuditRow
 from forestay.fleet.bundle import bundle_key, revision_digest, revision_id_of
 from forestay.fleet.model import Fleet, Revision
 from forestay.fleet.spec import HostKind, ModelSpec, spec_to_json
+from forestay.gateway.admin_artefacts import admit
 from forestay.gateway.admin_reading import Act, NotThere, Problem, plain_text
 from forestay.gateway.incoming import declared_bytes, pieces
 from forestay.gateway.responses import Reply, json_reply
@@ -64,7 +65,8 @@ async def get_bundle(act: Act) -> Reply:
     size = await act.ports.objects.size(bundle_key(digest))
     if size is None:
         raise NotThere(f"no bundle {digest}")
-    return json_reply(200, {"digest": digest, "size_bytes": size})
+    examined = await act.ports.artefacts.store.report(digest) is not None
+    return json_reply(200, {"digest": digest, "size_bytes": size, "examined": examined})
 
 
 async def _checked(act: Act, digest: str, most: int) -> AsyncGenerator[bytes, None]:
@@ -96,6 +98,7 @@ async def post_model(act: Act) -> Reply:
     wanted = await act.json(_NewModel)
     spec = _spec(wanted.spec)
     await _check_bundle(act, spec, wanted.digest)
+    admitted = await admit(act, spec, wanted.digest) if wanted.digest else None
     digest = revision_digest(spec, wanted.digest)
     revision = Revision(
         revision_id=revision_id_of(spec.model_id, digest),
@@ -121,6 +124,7 @@ async def post_model(act: Act) -> Reply:
             "routed": decided[1].why != ALREADY_SO and isinstance(routing, SetRoutes),
             "pending": isinstance(routing, PlanRoute),
             "endpoints": [endpoint.path for endpoint in spec.endpoints],
+            "files": admitted.reason if admitted else "none of its own",
         },
     )
 

@@ -42,6 +42,7 @@ from forestay.settings import Settings
 from forestay.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
+    from forestay.artefacts.admission import Admission
     from forestay.delivery.dead_letters import DeadLetters
     from forestay.limits.counters import RemoteCounters
     from forestay.limits.store import LimitStore
@@ -103,4 +104,5 @@ class GatewayPorts:
     people: PeopleStore
     sign_ins: SignInStore
     desk: PasswordDesk
+    artefacts: "Admission"
     tunnels: Tunnels = dataclasses.field(default_factory=Tunnels)

@@ -101,6 +101,12 @@ REPLICA_ENDS = _counter("forestay_replica_ends_total", "Replicas that ended, by 
 LEASES_LOST = _counter("forestay_leases_lost_total", "Leases that were taken away or ran out.", "cause")
 WORKER_LOG_LINES = _counter("forestay_log_lines_total", "Lines written by models.", "fate")
 
+# Models' own files
+ARTEFACT_FINDINGS = _counter(
+    "forestay_artefact_findings_total", "Findings that refused a model's files, at import or load.", "kind", "where"
+)
+ARTEFACT_SECONDS = _histogram("forestay_artefact_seconds", "Check of a model's files at load.", buckets=_LONG_SECONDS)
+
 # Every process
 LOOP_FAILURES = _counter("forestay_loop_failures_total", "Loop runs that ended in an error.", "loop")
 LOOP_RUNS = _counter("forestay_loop_runs_total", "Loop runs.", "loop")

@@ -15,6 +15,7 @@ from forestay.fleet.spec import HostKind
 from forestay.media.store import MediaStore
 from forestay.settings import Settings
 from forestay.storage.objects import ObjectStore
+from forestay.worker.admitting import FileCheck
 from forestay.worker.bucket_outputs import BucketOutputs
 from forestay.worker.bundles import fetch_bundle
 from forestay.worker.hosts.host import Host, StartFailed
@@ -36,6 +37,7 @@ class Loader:
         clock: Clock,
         environment: Mapping[str, str],
         folders: "Folders",
+        files: FileCheck,
     ) -> None:
         self._objects = objects
         self._media = media
@@ -45,6 +47,7 @@ class Loader:
         self._clock = clock
         self._environment = environment
         self._folders = folders
+        self._files = files
 
     async def __call__(self, replica: Replica) -> Host:
         """Return a host that has not been started; StartFailed when what it needs is not to be had."""
@@ -72,6 +75,8 @@ class Loader:
             raise StartFailed(f"revision {revision.revision_id} has no bundle; deploy the model again")
         replica.tell("fetching the bundle")
         bundle = await fetch_bundle(self._objects, revision.bundle_key, self._folders.bundles)
+        replica.tell("checking the model's files")
+        replica.tell(await self._files.check(revision, bundle))
         plan = FalAppPlan(
             revision_id=revision.revision_id,
             spec=revision.spec,

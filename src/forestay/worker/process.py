@@ -16,6 +16,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 
+from forestay.artefacts.admission import Admission
 from forestay.artefacts.caller_weights import check_weights
 from forestay.chance import Chance
 from forestay.clock import Clock
@@ -33,6 +34,7 @@ from forestay.storage.objects import ObjectStore
 from forestay.storage.valkey import Wakeups
 from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import Metrics
+from forestay.worker.admitting import FileCheck
 from forestay.worker.attempt import AttemptParts, OutputCheck
 from forestay.worker.bucket_outputs import BucketOutputs
 from forestay.worker.cancels import CancelWatch
@@ -68,6 +70,7 @@ class WorkerPorts:
     clock: Clock
     chance: Chance
     metrics: Metrics
+    artefacts: Admission
     environment: Mapping[str, str]  # the process's own; model processes get a few names of it, see hosts/fal_app
     checks: Sequence[OutputCheck] = ()
 
@@ -158,6 +161,7 @@ class _Worker:
             clock=clock,
             environment=ports.environment,
             folders=self.folders,
+            files=FileCheck(ports.artefacts, clock, ports.metrics),
         )
         self.replicas = ReplicaKeeper(
             self.worker_id,
