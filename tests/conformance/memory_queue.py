@@ -3,6 +3,7 @@
 Time is a clock that the test moves. Nothing is durable; everything else is the port's behaviour.
 """
 
+import bisect
 import dataclasses
 import datetime as dt
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import Protocol
 
 from forestay.ids import KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId, bucket_of
 from forestay.queue import answers, retry
+from forestay.queue.fairness import Waiting
 from forestay.queue.model import (
     FINAL,
     HELD,
@@ -28,6 +30,7 @@ from forestay.queue.model import (
     allows,
     held_sources,
 )
+from forestay.queue.pressure import HORIZONS_SECONDS, Due, EarlyEnd, Pressure, Queued
 from forestay.queue.store import Accepted, Held, IdempotencyConflict, Offer, QueueFull, Running, Stored, Unfinished
 from forestay.settings import Queue
 
@@ -60,6 +63,7 @@ class Row:
     revision_id: RevisionId | None = None
     lease_expires_at: dt.datetime | None = None
     started_at: dt.datetime | None = None
+    leased_at: dt.datetime | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -166,7 +170,7 @@ class MemoryQueueStore:
         now = self._clock.now()
         row.state, row.attempt, row.started_at = State.LEASED, row.attempt + 1, None
         row.worker_id, row.replica_id, row.revision_id = worker_id, offer.replica_id, offer.revision_id
-        row.lease_expires_at = now + dt.timedelta(seconds=lease_seconds)
+        row.leased_at, row.lease_expires_at = now, now + dt.timedelta(seconds=lease_seconds)
         item = row.submission
         return Lease(
             request_id=item.request_id,
@@ -366,6 +370,73 @@ class MemoryQueueStore:
             if row.state is State.QUEUED:
                 counts[row.submission.model_id] = counts.get(row.submission.model_id, 0) + 1
         return counts
+
+    async def pressure(self) -> list[Pressure]:
+        """Add up what waits and what is held."""
+        now = self._clock.now()
+        found: dict[tuple[ModelId, TenantId, bool], Pressure] = {}
+        dues: dict[tuple[ModelId, TenantId, bool], dict[int, list[tuple[float, float]]]] = {}
+        for row in self._rows.values():
+            item = row.submission
+            if (row.state not in HELD and row.state is not State.QUEUED) or (
+                row.state is State.QUEUED and self._is_late(row, now)
+            ):
+                continue
+            low = item.options.priority is Priority.LOW and row.order_at > now
+            key = item.model_id, item.tenant_id, low
+            one = found.get(key) or Pressure(*key)
+            if row.state is not State.QUEUED:
+                assert row.leased_at is not None
+                found[key] = dataclasses.replace(
+                    one,
+                    held=one.held + 1,
+                    held_seconds=one.held_seconds + item.predicted_seconds,
+                    held_elapsed_seconds=one.held_elapsed_seconds + (now - row.leased_at).total_seconds(),
+                )
+                continue
+            found[key] = dataclasses.replace(
+                one, waiting=one.waiting + 1, waiting_seconds=one.waiting_seconds + item.predicted_seconds
+            )
+            if item.options.start_deadline is not None:
+                left = (item.options.start_deadline - now).total_seconds()
+                horizon = bisect.bisect_right(HORIZONS_SECONDS, left)
+                dues.setdefault(key, {}).setdefault(horizon, []).append((left, item.predicted_seconds))
+        for key, groups in dues.items():
+            due = tuple(
+                Due(min(left for left, _ in group), max(left for left, _ in group), sum(cost for _, cost in group))
+                for _, group in sorted(groups.items())
+            )
+            found[key] = dataclasses.replace(found[key], due=due)
+        return [found[key] for key in sorted(found)]
+
+    async def queued(self, model_id: ModelId, limit: int) -> list[Queued]:
+        """Read a model's waiting requests, the most urgent first."""
+        waiting = [row for row in self._rows.values() if row.state is State.QUEUED and self._is_for(row, model_id)]
+        return sorted((self._queued(row) for row in waiting), key=lambda item: item.waiting.due_at)[:limit]
+
+    def _queued(self, row: Row) -> Queued:
+        item = row.submission
+        options = item.options
+        due_at = options.start_deadline or row.order_at + dt.timedelta(seconds=self._settings.patience_seconds)
+        waiting = Waiting(
+            item.request_id,
+            item.tenant_id,
+            item.predicted_seconds,
+            due_at,
+            row.order_at,
+            options.priority is Priority.LOW,
+        )
+        return Queued(waiting, options.start_deadline, options.total_deadline, row.attempt)
+
+    async def end_early(self, items: Sequence[EarlyEnd]) -> list[RequestId]:
+        """End queued requests that cannot be served in time."""
+        ended: list[RequestId] = []
+        for item in items:
+            row = self._rows.get(item.request_id)
+            if row is not None and row.state is State.QUEUED and row.attempt == item.attempt:
+                self._end(row, item.state, item.answer, item.outcome)
+                ended.append(item.request_id)
+        return sorted(ended)
 
     async def lost_to(self, worker_id: WorkerId, leases: Sequence[Fence]) -> set[Fence]:
         """Tell which leases the worker no longer holds."""

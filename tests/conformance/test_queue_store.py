@@ -19,9 +19,10 @@ from tests.conformance.queue_harness import (
     submission,
 )
 
-from forestay.ids import ReplicaId, RequestId, WorkerId, bucket_of
+from forestay.ids import ModelId, ReplicaId, RequestId, TenantId, WorkerId, bucket_of
 from forestay.queue import answers
-from forestay.queue.model import Lease, LogLine, Options, Priority, State
+from forestay.queue.model import Lease, LogLine, Options, Outcome, Priority, State
+from forestay.queue.pressure import EarlyEnd
 from forestay.queue.store import Accepted, IdempotencyConflict, QueueFull, Running, Unfinished
 from forestay.storage.objects import ObjectStore
 from forestay.storage.postgres import Database
@@ -492,3 +493,83 @@ async def test_what_is_unfinished_and_what_runs_is_told_for_limits(harness: Harn
                 request_id: Unfinished(request_id, item.model_id, item.predicted_seconds)
                 for request_id, item in expected.items()
             }
+
+
+async def test_pressure_says_what_waits_and_what_runs_for_whom(harness: Harness) -> None:
+    """Work in predicted seconds per model, tenant and priority; what is past its deadline asks for nothing."""
+    soon = Options(start_deadline=harness.now() + dt.timedelta(seconds=30))
+    late = Options(start_deadline=harness.now() + dt.timedelta(seconds=3))
+    items = [
+        dataclasses.replace(submission(harness, age_seconds=5), predicted_seconds=7.0),
+        dataclasses.replace(submission(harness), predicted_seconds=2.0),
+        dataclasses.replace(submission(harness, options=soon), predicted_seconds=4.0),
+        dataclasses.replace(submission(harness, options=soon), predicted_seconds=1.0),
+        dataclasses.replace(submission(harness, options=late), predicted_seconds=50.0),
+        dataclasses.replace(submission(harness, options=Options(priority=Priority.LOW)), predicted_seconds=3.0),
+        dataclasses.replace(submission(harness, options=Options(priority=Priority.LOW), age_seconds=90)),
+        dataclasses.replace(submission(harness), tenant_id=TenantId("other"), predicted_seconds=5.0),
+        dataclasses.replace(submission(harness, model_id=ModelId("acme/tones")), predicted_seconds=9.0),
+    ]
+    await harness.store.submit(items, {})
+    await harness.advance(4)
+    await harness.store.claim(WORKER, [offer(1, model_id=ModelId("acme/tones"), revision="t")], LEASE_SECONDS)
+    found = {(item.model_id, item.tenant_id, item.low): item for item in await harness.store.pressure()}
+    mine = found[MODEL, TenantId("tenant-1"), False]
+    assert (mine.waiting, mine.waiting_seconds, mine.held, mine.weight) == (5, 15.0, 0, 1.0)
+    [due] = mine.due
+    assert (due.seconds, round(due.earliest), round(due.latest)) == (5.0, 26, 26)
+    low = found[MODEL, TenantId("tenant-1"), True]
+    assert (low.waiting, low.waiting_seconds, low.due) == (1, 3.0, ())
+    assert found[MODEL, TenantId("other"), False].waiting_seconds == 5.0
+    held = found[ModelId("acme/tones"), TenantId("tenant-1"), False]
+    assert (held.waiting, held.held, held.held_seconds) == (0, 1, 9.0)
+    assert 0.0 <= held.held_elapsed_seconds < 60.0
+    assert len(found) == 4
+
+
+async def test_deadlines_are_told_in_groups_from_the_earliest_on(harness: Harness) -> None:
+    """So that a request knows how much goes before it and how much it would push back."""
+    for seconds in (300, 7, 8, 25):
+        options = Options(start_deadline=harness.now() + dt.timedelta(seconds=seconds))
+        await harness.store.submit([dataclasses.replace(submission(harness, options=options), predicted_seconds=2)], {})
+    [mine] = await harness.store.pressure()
+    told = [(round(due.earliest), round(due.latest), due.seconds) for due in mine.due]
+    assert told == [(7, 8, 4.0), (25, 25, 2.0), (300, 300, 2.0)]
+
+
+async def test_waiting_requests_are_read_with_their_deadlines(harness: Harness) -> None:
+    """The most urgent first; held ones and other models' are not among them."""
+    soon = harness.now() + dt.timedelta(seconds=30)
+    urgent = submission(harness, options=Options(start_deadline=soon, total_deadline=soon + dt.timedelta(seconds=5)))
+    plain, low = submission(harness), submission(harness, options=Options(priority=Priority.LOW))
+    await harness.store.submit([low, plain, urgent, submission(harness, model_id=ModelId("acme/tones"))], {})
+    found = await harness.store.queued(MODEL, 10)
+    assert [item.waiting.request_id for item in found] == [urgent.request_id, plain.request_id, low.request_id]
+    assert found[0].start_deadline == soon
+    assert found[0].total_deadline == soon + dt.timedelta(seconds=5)
+    assert [item.waiting.low for item in found] == [False, False, True]
+    assert len(await harness.store.queued(MODEL, 2)) == 2
+    await claim_one(harness)
+    assert [item.waiting.request_id for item in await harness.store.queued(MODEL, 10)] == [
+        plain.request_id,
+        low.request_id,
+    ]
+
+
+async def test_a_request_is_ended_early_only_while_it_waits(harness: Harness) -> None:
+    """One that was claimed meanwhile runs on; one that came back after another attempt is looked at again."""
+    ids = await submit(harness, 3)
+    lease = await claim_one(harness)
+    ends = [
+        EarlyEnd(request_id, attempt, State.EXPIRED, Outcome.EXPIRED, answers.expired_before_start())
+        for request_id, attempt in ((ids[0], 0), (ids[1], 0), (ids[2], 1))
+    ]
+    assert await harness.store.end_early(ends) == [ids[1]]
+    assert await state_of(harness, ids[1]) is State.EXPIRED
+    assert await state_of(harness, ids[2]) is State.QUEUED
+    stored = await harness.store.result(ids[1])
+    assert stored is not None
+    assert stored.answer.status_code == 504
+    await harness.store.finish([finish(lease)])
+    assert await state_of(harness, ids[0]) is State.SUCCEEDED
+    assert await harness.store.end_early([]) == []

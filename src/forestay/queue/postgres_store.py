@@ -34,6 +34,7 @@ from forestay.queue.model import (
     Submission,
     held_sources,
 )
+from forestay.queue.pressure import HORIZONS_SECONDS, EarlyEnd, Pressure, Queued
 from forestay.queue.store import Accepted, Held, IdempotencyConflict, Offer, QueueFull, Running, Stored, Unfinished
 from forestay.queue.submitting import Submitter
 from forestay.settings import Queue
@@ -41,6 +42,7 @@ from forestay.storage.objects import ObjectStore
 from forestay.storage.postgres import Connection, Database, load_queries
 
 _SQL = load_queries("forestay.queue", "sql/queue.sql")
+_PRESSURE = load_queries("forestay.queue", "sql/pressure.sql")
 _LIVE = frozenset(State) - FINAL
 _OBJECTS_AT_ONCE = 16
 
@@ -237,6 +239,23 @@ class PostgresQueueStore:
     async def backlog(self) -> dict[ModelId, int]:
         """Count waiting requests per model."""
         return {ModelId(record[0]): record[1] for record in await self._database.fetch(_SQL["backlog"])}
+
+    async def pressure(self) -> list[Pressure]:
+        """Add up what waits and what is held, per model, tenant and priority."""
+        return rows.pressure_from(await self._database.fetch(_PRESSURE["pressure"], HORIZONS_SECONDS))
+
+    async def queued(self, model_id: ModelId, limit: int) -> list[Queued]:
+        """Read a model's waiting requests, the most urgent first."""
+        return [rows.queued_from(record) for record in await self._database.fetch(_PRESSURE["queued"], model_id, limit)]
+
+    async def end_early(self, items: Sequence[EarlyEnd]) -> list[RequestId]:
+        """End queued requests that cannot be served in time."""
+        waiting = frozenset({State.QUEUED})
+        endings = [
+            rows.Ending(item.request_id, waiting, item.state, item.answer, None, item.outcome, item.attempt)
+            for item in items
+        ]
+        return sorted(request_id for request_id, _ in await self._end(self._database, endings)) if endings else []
 
     async def lost_to(self, worker_id: WorkerId, leases: Sequence[rows.Fence]) -> set[rows.Fence]:
         """Tell which of these leases the worker no longer holds."""

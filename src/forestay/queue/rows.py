@@ -14,6 +14,7 @@ from typing import cast
 import msgspec
 
 from forestay.ids import KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId, bucket_of
+from forestay.queue.fairness import Waiting
 from forestay.queue.model import (
     Answer,
     AttemptReport,
@@ -27,6 +28,7 @@ from forestay.queue.model import (
     State,
     Submission,
 )
+from forestay.queue.pressure import Due, Pressure, Queued
 from forestay.queue.store import Offer
 from forestay.settings import Queue
 from forestay.storage.postgres import Record
@@ -336,6 +338,49 @@ def snapshot_from(record: Record) -> Snapshot:
 
 def _maybe_revision(value: str | None) -> RevisionId | None:
     return None if value is None else RevisionId(value)
+
+
+def pressure_from(records: Sequence[Record]) -> list[Pressure]:
+    """Read the rows of `pressure`: several of one model, tenant and class are one value."""
+    found: dict[tuple[ModelId, TenantId, bool], Pressure] = {}
+    for record in records:
+        key = ModelId(record["model_id"]), TenantId(record["tenant_id"]), bool(record["low"])
+        before = found.get(key) or Pressure(*key, weight=record["weight"])
+        found[key] = _added(before, record)
+    return list(found.values())
+
+
+def _added(before: Pressure, record: Record) -> Pressure:
+    requests, seconds = cast("int", record["requests"]), cast("float", record["seconds"])
+    if record["held"]:
+        return dataclasses.replace(
+            before,
+            held=before.held + requests,
+            held_seconds=before.held_seconds + seconds,
+            held_elapsed_seconds=before.held_elapsed_seconds + cast("float", record["elapsed"]),
+        )
+    due = before.due
+    if record["horizon"] is not None:
+        due = (*due, Due(record["earliest"], record["latest"], seconds))
+    return dataclasses.replace(
+        before,
+        waiting=before.waiting + requests,
+        waiting_seconds=before.waiting_seconds + seconds,
+        due=due,
+    )
+
+
+def queued_from(record: Record) -> Queued:
+    """Read a row of `queued`."""
+    waiting = Waiting(
+        request_id=RequestId(record["request_id"]),
+        tenant_id=TenantId(record["tenant_id"]),
+        predicted_seconds=record["predicted_seconds"],
+        due_at=record["due_at"],
+        order_at=record["order_at"],
+        low=record["low_priority"],
+    )
+    return Queued(waiting, record["start_deadline"], record["total_deadline"], record["attempt"])
 
 
 def abandoned_fact(lease: Lease, report: AttemptReport) -> str:

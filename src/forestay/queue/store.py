@@ -13,6 +13,7 @@ from typing import Protocol
 
 from forestay.ids import KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId
 from forestay.queue.model import Answer, AttemptReport, Finish, Lease, LogLine, Requeue, Snapshot, State, Submission
+from forestay.queue.pressure import EarlyEnd, Pressure, Queued
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -161,6 +162,18 @@ class QueueStore(Protocol):
 
     async def backlog(self) -> dict[ModelId, int]:
         """Count waiting requests per model: for placement, from one grouped read."""
+        ...
+
+    async def pressure(self) -> list[Pressure]:
+        """Add up what waits and what is held, per model, tenant and priority, in one grouped read: for admission."""
+        ...
+
+    async def queued(self, model_id: ModelId, limit: int) -> list[Queued]:
+        """Read a model's waiting requests, the most urgent first, at most `limit`."""
+        ...
+
+    async def end_early(self, items: Sequence[EarlyEnd]) -> list[RequestId]:
+        """End queued requests that cannot be served in time; returns those that still waited as was said."""
         ...
 
     async def lost_to(self, worker_id: WorkerId, leases: Sequence[tuple[RequestId, int]]) -> set[tuple[RequestId, int]]:
