@@ -385,6 +385,7 @@ class MemoryQueueStore:
             low = item.options.priority is Priority.LOW and row.order_at > now
             key = item.model_id, item.tenant_id, low
             one = found.get(key) or Pressure(*key)
+            one = dataclasses.replace(one, squares=one.squares + item.predicted_seconds**2)
             if row.state is not State.QUEUED:
                 assert row.leased_at is not None
                 found[key] = dataclasses.replace(

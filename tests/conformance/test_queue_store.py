@@ -516,6 +516,7 @@ async def test_pressure_says_what_waits_and_what_runs_for_whom(harness: Harness)
     found = {(item.model_id, item.tenant_id, item.low): item for item in await harness.store.pressure()}
     mine = found[MODEL, TenantId("tenant-1"), False]
     assert (mine.waiting, mine.waiting_seconds, mine.held, mine.weight) == (5, 15.0, 0, 1.0)
+    assert mine.squares == 49.0 + 4.0 + 16.0 + 1.0 + 1.0
     [due] = mine.due
     assert (due.seconds, round(due.earliest), round(due.latest)) == (5.0, 26, 26)
     low = found[MODEL, TenantId("tenant-1"), True]

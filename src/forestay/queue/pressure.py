@@ -36,6 +36,7 @@ class Pressure:
     held: int = 0  # leased, running or being judged
     held_seconds: float = 0.0
     held_elapsed_seconds: float = 0.0  # since they were leased, added up
+    squares: float = 0.0  # of the predictions of all of them, added up: how unequal they are
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

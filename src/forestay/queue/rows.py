@@ -352,9 +352,11 @@ def pressure_from(records: Sequence[Record]) -> list[Pressure]:
 
 def _added(before: Pressure, record: Record) -> Pressure:
     requests, seconds = cast("int", record["requests"]), cast("float", record["seconds"])
+    squares = before.squares + cast("float", record["squares"])
     if record["held"]:
         return dataclasses.replace(
             before,
+            squares=squares,
             held=before.held + requests,
             held_seconds=before.held_seconds + seconds,
             held_elapsed_seconds=before.held_elapsed_seconds + cast("float", record["elapsed"]),
@@ -364,6 +366,7 @@ def _added(before: Pressure, record: Record) -> Pressure:
         due = (*due, Due(record["earliest"], record["latest"], seconds))
     return dataclasses.replace(
         before,
+        squares=squares,
         waiting=before.waiting + requests,
         waiting_seconds=before.waiting_seconds + seconds,
         due=due,

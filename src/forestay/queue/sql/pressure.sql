@@ -7,6 +7,7 @@ FROM (
            CASE WHEN r.worker_id IS NULL
                 THEN width_bucket(extract(epoch FROM r.start_deadline - now())::float8, $1::float8[]) END AS horizon,
            count(*)::int AS requests, sum(r.predicted_seconds) AS seconds,
+           sum(r.predicted_seconds ^ 2) AS squares,
            min(extract(epoch FROM r.start_deadline - now()))::float8 AS earliest,
            max(extract(epoch FROM r.start_deadline - now()))::float8 AS latest,
            coalesce(sum(extract(epoch FROM now() - r.leased_at)), 0)::float8 AS elapsed
