@@ -191,6 +191,7 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
     from forestay.fleet.postgres_standings import PostgresStandings
     from forestay.gateway.asgi import build_gateway
     from forestay.gateway.caller_address import trusted_networks
+    from forestay.gateway.oidc_provider import OidcProvider
     from forestay.gateway.password_desk import PasswordDesk
     from forestay.gateway.ports import AdminReaders, GatewayPorts, LimitPorts
     from forestay.gateway.standing import Standings
@@ -228,6 +229,7 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
             people=PostgresPeopleStore(stores.database, process.clock, process.chance, _own_name("gateway")),
             sign_ins=PostgresSignInStore(stores.database),
             desk=PasswordDesk(process.chance),
+            oidc=OidcProvider(settings.identity, process.clock) if settings.identity.oidc_issuer else None,
             standings=Standings(process.clock, settings.gateway.throttled_rate),
             standing_store=PostgresStandings(
                 stores.database, stores.wakeups, process.chance, writer=_own_name("gateway")

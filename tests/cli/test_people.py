@@ -3,10 +3,15 @@
 import io
 import json
 import pathlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from tests.cli.conftest import Platform, Ran
+from tests.gateway.oidc_provider import CLIENT, SECRET, Provider, a_provider
+
+from forestay.clock import SystemClock
+from forestay.gateway.oidc_provider import OidcProvider
+from forestay.settings import Identity
 
 Forestay = Callable[..., Awaitable[Ran]]
 OWN = "a password of my own"
@@ -132,3 +137,48 @@ async def test_a_key_in_the_environment_goes_before_a_saved_session(
     monkeypatch.delenv("FORESTAY_KEY")
     assert "o@example.com" in (await forestay("whoami")).out
     assert "session" in (await forestay("profile", "show")).out
+
+
+@pytest.fixture
+async def provider(platform: Platform) -> AsyncIterator[Provider]:
+    """An OpenID provider that the platform believes."""
+    async with a_provider() as one:
+        identity = Identity(
+            oidc_issuer=one.url, oidc_client_id=CLIENT, oidc_client_secret=SECRET, oidc_role_map="sre=operator"
+        )
+        object.__setattr__(platform.ports, "oidc", OidcProvider(identity, SystemClock()))
+        object.__setattr__(platform.ports.settings.secrets, "token_key", "a token key")
+        yield one
+
+
+async def test_a_person_signs_in_at_the_openid_provider_from_anywhere(
+    forestay: Forestay, provider: Provider, profile: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command shows where to go, waits, and acts as the person afterwards."""
+    assert provider.approved
+    ran = await forestay("login", "--oidc")
+    assert ran.status == 0, ran.err
+    assert "enter the code ABCD" in ran.err
+    assert "signed in as olga@example.com (operator)" in ran.out
+    assert session_in(profile)
+    monkeypatch.delenv("FORESTAY_KEY")
+    assert "olga@example.com" in (await forestay("whoami")).out
+
+
+async def test_a_program_signs_in_with_its_id_token(
+    forestay: Forestay, provider: Provider, typing: Callable[..., None], profile: pathlib.Path
+) -> None:
+    """Once; a forged one is refused, and nothing is saved."""
+    typing(provider.sign(provider.other_key))
+    assert (await forestay("login", "--id-token-stdin")).status == 1
+    assert not session_in(profile)
+    typing(provider.sign())
+    assert (await forestay("login", "--id-token-stdin")).status == 0
+    assert session_in(profile)
+
+
+async def test_without_a_provider_the_command_says_what_to_set(forestay: Forestay) -> None:
+    """The platform's own words."""
+    ran = await forestay("login", "--oidc")
+    assert ran.status == 1
+    assert "FORESTAY_OIDC_ISSUER" in ran.err

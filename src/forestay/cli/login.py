@@ -1,4 +1,7 @@
-"""`forestay login`: sign in as a person; the session is saved in the profile, and other commands use it."""
+"""`forestay login`: sign in as a person; the session is saved in the profile, and other commands use it.
+
+By password, by OpenID Connect from a browser anywhere (`--oidc`), or, for programs, with an ID token on standard input.
+"""
 
 import dataclasses
 import pathlib
@@ -9,7 +12,8 @@ import typer
 
 from forestay.cli.client import PlatformClient, Profile, load_profile, save_profile
 from forestay.cli.output import JSON_OPTION, print_json
-from forestay.errors import UsageError
+from forestay.clock import SystemClock
+from forestay.errors import Refused, UsageError
 from forestay.settings import client_settings
 
 app = typer.Typer()
@@ -21,6 +25,8 @@ def login(
     url: Annotated[str, typer.Option(help="The platform; empty: FORESTAY_URL, else the saved profile.")] = "",
     ca_file: Annotated[str, typer.Option(help="Certificate authority of an https URL.")] = "",
     new_password: Annotated[bool, typer.Option(help="Choose another password after signing in.")] = False,
+    oidc: Annotated[bool, typer.Option(help="Sign in at the platform's OpenID provider.")] = False,
+    id_token_stdin: Annotated[bool, typer.Option(help="Exchange an ID token read from standard input.")] = False,
     json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Sign in and save the session in the profile. Passwords are asked for, or read line by line from a pipe.
@@ -29,14 +35,41 @@ def login(
     """
     path, known = _profile(url, ca_file)
     client = PlatformClient(dataclasses.replace(known, key="", session=""))
-    typed = email or _ask("E-mail address")
-    password = _ask("Password", hidden=True)
-    opened = cast("dict[str, object]", client.post("/admin/sign-in", {"email": typed, "password": password}))
+    password = ""
+    if id_token_stdin:
+        opened = _opened(client.post("/admin/oidc/exchange", {"id_token": _ask("ID token")}))
+    elif oidc:
+        opened = _by_device(client, SystemClock())
+    else:
+        typed = email or _ask("E-mail address")
+        password = _ask("Password", hidden=True)
+        opened = _opened(client.post("/admin/sign-in", {"email": typed, "password": password}))
     profile = dataclasses.replace(known, session=str(opened["token"]))
-    if opened["must_choose_password"] or new_password:
+    if opened["must_choose_password"] or (new_password and password):
         _choose(PlatformClient(profile), password)
     save_profile(path, profile)
     _say(opened, path, json=json)
+
+
+def _by_device(client: PlatformClient, clock: SystemClock) -> dict[str, object]:
+    """Show where to sign in, and ask until that is done or the time is over (RFC 8628)."""
+    begun = _opened(client.post("/admin/oidc/device"))
+    address = begun["verification_uri_complete"] or begun["verification_uri"]
+    typer.echo(f"Open {address} and enter the code {begun['user_code']}", err=True)
+    pause_seconds = float(str(begun["interval"]))
+    until = clock.monotonic() + float(str(begun["expires_in"]))
+    while clock.monotonic() < until:
+        clock.block(pause_seconds)
+        answer = _opened(client.post("/admin/oidc/device/token", {"handle": begun["handle"]}))
+        if "token" in answer:
+            return answer
+        if answer["pending"] == "slow_down":
+            pause_seconds += 5.0  # as the RFC asks, section 3.5
+    raise Refused("nobody signed in before the code expired; run the command again")
+
+
+def _opened(answer: object) -> dict[str, object]:
+    return cast("dict[str, object]", answer)
 
 
 def _profile(url: str, ca_file: str) -> tuple[pathlib.Path, Profile]:

@@ -21,6 +21,7 @@ from forestay.gateway import (
     admin_fleet,
     admin_keys,
     admin_limits,
+    admin_oidc,
     admin_people,
     admin_requests,
     admin_sign_in,
@@ -94,6 +95,11 @@ _TABLE: tuple[tuple[str, str, Permission, Handler], ...] = (
 OpenHandler = Callable[[Request, GatewayPorts], Awaitable[Reply]]
 _OPEN: tuple[tuple[str, str, OpenHandler], ...] = (  # who signs in is not proven yet
     ("POST", "/sign-in", admin_sign_in.post_sign_in),
+    ("GET", "/oidc/start", admin_oidc.get_start),
+    ("GET", "/oidc/callback", admin_oidc.get_callback),
+    ("POST", "/oidc/device", admin_oidc.post_device),
+    ("POST", "/oidc/device/token", admin_oidc.post_device_token),
+    ("POST", "/oidc/exchange", admin_oidc.post_exchange),
 )
 
 

@@ -34,6 +34,7 @@ from forestay.fleet.sign_in import SignInStore
 from forestay.fleet.standing_store import StandingStore
 from forestay.fleet.store import FleetStore
 from forestay.gateway.caller_address import Tunnels
+from forestay.gateway.oidc_provider import OidcProvider
 from forestay.gateway.password_desk import PasswordDesk
 from forestay.gateway.standing import Standings
 from forestay.media.store import MediaStore
@@ -105,4 +106,5 @@ class GatewayPorts:
     sign_ins: SignInStore
     desk: PasswordDesk
     artefacts: "Admission"
+    oidc: OidcProvider | None = None  # without an issuer
     tunnels: Tunnels = dataclasses.field(default_factory=Tunnels)
