@@ -18,6 +18,7 @@ NAMES = (
     "artefacts",
     "ratelimit",
     "protect_overhead",
+    "ingress",
 )
 
 

@@ -4,31 +4,11 @@ import asyncio
 import collections
 
 import pytest
+from tests.ingress.playing import PROXIES, fault_of
 from tests.ingress.ssrf import Case, corpus
-from tests.ingress.web import Canary, filled, filled_page, listening_canary, scripted_web
+from tests.ingress.web import Canary, listening_canary
 
-from forestay.errors import ForestayError
-from forestay.media.fetch import Fetcher, FetchLimits
-
-LIMITS = FetchLimits(max_bytes=1024 * 1024, total_seconds=0.7, connect_seconds=0.5)
 AT_A_TIME = 24
-
-
-async def fault_of(case: Case, canary: Canary) -> str | None:
-    """Run one case on a web of its own; return what went wrong with the guard, None when it held."""
-    async with scripted_web(canary) as web:
-        web.pages = {path: filled_page(wanted, web) for path, wanted in case.pages.items()}
-        fetcher = Fetcher(limits=LIMITS, network=web.network(case.answers))
-        try:
-            await fetcher.fetch(filled(case.url, web))
-            fetched = True
-        except ForestayError:
-            fetched = False
-        if case.pages and not web.seen:
-            return "the trick was never played: its server was not asked"
-        if fetched != case.not_followed:
-            return "it was fetched" if fetched else "the answer could not be had"
-    return None
 
 
 @pytest.mark.threat("API7:2023", "AML.T0049")
@@ -45,7 +25,7 @@ async def test_every_trick_of_the_corpus_is_refused_and_the_canary_hears_nothing
                 failures[case.name] = fault
 
     with listening_canary() as canary:
-        for variable in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        for variable in PROXIES:
             monkeypatch.setenv(variable, f"http://127.0.0.1:{canary.port}")
         async with asyncio.TaskGroup() as group:
             for case in corpus():

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from tests.ingress.good import MARK
+from tests.ingress.playing import LIMITS
 from tests.ingress.web import ScriptedWeb
 from tests.worker.harness import MemoryMedia
 
@@ -21,8 +22,6 @@ from forestay.queue.model import Answer
 from forestay.settings import Ingress
 from forestay.telemetry.metrics import Metrics
 from forestay.worker.inputs import InputPorts, Inputs
-
-LIMITS = FetchLimits(max_bytes=1024 * 1024, total_seconds=0.7, connect_seconds=0.5)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
