@@ -2,9 +2,9 @@
 
 The corpora are those of the tests (`tests/ingress`), played on the real fetcher, the real limited child and the
 worker's own preparation of inputs. The tricks run with the canary named as everyone's proxy in the environment; sockets
-to public addresses lead to a scripted server, all others to the canary, which counts. Memory of the parent is its resident size
-before and after each file (files of a corpus are built beforehand); that of a child is what the kernel says it held at
-most. Every round plays everything; counts are of the worst round, times the slowest of all.
+to public addresses lead to a scripted server, all others to the canary, which counts. Memory of the parent is its
+resident size before and after each file (files of a corpus are built beforehand); that of a child is what the kernel
+says it held at most. Every round plays everything; counts are of the worst round, times the slowest of all.
 """
 
 import asyncio
