@@ -34,6 +34,7 @@ from forestay.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from forestay.artefacts.admission import Admission
     from forestay.capacity.learn import LearningLoop
+    from forestay.capacity.shed_loop import SheddingLoop
     from forestay.controller import Loop
     from forestay.delivery.outbox import PostgresOutbox
     from forestay.fleet.postgres_store import PostgresFleetStore
@@ -394,6 +395,7 @@ def _loops(process: Process, stores: Stores) -> "list[Loop]":
         Loop("webhooks", 1.0, _deliver(process, stores, outbox), wakes_on=("forestay:webhooks",)),
         *_settlement_loops(process, stores),
         Loop("turns", 1.0, lambda: claiming.run_once(stores.database)),
+        Loop("shed", 1.0, _shedder(process, stores).run_once),
         Loop("costs", 2.0, _learner(process, stores).run_once, batch=learn.BATCH),
         Loop(
             "retention",
@@ -409,6 +411,14 @@ def _loops(process: Process, stores: Stores) -> "list[Loop]":
             lambda: facts.keep_partitions(stores.facts_database, process.clock, settings.queue.facts_retention_seconds),
         ),
     ]
+
+
+def _shedder(process: Process, stores: Stores) -> "SheddingLoop":
+    from forestay.capacity.admission import Rules
+    from forestay.capacity.shed_loop import SheddingLoop
+
+    rules = Rules(process.settings.queue.starvation_bound_seconds)
+    return SheddingLoop(stores.queue, stores.fleet, stores.wakeups, process.metrics, rules)
 
 
 def _learner(process: Process, stores: Stores) -> "LearningLoop":

@@ -30,7 +30,7 @@ from forestay.queue.model import (
     allows,
     held_sources,
 )
-from forestay.queue.pressure import HORIZONS_SECONDS, Due, EarlyEnd, Pressure, Queued
+from forestay.queue.pressure import HORIZONS_SECONDS, Due, EarlyEnd, Pressure, Queued, Turn
 from forestay.queue.store import Accepted, Held, IdempotencyConflict, Offer, QueueFull, Running, Stored, Unfinished
 from forestay.settings import Queue
 
@@ -409,6 +409,10 @@ class MemoryQueueStore:
             )
             found[key] = dataclasses.replace(found[key], due=due)
         return [found[key] for key in sorted(found)]
+
+    async def turns(self) -> dict[tuple[str, TenantId], Turn]:
+        """First come, first served here: nobody is ahead."""
+        return {}
 
     async def queued(self, model_id: ModelId, limit: int) -> list[Queued]:
         """Read a model's waiting requests, the most urgent first."""

@@ -71,6 +71,11 @@ class CostView:
         low, seconds, high = (min(item, known.most) for item in (told.low, told.seconds, told.high))
         return features, Prediction(seconds, low, high, told.source)
 
+    def interval(self, revision: Revision, endpoint: str, features: Mapping[str, float]) -> Prediction:
+        """Predict from features that were read already, with the interval."""
+        known = self._known.get((revision.revision_id, endpoint)) or self._know(revision, endpoint)
+        return known.predictor.predict(features)
+
     def spread(self, revision: Revision, endpoint: str) -> float:
         """Return the standard deviation of the logarithm of a prediction's error."""
         known = self._known.get((revision.revision_id, endpoint)) or self._know(revision, endpoint)

@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from forestay.errors import Refused, Unavailable, UsageError
 from forestay.gateway.access import Outlet, record
+from forestay.gateway.admission import AdmissionDesk
 from forestay.gateway.board import StatusBoard
 from forestay.gateway.bodies import CallerGone
 from forestay.gateway.cors import preflight
@@ -81,6 +82,7 @@ class Gateway:
             predictions=predictions,
             limits=self.limits,
         )
+        self.admission: Final = AdmissionDesk(ports, self.fleet, predictions)
         self._keeper = BlockKeeper(self.direct)
         self._realtime = RealtimeRoutes(self.direct)
         self._ports_of_surfaces = surface_ports(ports.settings.gateway)
@@ -97,6 +99,7 @@ class Gateway:
                     self.direct.sentinels,
                     predictions,
                     self.limits,
+                    self.admission,
                 )
             ),
             Surface.REST: tables.rest,
@@ -222,6 +225,7 @@ class Gateway:
             "gateway.facts": self.direct.facts.run,
             "gateway.slots": self._keeper.run,
             "gateway.costs": self.direct.predictions.run,
+            "gateway.admission": self.admission.run,
             "gateway.listen": listener.run,
             "gateway.limits": self.limits.rules.run,
             "gateway.counters": self.limits.run_counters,

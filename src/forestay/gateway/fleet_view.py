@@ -59,6 +59,11 @@ class FleetView:
         """Tell whether the fleet has been read at least once."""
         return self._index is not None
 
+    @property
+    def current(self) -> Fleet:
+        """Return the newest load whole. Raises Unavailable before the first."""
+        return self._loaded().fleet
+
     def model(self, model_id: ModelId) -> ModelEntry | None:
         """Return a model; None when there is none of that name. Raises Unavailable before the first load."""
         return self._loaded().fleet.models.get(model_id)

@@ -13,6 +13,7 @@ from forestay.capacity.view import Foretold
 from forestay.errors import Unavailable
 from forestay.fleet.grants import Verb
 from forestay.fleet.keys import Caller
+from forestay.gateway.admission import AdmissionDesk
 from forestay.gateway.auth import PUBLIC_KEY, authenticate_asked, public_caller, shows_credential
 from forestay.gateway.board import StatusBoard, Watched
 from forestay.gateway.bodies import Gone, Sentinels, read_body, stop_when_caller_leaves
@@ -70,6 +71,7 @@ class QueueParts:
     sentinels: Sentinels
     predictions: Predictions
     limits: LimitGate
+    admission: AdmissionDesk
 
 
 class QueueRoutes:
@@ -129,8 +131,22 @@ class QueueRoutes:
         if isinstance(reservation, Reply):
             return reservation
         exchange.limit_headers = reservation.headers
+        refused = await self._admitted(target, submission, reservation)
+        if refused is not None:
+            return refused
         outcome, present = await self._commit(submission, choices.max_queue_length, receive, reservation)
         return await self._submitted(exchange, submission, outcome, present=present)
+
+    async def _admitted(self, target: Target, submission: Submission, reservation: Reservation) -> Reply | None:
+        """Ask whether it can start in time; a refusal, or a failure to say, gives the reservation back."""
+        try:
+            refused = await self._parts.admission.check(target, submission)
+        except BaseException:
+            self._parts.limits.give_back(reservation, whole=True)
+            raise
+        if refused is not None:
+            self._parts.limits.give_back(reservation, whole=True)
+        return refused
 
     async def _prepare(
         self, exchange: Exchange, scope: Scope, receive: Receive

@@ -34,7 +34,7 @@ from forestay.queue.model import (
     Submission,
     held_sources,
 )
-from forestay.queue.pressure import HORIZONS_SECONDS, EarlyEnd, Pressure, Queued
+from forestay.queue.pressure import HORIZONS_SECONDS, EarlyEnd, Pressure, Queued, Turn
 from forestay.queue.store import Accepted, Held, IdempotencyConflict, Offer, QueueFull, Running, Stored, Unfinished
 from forestay.queue.submitting import Submitter
 from forestay.settings import Queue
@@ -243,6 +243,18 @@ class PostgresQueueStore:
     async def pressure(self) -> list[Pressure]:
         """Add up what waits and what is held, per model, tenant and priority."""
         return rows.pressure_from(await self._database.fetch(_PRESSURE["pressure"], HORIZONS_SECONDS))
+
+    async def turns(self) -> dict[tuple[str, TenantId], Turn]:
+        """Tell where tenants stand in the turns of each pool."""
+        return {
+            (item.pool, item.tenant_id): Turn(
+                item.virtual_time - item.pool_virtual_time
+                if item.active
+                else max(item.virtual_time - item.pool_virtual_time, 0.0),
+                item.weight,
+            )
+            for item in await claiming.PostgresTurns(self._database).accounts()
+        }
 
     async def queued(self, model_id: ModelId, limit: int) -> list[Queued]:
         """Read a model's waiting requests, the most urgent first."""

@@ -40,6 +40,14 @@ class Pressure:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Turn:
+    """Where a tenant stands in a pool's turns."""
+
+    lead: float  # its virtual time over the pool's, device-seconds per weight; never below 0 unless it waits
+    weight: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Queued:
     """One waiting request with what decides whether it can still be served in time."""
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from forestay.ids import KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId
 from forestay.queue.model import Answer, AttemptReport, Finish, Lease, LogLine, Requeue, Snapshot, State, Submission
-from forestay.queue.pressure import EarlyEnd, Pressure, Queued
+from forestay.queue.pressure import EarlyEnd, Pressure, Queued, Turn
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -166,6 +166,10 @@ class QueueStore(Protocol):
 
     async def pressure(self) -> list[Pressure]:
         """Add up what waits and what is held, per model, tenant and priority, in one grouped read: for admission."""
+        ...
+
+    async def turns(self) -> dict[tuple[str, TenantId], Turn]:
+        """Tell where tenants stand in the turns of each pool; one that is absent stands at the pool's time."""
         ...
 
     async def queued(self, model_id: ModelId, limit: int) -> list[Queued]:

@@ -57,6 +57,10 @@ REFUSED = _counter("forestay_refused_total", "Calls refused before anything was 
 SIGN_INS = _counter("forestay_sign_ins_total", "Tries of people to sign in, by way and outcome.", "way", "outcome")
 UNHANDLED = _counter("forestay_unhandled_errors_total", "Answers 500 that are our own defect.", "route")
 SUBMITTED = _counter("forestay_submitted_total", "Submits committed.", "model", "kind")
+ADMISSIONS = _counter(
+    "forestay_admissions_total", "Submits with a deadline, by what admission said.", "model", "decision"
+)
+SHED = _counter("forestay_shed_total", "Queued requests ended early, by why.", "cause")
 UNDELIVERED = _counter("forestay_undelivered_submits_total", "Submits whose answer never reached their caller.")
 STATUS_READS = _counter("forestay_status_reads_total", "Database reads made for statuses, by kind.", "kind")
 STATUS_POLLS = _counter("forestay_status_polls_total", "Status polls, by how they were answered.", "how")
