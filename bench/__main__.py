@@ -19,6 +19,7 @@ NAMES = (
     "ratelimit",
     "protect_overhead",
     "ingress",
+    "abuse",
 )
 
 
