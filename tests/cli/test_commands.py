@@ -24,7 +24,7 @@ from forestay.clock import SystemClock
 from forestay.errors import UsageError
 from forestay.gateway.admin_reading import MAX_JSON
 from forestay.ids import BUCKETS, KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId, new_request_id
-from forestay.queue.model import Submission
+from forestay.queue.model import Options, Submission
 from forestay.queue.store import Offer
 from forestay.telemetry.cost_facts import first_cursor
 
@@ -240,6 +240,35 @@ async def test_a_request_is_shown_listed_and_cancelled(forestay: Forestay, platf
     assert "cancel" in (await forestay("request", "result", request_id)).out.lower()
     rows = await platform.ports.fleet.audit_rows(subject=f"request:{request_id}", before=None, limit=5)
     assert [row.entry.actor for row in rows] == [f"human:{platform.admin_key[:16]}"]
+
+
+async def test_requests_are_found_by_their_tags_while_they_live_and_after(
+    forestay: Forestay, platform: Platform
+) -> None:
+    """All tags asked for must be there; what is not a tag is told as such."""
+    await submit(platform)
+    now, chance = SystemClock().now(), SystemChance()
+    tagged = new_request_id(now, 0, chance)
+    options = Options(tags={"team": "ads", "order": "17"})
+    owner = TenantId("acme"), KeyId(platform.api_key[:16]), ModelId("acme/echo")
+    await platform.ports.queue.submit([Submission(tagged, *owner, "/", b"{}", now, options)], {})
+
+    async def found(*tags: str) -> list[str]:
+        words = [word for tag in tags for word in ("--tag", tag)]
+        ran = await forestay("request", "list", *words, "--json")
+        return [str(item["request_id"]) for item in cast("list[dict[str, object]]", json.loads(ran.out))]
+
+    for _ in ("live", "finished"):
+        assert await found("team=ads") == [str(tagged)]
+        assert await found("order=17", "team=ads") == [str(tagged)]
+        assert await found("team=ads", "order=18") == []
+        await forestay("request", "cancel", tagged)
+    outbox = await platform.database.fetchval("SELECT facts::text FROM fact_outbox")
+    [fact] = json.loads(str(outbox))
+    assert fact["tags"] == {"team": "ads", "order": "17"}
+    wrong = await forestay("request", "list", "--tag", "nonsense")
+    assert wrong.status == 1
+    assert "is not key=value" in wrong.err
 
 
 async def test_an_unknown_request_is_told_as_such(forestay: Forestay) -> None:

@@ -40,14 +40,15 @@ def show(request_id: Annotated[str, _ID], json: Annotated[bool, JSON_OPTION] = F
 def list_requests(
     model: Annotated[str, typer.Option(help="Only this model, owner/alias.")] = "",
     state: Annotated[list[str] | None, typer.Option(help="Only in this state; repeatable.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Only with this tag, key=value; repeatable.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1_000, help="At most so many.")] = 50,
     json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """List requests, newest first.
 
-    Example: forestay request list --model forestay/digits --state failed
+    Example: forestay request list --model forestay/digits --state failed --tag team=ads
     """
-    query = {"limit": str(limit), "model": model, "state": ",".join(state or [])}
+    query = {"limit": str(limit), "model": model, "state": ",".join(state or []), "tag": ",".join(tag or [])}
     asked = {name: value for name, value in query.items() if value}
     requests = cast("dict[str, list[dict[str, object]]]", connect().get("/admin/requests", asked))["requests"]
     if json:

@@ -5,6 +5,7 @@ import datetime as dt
 
 from forestay.errors import UsageError
 from forestay.gateway.admin_reading import Act, NotThere, Problem
+from forestay.gateway.options import read_tags
 from forestay.gateway.responses import CANCELLED_ANSWER, JSON_TYPE, Reply, json_reply
 from forestay.ids import ModelId, RequestId
 from forestay.queue.model import FINAL, Answer, Snapshot, State
@@ -23,7 +24,11 @@ async def get_requests(act: Act) -> Reply:
         raise UsageError("state", f"use some of {', '.join(sorted(known))}")
     states = [State(name) for name in names]
     model_id = ModelId(model) if model else None
-    found = await act.ports.admin.requests.newest(model_id, states, act.limit(50, 1_000))
+    try:
+        tags = read_tags([text for text in (act.query("tag") or "").split(",") if text])
+    except ValueError as error:
+        raise UsageError("tag", str(error)) from None
+    found = await act.ports.admin.requests.newest(model_id, states, act.limit(50, 1_000), tags)
     return json_reply(200, {"requests": found})
 
 

@@ -9,7 +9,7 @@ from forestay.gateway.responses import Header, Reply
 
 ORIGIN: Header = (b"access-control-allow-origin", b"*")
 _EXPOSED = (
-    "*, x-fal-request-id, x-fal-error-type, x-fal-needs-retry, etag, content-range, "
+    "*, x-fal-request-id, x-fal-served-from, x-fal-error-type, x-fal-needs-retry, etag, content-range, "
     "retry-after, ratelimit, ratelimit-policy"
 )
 EXPOSE: Header = (b"access-control-expose-headers", _EXPOSED.encode())

@@ -20,13 +20,14 @@ from forestay.gateway.exchange import Exchange
 from forestay.gateway.guards import Target, admit, context_of
 from forestay.gateway.lanes import DirectParts, Work, acquire, start_deadline
 from forestay.gateway.ledger import Ledger
-from forestay.gateway.options import Choices, is_clean, parse_choices, query_fields
+from forestay.gateway.options import Choices, is_clean, note_tags, parse_choices, query_fields
 from forestay.gateway.responses import Reply, request_error
-from forestay.gateway.result import caller_headers, with_media_urls
+from forestay.gateway.result import caller_headers, served_from, with_media_urls
 from forestay.gateway.slots import BUSY_SECONDS, SUSPECT_SECONDS, Pool
 from forestay.gateway.streams import rewrite_lines, send_chunks
 from forestay.gateway.upstream import Busy, Call, Failed, failure_of
 from forestay.handshake import LIFETIME_HEADER, POLICY_HEADER, TENANT_HEADER
+from forestay.ids import ReplicaId
 from forestay.queue.model import ErrorType
 from forestay.telemetry.logs import logger
 
@@ -70,6 +71,7 @@ class DirectRoutes:
         choices = parse_choices(headers, scope["query_string"], context_of(self._ports, target, headers))
         if isinstance(choices, Reply):
             return choices
+        note_tags(exchange, choices)
         gateway = self._ports.settings.gateway
         body = await read_body(
             receive, headers, max_bytes=gateway.max_body_bytes, timeout_seconds=gateway.body_timeout_seconds
@@ -146,13 +148,15 @@ class DirectRoutes:
     async def _call(self, exchange: Exchange, work: Work, pool: Pool, send: Send) -> Reply | None:
         try:
             async with await self._parts.upstream.call(pool.replica, work.call) as response:
-                return await self._relay(exchange, response, send)
+                return await self._relay(exchange, response, send, pool.replica.report.replica_id)
         except (aiohttp.ClientError, OSError) as error:
             raise failure_of(error) from None
 
-    async def _relay(self, exchange: Exchange, response: aiohttp.ClientResponse, send: Send) -> Reply | None:
+    async def _relay(
+        self, exchange: Exchange, response: aiohttp.ClientResponse, send: Send, replica_id: ReplicaId
+    ) -> Reply | None:
         """Pass the answer on: JSON whole, everything else as it comes."""
-        headers = caller_headers(response.headers.items(), response.status)
+        headers = (*caller_headers(response.headers.items(), response.status), *served_from(replica_id))
         kind = response.headers.get("content-type", "")
         length = response.content_length
         if kind.startswith("text/event-stream"):

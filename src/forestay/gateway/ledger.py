@@ -71,6 +71,7 @@ class Ledger:
                 submitted_at=target.now,
                 started_at=None if self._started is None else _before(now, seconds),
                 device_seconds=seconds * devices,
+                tags=self._work.choices.options.tags or None,
                 work=predicted_work(self._work.predicted_seconds, self._work.features),
             )
         )

@@ -11,7 +11,7 @@ import datetime as dt
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 from urllib.parse import parse_qsl
 
@@ -19,6 +19,7 @@ import msgspec
 
 from forestay.fleet.grants import Privilege
 from forestay.fleet.spec import HostKind, ModelSpec
+from forestay.gateway.exchange import Exchange
 from forestay.gateway.responses import Reply, bad_request
 from forestay.ids import KeyId, ModelId
 from forestay.media.targets import check_target
@@ -31,6 +32,8 @@ MAX_LIFETIME_SECONDS = 100 * 365 * 86400
 MAX_HINT = 256
 MAX_IDEMPOTENCY_KEY = 255
 MAX_FORWARDED = 32
+MAX_TAGS = 10  # fal's own bound
+_TAG = re.compile(r"([A-Za-z0-9_.:/-]{1,64})=([!-+\--~](?:[ -+\--~]{0,126}[!-+\--~])?|)")  # printable, without a comma
 _MAX_QUEUE_LENGTH = 1_000_000_000
 _TRUE = frozenset({"1", "true", "yes"})
 _CONDITIONS = frozenset({"server_error", "timeout", "connection_error"})
@@ -53,6 +56,7 @@ _FINGERPRINTED = (
     b"x-fal-retry-config",
     b"x-fal-store-io",
     b"x-fal-object-lifecycle-preference",
+    b"x-fal-tags",
     b"x-app-fal-upload-policy",
     b"x-app-fal-can-disable-filter",
 )
@@ -160,6 +164,7 @@ def _parse(headers: Mapping[bytes, bytes], query_string: bytes, context: Context
         upload_policy=_upload_policy(headers, context),
         traceparent=context.traceparent,
         forward_headers=_forwarded(headers, context.privileges),
+        tags=_tags(headers),
     )
     key = _text(headers, b"idempotency-key", MAX_IDEMPOTENCY_KEY)
     return Choices(options, start_seconds, _max_queue_length(query), key)
@@ -200,6 +205,40 @@ def _text(headers: Mapping[bytes, bytes], name: bytes, longest: int) -> str | No
     if not 0 < len(text) <= longest or not text.isprintable() or not text.isascii():
         raise _Invalid(f"{_title(name)} must be 1 to {longest} printable ASCII characters")
     return text
+
+
+def note_tags(exchange: Exchange, choices: Choices) -> None:
+    """Put the caller's tags on the call's log line."""
+    if choices.options.tags:
+        exchange.fields["tags"] = dict(choices.options.tags)
+
+
+def _tags(headers: Mapping[bytes, bytes]) -> dict[str, str]:
+    raw = headers.get(b"x-fal-tags")
+    if raw is None:
+        return {}
+    try:
+        return read_tags([part.strip() for part in raw.decode("latin-1").split(",") if part.strip()])
+    except ValueError as error:
+        raise _Invalid(f"X-Fal-Tags: {error}") from None
+
+
+def read_tags(texts: Sequence[str]) -> dict[str, str]:
+    """Read `key=value` texts; ValueError says which one is wrong and what is expected."""
+    if len(texts) > MAX_TAGS:
+        raise ValueError(f"{len(texts)} tags are more than {MAX_TAGS}")
+    tags: dict[str, str] = {}
+    for text in texts:
+        match = _TAG.fullmatch(text)
+        if match is None:
+            raise ValueError(
+                f"{text[:80]!r} is not key=value: a key of 1 to 64 letters, digits, or _ . : / -, and a value of at "
+                f"most 128 printable ASCII characters without a comma"
+            )
+        if match[1] in tags:
+            raise ValueError(f"{match[1]!r} is given twice")
+        tags[match[1]] = match[2]
+    return tags
 
 
 def _retry_config(headers: Mapping[bytes, bytes]) -> dict[str, Mapping[str, int]]:

@@ -21,7 +21,7 @@ from forestay.gateway.exchange import Exchange
 from forestay.gateway.fleet_view import FleetView
 from forestay.gateway.guards import Target, admit, context_of
 from forestay.gateway.limits import LimitGate, Reservation
-from forestay.gateway.options import Choices, fingerprint, parse_choices, query_fields
+from forestay.gateway.options import Choices, fingerprint, note_tags, parse_choices, query_fields
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.prediction import Predictions
 from forestay.gateway.protocol import FieldError, SubmitAnswer
@@ -159,6 +159,7 @@ class QueueRoutes:
         choices = parse_choices(headers, scope["query_string"], context_of(ports, target, headers))
         if isinstance(choices, Reply):
             return choices
+        note_tags(exchange, choices)
         gateway = ports.settings.gateway
         body = await read_body(
             receive, headers, max_bytes=gateway.max_body_bytes, timeout_seconds=gateway.body_timeout_seconds
@@ -249,7 +250,8 @@ class QueueRoutes:
         if stored is None or not _may_see(stored.snapshot, parsed.app, caller):
             return unknown_request()
         exchange.fields["state"] = stored.snapshot.state.value
-        return replay(stored.answer, exchange.bases)
+        by_model = stored.snapshot.state in {State.SUCCEEDED, State.FAILED}
+        return replay(stored.answer, exchange.bases, stored.snapshot.replica_id if by_model else None)
 
     async def _stored(self, request_id: RequestId) -> Stored | None:
         """Read a result, outlasting a short absence of the database: clients take any error here for the model's."""

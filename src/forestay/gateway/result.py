@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from forestay.gateway.responses import Header, Reply
 from forestay.gateway.routing import Bases
+from forestay.ids import ReplicaId
 from forestay.media.urls import SCHEME, rewrite_media_urls
 from forestay.queue.model import Answer
 
@@ -31,6 +32,7 @@ _WITHHELD = frozenset(
         "date",
         "set-cookie",
         "x-fal-request-id",
+        "x-fal-served-from",
         "x-fal-stop-runner",
         "x-fal-runner-health-check",
         "x-forestay-auth",
@@ -40,10 +42,15 @@ _WITHHELD = frozenset(
 _RETRY = "x-fal-needs-retry"
 
 
-def replay(answer: Answer, bases: Bases) -> Reply:
-    """Return the answer as its caller reads it."""
-    headers = caller_headers(answer.headers.items(), answer.status_code)
+def replay(answer: Answer, bases: Bases, replica_id: ReplicaId | None) -> Reply:
+    """Return the answer as its caller reads it; `replica_id` is who gave it."""
+    headers = (*caller_headers(answer.headers.items(), answer.status_code), *served_from(replica_id))
     return Reply(answer.status_code, with_media_urls(answer.body, bases), headers)
+
+
+def served_from(replica_id: ReplicaId | None) -> tuple[Header, ...]:
+    """Return the header that names the replica (contract, section 1.5), none where no replica answered."""
+    return () if replica_id is None else ((b"x-fal-served-from", replica_id.encode()),)
 
 
 def with_media_urls(body: bytes, bases: Bases) -> bytes:

@@ -5,7 +5,7 @@ It decides nothing. Called by the gateway's admin API.
 
 import dataclasses
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -33,13 +33,16 @@ class ListedRequest:
     replica_id: ReplicaId | None
     error: str | None
     error_type: str | None
+    tags: Mapping[str, str] | None = None
 
 
 class RequestList(Protocol):
-    """Requests by model and state."""
+    """Requests by model, state and tags."""
 
-    async def newest(self, model_id: ModelId | None, states: Sequence[State], limit: int) -> list[ListedRequest]:
-        """List at most `limit` requests, newest first; no states means any."""
+    async def newest(
+        self, model_id: ModelId | None, states: Sequence[State], limit: int, tags: Mapping[str, str]
+    ) -> list[ListedRequest]:
+        """List at most `limit` requests that carry all of `tags`, newest first; no states means any."""
         ...
 
 
@@ -49,8 +52,10 @@ class PostgresRequestList:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def newest(self, model_id: ModelId | None, states: Sequence[State], limit: int) -> list[ListedRequest]:
-        """List at most `limit` requests, newest first; no states means any."""
+    async def newest(
+        self, model_id: ModelId | None, states: Sequence[State], limit: int, tags: Mapping[str, str]
+    ) -> list[ListedRequest]:
+        """List at most `limit` requests that carry all of `tags`, newest first; no states means any."""
         named = [state.value for state in states] or None
-        rows = await self._database.fetch(_SQL["newest"], model_id, named, limit)
+        rows = await self._database.fetch(_SQL["newest"], model_id, named, limit, dict(tags) or None)
         return [msgspec.convert(dict(row), ListedRequest) for row in rows]

@@ -117,6 +117,7 @@ class Options:
     features: Mapping[str, float] = dataclasses.field(
         default_factory=dict[str, float]
     )  # what the input says of the work it asks for (steps, pixels, ...): read by the gateway, copied into facts
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])  # X-Fal-Tags: for people and bills
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

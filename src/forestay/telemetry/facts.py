@@ -47,6 +47,7 @@ class RequestFact:
     finished_at: dt.datetime
     device_seconds: float
     work: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])
+    tags: Mapping[str, str] | None = None  # X-Fal-Tags
 
 
 async def ship(main: Database, facts: Database, settlers: Sequence[Settler] = ()) -> int:

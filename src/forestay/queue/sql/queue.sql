@@ -176,19 +176,21 @@ gone AS (
 inputs AS (
     DELETE FROM request_inputs x
     WHERE x.request_id = ANY ($1) AND x.request_id IN (SELECT request_id FROM gone)
-    RETURNING x.request_id, x.body, x.body_key, x.webhook_url, x.store_io
+    RETURNING x.request_id, x.body, x.body_key, x.webhook_url, x.store_io,
+              -- Only options that hold tags are parsed: nearly none do, and this is every finish.
+              CASE WHEN strpos(x.options, '"tags":{"') > 0 THEN x.options::jsonb -> 'tags' END AS tags
 ),
 kept AS (
     INSERT INTO finished_requests (
         request_id, tenant_id, key_id, model_id, endpoint, state, attempt, revision_id, replica_id, submitted_at,
         started_at, finished_at, inference_seconds, status_code, headers, body, body_key, error, error_type,
-        input, input_key, ephemeral
+        input, input_key, ephemeral, tags
     )
     SELECT g.request_id, g.tenant_id, g.key_id, g.model_id, g.endpoint, g.state, g.attempts, g.revision_id,
            g.replica_id, g.submitted_at, g.started_at, g.finished_at,
            extract(epoch FROM g.attempt_finished_at - g.started_at)::float8,
            g.status_code, g.headers::jsonb, g.body, g.body_key, g.error, g.error_type,
-           CASE WHEN x.store_io THEN x.body END, x.body_key, NOT coalesce(x.store_io, true)
+           CASE WHEN x.store_io THEN x.body END, x.body_key, NOT coalesce(x.store_io, true), x.tags
     FROM gone g LEFT JOIN inputs x USING (request_id)
 ),
 hooks AS (
@@ -212,8 +214,8 @@ facts AS (
                g.submitted_at, g.leased_at, g.started_at, g.finished_at, g.attempt_finished_at, g.has_attempt,
                g.device_seconds, g.predicted_seconds,  -- where no attempt reported, what was predicted is said all the same
                CASE WHEN g.work = '{}' THEN json_build_object('predicted_seconds', g.predicted_seconds)
-                    ELSE g.work::json END AS work
-        FROM gone g
+                    ELSE g.work::json END AS work, x.tags
+        FROM gone g LEFT JOIN inputs x USING (request_id)
     ) AS f
     HAVING count(*) > 0
 )

@@ -10,14 +10,14 @@ DELETE FROM fact_outbox WHERE batch_id = ANY ($1::bigint[]);
 -- Appends request facts; one that is there already (shipped before a crash) is left as it is.
 INSERT INTO request_facts (
     finished_at, request_id, lane, tenant_id, key_id, model_id, endpoint, revision_id, replica_id, attempts, state,
-    outcome, status_code, error_type, submitted_at, started_at, device_seconds, work
+    outcome, status_code, error_type, submitted_at, started_at, device_seconds, work, tags
 )
 SELECT finished_at, request_id, lane, tenant_id, key_id, model_id, endpoint, revision_id, replica_id, attempts, state,
-       outcome, status_code, error_type, submitted_at, started_at, device_seconds, work
+       outcome, status_code, error_type, submitted_at, started_at, device_seconds, work, tags
 FROM jsonb_to_recordset($1::text::jsonb) AS f (
     finished_at timestamptz, request_id uuid, lane text, tenant_id text, key_id text, model_id text, endpoint text,
     revision_id text, replica_id text, attempts int, state text, outcome text, status_code int, error_type text,
-    submitted_at timestamptz, started_at timestamptz, device_seconds float8, work jsonb
+    submitted_at timestamptz, started_at timestamptz, device_seconds float8, work jsonb, tags jsonb
 )
 ON CONFLICT DO NOTHING;
 
