@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import jwt
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from tests.gateway.world import serving
 
 from forestay.clock import SystemClock
@@ -19,9 +20,9 @@ from forestay.clock import SystemClock
 CLIENT, SECRET = "forestay", "a client secret"
 PROOF = base64.b64encode(b"forestay:a+client+secret").decode()
 _KINDS = {
-    "RS256": jwt.algorithms.RSAAlgorithm,
-    "ES256": jwt.algorithms.ECAlgorithm,
-    "EdDSA": jwt.algorithms.OKPAlgorithm,
+    "RS256": RSAAlgorithm,
+    "ES256": ECAlgorithm,
+    "EdDSA": OKPAlgorithm,
 }
 
 
