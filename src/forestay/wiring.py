@@ -124,7 +124,8 @@ async def open_stores(process: Process, name: str) -> AsyncGenerator[Stores]:
         wakeups = await connect_wakeups(storage.valkey_url)
         opened.push_async_callback(wakeups.close)
         objects = open_object_store(storage.object_store)
-        queue = open_queue_store(database, objects, process.settings.queue, process.chance)
+        in_flight = process.settings.limits.default_in_flight
+        queue = open_queue_store(database, objects, process.settings.queue, process.chance, in_flight)
         yield Stores(
             database=database,
             facts_database=facts,

@@ -6,10 +6,12 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.conformance.queue_harness import PostgresHarness, finish, offer, postgres_harness, submission
+from tests.conformance.queue_harness import SETTINGS, PostgresHarness, finish, offer, postgres_harness, submission
 
+from forestay.chance import SeededChance
 from forestay.ids import KeyId, ModelId, TenantId, WorkerId
 from forestay.queue.model import Lease, Options
+from forestay.queue.postgres_store import open_queue_store
 from forestay.queue.rooms import rooms_of, within_models
 from forestay.storage.objects import ObjectStore
 from forestay.storage.postgres import Database
@@ -94,6 +96,19 @@ async def test_a_rule_for_everybody_holds_each_for_itself(database: Database, ob
             await _enqueue(harness, tenant, 9)
         assert _by_tenant(await _claim(harness, 20)) == {"a": 2, "b": 2, "large": 5}
         assert await _claim(harness, 20) == []
+
+
+async def test_without_a_rule_the_settings_hold_each_tenant(database: Database, objects: ObjectStore) -> None:
+    """The default of the settings holds until a rule for everybody is stored."""
+    async with (
+        postgres_harness(database, objects) as harness,
+        open_queue_store(database, objects, SETTINGS, SeededChance(5), default_in_flight=2) as store,
+    ):
+        await _enqueue(harness, "a", 9)
+        await _enqueue(harness, "b", 9)
+        assert _by_tenant(await store.claim(WORKER, [offer(20)], 15)) == {"a": 2, "b": 2}
+        await _rule(database, "tenant", "*", 3)
+        assert _by_tenant(await store.claim(WORKER, [offer(20)], 15)) == {"a": 1, "b": 1}
 
 
 async def test_models_and_the_fleet_have_counts_too(database: Database, objects: ObjectStore) -> None:

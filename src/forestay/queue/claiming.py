@@ -34,9 +34,16 @@ class Account:
     pool_virtual_time: float
 
 
-async def claim_records(
-    database: Database, worker_id: WorkerId, offers: Sequence[Offer], lease_seconds: float
-) -> list[Record]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Claim:
+    """Who claims, for how long, and how many requests of each tenant may run where no stored rule says (None: any)."""
+
+    worker_id: WorkerId
+    lease_seconds: float
+    default_in_flight: int | None
+
+
+async def claim_records(database: Database, claim: Claim, offers: Sequence[Offer]) -> list[Record]:
     """Lease requests for the offered slots; nothing is locked while nothing waits."""
     useful = [offer for offer in offers if offer.slots > 0 and offer.buckets]
     models = sorted({offer.model_id for offer in useful})
@@ -47,14 +54,13 @@ async def claim_records(
         async with database.transaction() as connection:
             await connection.execute(_SQL["lock_pool"], pool, True)  # noqa: FBT003 - a column of the statement
             mine = [offer for offer in useful if offer.pool == pool]
-            found += await _claim_for(connection, pool, (worker_id, lease_seconds), mine)
+            found += await _claim_for(connection, pool, claim, mine)
     return found
 
 
-async def _claim_for(
-    connection: Connection, pool: str, who: tuple[WorkerId, float], offers: Sequence[Offer]
-) -> list[Record]:
-    rooms = await _rooms(connection)
+async def _claim_for(connection: Connection, pool: str, claim: Claim, offers: Sequence[Offer]) -> list[Record]:
+    who = (claim.worker_id, claim.lease_seconds)
+    rooms = await _rooms(connection, claim)
     offers = within_models(offers, rooms)
     found: list[Record] = []
     hinted = rows.hinted_columns(offers)
@@ -63,15 +69,16 @@ async def _claim_for(
         barred = (rooms.short_tenants(most), rooms.short_keys(most))
         found = await connection.fetch(_SQL["claim_hinted"], *who, *hinted, pool, *barred)
         offers = _without(offers, found)
-        rooms = await _rooms(connection) if found else rooms
+        rooms = await _rooms(connection, claim) if found else rooms
     groups, slots = rows.claim_columns(offers)
     if slots[0]:
         found += await connection.fetch(_SQL["claim"], *who, *groups, *slots, pool, *_room_columns(rooms))
     return found
 
 
-async def _rooms(connection: Connection) -> Rooms:
-    return rooms_of([(row[0], row[1], row[2]) for row in await connection.fetch(_SQL["rooms"])])
+async def _rooms(connection: Connection, claim: Claim) -> Rooms:
+    found = await connection.fetch(_SQL["rooms"], claim.default_in_flight)
+    return rooms_of([(row[0], row[1], row[2]) for row in found])
 
 
 def _room_columns(rooms: Rooms) -> tuple[object, ...]:

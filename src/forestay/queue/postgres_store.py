@@ -50,8 +50,11 @@ _OBJECTS_AT_ONCE = 16
 class PostgresQueueStore:
     """The durable queue in Postgres, large bodies in the object store."""
 
-    def __init__(self, database: Database, objects: ObjectStore, settings: Queue, chance: Chance) -> None:
+    def __init__(
+        self, database: Database, objects: ObjectStore, settings: Queue, chance: Chance, default_in_flight: int = 0
+    ) -> None:
         self._database = database
+        self._default_in_flight = default_in_flight or None
         self._objects = objects
         self._settings = settings
         self._chance = chance
@@ -89,7 +92,8 @@ class PostgresQueueStore:
 
     async def claim(self, worker_id: WorkerId, offers: Sequence[Offer], lease_seconds: float) -> list[Lease]:
         """Lease queued requests by turns; first those whose hint a replica carries, as far as turns allow."""
-        records = await claiming.claim_records(self._database, worker_id, offers, lease_seconds)
+        claim = claiming.Claim(worker_id, lease_seconds, self._default_in_flight)
+        records = await claiming.claim_records(self._database, claim, offers)
         inline = [rows.lease_from(record, worker_id) for record in records if record["body_key"] is None]
         stored = [(rows.lease_from(record, worker_id), record["body_key"]) for record in records if record["body_key"]]
         if not stored:
@@ -336,10 +340,13 @@ class PostgresQueueStore:
 
 @asynccontextmanager
 async def open_queue_store(
-    database: Database, objects: ObjectStore, settings: Queue, chance: Chance
+    database: Database, objects: ObjectStore, settings: Queue, chance: Chance, default_in_flight: int = 0
 ) -> AsyncGenerator[PostgresQueueStore]:
-    """Open the queue over `database`: its group commit runs while the context lasts."""
-    store = PostgresQueueStore(database, objects, settings, chance)
+    """Open the queue over `database`: its group commit runs while the context lasts.
+
+    `default_in_flight`: how many requests of a tenant may run where no stored rule says; 0 for any number.
+    """
+    store = PostgresQueueStore(database, objects, settings, chance, default_in_flight)
     failure: Exception | None = None
     async with asyncio.TaskGroup() as group:
         running = group.create_task(store.run())

@@ -15,9 +15,15 @@ SELECT pg_advisory_xact_lock(4660002, hashtext($1)),
 
 -- name: rooms
 -- What the rules on counts in flight leave room for, read under the pool's lock: one row for each scope and subject that
--- a rule holds, `*` for every other one of that scope. No rule, no row.
+-- a rule holds, `*` for every other one of that scope. No rule, no row. $1: the settings' rule for every tenant, null for
+-- none; a stored one stands before it.
 WITH caps AS MATERIALIZED (
     SELECT scope, subject, amount::int AS amount FROM limit_rules WHERE kind = 'in_flight'
+    UNION ALL
+    SELECT 'tenant', '*', $1::int
+    WHERE $1::int IS NOT NULL AND NOT EXISTS (
+        SELECT FROM limit_rules WHERE kind = 'in_flight' AND scope = 'tenant' AND subject = '*'
+    )
 ),
 held AS MATERIALIZED (
     SELECT CASE WHEN grouping(tenant_id) = 0 THEN 'tenant' WHEN grouping(key_id) = 0 THEN 'key'
