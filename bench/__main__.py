@@ -20,6 +20,8 @@ NAMES = (
     "protect_overhead",
     "ingress",
     "abuse",
+    "fairness",
+    "overload",
 )
 
 

@@ -105,6 +105,24 @@ async def test_a_model_that_is_loaded_nowhere_is_wanted_even_when_refused(world:
     assert ModelId("acme/cold") in (await world.fleet.load()).demand
 
 
+async def test_refusals_in_number_do_not_become_writes_in_number(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood that is turned away costs the database one note that the model is wanted."""
+    await deploy(world.fleet, revision_of("cold-1", "acme/cold"), "acme", "shared")
+    await world.gateway.fleet.refresh()
+    wanted: list[ModelId] = []
+
+    async def noted(model_id: ModelId) -> None:
+        wanted.append(model_id)
+
+    monkeypatch.setattr(world.fleet, "want", noted)
+    headers = {"x-fal-request-timeout": "2"}
+    replies = await asyncio.gather(
+        *(world.call("POST", "/queue/acme/cold", {"prompt": "a"}, headers) for _ in range(50))
+    )
+    assert {reply.status for reply in replies} == {503}
+    assert wanted == [ModelId("acme/cold")]
+
+
 async def test_a_refusal_gives_its_reservation_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was not queued is not charged against a limit."""
     await fill(world, 200)

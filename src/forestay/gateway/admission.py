@@ -19,6 +19,7 @@ from forestay.capacity.serving import slots_of
 from forestay.errors import Unavailable
 from forestay.gateway.fleet_view import FleetView
 from forestay.gateway.guards import Target
+from forestay.gateway.lanes import WANT_SECONDS
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.prediction import Predictions
 from forestay.gateway.responses import Reply, request_error
@@ -53,6 +54,7 @@ class AdmissionDesk:
         self._view: _View | None = None
         self._admitted: list[tuple[float, Ask]] = []
         self._inflow = Inflow()
+        self._wanted_at: dict[ModelId, float] = {}
         self._wanted = asyncio.Event()
         self._refreshed = asyncio.Event()
 
@@ -145,7 +147,11 @@ class AdmissionDesk:
         return Snapshot(pressure, leads, self._inflow.rates(model_id, self._ports.clock.monotonic()))
 
     async def _want(self, model_id: ModelId) -> None:
-        """Say that a model is asked for which is loaded nowhere."""
+        """Say that a model is asked for which is loaded nowhere; refusals in number write this once in a while."""
+        now = self._ports.clock.monotonic()
+        if now - self._wanted_at.get(model_id, -WANT_SECONDS) < WANT_SECONDS:
+            return
+        self._wanted_at[model_id] = now
         try:
             await self._ports.fleet.want(model_id)
         except Unavailable as error:

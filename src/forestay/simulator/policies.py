@@ -121,6 +121,8 @@ class FairPolicy:
             self._shed(now)
 
     def _shed(self, now: float) -> None:
+        if not any(queue and queue[0][2].start_limit is not None for queue in self._queues.values()):
+            return  # the loop looks only where deadlines wait; the earliest of a queue stands first
         stories = {story.request_id: story for queue in self._queues.values() for _, _, story in queue}
         queued = [
             Queued(self._waiting(story), None if (due := story.start_limit) is None else moment(due), None, 0)
