@@ -41,6 +41,14 @@ def test_the_examples_are_good_and_survive_json(path: pathlib.Path) -> None:
     assert spec_from_json(spec_to_json(spec)) == spec
 
 
+def test_the_how_to_on_files_shows_a_spec_that_reads() -> None:
+    """The block of the page, put into a whole spec."""
+    page = (pathlib.Path(__file__).parents[2] / "docs/howto/take-files-as-inputs.md").read_text(encoding="utf-8")
+    block = page.partition("```yaml")[2].partition("\n")[2].partition("```")[0]
+    spec = parse_spec(GOOD.partition("endpoints:")[0] + block, "model.yaml")
+    assert spec.endpoints[0].media_kinds == {"mask_url": "image", "loras": "weights"}
+
+
 def test_media_inputs_are_names_or_names_with_a_kind() -> None:
     """The short form of older specs takes any media; both forms may stand in one list."""
     fields = "[image_url, {field: mask_url, kind: image}, {field: loras, kind: weights}]"

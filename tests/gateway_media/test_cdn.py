@@ -11,6 +11,7 @@ from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.ranges import Piece, Unsatisfiable, Version, Whole, http_date, select
 from forestay.ids import TenantId
 from forestay.media.store import MediaItem, MediaState
+from forestay.media.urls import MEDIA_ID_BYTES
 from forestay.storage.objects import ObjectStore
 from forestay.storage.postgres import Database
 
@@ -182,6 +183,62 @@ async def test_a_strangers_file_cannot_act_in_our_name(
     assert headers["x-content-type-options"] == "nosniff"
     assert "sandbox" in headers["content-security-policy"]
     assert "default-src 'none'" in headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("GET", {}, 200),
+        ("HEAD", {}, 200),
+        ("GET", {"range": "bytes=2-5"}, 206),
+        ("GET", {"range": "bytes=5000-"}, 416),
+        ("GET", {"if-none-match": "*"}, 304),
+    ],
+)
+async def test_every_way_to_a_file_says_how_it_may_be_used(
+    client: httpx.AsyncClient, ports: GatewayPorts, method: str, headers: dict[str, str], status: int
+) -> None:
+    """Whole, its head, a part, none of it, not again: each says it once."""
+    item = await save(ports, b"<html><script>alert(1)</script>" * 20, name="a.html", content_type="text/html")
+    answer = await client.request(method, path_of(item), headers=headers)
+    assert answer.status_code == status
+    for name, word in (("x-content-type-options", "nosniff"), ("content-security-policy", "sandbox")):
+        assert answer.headers.get_list(name) == [answer.headers[name]]
+        assert word in answer.headers[name]
+    assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
+    if status in {200, 206}:
+        assert answer.headers["content-disposition"].startswith("attachment")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "nobody/a.html",
+        "../files/nobody/a",
+        "..%2f..%2f..%2fetc%2fpasswd/a",
+        "%2e%2e/%2e%2e/etc/passwd",
+        "{id}/..%2f{name}",
+        "{id}/%2e%2e",
+        "{id}/{name}%00",
+        "{id}//{name}",
+        "{id}/other.bin",
+        "{id}/",
+    ],
+)
+async def test_a_path_that_climbs_or_guesses_finds_nothing(
+    client: httpx.AsyncClient, ports: GatewayPorts, path: str
+) -> None:
+    """Files are found by an id of 192 random bits and its own name, never by a path in a store."""
+    item = await save(ports)
+    answer = await client.get("/cdn/files/" + path.format(id=item.media_id, name=item.file_name))
+    assert answer.status_code == 404
+    assert BODY not in answer.content
+
+
+async def test_no_two_files_have_names_that_tell_of_one_another(ports: GatewayPorts) -> None:
+    """The id alone opens a file, so nobody may come upon one."""
+    assert len({(await save(ports)).media_id for _ in range(20)}) == 20
+    assert MEDIA_ID_BYTES * 8 >= 128
 
 
 async def test_caches_keep_a_file_no_longer_than_it_lives(client: httpx.AsyncClient, ports: GatewayPorts) -> None:

@@ -157,6 +157,16 @@ async def test_a_broken_data_uri_is_the_callers_error(text: str) -> None:
     assert "data: URI" in str(detail["msg"])
 
 
+async def test_the_how_to_reads_what_a_model_gets() -> None:
+    """The block of the page, run on a body that was prepared."""
+    page = (pathlib.Path(__file__).parents[2] / "docs/howto/take-files-as-inputs.md").read_text(encoding="utf-8")
+    block = page.partition("```python")[2].partition("\n")[2].partition("```")[0]
+    names: dict[str, Callable[[str], bytes]] = {}
+    exec(block, names)  # noqa: S102 - a page of ours, which must hold what it says
+    made = filled(await World({"https://x/a": PNG}).prepare({"image": "https://x/a"}, "image"))
+    assert names["read"](str(made["image"])) == PNG
+
+
 async def test_nothing_to_fetch_leaves_the_bytes_untouched() -> None:
     """Spacing and NaN stay as they came; a name that is no URL is the model's own business."""
     for body in (b'{ "image" : "sketch", "x": NaN }', b"no json", b"[1]", b"", b'{"image": 5}', b'{"image": null}'):

@@ -1,4 +1,7 @@
-"""The way out of every answer: its id, CORS, and afterwards one wide log line and the metrics of the call.
+"""The way out of every answer: its id, what browsers may do with it, CORS, then one wide log line and the metrics.
+
+People's sessions are cookies of this origin, and models and strangers write much of what it answers. So nothing is
+sniffed, and whatever is not of our own root is sandboxed: a page among it runs no script, whoever opens it.
 
 Log lines hold ids, route, status, times and sizes; never a body, a header, a query or a key. Polls are counted, not
 logged. Decides nothing else. Called by `asgi`.
@@ -12,12 +15,16 @@ from forestay.gateway.cors import EXPOSE, ORIGIN
 from forestay.gateway.exchange import Exchange
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.responses import Header, Reply
+from forestay.gateway.routing import Surface
 from forestay.ids import new_request_id
 from forestay.telemetry.logs import wide_line
 from forestay.telemetry.metrics import HTTP_REQUESTS, HTTP_SECONDS, REFUSED
 
 _ID = b"x-fal-request-id"
 _LIMITS = frozenset({b"ratelimit", b"ratelimit-policy"})
+_CSP = b"content-security-policy"
+_NO_SNIFFING: Header = (b"x-content-type-options", b"nosniff")
+_SANDBOX: Header = (_CSP, b"default-src 'none'; sandbox")
 
 
 class Outlet:
@@ -37,7 +44,7 @@ class Outlet:
         body = reply.body
         exchange.sent_bytes = len(body)
         self.started = True
-        headers = [*self._without_doubles(reply.headers), *self._own_headers()]
+        headers = [*self._without_doubles(reply.headers), *self._own_headers(reply.headers)]
         if reply.status_code not in {204, 304}:
             headers.append((b"content-length", b"%d" % len(body)))
         if reply.cause:
@@ -52,15 +59,20 @@ class Outlet:
             self._exchange.status_code = message["status"]
             headers: list[Header] = list(self._without_doubles(message["headers"]))
             if not any(name == _ID for name, _ in headers):  # an answer of an inner call has them already
-                headers.extend(self._own_headers())
+                headers.extend(self._own_headers(headers))
             message = {**message, "headers": headers}
         await self._send(message)
 
-    def _own_headers(self) -> tuple[Header, ...]:
+    def _own_headers(self, said: Sequence[Header]) -> tuple[Header, ...]:
+        """Return what every answer gets; `said` are its headers so far, of which ours are not said twice."""
         exchange, ports = self._exchange, self._ports
         if not exchange.request_id:
             exchange.request_id = str(new_request_id(ports.clock.now(), ports.settings.queue.cell, ports.chance))
-        own = ((_ID, exchange.request_id.encode()), *exchange.limit_headers)
+        names = {name.lower() for name, _ in said}
+        guards = [] if _NO_SNIFFING[0] in names else [_NO_SNIFFING]
+        if exchange.surface is not Surface.ROOT and _CSP not in names:
+            guards.append(_SANDBOX)
+        own = ((_ID, exchange.request_id.encode()), *exchange.limit_headers, *guards)
         return (*own, ORIGIN, EXPOSE) if b"origin" in exchange.headers else own
 
     def _without_doubles(self, headers: Sequence[Header]) -> Sequence[Header]:

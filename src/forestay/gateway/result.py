@@ -37,6 +37,19 @@ _WITHHELD = frozenset(
         "x-fal-runner-health-check",
         "x-forestay-auth",
         "x-forestay-busy",
+        # What would speak to a browser for our whole origin, or loosen what `access` says of this answer.
+        "alt-svc",
+        "clear-site-data",
+        "content-security-policy",
+        "content-security-policy-report-only",
+        "nel",
+        "refresh",
+        "report-to",
+        "reporting-endpoints",
+        "service-worker-allowed",
+        "strict-transport-security",
+        "www-authenticate",
+        "x-content-type-options",
     }
 )
 _RETRY = "x-fal-needs-retry"
