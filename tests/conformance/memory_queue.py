@@ -64,6 +64,7 @@ class Row:
     lease_expires_at: dt.datetime | None = None
     started_at: dt.datetime | None = None
     leased_at: dt.datetime | None = None
+    withheld: Answer | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -241,7 +242,7 @@ class MemoryQueueStore:
             self.attempt_facts.append((lease.request_id, lease.attempt, item.report.outcome))
             self.attempt_work[lease.request_id, lease.attempt] = item.report.work
             if item.state is State.WITHHELD:
-                row.state, row.lease_expires_at = State.WITHHELD, None
+                row.state, row.lease_expires_at, row.withheld = State.WITHHELD, None, item.answer
             else:
                 started_at = row.started_at or item.report.started_at
                 seconds = None if started_at is None else (item.report.finished_at - started_at).total_seconds()
@@ -307,13 +308,17 @@ class MemoryQueueStore:
         self._end(row, State.CANCELLED, answer, Outcome.CANCELLED)
         return before
 
-    async def withheld(self, request_id: RequestId, state: State, answer: Answer) -> bool:
-        """Resolve a WITHHELD request."""
+    async def withheld(self, request_id: RequestId, state: State, answer: Answer | None) -> bool:
+        """Resolve a WITHHELD request; without an answer its own is published."""
         row = self._rows.get(request_id)
+        if answer is None and (row is None or row.withheld is None or state is not State.SUCCEEDED):
+            return False
         if row is None or row.state is not State.WITHHELD or not allows(State.WITHHELD, state) or state not in FINAL:
             return False
         outcome = {State.SUCCEEDED: Outcome.SUCCEEDED, State.BLOCKED: Outcome.SAFETY}.get(state, Outcome.EXPIRED)
-        self._end(row, state, answer, outcome)
+        published = answer or row.withheld
+        assert published is not None
+        self._end(row, state, published, outcome)
         return True
 
     def _snapshot(self, row: Row) -> Snapshot:

@@ -21,7 +21,7 @@ from tests.conformance.queue_harness import (
 
 from forestay.ids import ModelId, ReplicaId, RequestId, TenantId, WorkerId, bucket_of
 from forestay.queue import answers
-from forestay.queue.model import Lease, LogLine, Options, Outcome, Priority, State
+from forestay.queue.model import Answer, Lease, LogLine, Options, Outcome, Priority, State
 from forestay.queue.pressure import EarlyEnd
 from forestay.queue.store import Accepted, IdempotencyConflict, QueueFull, Running, Unfinished
 from forestay.storage.objects import ObjectStore
@@ -422,6 +422,22 @@ async def test_a_withheld_output_is_resolved_once(harness: Harness) -> None:
     assert await harness.store.withheld(request_id, State.SUCCEEDED, item.answer)
     assert not await harness.store.withheld(request_id, State.BLOCKED, item.answer)
     assert await state_of(harness, request_id) is State.SUCCEEDED
+
+
+@pytest.mark.parametrize("size", [10, 200_000])
+async def test_a_released_output_has_the_models_own_status_headers_and_body(harness: Harness, size: int) -> None:
+    """Whoever releases it need not know what the model said; it is released by that word alone, and once."""
+    [request_id] = await submit(harness)
+    lease = await claim_one(harness)
+    answer = Answer(203, {"content-type": "image/png", "x-fal-billable-units": "3"}, b"x" * size, error_type="odd")
+    item = dataclasses.replace(finish(lease), state=State.WITHHELD, answer=answer)
+    await harness.store.finish([item])
+    assert not await harness.store.withheld(request_id, State.BLOCKED, None)
+    assert await harness.store.withheld(request_id, State.SUCCEEDED, None)
+    assert not await harness.store.withheld(request_id, State.SUCCEEDED, None)
+    stored = await harness.store.result(request_id)
+    assert stored is not None
+    assert (stored.snapshot.state, stored.answer) == (State.SUCCEEDED, answer)
 
 
 async def test_positions_and_backlog_see_waiting_requests_only(harness: Harness) -> None:

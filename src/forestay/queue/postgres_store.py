@@ -190,11 +190,20 @@ class PostgresQueueStore:
         found = (await self.snapshots([request_id])).get(request_id)
         return None if found is None else found.state
 
-    async def withheld(self, request_id: RequestId, state: State, answer: Answer) -> bool:
-        """Resolve a WITHHELD request."""
-        if state not in TRANSITIONS[State.WITHHELD]:
+    async def withheld(self, request_id: RequestId, state: State, answer: Answer | None) -> bool:
+        """Resolve a WITHHELD request; without an answer its own is published as the model gave it."""
+        if state not in TRANSITIONS[State.WITHHELD] or (answer is None and state is not State.SUCCEEDED):
             return False
         outcome = {State.SUCCEEDED: Outcome.SUCCEEDED, State.BLOCKED: Outcome.SAFETY}.get(state, Outcome.EXPIRED)
+        if answer is None:
+            record = await self._database.fetchrow(_SQL["held_back"], request_id)
+            if record is None:
+                return False
+            own, key = rows.held_back(record["withheld"]), _result_key(request_id, record["attempt"])
+            ending = rows.Ending(
+                request_id, frozenset({State.WITHHELD}), state, own, key, outcome, attempt=record["attempt"]
+            )
+            return bool(await self._end(self._database, [ending]))
         body_key = None
         if len(answer.body) > self._settings.inline_body_bytes:
             body_key = f"results/{request_id}/resolved"

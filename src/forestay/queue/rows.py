@@ -226,10 +226,18 @@ def withhold_columns(items: Sequence[Finish]) -> Columns:
             item.report.finished_at,
             item.report.device_seconds,
             _encode(item.report.work).decode(),
+            _encode(dataclasses.replace(item.answer, body=b"")).decode(),
         )
         for item in sorted(items, key=lambda item: item.lease.request_id)
     ]
-    return columns(rows, 7)
+    return columns(rows, 8)
+
+
+def held_back(value: object) -> Answer:
+    """Read what a withheld request keeps of its answer, which has no body here; old rows kept only the body."""
+    if value is None:
+        return Answer(200, {"content-type": "application/json"}, b"")
+    return msgspec.convert(value, Answer)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

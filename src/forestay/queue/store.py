@@ -136,8 +136,11 @@ class QueueStore(Protocol):
         """Cancel in whatever state; returns the state before, None if unknown. Final states stay as they are."""
         ...
 
-    async def withheld(self, request_id: RequestId, state: State, answer: Answer) -> bool:
-        """Resolve a WITHHELD request to SUCCEEDED, BLOCKED or EXPIRED."""
+    async def withheld(self, request_id: RequestId, state: State, answer: Answer | None) -> bool:
+        """Resolve a WITHHELD request to SUCCEEDED, BLOCKED or EXPIRED; tells whether it was so until now.
+
+        Without an answer (SUCCEEDED only) the model's own is published: its status, headers and body, as it gave them.
+        """
         ...
 
     async def snapshots(self, request_ids: Sequence[RequestId]) -> dict[RequestId, Snapshot]:

@@ -222,18 +222,19 @@ facts AS (
 SELECT request_id, attempts, state_before FROM gone;
 
 -- name: withhold
--- Parks judged outputs that need a person or a check that is down: the lease ends, the request stays.
+-- Parks judged outputs that need a person or a check that is down: the lease ends, the request stays, and with it the
+-- status, headers and error of the answer; its body lies in the object store.
 WITH items AS MATERIALIZED (
     SELECT *
-    FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::text[], $5::timestamptz[], $6::float8[], $7::text[])
-         AS i (request_id, attempt, worker_id, outcome, attempt_finished_at, device_seconds, work)
+    FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::text[], $5::timestamptz[], $6::float8[], $7::text[], $8::text[])
+         AS i (request_id, attempt, worker_id, outcome, attempt_finished_at, device_seconds, work, answer)
 ),
 parked AS (
     UPDATE requests r
-    SET state = 'withheld', lease_expires_at = NULL
+    SET state = 'withheld', lease_expires_at = NULL, withheld = i.answer::jsonb
     FROM items i
     WHERE r.request_id = ANY ($1) AND r.request_id = i.request_id AND r.attempt = i.attempt
-      AND r.worker_id = i.worker_id AND r.state = ANY ($8::text[])
+      AND r.worker_id = i.worker_id AND r.state = ANY ($9::text[])
     RETURNING r.request_id, r.attempt, r.tenant_id, r.model_id, r.endpoint, r.revision_id, r.replica_id, r.worker_id,
               r.submitted_at, r.leased_at, r.started_at, r.predicted_seconds,
               i.outcome, i.attempt_finished_at, i.device_seconds, i.work
@@ -249,6 +250,10 @@ facts AS (
     HAVING count(*) > 0
 )
 SELECT request_id, attempt FROM parked;
+
+-- name: held_back
+-- Reads what a withheld request keeps of its answer, with the attempt that gave it.
+SELECT attempt, withheld FROM requests WHERE request_id = $1 AND state = 'withheld';
 
 -- name: requeue
 -- Gives held requests back for another attempt, with what is charged to them, and writes the attempts' facts.
