@@ -117,12 +117,21 @@ def test_a_full_queue_is_refused_where_the_caller_asked_for_it(acceptance: Accep
 
 
 def test_a_total_deadline_ends_a_running_request(acceptance: Acceptance) -> None:
-    """`X-Forestay-Deadline` counts from submit to finish."""
+    """`X-Forestay-Deadline` counts from submit to finish, for a request that takes longer than anyone could foresee."""
     with acceptance.http() as client:
-        accepted = submit(client, {"sleep_seconds": 20}, X_Forestay_Deadline="1.5")
+        finished(client, submit(client, {})["request_id"])  # loaded: what cannot start in time is refused at submit
+        accepted = submit(client, {"fail": "hang"}, X_Forestay_Deadline="5")
         done = finished(client, accepted["request_id"])
         assert done["error_type"] == "request_timeout"
         assert client.get(accepted["response_url"]).status_code == 504
+
+
+def test_a_total_deadline_that_cannot_be_met_is_refused_at_submit(acceptance: Acceptance) -> None:
+    """A second cannot hold twenty: 503 says so at once, with the id and a time to come back."""
+    with acceptance.http() as client:
+        answered = client.post(ECHO, json={"sleep_seconds": 20}, headers={"X-Forestay-Deadline": "1"})
+    assert answered.status_code == 503, answered.text
+    assert {"x-fal-request-id", "retry-after"} <= set(answered.headers)
 
 
 @pytest.mark.parametrize(
