@@ -191,17 +191,16 @@ def test_words_in_an_exception_do_not_kill_a_replica(acceptance: Acceptance) -> 
     assert said["seconds"] < 1.0
 
 
-def test_a_deadline_to_start_that_passes_is_answered_504(acceptance: Acceptance) -> None:
-    """Behind a model that is busy for longer than the deadline, the request expires and never runs."""
+def test_a_deadline_to_start_that_cannot_be_kept_is_refused_at_submit(acceptance: Acceptance) -> None:
+    """Behind a model that is busy for longer than the deadline, the caller is told at once and nothing is queued."""
     program = """
-    busy = [fal_client.submit("forestay/echo", {"sleep_seconds": 4}) for _ in range(8)]
-    late = fal_client.submit("forestay/echo", {"text": "late"}, start_timeout=1.5)
-    error = error_of(late.get)
+    busy = [fal_client.submit("forestay/echo", {"sleep_seconds": 4}) for _ in range(16)]
+    error = error_of(lambda: fal_client.submit("forestay/echo", {"text": "late"}, start_timeout=1.5))
     [handle.cancel() for handle in busy if not isinstance(handle.status(), fal_client.Completed)]
     answer(error)
     """
     said = acceptance.python(program)
-    assert (said["status"], said["type"]) == (504, "request_timeout")
+    assert (said["status"], said["type"]) == (503, "runner_scheduling_failure")
 
 
 @pytest.mark.parametrize("mode", MODES)
