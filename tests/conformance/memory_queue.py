@@ -65,6 +65,7 @@ class Row:
     started_at: dt.datetime | None = None
     leased_at: dt.datetime | None = None
     withheld: Answer | None = None
+    carried: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -293,6 +294,19 @@ class MemoryQueueStore:
         row.state, row.worker_id, row.replica_id, row.revision_id = State.QUEUED, None, None, None
         row.lease_expires_at, row.started_at = None, None
         row.available_at = self._clock.now() + dt.timedelta(seconds=delay_seconds)
+
+    async def carry(self, lease: Lease, text: str) -> bool:
+        """Keep for later attempts what this one has begun elsewhere."""
+        row = self._held(lease.request_id, lease.attempt, lease.worker_id)
+        if row is None:
+            return False
+        row.carried = text
+        return True
+
+    async def carried(self, lease: Lease) -> str | None:
+        """Read what earlier attempts left."""
+        row = self._held(lease.request_id, lease.attempt, lease.worker_id)
+        return None if row is None else row.carried
 
     async def abandon(self, lease: Lease, report: AttemptReport) -> None:
         """Record the fact of an attempt whose request was taken away."""

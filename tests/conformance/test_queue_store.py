@@ -424,6 +424,23 @@ async def test_a_withheld_output_is_resolved_once(harness: Harness) -> None:
     assert await state_of(harness, request_id) is State.SUCCEEDED
 
 
+async def test_what_an_attempt_leaves_reaches_the_next_one(harness: Harness) -> None:
+    """By a requeue as by a lost lease; a worker that lost its lease leaves nothing and reads nothing."""
+    await submit(harness)
+    first = await claim_one(harness)
+    assert await harness.store.carried(first) is None
+    assert await harness.store.carry(first, "job 1")
+    await harness.store.requeue([requeue(first)])
+    second = await claim_one(harness)
+    assert await harness.store.carried(second) == "job 1"
+    assert not await harness.store.carry(first, "stale")
+    assert await harness.store.carried(first) is None
+    await harness.advance(LEASE_SECONDS + 1)
+    assert await harness.store.rescue(10)
+    third = await claim_one(harness)
+    assert await harness.store.carried(third) == "job 1"
+
+
 @pytest.mark.parametrize("size", [10, 200_000])
 async def test_a_released_output_has_the_models_own_status_headers_and_body(harness: Harness, size: int) -> None:
     """Whoever releases it need not know what the model said; it is released by that word alone, and once."""

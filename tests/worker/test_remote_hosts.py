@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.worker.harness import spec_of
 
 from forestay.chance import SystemChance
@@ -27,6 +29,7 @@ from forestay.worker.hosts.host import (
 )
 from forestay.worker.hosts.http_server import HttpServerHost
 from forestay.worker.hosts.provider import ProviderHost, sync_url
+from forestay.worker.hosts.upstream_job import Job, Note, read_note, write_note
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CLOCK = SystemClock()
@@ -263,6 +266,160 @@ def test_the_synchronous_url_stands_beside_the_queues() -> None:
     assert sync_url("https://queue.fal.run/fal-ai/flux") == "https://fal.run/fal-ai/flux"
     assert sync_url("https://gpu.invalid:8443/queue/acme/echo") == "https://gpu.invalid:8443/run/acme/echo"
     assert sync_url("https://gpu.invalid/acme/queue/echo") is None
+
+
+@dataclasses.dataclass
+class Notes:
+    """What attempts leave to one another, in memory."""
+
+    text: str | None = None
+
+    async def read(self) -> str | None:
+        """Return it."""
+        return self.text
+
+    async def write(self, text: str) -> None:
+        """Keep it."""
+        self.text = text
+
+
+class Upstream:
+    """A provider that counts what it sells: each submit with a new Idempotency-Key is a job."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+        self.polled = asyncio.Event()
+        self.state = "IN_PROGRESS"
+        self.result_status = 200
+        self.forgets = False
+
+    async def submit(self, request: web.Request) -> web.StreamResponse:
+        """Sell a job, or give the one that this key has bought already."""
+        key = request.headers["Idempotency-Key"]
+        if key not in self.keys:
+            self.keys.append(key)
+        path = f"/jobs/{self.keys.index(key)}"
+        return web.json_response({"status_url": path + "/status", "response_url": path})
+
+    async def status(self, _: web.Request) -> web.StreamResponse:
+        """Tell how far it is."""
+        self.polled.set()
+        return web.Response(status=404) if self.forgets else web.json_response({"status": self.state})
+
+    async def result(self, request: web.Request) -> web.StreamResponse:
+        """Hand a job over."""
+        return web.json_response({"job": request.match_info["id"]}, status=self.result_status)
+
+    @property
+    def routes(self) -> dict[str, Handler]:
+        """Where it listens."""
+        return {"POST_": self.submit, "GET_jobs___id__status": self.status, "GET_jobs___id": self.result}
+
+
+async def _lost(host: ProviderHost, request: CallRequest, upstream: Upstream) -> None:
+    """Let an attempt begin its job and be killed while it waits."""
+    async with asyncio.TaskGroup() as group:
+        attempt = group.create_task(host.call(request))
+        await upstream.polled.wait()
+        attempt.cancel()
+
+
+async def test_a_job_of_a_lost_worker_is_waited_for_instead_of_bought_again(tmp_path: Path) -> None:
+    """Another worker finds the note and asks for the same job."""
+    upstream, notes = Upstream(), Notes()
+    async with serving(**upstream.routes) as url:
+        request = dataclasses.replace(request_of(), notes=notes)
+        async with provided(url, tmp_path) as host:
+            await _lost(host, request, upstream)
+        upstream.state = "COMPLETED"
+        async with provided(url, tmp_path) as host:
+            made = await host.call(dataclasses.replace(request, attempt=2))
+    assert isinstance(made, Answered)
+    assert json.loads(made.body) == {"job": "0"}
+    assert len(upstream.keys) == 1
+
+
+async def test_a_submit_whose_answer_was_never_read_is_not_paid_twice_where_keys_are_honoured(tmp_path: Path) -> None:
+    """Between the provider's answer and the note a worker may die: the key says that it is the same wish."""
+    upstream = Upstream()
+    upstream.state = "COMPLETED"
+    async with serving(**upstream.routes) as url, provided(url, tmp_path) as host:
+        request = request_of()
+        for attempt in (1, 2):
+            await host.call(dataclasses.replace(request, attempt=attempt, notes=Notes()))
+    assert len(upstream.keys) == 1
+
+
+@pytest.mark.parametrize("ending", ["failed", "forgotten"])
+async def test_a_job_that_is_over_is_bought_anew(tmp_path: Path, ending: str) -> None:
+    """A retry of what failed upstream is a new job; so is one that the provider does not know any more."""
+    upstream, notes = Upstream(), Notes()
+    async with serving(**upstream.routes) as url, provided(url, tmp_path) as host:
+        request = dataclasses.replace(request_of(), notes=notes)
+        if ending == "failed":
+            upstream.state, upstream.result_status = "COMPLETED", 500
+            assert isinstance(await host.call(request), UpstreamFailed)
+        else:
+            await _lost(host, request, upstream)
+            upstream.forgets = True
+            assert isinstance(await host.call(request), UpstreamFailed)
+            upstream.forgets = False
+        upstream.state, upstream.result_status = "COMPLETED", 200
+        made = await host.call(dataclasses.replace(request, attempt=2))
+    assert isinstance(made, Answered)
+    assert json.loads(made.body)["job"] != "0"
+
+
+async def test_a_silent_provider_keeps_its_job(tmp_path: Path) -> None:
+    """It took the money: when it speaks again it is asked for what was bought."""
+    upstream, notes = Upstream(), Notes()
+    async with serving(**upstream.routes) as url, provided(url, tmp_path) as host:
+        request = dataclasses.replace(request_of(), notes=notes)
+        upstream.state, upstream.result_status = "COMPLETED", 503
+        assert isinstance(await host.call(request), UpstreamFailed)
+        upstream.result_status = 200
+        assert isinstance(await host.call(dataclasses.replace(request, attempt=2)), Answered)
+    assert len(upstream.keys) == 1
+
+
+async def test_a_cancelled_call_of_a_json_provider_is_abandoned(tmp_path: Path) -> None:
+    """HTTP has no word for it but the closed connection."""
+    began, dropped = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: web.Request) -> web.StreamResponse:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            dropped.set()
+            raise
+        raise AssertionError
+
+    app = web.Application()
+    app.router.add_post("/", slow)
+    runner = web.AppRunner(app, handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with provided(url, tmp_path, "json") as host, asyncio.TaskGroup() as group, asyncio.timeout(10):
+        request = request_of(seconds=60.0)
+        calling = group.create_task(host.call(request))
+        await began.wait()
+        await host.cancel(request.request_id, "/")
+        assert isinstance(await calling, UpstreamFailed)
+        await dropped.wait()
+    await runner.cleanup()
+
+
+@given(st.one_of(st.none(), st.text()), st.text())
+def test_whatever_a_note_says_it_is_read_or_as_good_as_none(text: str | None, target: str) -> None:
+    """A note about another provider, a broken one, none: the next attempt begins anew."""
+    assert read_note(text, target).target == target
+    note = Note("here", 3, Job("/s", "/r", None))
+    written = write_note(note)
+    assert written is not None
+    assert read_note(written, "here") == note
+    assert read_note(written, target).job is None or target == "here"
 
 
 async def test_a_cancel_is_forwarded_upstream(tmp_path: Path) -> None:

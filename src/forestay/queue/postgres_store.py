@@ -129,6 +129,16 @@ class PostgresQueueStore:
         columns = rows.lease_columns(leases)
         return rows.fences_of(await self._database.fetch(_SQL["step"], *columns, state.value, sources))
 
+    async def carry(self, lease: Lease, text: str) -> bool:
+        """Keep for later attempts what this one has begun elsewhere."""
+        fence = (lease.request_id, lease.attempt, lease.worker_id)
+        return bool(await self._database.fetch(_SQL["carry"], *fence, text))
+
+    async def carried(self, lease: Lease) -> str | None:
+        """Read what earlier attempts left."""
+        fence = (lease.request_id, lease.attempt, lease.worker_id)
+        return cast("str | None", await self._database.fetchval(_SQL["carried"], *fence))
+
     async def renew(self, worker_id: WorkerId, leases: Sequence[rows.Fence], lease_seconds: float) -> list[Held]:
         """Extend the leases that are still this worker's."""
         columns = rows.fence_columns(leases)

@@ -114,6 +114,14 @@ class QueueStore(Protocol):
         """Note that these outputs are being judged (RUNNING -> CHECKING); returns those still held."""
         ...
 
+    async def carry(self, lease: Lease, text: str) -> bool:
+        """Keep for later attempts what this one has begun elsewhere, instead of what was kept; False: lease lost."""
+        ...
+
+    async def carried(self, lease: Lease) -> str | None:
+        """Read what earlier attempts of this request left; None when there is nothing, or the lease is lost."""
+        ...
+
     async def renew(
         self, worker_id: WorkerId, leases: Sequence[tuple[RequestId, int]], lease_seconds: float
     ) -> list[Held]:

@@ -14,7 +14,7 @@ from typing import Protocol
 from forestay.chance import Chance
 from forestay.clock import Clock
 from forestay.errors import Unavailable
-from forestay.fleet.spec import EndpointSpec, ModelSpec
+from forestay.fleet.spec import EndpointSpec, HostKind, ModelSpec
 from forestay.queue.model import Answer, AttemptReport, Finish, Lease, Outcome, Requeue, State, predicted_work
 from forestay.queue.retry import Retry, RetryPolicy
 from forestay.queue.store import QueueStore
@@ -59,6 +59,34 @@ class AttemptParts:
     chance: Chance
     metrics: Metrics
     checks: Sequence[OutputCheck] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AttemptNotes:
+    """The notes of one attempt, in the queue's row."""
+
+    lease: Lease
+    queue: QueueStore
+
+    async def read(self) -> str | None:
+        """Return what earlier attempts left."""
+        if self.lease.attempt == 1:
+            return None
+        try:
+            return await self.queue.carried(self.lease)
+        except Unavailable as error:
+            log.warning("attempt.notes_not_read", request=str(self.lease.request_id), reason=str(error))
+            return None
+
+    async def write(self, text: str) -> None:
+        """Leave this instead."""
+        try:
+            kept = await self.queue.carry(self.lease, text)
+            reason = "" if kept else "the lease is lost"
+        except Unavailable as error:
+            reason = str(error)
+        if reason:
+            log.warning("attempt.notes_not_kept", request=str(self.lease.request_id), reason=reason)
 
 
 class Attempt:
@@ -135,6 +163,7 @@ class Attempt:
             headers=model_headers(lease, self._parts.chance),
             body=body,
             timeout_seconds=self._spec().limits.request_timeout_seconds,
+            notes=AttemptNotes(lease, self._parts.queue) if self._spec().host.kind is HostKind.PROVIDER else None,
         )
         self._started_at, self._started_monotonic = self._parts.clock.now(), self._parts.clock.monotonic()
         self._called = True

@@ -251,6 +251,16 @@ facts AS (
 )
 SELECT request_id, attempt FROM parked;
 
+-- name: carry
+-- Keeps, for the attempts after this one, what it has begun elsewhere; fenced like every word of a worker.
+UPDATE requests SET carried = $4
+WHERE request_id = $1 AND attempt = $2 AND worker_id = $3 AND state IN ('leased', 'running', 'checking')
+RETURNING request_id, attempt;
+
+-- name: carried
+-- Reads what the attempts so far have left for this one.
+SELECT carried FROM requests WHERE request_id = $1 AND attempt = $2 AND worker_id = $3;
+
 -- name: held_back
 -- Reads what a withheld request keeps of its answer, with the attempt that gave it.
 SELECT attempt, withheld FROM requests WHERE request_id = $1 AND state = 'withheld';

@@ -45,6 +45,18 @@ class StartFailed(Exception):
         self.reason = reason
 
 
+class Notes(Protocol):
+    """What attempts of one request leave to one another; lasts as long as the request."""
+
+    async def read(self) -> str | None:
+        """Return what earlier attempts left; None without anything, or when it cannot be read now."""
+        ...
+
+    async def write(self, text: str) -> None:
+        """Leave this instead; what cannot be written now is logged, for the work goes on."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class CallRequest:
     """One call of one endpoint."""
@@ -56,6 +68,7 @@ class CallRequest:
     body: bytes
     timeout_seconds: float
     method: str = "POST"
+    notes: Notes | None = None  # queued requests of providers have one; somebody is paid for each of theirs
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """A platform upstream as a model: another fal-compatible API by its queue protocol, or any JSON API by plain POST.
 
 It decides how an answer from upstream counts: its 4xx are the caller's, its 5xx and silence are failures of the
-provider. The key comes from the worker's secrets and leaves only towards the spec's URL. Called by
-`worker/replica.py`.
+provider; and when a job that an earlier attempt began is waited for instead of paying for another. The key comes from
+the worker's secrets and leaves only towards the spec's URL. Called by `worker/replica.py`.
 """
 
+import asyncio
 import dataclasses
 import json
 from collections.abc import AsyncGenerator, Mapping
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 from forestay.clock import Clock
 from forestay.fleet.spec import ModelSpec
 from forestay.ids import RequestId
+from forestay.telemetry.logs import logger
 from forestay.worker.hosts.connection import ModelConnection
 from forestay.worker.hosts.host import (
     Answered,
@@ -32,12 +34,16 @@ from forestay.worker.hosts.host import (
     UpstreamFailed,
 )
 from forestay.worker.hosts.secret_files import read_secret
+from forestay.worker.hosts.upstream_job import Job, Note, read_note, write_note
 
+log = logger("worker")
 FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.1, 2.0
 CALL_SECONDS = 30.0  # one step of the queue protocol
 TRIES_PER_STEP = 5  # of the steps that may be repeated: status and result
 FOR_EVER_SECONDS = 86_400.0
 QUEUE_LABEL, QUEUE_PREFIX, RUN_PREFIX = "queue.", "/queue/", "/run/"
+_SILENT = frozenset({429, 502, 503, 504})  # no word of the job itself: it is asked for again
+_UNKNOWN = frozenset({404, 410})
 _KEPT_HEADERS = ("content-type", "accept")
 
 
@@ -83,6 +89,7 @@ class ProviderHost:
         self._sync_base = None if synchronous is None else _Base.of(synchronous)
         self._key = ""
         self._cancel_paths: dict[RequestId, str] = {}
+        self._abandonable: dict[RequestId, asyncio.Timeout] = {}
 
     async def start(self) -> Description:
         """Read the key; nothing is called before the first request."""
@@ -93,9 +100,7 @@ class ProviderHost:
     async def call(self, request: CallRequest) -> CallResult:
         """Run one call upstream, by the protocol that the spec names."""
         if self._spec.host.protocol == "json":
-            return _upstream(
-                await self._send("POST", self._base.path(request.endpoint), request, request.timeout_seconds)
-            )
+            return await self._plain(request)
         deadline = self._clock.monotonic() + request.timeout_seconds
         try:
             return await self._queued(request, deadline)
@@ -130,9 +135,24 @@ class ProviderHost:
         async with at.connection.websocket(at.base_path + path, {**kept, **authorization}) as opened:
             yield opened
 
+    async def _plain(self, request: CallRequest) -> CallResult:
+        try:
+            async with asyncio.timeout(None) as scope:
+                self._abandonable[request.request_id] = scope
+                path = self._base.path(request.endpoint)
+                return _upstream(await self._send("POST", path, request, request.timeout_seconds))
+        except TimeoutError:  # only a cancel sets this scope's end
+            return UpstreamFailed(503, "its connection was closed by a cancel")
+        finally:
+            self._abandonable.pop(request.request_id, None)
+
     async def cancel(self, request_id: RequestId, endpoint: str) -> None:
-        """Forward the cancel; a plain JSON API has no word for it."""
+        """Forward the cancel. A plain JSON API has no word for it: its connection is closed, the rest is up to it."""
         del endpoint  # the provider's own cancel URL is what counts
+        scope = self._abandonable.pop(request_id, None)
+        if scope is not None:
+            log.info("provider.abandoned", request=str(request_id), model=self._spec.model_id)
+            scope.reschedule(asyncio.get_running_loop().time())
         path = self._cancel_paths.get(request_id)
         if path is not None:
             headers = {"authorization": f"Key {self._key}"} if self._key else {}
@@ -156,28 +176,61 @@ class ProviderHost:
             await self._sync_base.connection.close()
 
     async def _queued(self, request: CallRequest, deadline: float) -> CallResult:
-        """Submit, poll, fetch (fal's queue protocol)."""
-        submitted = await self._send("POST", self._base.path(request.endpoint), request, CALL_SECONDS)
+        """Submit unless an earlier attempt has, poll, fetch (fal's queue protocol)."""
+        target = self._spec.host.url + request.endpoint
+        note = read_note(None if request.notes is None else await request.notes.read(), target)
+        if note.job is not None:
+            log.info("provider.resumed", request=str(request.request_id), attempt=request.attempt)
+            result = await self._await_job(note, note.job, request, deadline)
+            if result is not None:
+                return result
+            note = note.over()
+        job = await self._submit(note, request)
+        if not isinstance(job, Job):
+            return job
+        note = dataclasses.replace(note, job=job)
+        await _keep(note, request)
+        unknown = UpstreamFailed(502, "it does not know the job that it has just accepted")
+        return await self._await_job(note, job, request, deadline) or unknown
+
+    async def _submit(self, note: Note, request: CallRequest) -> Job | CallResult:
+        """Begin a job. A provider that honours the key gives the same job for a submit whose answer we never read."""
+        outbound = self._outbound("POST", self._base.path(request.endpoint), request, CALL_SECONDS)
+        key = f"{request.request_id}-{note.jobs_over}"
+        outbound = dataclasses.replace(outbound, headers={**outbound.headers, "idempotency-key": key})
+        submitted = await self._base.connection.call(outbound)
         if not isinstance(submitted, Answered) or submitted.status_code >= 400:
             return _upstream(submitted)
-        job = _object(submitted.body)
-        status_path, response_path = self._own_path(job.get("status_url")), self._own_path(job.get("response_url"))
-        cancel_path = self._own_path(job.get("cancel_url"))
+        told = _object(submitted.body)
+        status_path, response_path = self._own_path(told.get("status_url")), self._own_path(told.get("response_url"))
         if status_path is None or response_path is None:
             return UpstreamFailed(502, "its answer to a submit names no status_url and response_url of its own")
-        if cancel_path is not None:
-            self._cancel_paths[request.request_id] = cancel_path
+        return Job(status_path, response_path, self._own_path(told.get("cancel_url")))
+
+    async def _await_job(self, note: Note, job: Job, request: CallRequest, deadline: float) -> CallResult | None:
+        """Wait for a job's end; None when the provider knows no such job (any more).
+
+        While it is silent the note stays: the next attempt asks for the same job again.
+        """
+        if job.cancel_path is not None:
+            self._cancel_paths[request.request_id] = job.cancel_path
         pause = FIRST_POLL_SECONDS
         while (left := deadline - self._clock.monotonic()) > 0:
-            status = await self._repeated(status_path, request)
-            if not isinstance(status, Answered) or status.status_code >= 400:
-                return _upstream(status)
-            if _object(status.body).get("status") == "COMPLETED":
-                return _upstream(await self._repeated(response_path, request))
-            await self._clock.sleep(min(pause, left))
-            pause = min(pause * 1.5, LAST_POLL_SECONDS)
-        if cancel_path is not None:
-            await self.cancel(request.request_id, request.endpoint)
+            answered = await self._repeated(job.status_path, request)
+            if isinstance(answered, Answered) and answered.status_code in _UNKNOWN:
+                await _keep(note.over(), request)
+                return None
+            if isinstance(answered, Answered) and answered.status_code < 400:
+                if _object(answered.body).get("status") != "COMPLETED":
+                    await self._clock.sleep(min(pause, left))
+                    pause = min(pause * 1.5, LAST_POLL_SECONDS)
+                    continue
+                answered = await self._repeated(job.response_path, request)
+            if isinstance(answered, Answered) and answered.status_code not in _SILENT:
+                await _keep(note.over(), request)
+            return _upstream(answered)
+        await self.cancel(request.request_id, request.endpoint)
+        await _keep(note.over(), request)
         return TimedOut(request.timeout_seconds)
 
     async def _repeated(self, path: str, request: CallRequest) -> CallResult:
@@ -185,7 +238,7 @@ class ProviderHost:
         result: CallResult = Broken("not asked")
         for attempt in range(TRIES_PER_STEP):
             result = await self._send("GET", path, request, CALL_SECONDS)
-            if isinstance(result, Answered) and result.status_code not in {429, 502, 503, 504}:
+            if isinstance(result, Answered) and result.status_code not in _SILENT:
                 return result
             await self._clock.sleep(FIRST_POLL_SECONDS * 2**attempt)
         return result
@@ -212,6 +265,12 @@ class ProviderHost:
             return None
         parts = urlsplit(url)
         return parts.path + (f"?{parts.query}" if parts.query else "") if parts.path.startswith("/") else None
+
+
+async def _keep(note: Note, request: CallRequest) -> None:
+    text = write_note(note)
+    if request.notes is not None and text is not None:
+        await request.notes.write(text)
 
 
 def _upstream(result: CallResult) -> CallResult:
