@@ -117,7 +117,14 @@ async def _system(_: Patient) -> Finding:
 
 async def _privileges(_: Patient) -> Finding:
     if os.geteuid() == 0:
-        return Finding("privileges", Health.OK, "root: model code and Postgres run under uids of their own")
+        from forestay.worker.hosts.privileges import FIRST_UID, probe  # noqa: PLC0415 - only when asked
+
+        problem = await asyncio.to_thread(probe, FIRST_UID, sys.executable, ())
+        if not problem:
+            return Finding("privileges", Health.OK, "root: model code and Postgres run under uids of their own")
+        found = f"root, but another user {problem}; model code keeps our user, without its capabilities"
+        mend = "use an interpreter that every user may run: not below /root or another private folder"
+        return Finding("privileges", Health.WARNING, found[:500], mend)
     mend = "run as root, or in a container of its own, before serving models that you do not trust"
     return Finding(
         "privileges", Health.WARNING, f"uid {os.geteuid()}: model code runs as ourselves, no security boundary", mend

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Sequence
 
 FIRST_UID, UIDS = 1_000_000, 60_000  # far above the users of a machine
+FIRST_BUILDER_UID = FIRST_UID + UIDS  # of those who build environments: one for each, apart from every model's
 PROBE_SECONDS = 20.0
 
 
@@ -30,10 +31,21 @@ async def choose_identity(revision: str, python: str, readable: Sequence[pathlib
     if os.geteuid() != 0:
         return Identity(None, "the worker is not root: model code shares its user, which is no security boundary")
     uid = FIRST_UID + zlib.crc32(revision.encode()) % UIDS
-    problem = await asyncio.to_thread(_probe, uid, python, readable)
+    problem = await asyncio.to_thread(probe, uid, python, readable)
     if problem:
         return Identity(None, f"model code keeps the worker's user, without its capabilities: user {uid} {problem}")
     return Identity(uid, f"runs as user {uid}")
+
+
+async def choose_builder(environment: str, python: str) -> Identity:
+    """Find the user under which an environment's packages are built: their build scripts are strangers' code too."""
+    if os.geteuid() != 0:
+        return Identity(None, "the worker is not root: packages are built by its own user")
+    uid = FIRST_BUILDER_UID + zlib.crc32(environment.encode()) % UIDS
+    problem = await asyncio.to_thread(probe, uid, python, ())
+    if problem:
+        return Identity(None, f"packages are built by the worker's own user: user {uid} {problem}")
+    return Identity(uid, f"packages are built by user {uid}")
 
 
 def own(paths: Sequence[pathlib.Path], identity: Identity) -> None:
@@ -43,7 +55,8 @@ def own(paths: Sequence[pathlib.Path], identity: Identity) -> None:
             os.chown(path, identity.uid, identity.uid)
 
 
-def _probe(uid: int, python: str, readable: Sequence[pathlib.Path]) -> str:
+def probe(uid: int, python: str, readable: Sequence[pathlib.Path]) -> str:
+    """Return what keeps this user from running `python` and reaching the paths; empty when nothing does."""
     code = (
         "import os, sys; [os.stat(path + '/.') if os.path.isdir(path) else open(path).close() for path in sys.argv[1:]]"
     )
