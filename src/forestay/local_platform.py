@@ -194,8 +194,8 @@ class LocalPlatform:
         if port == 0:
             try:
                 self._listeners[name] = bind_free(host, self._folder.port_of(name), what)
-            except UsageError:
-                pass  # taken by someone else since the last run: any free one will do
+            except UsageError as error:  # taken by someone else since the last run: any free one will do
+                self._tell(Event("platform.port_taken", f"{name} moves to another port: {error.message}"))
             else:
                 return
         self._listeners[name] = bind_free(host, port, what)
@@ -395,7 +395,8 @@ class LocalPlatform:
 
     async def _watch_logs(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            await asyncio.to_thread(cap_logs, self._folder.logs, _LOG_LIMIT_BYTES)
+            for folder in log_folders(self._folder):
+                await asyncio.to_thread(cap_logs, folder, _LOG_LIMIT_BYTES)
             try:
                 await asyncio.wait_for(stop.wait(), _LOG_LOOK_SECONDS)
             except TimeoutError:
@@ -411,6 +412,12 @@ class LocalPlatform:
         kinds = ("gateway-", "worker-", "controller", "valkey", "postgres")
         await stop_in_order([[k for name, k in keepers.items() if name.startswith(kind)] for kind in kinds])
         self._tell(Event("platform.stopped", "stopped"))
+
+
+def log_folders(folder: DataDir) -> list[pathlib.Path]:
+    """Return where logs grow: those of our processes, and of the embedded servers, who append to theirs as well."""
+    embedded = [folder.root / "postgres", folder.root / "valkey"]
+    return [folder.logs, *(path for path in embedded if path.is_dir())]
 
 
 def _port_of(listener: socket.socket) -> int:

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -361,7 +362,7 @@ def cap_logs(folder: pathlib.Path, limit_bytes: int) -> list[str]:
         if log_file.stat().st_size <= limit_bytes:
             continue
         older = log_file.with_suffix(".log.1")
-        older.write_bytes(log_file.read_bytes())
+        shutil.copyfile(log_file, older)  # in pieces: it may be larger than memory
         os.truncate(log_file, 0)
         turned.append(log_file.name)
     return turned
