@@ -1,6 +1,7 @@
 """Bad input against the real server: each gets a precise 4xx, nothing is queued, nothing dies.
 
-After the last test of this file the platform runs the same processes as before and its queue is empty.
+After the last test of this file the platform runs the same processes as before, its queue is empty, and it holds no
+request that no answer has accepted: a bad call that was queued and has ended would be seen.
 """
 
 import asyncio
@@ -28,20 +29,50 @@ ECHO = "/queue/forestay/echo"
 EXAMPLES = 60
 
 
+ACCEPTED: set[str] = set()  # ids that an answer in this file gave to its caller
+
+
 @pytest.fixture(scope="module", autouse=True)
 def unharmed(acceptance: Acceptance) -> Iterator[None]:
-    """Look before and after: the same processes, and nothing stays in the queue that these tests put there.
+    """Look before and after: the same processes, and no request that no answer has accepted, waiting or finished.
 
     What random input makes into a good request is accepted and may still run for a moment.
     """
-    before = acceptance.platform.pids
+    before, known = acceptance.platform.pids, asyncio.run(stored(acceptance.database_url))
     yield
     assert acceptance.platform.pids == before
+    assert asyncio.run(stored(acceptance.database_url)) - known == ACCEPTED
     wait_until(lambda: asyncio.run(queued(acceptance.database_url)) == 0, 30.0)
     assert asyncio.run(queued(acceptance.database_url)) == 0
-    with acceptance.http() as client:
+    with watched(acceptance) as client:
         answered = client.post("/run/forestay/echo", json={"text": "still here"})
     assert (answered.status_code, answered.json()["text"]) == (200, "still here")
+
+
+def watched(acceptance: Acceptance) -> httpx.Client:
+    """Return a client that notes which requests the platform says it has accepted."""
+    client = acceptance.http()
+    client.event_hooks["response"].append(_note_accepted)
+    return client
+
+
+def _note_accepted(response: httpx.Response) -> None:
+    if response.request.method != "POST" or response.status_code != 200:
+        return
+    if "json" in response.headers.get("content-type", ""):
+        told = json.loads(response.read())
+        if isinstance(told, dict) and told.get("status") == "IN_QUEUE":
+            ACCEPTED.add(str(told["request_id"]))
+
+
+async def stored(database_url: str) -> set[str]:
+    """List the requests that the platform has taken in, live and finished."""
+    connection = await asyncpg.connect(database_url, timeout=10)
+    try:
+        rows = await connection.fetch("SELECT request_id FROM requests UNION SELECT request_id FROM finished_requests")
+    finally:
+        await connection.close()
+    return {str(row[0]) for row in rows}
 
 
 async def queued(database_url: str) -> int:
@@ -130,7 +161,7 @@ def test_bad_input_is_answered_precisely(bad: Bad, acceptance: Acceptance) -> No
 def test_another_tenants_request_looks_as_if_it_never_existed(acceptance: Acceptance) -> None:
     """Status, result and cancel with a stranger's key: 404, with the body of an unknown id."""
     stranger = acceptance.new_key("stranger")
-    with acceptance.http() as client:
+    with watched(acceptance) as client:
         request_id = client.post(ECHO, json={"text": "mine"}).json()["request_id"]
     with acceptance.http(stranger) as client:
         path = f"{ECHO}/requests/{request_id}"
@@ -138,7 +169,7 @@ def test_another_tenants_request_looks_as_if_it_never_existed(acceptance: Accept
         unknown = client.get(f"{ECHO}/requests/{UNKNOWN_ID}/status")
     assert [answered.status_code for answered in answers] == [404, 404, 404]
     assert answers[0].content == unknown.content
-    with acceptance.http() as client:
+    with watched(acceptance) as client:
         assert client.get(f"{ECHO}/requests/{request_id}/status").status_code in {200, 202}
 
 
@@ -165,7 +196,7 @@ def test_a_body_that_stalls_is_answered_408_and_hurts_nobody(acceptance: Accepta
     try:
         for connection in slow:
             connection.sendall(head.encode())
-        with acceptance.http() as client:
+        with watched(acceptance) as client:
             assert client.post("/run/forestay/echo", json={"text": "quick"}).status_code == 200
         assert all(b" 408 " in connection.recv(4096)[:40] for connection in slow)
     finally:
@@ -181,7 +212,7 @@ def test_many_half_open_requests_do_not_keep_others_out(acceptance: Acceptance) 
     try:
         for connection in half:
             connection.sendall(b"POST /queue/forestay/echo HTTP/1.1\r\nHost: a\r\nX-Slow: ")
-        with acceptance.http() as client:
+        with watched(acceptance) as client:
             assert client.post("/run/forestay/echo", json={"text": "quick"}).json()["text"] == "quick"
     finally:
         for connection in half:
@@ -277,7 +308,7 @@ def test_any_value_is_answered_by_the_model_or_refused_by_name(
 ) -> None:
     """Whatever stands in a field, the answer is the model's or a 422; never a 5xx of ours."""
     assume(field == "image" or isinstance(value, list | dict))  # a scalar may be accepted, and then it sleeps or fails
-    with acceptance.http() as client:
+    with watched(acceptance) as client:
         body = json.dumps({field: value}).encode()  # infinities too, as many a client would send them
         answered = client.post("/run/forestay/echo", content=body, headers={"Content-Type": "application/json"})
     assert answered.status_code in {200, 422}, answered.text[:300]
@@ -296,7 +327,7 @@ def test_any_path_is_answered_below_500(
     method: str, surface: str, segments: list[str], body: bytes, acceptance: Acceptance
 ) -> None:
     """No path, method and body makes the gateway fail."""
-    with acceptance.http() as client:
+    with watched(acceptance) as client:
         answered = client.request(method, f"{surface}/{'/'.join(segments)}", content=body)
     assert answered.status_code < 500, (answered.status_code, answered.text[:300])
     assert "Traceback" not in answered.text
@@ -320,7 +351,7 @@ def address(url: str) -> tuple[str, int]:
 
 def test_the_error_of_a_refused_submit_is_json_with_a_request_id(acceptance: Acceptance) -> None:
     """Every answer of ours carries x-fal-request-id, the refusals too."""
-    with acceptance.http() as client:
+    with watched(acceptance) as client:
         answered = client.post(ECHO, json={"sleep_seconds": "long"})
     assert answered.headers["x-fal-request-id"]
     assert json.loads(answered.content)["detail"][0]["loc"] == ["body", "sleep_seconds"]
