@@ -423,8 +423,17 @@ def sha256_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def forget_paths(weights: Path) -> None:
+    """Take the folder of this machine out of the configs, where saving what was loaded from it has written it."""
+    for file in sorted(weights.rglob("*.json")):
+        values = json.loads(file.read_text())
+        if isinstance(values, dict) and values.pop("_name_or_path", None) is not None:
+            file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
 def record_training(weights: Path, settings: Settings, stages: dict[str, Any]) -> None:
     """Merge what this run did into TRAINING.json and hash every weight file again."""
+    forget_paths(weights)
     path = weights / "TRAINING.json"
     record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"stages": {}}
     scripts = {name: sha256_of(HERE / name) for name in ("train.py", "dataset.py", "judge.py")}

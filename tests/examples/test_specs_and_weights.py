@@ -1,6 +1,7 @@
 """The specs say what the apps serve, and the committed weights are the ones that were trained."""
 
 import hashlib
+import importlib
 import json
 import subprocess
 import sys
@@ -101,3 +102,21 @@ def test_the_recorded_scores_meet_the_targets() -> None:
     assert measured["colours_right_ratio"] >= 0.98
     tones = json.loads((EXAMPLES / "tones" / "weights" / "TRAINING.json").read_text())
     assert tones["metrics"]["steps_16"]["notes_right_ratio"] >= 0.95
+
+
+def test_a_retrained_model_names_no_folder_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saving what was loaded writes where it was loaded from into the configs; training takes it out again."""
+    monkeypatch.syspath_prepend(str(EXAMPLES / "digits"))
+    train = importlib.import_module("train")
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text(json.dumps({"_name_or_path": "/somewhere/weights", "sample_size": 4}))
+    (tmp_path / "merges.json").write_text("[1, 2]")
+    train.forget_paths(tmp_path)
+    assert json.loads((tmp_path / "unet" / "config.json").read_text()) == {"sample_size": 4}
+    assert (tmp_path / "merges.json").read_text() == "[1, 2]"
+
+
+def test_no_committed_config_names_a_folder_of_a_machine() -> None:
+    """Neither in the digits nor in any other example."""
+    configs = [path for path in EXAMPLES.rglob("*.json") if "_name_or_path" in path.read_text(encoding="utf-8")]
+    assert configs == []
