@@ -1,0 +1,31 @@
+"""A migration that has landed never changes: databases in the field have applied it as it was."""
+
+import hashlib
+from pathlib import Path
+
+import forestay.storage
+
+FOLDER = Path(forestay.storage.__file__).parent
+# The SHA-256 of every migration. A new file adds its line (the failing test prints it); a line never changes.
+DIGESTS = {
+    "migrations/0001_spine.pre.sql": "02e7dbfc6404a73a329931919cce5e79cd8542fad50f4e865080778805f6875c",
+    "migrations/0002_identity.pre.sql": "8407946ca24283121b0b4cb0c46aee1391984d4476b6b274bcabac5428a1c931",
+    "migrations/0003_limits.pre.sql": "b46195e97cc489d75b387d9d1a09815a503e97ee77be93e284a88802d44d6ed8",
+    "migrations/0004_prediction.pre.sql": "849926474433d456dbdf4b5f0874eaa26ea929212de1958ba662a1b38d0237d9",
+    "migrations/0005_turns.pre.sql": "dbdad878851b07594bff2e7903c7a45f9cc024fd28616a47f7ba444954e7eb5e",
+    "migrations/0006_artefacts.pre.sql": "1ea6fd4e4ff4e9162186937cb8d7668ea73c5fd485fe453ebd8e67d66b5c9362",
+    "migrations/0007_standings.pre.sql": "d1ffb373dfa2d8e6e14106a38c650e8baf0b413aed9475e8788fd0c907fff00f",
+    "migrations/0008_spine.pre.sql": "45389f832ba78e3af3dd3d51838878f5ca90648b857b2e12e6f29a841fb1553a",
+    "facts_migrations/0001_facts.pre.sql": "3fea2c3960f7e1e59d62cf6b29a94f9c6accb50005cebe111f4236435dc33d6f",
+    "facts_migrations/0002_tags.pre.sql": "ee66efa6d0b6dccc6448788b208882dd33523503ff7cbdad35b54a8920d84dbb",
+}
+
+
+def test_every_migration_is_as_it_landed() -> None:
+    """Mend a mistake by a further migration, never in place."""
+    found = {
+        f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()
+        for kind in ("migrations", "facts_migrations")
+        for path in sorted((FOLDER / kind).glob("*.sql"))
+    }
+    assert found == DIGESTS
