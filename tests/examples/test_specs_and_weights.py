@@ -109,7 +109,7 @@ def test_a_retrained_model_names_no_folder_of_the_machine(tmp_path: Path, monkey
     monkeypatch.syspath_prepend(str(EXAMPLES / "digits"))
     train = importlib.import_module("train")
     (tmp_path / "unet").mkdir()
-    (tmp_path / "unet" / "config.json").write_text(json.dumps({"_name_or_path": "/somewhere/weights", "sample_size": 4}))
+    (tmp_path / "unet" / "config.json").write_text(json.dumps({"_name_or_path": "/a/folder", "sample_size": 4}))
     (tmp_path / "merges.json").write_text("[1, 2]")
     train.forget_paths(tmp_path)
     assert json.loads((tmp_path / "unet" / "config.json").read_text()) == {"sample_size": 4}
