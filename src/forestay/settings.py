@@ -75,6 +75,11 @@ class Queue:
     facts_retention_seconds: float = setting(
         "FORESTAY_FACTS_RETENTION", 90 * 86400.0, "How long facts are kept; whole days are dropped."
     )
+    call_facts_retention_seconds: float = setting(
+        "FORESTAY_CALL_FACTS_RETENTION",
+        30 * 86400.0,
+        "How long facts of calls (hashes, truncated networks) are kept for judging misuse; whole days are dropped.",
+    )
     adoption_seconds: float = setting(
         "FORESTAY_ADOPTION_WINDOW", 60.0, "How long a submit whose answer was lost may be adopted by its retry."
     )

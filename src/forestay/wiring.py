@@ -32,6 +32,7 @@ from forestay.telemetry.logs import configure, logger
 from forestay.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
+    from forestay.abuse.loop import AbuseLoop
     from forestay.artefacts.admission import Admission
     from forestay.capacity.learn import LearningLoop
     from forestay.capacity.shed_loop import SheddingLoop
@@ -201,6 +202,7 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
     from forestay.queue.claiming import PostgresTurns
     from forestay.queue.listing import PostgresRequestList
     from forestay.servers import lifespan, serve
+    from forestay.telemetry.call_facts import PostgresCalls
     from forestay.telemetry.fact_reader import PostgresFactReader
     from forestay.telemetry.facts import FactWriter
 
@@ -232,6 +234,7 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
             sign_ins=PostgresSignInStore(stores.database),
             desk=PasswordDesk(process.chance),
             oidc=OidcProvider(settings.identity, process.clock) if settings.identity.oidc_issuer else None,
+            calls=PostgresCalls(stores.facts_database),
             standings=Standings(process.clock, settings.gateway.throttled_rate),
             standing_store=PostgresStandings(
                 stores.database, stores.wakeups, process.chance, writer=_own_name("gateway")
@@ -367,6 +370,7 @@ async def run_controller(settings: Settings, environment: Mapping[str, str]) -> 
 
 def _loops(process: Process, stores: Stores) -> "list[Loop]":
     """List the control loops with their beats; each is `run_once` of its domain."""
+    from forestay.abuse.loop import BATCH as ABUSE_BATCH
     from forestay.capacity import learn
     from forestay.capacity.loop import PlacementLoop
     from forestay.controller import Loop
@@ -376,7 +380,7 @@ def _loops(process: Process, stores: Stores) -> "list[Loop]":
     from forestay.queue import claiming, expire, rescue
     from forestay.queue import retention as old_requests
     from forestay.rollouts.loop import RolloutLoop
-    from forestay.telemetry import facts
+    from forestay.telemetry import call_facts, facts
 
     queue, settings = stores.queue, process.settings
     people = PostgresPeopleStore(stores.database, process.clock, process.chance)
@@ -411,7 +415,34 @@ def _loops(process: Process, stores: Stores) -> "list[Loop]":
             3600.0,
             lambda: facts.keep_partitions(stores.facts_database, process.clock, settings.queue.facts_retention_seconds),
         ),
+        Loop(
+            "call_fact_partitions",
+            3600.0,
+            lambda: call_facts.keep_partitions(
+                stores.facts_database, process.clock, settings.queue.call_facts_retention_seconds
+            ),
+        ),
+        Loop("abuse", 0.5, _abuse(process, stores).run_once, batch=ABUSE_BATCH),
     ]
+
+
+def _abuse(process: Process, stores: Stores) -> "AbuseLoop":
+    from forestay.abuse.loop import AbuseLoop, AbusePorts
+    from forestay.abuse.postgres_store import PostgresAbuseStore
+    from forestay.fleet.postgres_standings import PostgresStandings
+    from forestay.telemetry.call_facts import PostgresCalls
+
+    name = _own_name("controller")
+    return AbuseLoop(
+        AbusePorts(
+            calls=PostgresCalls(stores.facts_database),
+            fleet=stores.fleet,
+            standings=PostgresStandings(stores.database, stores.wakeups, process.chance, writer=name),
+            store=PostgresAbuseStore(stores.database, writer=name),
+            clock=process.clock,
+            metrics=process.metrics,
+        )
+    )
 
 
 def _shedder(process: Process, stores: Stores) -> "SheddingLoop":

@@ -39,6 +39,7 @@ from forestay.settings import Gateway as GatewaySettings
 from forestay.settings import Limits, Secrets, Settings
 from forestay.storage.objects import ObjectStore
 from forestay.storage.valkey import LocalWakeups
+from forestay.telemetry.call_facts import CallFact
 from forestay.telemetry.facts import RequestFact
 from forestay.telemetry.metrics import Metrics
 
@@ -97,6 +98,20 @@ class Facts:
         self.silent = False
 
     async def write(self, batch: Sequence[RequestFact]) -> None:
+        """Keep them."""
+        if self.silent:
+            raise Unavailable("silent, as the test asked")
+        self.kept.extend(batch)
+
+
+class Calls:
+    """Keeps notes of calls; `silent` makes it unavailable."""
+
+    def __init__(self) -> None:
+        self.kept: list[CallFact] = []
+        self.silent = False
+
+    async def write(self, batch: Sequence[CallFact]) -> None:
         """Keep them."""
         if self.silent:
             raise Unavailable("silent, as the test asked")
@@ -224,6 +239,7 @@ class World:
     other_key: str = ""
     admin_key: str = ""
     keys: MemoryKeyStore = dataclasses.field(kw_only=True)
+    calls: Calls = dataclasses.field(kw_only=True)
 
     async def call(
         self,
@@ -472,6 +488,7 @@ async def a_world(
     )
     fleet, keys, facts = MemoryFleetStore(clock), MemoryKeyStore(clock, chance), Facts()
     queue = MemoryQueueStore(clock)
+    calls = Calls()
     ports = GatewayPorts(
         queue=queue,
         fleet=fleet,
@@ -493,6 +510,7 @@ async def a_world(
         standings=Standings(clock, settings.gateway.throttled_rate),
         standing_store=cast("StandingStore", None),
         limits=LimitPorts(MemoryLimitStore(clock), cast("RemoteCounters | None", counters)),
+        calls=calls,
         artefacts=Admission(MemoryArtefactStore(clock), objects, clock),
     )
     model = ModelServer()
@@ -501,7 +519,7 @@ async def a_world(
     await deploy(fleet, revision_of("open-1", "acme/open"), "acme", "public")
     await deploy(fleet, revision_of("own-1", "acme/own"), "acme", "private")
     async with serving(model.handle) as model.url, serving(worker.handle) as worker.url:
-        world = World(build_gateway(ports), ports, queue, fleet, facts, model, worker, keys=keys)
+        world = World(build_gateway(ports), ports, queue, fleet, facts, model, worker, keys=keys, calls=calls)
         world.key = await _key(keys, "acme", Scope.API)
         world.other_key = await _key(keys, "other", Scope.API)
         world.admin_key = await _key(keys, "acme", Scope.ADMIN)

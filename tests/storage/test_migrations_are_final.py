@@ -16,8 +16,10 @@ DIGESTS = {
     "migrations/0006_artefacts.pre.sql": "1ea6fd4e4ff4e9162186937cb8d7668ea73c5fd485fe453ebd8e67d66b5c9362",
     "migrations/0007_standings.pre.sql": "d1ffb373dfa2d8e6e14106a38c650e8baf0b413aed9475e8788fd0c907fff00f",
     "migrations/0008_spine.pre.sql": "45389f832ba78e3af3dd3d51838878f5ca90648b857b2e12e6f29a841fb1553a",
+    "migrations/0009_abuse_state.pre.sql": "74efc6b01bb17e12e9982eb05d37f4bbb16660f64d114a9b8fb16d49d23abfec",
     "facts_migrations/0001_facts.pre.sql": "3fea2c3960f7e1e59d62cf6b29a94f9c6accb50005cebe111f4236435dc33d6f",
     "facts_migrations/0002_tags.pre.sql": "ee66efa6d0b6dccc6448788b208882dd33523503ff7cbdad35b54a8920d84dbb",
+    "facts_migrations/0003_calls.pre.sql": "25c6143d2935694f532fc1c3bb0a60b030dbee4c12d1922918feae9847935806",
 }
 
 

@@ -56,6 +56,10 @@ class Signals:
         self.guessing = Guessing()
         self.counters = Counters(counters)
 
+    def count(self, counters: tuple[CounterSpec, ...]) -> None:
+        """Keep these counters from now on, from nothing."""
+        self.counters = Counters(counters)
+
     def observe(self, call: Call) -> Touched:
         """Take one call; returns about whom something is new. A call that a standing refused teaches nothing."""
         subjects: dict[Per, str] = {}

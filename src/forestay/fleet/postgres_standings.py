@@ -103,6 +103,8 @@ class PostgresStandings:
 
     async def expire(self) -> int:
         """End the standings whose time is over; returns how many."""
+        if not await self._database.fetchval(_SQL["is_due"]):
+            return 0
         async with self._database.transaction() as connection:
             await connection.execute(_FLEET["lock"])
             ended = await connection.fetch(_SQL["expire"])

@@ -47,6 +47,7 @@ class Outlet:
         headers = [*self._without_doubles(reply.headers), *self._own_headers(reply.headers)]
         if reply.status_code not in {204, 304}:
             headers.append((b"content-length", b"%d" % len(body)))
+        exchange.cause = exchange.cause or reply.why or reply.cause
         if reply.cause:
             self._ports.metrics.add(REFUSED, reply.cause)
         await self._send({"type": "http.response.start", "status": reply.status_code, "headers": headers})

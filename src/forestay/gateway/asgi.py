@@ -20,6 +20,7 @@ from forestay.gateway.access import Outlet, record
 from forestay.gateway.admission import AdmissionDesk
 from forestay.gateway.board import StatusBoard
 from forestay.gateway.bodies import CallerGone
+from forestay.gateway.call_notes import CallNotes
 from forestay.gateway.cors import preflight
 from forestay.gateway.direct import DirectRoutes
 from forestay.gateway.direct_facts import DirectFacts
@@ -65,6 +66,7 @@ class Gateway:
 
     def __init__(self, ports: GatewayPorts) -> None:
         self.ports: Final = ports
+        self.notes: Final = CallNotes(ports)
         self.fleet: Final = FleetView(ports.fleet, ports.clock, ports.standings)
         self.board: Final = StatusBoard(ports)
         self._waker = QueueWaker(ports)
@@ -131,7 +133,12 @@ class Gateway:
             reply = self._reply_to(exchange, error)
         if reply is not None:
             await outlet.reply(reply)
+        self._finish(exchange, scope)
+
+    def _finish(self, exchange: Exchange, scope: Scope) -> None:
+        """Leave what every call leaves: its log line, its metrics and, where it is one to note, its note."""
         record(exchange, scope, self.ports)
+        self.notes.note(exchange, scope)
 
     async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> Reply | None:
         """The pipeline: header limit, preflight, then the surface's own guards (key, options, body, schema)."""
@@ -154,7 +161,7 @@ class Gateway:
             reply = self._reply_to(exchange, error)
             if reply is not None and not exchange.status_code:
                 await deny(exchange, reply, scope, send)
-        record(exchange, scope, self.ports)
+        self._finish(exchange, scope)
 
     def _open(self, scope: Scope) -> Exchange:
         headers: dict[bytes, bytes] = {}
@@ -224,6 +231,7 @@ class Gateway:
             "gateway.keys": self.ports.keys.run,
             "gateway.facts": self.direct.facts.run,
             "gateway.slots": self._keeper.run,
+            "gateway.notes": self.notes.run,
             "gateway.costs": self.direct.predictions.run,
             "gateway.admission": self.admission.run,
             "gateway.listen": listener.run,
@@ -252,6 +260,7 @@ class Gateway:
         try:
             await self._keeper.give_all_back()
             await self.direct.facts.flush()
+            await self.notes.flush()
             await self.ports.keys.flush()
             await self.limits.close()
         except Unavailable as error:

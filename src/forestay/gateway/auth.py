@@ -172,4 +172,4 @@ def _missing(ports: GatewayPorts) -> Reply:
 
 def _refused(ports: GatewayPorts, why: str) -> Reply:
     ports.metrics.add(REFUSED, why)
-    return not_authenticated("Invalid credentials")
+    return dataclasses.replace(not_authenticated("Invalid credentials"), why=why)

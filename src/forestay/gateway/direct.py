@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from forestay.fleet.grants import Verb
 from forestay.gateway.bodies import CallerGone, Gone, read_body
-from forestay.gateway.exchange import Exchange
+from forestay.gateway.exchange import Exchange, Said
 from forestay.gateway.guards import Target, admit, context_of
 from forestay.gateway.lanes import DirectParts, Work, acquire, start_deadline
 from forestay.gateway.ledger import Ledger
@@ -32,6 +32,7 @@ from forestay.queue.model import ErrorType
 from forestay.telemetry.logs import logger
 
 MAX_REFUSALS = 3
+CONTENT_REFUSAL = "content_policy_violation"  # fal's word for it in a model's 422
 MAX_WHOLE = 64 * 1024 * 1024  # a JSON answer is read whole (its media names become URLs) up to this size
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 _OWN_QUERY = ("fal_jwt_token", "fal_webhook", "fal_max_queue_length")
@@ -83,6 +84,7 @@ class DirectRoutes:
         foretold = parts.predictions.of(target, body if method == "POST" else None)
         if isinstance(foretold, Reply):
             return foretold
+        exchange.said = Said(target.revision, target.endpoint, body, foretold.seconds)
         stream = Verb.STREAM in verbs_of(exchange)
         call = Call(method, target.endpoint, own_query(scope), model_headers(target, choices, headers), body)
         return Work(target, call, choices, "stream" if stream else "direct", foretold.seconds, foretold.features)
@@ -165,6 +167,8 @@ class DirectRoutes:
             return None
         if (length is not None and length <= MAX_WHOLE) or (length is None and "json" in kind):
             body = await _read_whole(response)
+            if response.status == 422 and CONTENT_REFUSAL.encode() in body:  # the model's own refusal of a prompt
+                exchange.cause = CONTENT_REFUSAL
             return Reply(response.status, with_media_urls(body, exchange.bases), headers)
         await send_chunks(exchange, _pieces(response), send, response.status, headers)
         return None

@@ -8,9 +8,20 @@ from typing import cast
 
 from starlette.types import ASGIApp, Scope
 
+from forestay.fleet.model import Revision
 from forestay.gateway.routing import Bases, Surface
 
 SCOPE_KEY = "forestay.exchange"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Said:
+    """What a call of a model asked for; kept until its note is written, then forgotten."""
+
+    revision: Revision
+    endpoint: str
+    body: bytes
+    predicted_seconds: float
 
 
 @dataclasses.dataclass(slots=True)
@@ -32,6 +43,8 @@ class Exchange:
     status_code: int = 0
     sent_bytes: int = 0
     quiet: bool = False  # polls: counted, not logged
+    cause: str = ""  # of a refusal, as precisely as it is known
+    said: Said | None = None
     limit_headers: tuple[tuple[bytes, bytes], ...] = ()  # what a limited caller is told beside its answer
     fields: dict[str, object] = dataclasses.field(default_factory=dict[str, object])  # more for the log line
 

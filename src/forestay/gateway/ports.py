@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from forestay.queue.listing import RequestList
     from forestay.storage.objects import ObjectStore
     from forestay.storage.valkey import Wakeups
+    from forestay.telemetry.call_facts import CallSink
     from forestay.telemetry.fact_reader import FactReader
     from forestay.telemetry.facts import RequestFact
 
@@ -106,5 +107,6 @@ class GatewayPorts:
     sign_ins: SignInStore
     desk: PasswordDesk
     artefacts: "Admission"
+    calls: "CallSink"  # notes of calls, for the judges of misuse
     oidc: OidcProvider | None = None  # without an issuer
     tunnels: Tunnels = dataclasses.field(default_factory=Tunnels)

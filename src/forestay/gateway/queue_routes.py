@@ -17,7 +17,7 @@ from forestay.gateway.admission import AdmissionDesk
 from forestay.gateway.auth import PUBLIC_KEY, authenticate_asked, public_caller, shows_credential
 from forestay.gateway.board import StatusBoard, Watched
 from forestay.gateway.bodies import Gone, Sentinels, read_body, stop_when_caller_leaves
-from forestay.gateway.exchange import Exchange
+from forestay.gateway.exchange import Exchange, Said
 from forestay.gateway.fleet_view import FleetView
 from forestay.gateway.guards import Target, admit, context_of
 from forestay.gateway.limits import LimitGate, Reservation
@@ -171,6 +171,7 @@ class QueueRoutes:
         foretold = self._parts.predictions.of(target, body)
         if isinstance(foretold, Reply):
             return foretold
+        exchange.said = Said(target.revision, target.endpoint, body, foretold.seconds)
         said = (headers, scope["query_string"])
         print_ = fingerprint(target.caller.key_id, target.model.model_id, target.endpoint, body, said)
         return target, choices, _submission(target, body, choices, print_, foretold)

@@ -193,7 +193,7 @@ async def _closed(model: aiohttp.ClientWebSocketResponse, send: Send) -> None:
 
 async def deny(exchange: Exchange, reply: Reply, scope: Scope, send: Send) -> None:
     """Refuse a handshake: as an HTTP answer where the server can, else by closing."""
-    exchange.status_code = reply.status_code
+    exchange.status_code, exchange.cause = reply.status_code, reply.why or reply.cause
     if reply.status_code == 401 and _TOKEN in scope["query_string"]:
         await send({"type": "websocket.accept"})
         await send({"type": "websocket.send", "text": '{"status":"error","error":"Unauthorized"}'})

@@ -13,6 +13,7 @@ from typing import assert_never
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from forestay.gateway.exchange import SCOPE_KEY, of
 from forestay.gateway.protocol import FieldError, FieldErrors, Plain, WireStatus
 from forestay.ids import ModelId
 from forestay.queue import answers
@@ -31,10 +32,13 @@ class Reply:
     body: bytes = b""
     headers: tuple[Header, ...] = (JSON_TYPE,)
     cause: str = ""  # of a refusal: a metric's label
+    why: str = ""  # more precisely, for facts alone: the caller is not told
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
-        del scope, receive
+        del receive
+        if SCOPE_KEY in scope:
+            of(scope).cause = self.why or self.cause
         length = (b"content-length", b"%d" % len(self.body))
         await send({"type": "http.response.start", "status": self.status_code, "headers": [*self.headers, length]})
         await send({"type": "http.response.body", "body": self.body})

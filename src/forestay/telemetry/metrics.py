@@ -69,6 +69,8 @@ DIRECT_CALLS = _counter("forestay_direct_calls_total", "Calls in the direct lane
 DIRECT_WAIT_SECONDS = _histogram("forestay_direct_wait_seconds", "Wait for a slot.", "model", buckets=_LONG_SECONDS)
 DIRECT_SLOTS = _gauge("forestay_direct_slots", "Slots leased by this gateway, by use.", "use")
 FACTS_LOST = _counter("forestay_facts_lost_total", "Facts of direct calls dropped because none could be written.")
+CALLS_NOT_NOTED = _counter("forestay_calls_not_noted_total", "Calls that left no call fact, by why.", "why")
+TEXT_NOT_HASHED = _counter("forestay_call_text_not_hashed_total", "Calls noted without their text: too many waited.")
 WAKEUPS_LOST = _counter("forestay_wakeups_lost_total", "Wake-ups that could not be sent or heard.", "channel")
 GUARD_OPEN = _counter("forestay_guard_open_total", "Times a guard failed open, by guard.", "guard")
 LIMITED = _counter(
@@ -81,6 +83,12 @@ LIMIT_SEEDS = _counter(
     "forestay_limit_seeds_total", "Times a month's spending was read from the database, by result.", "result"
 )
 USAGE_ROWS = _counter("forestay_usage_settled_total", "Requests whose usage was written, by lane.", "lane")
+
+# Misuse
+ABUSE_CALLS = _counter("forestay_abuse_calls_total", "Calls that the abuse loop has seen.")
+ABUSE_DECIDED = _counter("forestay_abuse_decided_total", "Standings that rules asked for.", "rule", "effect")
+ABUSE_LAG_SECONDS = _gauge("forestay_abuse_lag_seconds", "Age of the newest call that the abuse loop has seen.")
+ABUSE_RULES_BROKEN = _counter("forestay_abuse_rules_broken_total", "Rules in force that could not be read.")
 
 # Media and delivery
 UPLOADED_BYTES = _counter("forestay_uploaded_bytes_total", "Bytes that callers uploaded.", "how")

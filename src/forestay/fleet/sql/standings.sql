@@ -24,6 +24,10 @@ WITH lifted AS (
 UPDATE appeals SET state = 'granted', decided_at = now(), decided_by = $2, decision = $3
 FROM lifted WHERE appeals.standing_id = lifted.standing_id AND state = 'open';
 
+-- name: is_due
+-- Tells whether any standing's time is over.
+SELECT EXISTS (SELECT FROM standings WHERE ended_at IS NULL AND expires_at <= now());
+
 -- name: expire
 -- Ends standings whose time is over, at most 1,000 at once, and closes the appeals that nobody decided.
 WITH due AS (

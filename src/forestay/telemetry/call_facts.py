@@ -1,0 +1,113 @@
+"""Call facts: one append-only row for each call of a model and each refused credential, for the judges of misuse.
+
+Written in batches by gateways, read in order of commit by a cursor. A row holds no prompt, no address and no
+credential: hashes under the deployment's key and truncated networks. It decides nothing about what calls mean (that
+is `abuse`).
+"""
+
+import base64
+import dataclasses
+import datetime as dt
+import uuid
+from collections.abc import Sequence
+from typing import Protocol
+
+import asyncpg
+import msgspec
+
+from forestay.clock import Clock
+from forestay.storage.postgres import Database, load_queries
+
+DAYS_AHEAD = 3
+LATEST = dt.timedelta(days=1)  # a gateway keeps what it cannot write no longer than this
+_SQL = load_queries("forestay.telemetry", "sql/call_facts.sql")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CallFact:
+    """One call. `prompt` and `shape` are 64 bits, `raw` and `tried` 63; as Postgres keeps them, signed."""
+
+    at: dt.datetime
+    call_id: uuid.UUID
+    tenant_id: str
+    key_id: str
+    model_id: str
+    lane: str
+    verb: str
+    network: str
+    agent: str
+    accepted: bool
+    cause: str
+    status_code: int
+    predicted_seconds: float
+    prompt: int | None = None
+    raw: int = 0
+    prompt_chars: int = 0
+    meaning: bytes | None = None
+    shape: int = 0
+    claimed: str = ""
+    tried: int = 0
+    position: int = 0  # given by the store
+
+
+class CallSink(Protocol):
+    """Where gateways write calls."""
+
+    async def write(self, batch: Sequence[CallFact]) -> None:
+        """Write them all or none; raises Unavailable. Writing one twice keeps one."""
+        ...
+
+
+class CallSource(Protocol):
+    """Where judges read calls."""
+
+    async def after(self, position: int, since: dt.datetime, limit: int) -> list[CallFact]:
+        """Read what was written after `position`, in order; nothing from before `since` is looked for."""
+        ...
+
+    async def between(self, since: dt.datetime, until: dt.datetime, position: int, limit: int) -> list[CallFact]:
+        """Read what happened between two moments and was written after `position`, in order."""
+        ...
+
+
+class PostgresCalls:
+    """CallSink and CallSource over the facts database."""
+
+    def __init__(self, facts: Database) -> None:
+        self._facts = facts
+
+    async def write(self, batch: Sequence[CallFact]) -> None:
+        """Write them all or none; writers take turns, so that a cursor misses nothing."""
+        rows = [{**dataclasses.asdict(fact), "meaning": _text(fact.meaning)} for fact in batch]
+        async with self._facts.transaction() as connection:
+            await connection.execute(_SQL["take_turn"])
+            await connection.execute(_SQL["keep"], msgspec.json.encode(rows).decode())
+
+    async def after(self, position: int, since: dt.datetime, limit: int) -> list[CallFact]:
+        """Read what was written after `position`, in order."""
+        return [_fact(row) for row in await self._facts.fetch(_SQL["after"], position, since, limit)]
+
+    async def between(self, since: dt.datetime, until: dt.datetime, position: int, limit: int) -> list[CallFact]:
+        """Read what happened between two moments and was written after `position`, in order."""
+        return [_fact(row) for row in await self._facts.fetch(_SQL["between"], since, until, position, limit)]
+
+
+async def keep_partitions(facts: Database, clock: Clock, retention_seconds: float) -> int:
+    """Make the partitions of the coming days and drop those past their time; the controller's loop calls it."""
+    now = clock.now().astimezone(dt.UTC)
+    before = (now - dt.timedelta(seconds=retention_seconds)).strftime("%Y%m%d")
+    changed = len(await facts.fetch(_SQL["drop_partitions"], before))
+    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    for offset in range(DAYS_AHEAD + 1):
+        day = today + dt.timedelta(days=offset)
+        bounds = (day.isoformat(), (day + dt.timedelta(days=1)).isoformat())
+        changed += await facts.fetchval(_SQL["make_partition"], day.strftime("%Y%m%d"), *bounds) is True
+    return changed
+
+
+def _text(meaning: bytes | None) -> str | None:
+    return None if meaning is None else base64.b64encode(meaning).decode()
+
+
+def _fact(row: asyncpg.Record) -> CallFact:
+    return msgspec.convert(dict(row), CallFact)

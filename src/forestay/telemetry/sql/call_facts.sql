@@ -1,0 +1,38 @@
+-- name: take_turn
+-- Lets one writer at a time go on, so that positions become visible in their order and a reader's cursor skips none.
+SELECT pg_advisory_xact_lock(4660002);
+
+-- name: keep
+-- Appends call facts; one that is there already (written before an unclear answer) is left as it is.
+INSERT INTO call_facts (
+    at, call_id, tenant_id, key_id, model_id, lane, verb, network, agent, accepted, cause, status_code,
+    predicted_seconds, prompt, raw, prompt_chars, meaning, shape, claimed, tried
+)
+SELECT at, call_id, tenant_id, key_id, model_id, lane, verb, network, agent, accepted, cause, status_code,
+       predicted_seconds, prompt, raw, prompt_chars, decode(meaning, 'base64'), shape, claimed, tried
+FROM jsonb_to_recordset($1::text::jsonb) AS f (
+    at timestamptz, call_id uuid, tenant_id text, key_id text, model_id text, lane text, verb text, network text,
+    agent text, accepted boolean, cause text, status_code int, predicted_seconds float8, prompt bigint, raw bigint,
+    prompt_chars int, meaning text, shape bigint, claimed text, tried bigint
+)
+ON CONFLICT DO NOTHING;
+
+-- name: after
+-- Reads facts after position $1, at most $3, in order; $2 names the partitions to look at: nothing older is written.
+SELECT at, call_id, position, tenant_id, key_id, model_id, lane, verb, network, agent, accepted, cause, status_code,
+       predicted_seconds, prompt, raw, prompt_chars, meaning, shape, claimed, tried
+FROM call_facts WHERE position > $1 AND at >= $2 ORDER BY position LIMIT $3;
+
+-- name: between
+-- Reads facts from $1 on, before $2, after position $3, at most $4, in order.
+SELECT at, call_id, position, tenant_id, key_id, model_id, lane, verb, network, agent, accepted, cause, status_code,
+       predicted_seconds, prompt, raw, prompt_chars, meaning, shape, claimed, tried
+FROM call_facts WHERE at >= $1 AND at < $2 AND position > $3 ORDER BY position LIMIT $4;
+
+-- name: make_partition
+-- Makes one day's partition unless it is there.
+SELECT forestay_make_partition('call_facts', $1, 'at', $2, $3);
+
+-- name: drop_partitions
+-- Drops the partitions whose day is before $1 (yyyymmdd).
+SELECT forestay_drop_partitions('call_facts', $1);
