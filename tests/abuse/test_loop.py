@@ -14,8 +14,12 @@ from forestay.abuse.rules_file import default_text
 from forestay.chance import SeededChance
 from forestay.fleet.actions import LiftStanding, Origin
 from forestay.fleet.apply import Mode
+from forestay.fleet.keys import Caller, Scope
 from forestay.fleet.postgres_standings import PostgresStandings
 from forestay.fleet.postgres_store import PostgresFleetStore
+from forestay.gateway.fleet_view import FleetView
+from forestay.gateway.standing import Standings
+from forestay.ids import KeyId, TenantId
 from forestay.storage.postgres import Database
 from forestay.storage.valkey import LocalWakeups
 from forestay.telemetry.call_facts import CallFact, PostgresCalls
@@ -64,6 +68,43 @@ def refused_fact(number: int, at: dt.datetime, key: str) -> CallFact:
     )  # fmt: skip
 
 
+def owners_calls(start: dt.datetime, key: str, days: int = 14) -> list[CallFact]:
+    """Two sessions a day, from one place, for one thing."""
+    return [
+        used_fact(start + dt.timedelta(days=day, hours=hour, minutes=step), key)
+        for day in range(days)
+        for hour in (0, 6)
+        for step in range(4)
+    ]
+
+
+def strangers_calls(at: dt.datetime, key: str) -> list[CallFact]:
+    """Another client in another country, for another model."""
+    return [
+        dataclasses.replace(
+            used_fact(at + dt.timedelta(seconds=step), key),
+            network="198.51.100.0/24",
+            agent="b2",
+            model_id="acme/dear",
+            predicted_seconds=30.0,
+        )
+        for step in range(6)
+    ]
+
+
+def used_fact(at: dt.datetime, key: str) -> CallFact:
+    """One accepted call of the key's owner."""
+    return CallFact(
+        at, uuid.uuid5(uuid.NAMESPACE_OID, f"{key}{at}"), "acme", key, "acme/digits", "queue", "submit",
+        "203.0.113.0/24", "a1", accepted=True, cause="", status_code=200, predicted_seconds=1.0, prompt=77, raw=1,
+    )  # fmt: skip
+
+
+def caller(key: str) -> Caller:
+    """Whoever shows the key."""
+    return Caller(KeyId(key), TenantId("acme"), frozenset({Scope.API}))
+
+
 @pytest.fixture
 async def ground(database: Database) -> Ground:
     """Everything empty, the loop allowed to act, one rule."""
@@ -99,6 +140,33 @@ async def test_stored_calls_become_a_standing_with_its_evidence(ground: Ground) 
     assert row.standing.evidence["probing.refused"] == 4.0
     assert row.standing.evidence["facts"]
     assert await loop.run_once() == 0
+
+
+@pytest.mark.threat("API2:2023", "AML.T0012")
+async def test_a_stolen_key_is_refused_at_the_gateway_and_its_neighbours_are_not(ground: Ground) -> None:
+    """By the rules that come along: weeks of its owner's calls, then a stranger's."""
+    await ground.store.set_rules("", actor="human:test")
+    loop, view = ground.loop(), Standings(ground.clock, 1.0)
+    fleet = FleetView(ground.fleet, ground.clock, view)
+    start = ground.clock.now() - dt.timedelta(days=20)
+    for key in ("k1", "k2"):
+        await ground.calls.write(owners_calls(start, key))
+    while await loop.run_once():
+        continue
+    await fleet.refresh()
+    assert view.refuse_call(caller("k1")) is None
+    await ground.calls.write(strangers_calls(ground.clock.now(), "k1"))
+    await ground.calls.write(owners_calls(ground.clock.now() - dt.timedelta(hours=1), "k2", days=1))
+    await loop.run_once()
+    await fleet.refresh()
+    refused = view.refuse_call(caller("k1"))
+    assert refused is not None
+    assert (refused.status_code, refused.cause) == (401, "step_up_required")
+    assert b'"code":"key_leak"' in refused.body
+    assert view.refuse_call(caller("k2")) is None
+    [row] = await ground.standings.rows(subject="key:k1", ended=False, limit=1)
+    assert row.standing.rule == "stranger"
+    assert row.standing.evidence["stranger.calls"] == 6.0
 
 
 async def test_until_somebody_lets_it_act_it_only_advises_and_says_so_once(ground: Ground) -> None:
