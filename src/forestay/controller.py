@@ -72,12 +72,24 @@ def decide_pause(loop: Loop, ended: Ended) -> float:
     return min(_LONGEST_PAUSE_SECONDS, max(loop.every_seconds, 1.0) * 2 ** min(ended.failures - 1, 10))
 
 
+def decide_renewal(loop: Loop, led_at: float | None, now: float) -> bool:
+    """Decide whether a run must first take or renew the lease; `led_at` and `now` monotonic, None: not the leader.
+
+    Half of the lease may pass without a word to the database: a run that begins then renews after another third, before
+    the lease ends, and an idle controller does not commit for each beat of each loop.
+    """
+    return led_at is None or not 0 <= now - led_at < loop.lease_seconds / 2
+
+
 async def run_loops(loops: Sequence[Loop], ports: ControllerPorts, stop: asyncio.Event) -> None:
     """Run every loop until `stop`; each then ends its run and gives its lease back."""
     wakes = {loop.name: asyncio.Event() for loop in loops}
     async with asyncio.TaskGroup() as tasks:
         listener = tasks.create_task(_listen(loops, wakes, ports.wakeups))
         running = [tasks.create_task(_Runner(loop, ports, wakes[loop.name], stop).run()) for loop in loops]
+        await stop.wait()
+        for wake in wakes.values():
+            wake.set()
         await asyncio.wait(running)
         listener.cancel()
 
@@ -102,6 +114,7 @@ class _Runner:
         self._wake = wake
         self._stop = stop
         self._failures = 0
+        self._led_at: float | None = None  # when the lease that we hold was last asked for; monotonic
 
     async def run(self) -> None:
         """Lead and run until told to stop."""
@@ -110,7 +123,8 @@ class _Runner:
             self._wake.clear()
             ended = Ended()
             try:
-                leadership = await self._ports.leaders.lead(self._loop.name, self._loop.lease_seconds)
+                if leadership is None or decide_renewal(self._loop, self._led_at, self._ports.clock.monotonic()):
+                    leadership = await self._lead()
                 if leadership is not None:
                     ended = Ended(did=await self._timed())
                 self._failures = 0
@@ -120,6 +134,12 @@ class _Runner:
         if leadership is not None:
             with contextlib.suppress(Unavailable):  # the lease ends by itself
                 await self._ports.leaders.resign(leadership)
+
+    async def _lead(self) -> Leadership | None:
+        asked_at, self._led_at = self._ports.clock.monotonic(), None
+        leadership = await self._ports.leaders.lead(self._loop.name, self._loop.lease_seconds)
+        self._led_at = None if leadership is None else asked_at
+        return leadership
 
     async def _timed(self) -> int:
         started = self._ports.clock.monotonic()
@@ -138,7 +158,7 @@ class _Runner:
         while True:
             await self._ports.clock.sleep(self._loop.lease_seconds / _LEASE_BEATS)
             with contextlib.suppress(Unavailable):  # the run itself will meet the same
-                await self._ports.leaders.lead(self._loop.name, self._loop.lease_seconds)
+                await self._lead()
 
     def _failed(self, cause: BaseException) -> Ended:
         self._failures += 1
@@ -156,14 +176,12 @@ class _Runner:
         if await self._within(least, self._stop) or not woken:
             await self._within(seconds - least, self._stop)
             return
-        clock = self._ports.clock
-        deadline = clock.monotonic() + seconds - least
-        while not self._stop.is_set() and not self._wake.is_set() and clock.monotonic() < deadline:
-            await self._within(min(0.5, deadline - clock.monotonic()), self._wake)
+        await self._within(seconds - least, self._wake)  # the end wakes everybody too
 
     async def _within(self, seconds: float, event: asyncio.Event) -> bool:
         try:
-            await asyncio.wait_for(event.wait(), max(seconds, 0.0))
+            async with asyncio.timeout(max(seconds, 0.0)):
+                await event.wait()
         except TimeoutError:
             return False
         return True

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forestay.clock import SystemClock
-from forestay.controller import ControllerPorts, Ended, Loop, decide_pause, run_loops
+from forestay.controller import ControllerPorts, Ended, Loop, decide_pause, decide_renewal, run_loops
 from forestay.errors import Unavailable
-from forestay.storage.leader import LoopLeaders
+from forestay.storage.leader import Leadership, LoopLeaders
 from forestay.storage.postgres import Database
 from forestay.storage.valkey import LocalWakeups
 from forestay.telemetry.metrics import LOOP_FAILURES, LOOP_RUNS, Metrics
@@ -42,6 +42,38 @@ def test_a_defect_makes_the_pauses_grow_to_half_a_minute(failures: int) -> None:
     pause = decide_pause(LOOP, Ended(failures=failures))
     assert 2.0 <= pause <= 30.0
     assert pause <= decide_pause(LOOP, Ended(failures=failures + 1))
+
+
+@given(every=st.floats(0.05, 7200), age=st.floats(0, 50_000))
+def test_a_lease_is_renewed_in_time_and_not_for_every_beat(every: float, age: float) -> None:
+    """With the renewal inside a run it never ends under its holder; a run without a lease takes it first."""
+    loop = dataclasses.replace(LOOP, every_seconds=every)
+    assert decide_renewal(loop, None, age)
+    if not decide_renewal(loop, 100.0, 100.0 + age):
+        assert age + loop.lease_seconds / 3 < loop.lease_seconds
+    else:
+        assert age >= loop.lease_seconds / 2 - 1e-6
+
+
+async def test_an_idle_loop_does_not_write_its_lease_on_each_beat(database: Database) -> None:
+    """Twenty beats within half of the lease cost one write."""
+    stage, done = Stage(database, "a"), asyncio.Event()
+    asked = 0
+    really = stage.ports.leaders.lead
+
+    async def lead(loop: str, lease_seconds: float) -> Leadership | None:
+        nonlocal asked
+        asked += 1
+        return await really(loop, lease_seconds)
+
+    stage.ports.leaders.lead = lead  # type: ignore[method-assign]
+    runs, run_once = counting(20, done)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(stage.run(Loop("often", 0.01, run_once, least_seconds=0.0)))
+        await done.wait()
+        stage.stop.set()
+    assert len(runs) >= 20
+    assert asked == 1
 
 
 class Stage:
