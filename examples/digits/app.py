@@ -194,7 +194,7 @@ class Digits(
         check_styles(input)
         request_id = self.request_id()
         events = self.stream_events(input, request_id, contextvars.copy_context())
-        return StreamingResponse(events, media_type="text/event-stream")
+        return ClosedWithItsCaller(events, media_type="text/event-stream")
 
     @fal.endpoint("/cancel")
     def cancel_generate(self) -> CancelOutput:
@@ -382,6 +382,20 @@ class Digits(
             pixels = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
         small = pipeline.image_processor.postprocess(pixels, output_type="pil")
         return [picture.resize((PREVIEW_SIZE_PIXELS,) * 2, Resampling.NEAREST) for picture in small]
+
+
+class ClosedWithItsCaller(StreamingResponse):
+    """Events whose source is closed as soon as the response ends, also when the caller leaves in mid-send.
+
+    Without it a source that was held up at a `yield` is only closed by the garbage collector, after the work is done.
+    """
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send, then close the source whatever happened."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self.body_iterator.aclose()  # type: ignore[attr-defined]
 
 
 def quieten() -> None:
