@@ -1,9 +1,9 @@
 """The digits app over HTTP: what it draws, repeats, restyles, edits, streams, stops and refuses."""
 
-from types import threading
+import threading
+from types import ModuleType
 from typing import Any
 
-import ModuleType
 import numpy as np
 
 from .conftest import Hosted, bytes_of, httpx, picture_of
