@@ -52,7 +52,7 @@ _FIRST_KEYS: Mapping[str, frozenset[Scope]] = {
     "api-key": frozenset({Scope.API}),
     "admin-key": frozenset({Scope.API, Scope.ADMIN}),
 }
-_FOR_GATEWAYS_ALONE = frozenset({"FORESTAY_KEY_PEPPER", "FORESTAY_OLD_KEY_PEPPERS"})
+_FOR_GATEWAYS_ALONE = frozenset({"FORESTAY_KEY_PEPPER", "FORESTAY_OLD_KEY_PEPPERS", "FORESTAY_OIDC_CLIENT_SECRET"})
 _NOT_FOR_CHILDREN = frozenset({"FORESTAY_URL", "FORESTAY_KEY", "FORESTAY_PROFILE", "FORESTAY_CA_FILE"})
 
 

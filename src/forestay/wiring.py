@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from forestay.capacity.shed_loop import SheddingLoop
     from forestay.controller import Loop
     from forestay.delivery.outbox import PostgresOutbox
+    from forestay.fleet.anchor import AuditAnchor
     from forestay.fleet.postgres_store import PostgresFleetStore
     from forestay.gateway.caller_address import Tunnels
     from forestay.limits.valkey_counters import ValkeyCounters
@@ -233,6 +234,7 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
             people=PostgresPeopleStore(stores.database, process.clock, process.chance, _own_name("gateway")),
             sign_ins=PostgresSignInStore(stores.database),
             desk=PasswordDesk(process.chance),
+            anchor=_anchor(process, stores) if settings.secrets.signing_key_file else None,
             oidc=OidcProvider(settings.identity, process.clock) if settings.identity.oidc_issuer else None,
             calls=PostgresCalls(stores.facts_database),
             standings=Standings(process.clock, settings.gateway.throttled_rate),
@@ -408,6 +410,7 @@ def _loops(process: Process, stores: Stores) -> "list[Loop]":
             lambda: old_requests.run_once(queue, stores.database, stores.objects, process.clock, kept),
         ),
         Loop("media_retention", 60.0, lambda: old_media.run_once(stores.media), batch=old_media.BATCH),
+        Loop("audit_anchor", 60.0, _sign_heads(process, stores)),
         Loop("sign_in_retention", 600.0, people.forget_old),
         Loop("webhook_retention", 60.0, lambda: old_webhooks.run_once(outbox, kept), batch=old_webhooks.BATCH),
         Loop(
@@ -495,6 +498,33 @@ def _outbox(stores: Stores) -> "PostgresOutbox":
     from forestay.delivery.outbox import PostgresOutbox
 
     return PostgresOutbox(stores.database)
+
+
+def _anchor(process: Process, stores: Stores) -> "AuditAnchor":
+    from forestay.delivery.signing import load_or_create_keys
+    from forestay.fleet.anchor import AuditAnchor
+
+    keys = load_or_create_keys(pathlib.Path(process.settings.secrets.signing_key_file))
+    return AuditAnchor(stores.database, stores.objects, keys, process.clock)
+
+
+def _sign_heads(process: Process, stores: Stores) -> "Callable[[], Awaitable[int]]":
+    """Return the run of the loop that signs the audit log's heads, and says by a metric when they may not be signed."""
+    from forestay.fleet.anchor import LogTampered
+    from forestay.telemetry.metrics import AUDIT_TAMPERED
+
+    anchor = _anchor(process, stores)
+
+    async def run_once() -> int:
+        try:
+            signed = await anchor.run_once()
+        except LogTampered:
+            process.metrics.set(AUDIT_TAMPERED, 1)
+            raise
+        process.metrics.set(AUDIT_TAMPERED, 0)
+        return signed
+
+    return run_once
 
 
 def _deliver(process: Process, stores: Stores, outbox: "PostgresOutbox") -> "Callable[[], Awaitable[int]]":

@@ -22,6 +22,8 @@ from forestay.chance import SeededChance, SystemChance
 from forestay.cli import main
 from forestay.clock import SystemClock
 from forestay.delivery.dead_letters import PostgresDeadLetters
+from forestay.delivery.signing import load_or_create_keys
+from forestay.fleet.anchor import AuditAnchor
 from forestay.fleet.key_ring import KeyRing
 from forestay.fleet.keys import KeyRequest, Scope
 from forestay.fleet.passwords import Cost
@@ -77,7 +79,7 @@ class Platform:
 
 
 @pytest.fixture
-async def platform(database: Database, objects: ObjectStore) -> AsyncIterator[Platform]:
+async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.Path) -> AsyncIterator[Platform]:
     """The admin routes on a free port."""
     clock, queue_settings = SystemClock(), Queue()
     peppers = Peppers(PEPPER)
@@ -105,6 +107,7 @@ async def platform(database: Database, objects: ObjectStore) -> AsyncIterator[Pl
             "chance": SeededChance(4),
             "metrics": Metrics(),
             "tunnels": Tunnels(),
+            "anchor": AuditAnchor(database, objects, load_or_create_keys(tmp_path / "signing.pem"), clock),
             "people": PostgresPeopleStore(database, clock, SystemChance()),
             "sign_ins": PostgresSignInStore(database),
             "desk": PasswordDesk(SystemChance(), Cost(log2_n=4, r=1, p=1)),

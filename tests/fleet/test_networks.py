@@ -101,6 +101,7 @@ def test_without_trusted_proxies_the_header_never_counts(peer: ipaddress.IPv4Add
     assert client_address(str(peer), [", ".join(map(str, said))], ()) == peer
 
 
+@pytest.mark.threat("API2:2023", "AML.T0012")
 @given(st.text(max_size=40), _V4 | _V6)
 def test_a_caller_cannot_write_itself_another_address(
     written: str, caller: ipaddress.IPv4Address | ipaddress.IPv6Address

@@ -130,6 +130,7 @@ def test_the_wait_grows_with_failures_up_to_a_limit(subject: str, count: int, pa
     assert decide_wait(subject, failures, now + dt.timedelta(seconds=wait)) < 0.001
 
 
+@pytest.mark.threat("API2:2023")
 @given(_SUBJECTS)
 def test_guessing_for_a_day_is_hopeless(subject: str) -> None:
     """Whoever tries as soon as they may gets a number of guesses that no decent password falls to."""

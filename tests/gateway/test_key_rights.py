@@ -32,6 +32,7 @@ async def narrow(world: World, *verbs: Verb, models: tuple[str, ...] = ()) -> st
     return await world.issue(grants=(Grant(frozenset(models), frozenset(verbs)),))
 
 
+@pytest.mark.threat("API5:2023")
 async def test_a_verb_that_is_not_granted_is_refused_by_name(world: World) -> None:
     """403, after the key is proved, naming verb and model; each verb opens its own call and no other."""
     request_id = await world.submit()
@@ -124,6 +125,7 @@ async def from_address(world: World, key: str, client: str, *forwarded: str) -> 
     return await drive(world.gateway, request)
 
 
+@pytest.mark.threat("API2:2023", "AML.T0012")
 async def test_a_key_is_good_only_in_its_networks(world: World) -> None:
     """403 from elsewhere, counted, and nothing about the list; a header of the caller's own does not help."""
     key = await world.issue(networks=("10.1.0.0/16", "2001:db8::/32"))
@@ -164,6 +166,7 @@ async def headers_at_model(world: World, key: str) -> dict[str, str]:
     return world.model.calls[-1][1]
 
 
+@pytest.mark.threat("API3:2023")
 @pytest.mark.parametrize(
     ("privileges", "passed"),
     [

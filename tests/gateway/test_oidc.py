@@ -100,6 +100,7 @@ async def test_the_start_binds_the_sign_in_to_its_browser(oidc: World, provider:
     assert provider.url in reply.headers["location"]
 
 
+@pytest.mark.threat("API2:2023")
 async def test_a_sign_in_is_finished_once_and_only_in_its_browser(oidc: World, provider: Provider) -> None:
     """A replayed state, another browser's cookie, none at all, a changed one: refused alike, and no session."""
     location, cookie = await start(oidc)
@@ -180,6 +181,7 @@ FORGERIES = (
 )  # fmt: skip
 
 
+@pytest.mark.threat("API2:2023")
 @pytest.mark.parametrize("name", FORGERIES)
 async def test_a_token_that_is_wrong_in_any_way_opens_nothing(oidc: World, provider: Provider, name: str) -> None:
     """By code, by device and by exchange: the same 401, and nobody is added."""
@@ -194,6 +196,7 @@ async def test_a_token_that_is_wrong_in_any_way_opens_nothing(oidc: World, provi
     assert await oidc.ports.people.people() == []
 
 
+@pytest.mark.threat("API2:2023")
 async def test_a_token_of_another_sign_in_is_refused(oidc: World, provider: Provider) -> None:
     """Its nonce is not this sign-in's: stolen tokens cannot be injected."""
     for nonce in ("another's", None, 7):

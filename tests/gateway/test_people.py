@@ -65,6 +65,7 @@ async def test_a_person_signs_in_works_and_signs_out(world: World) -> None:
     assert (await world.call("GET", "/admin/whoami", headers=headers)).status == 401
 
 
+@pytest.mark.threat("API2:2023")
 async def test_whatever_is_wrong_looks_alike(world: World) -> None:
     """Unknown, wrong, disabled, no password, expired one-time password: one answer, one hash each."""
     person = await a_person(world)
@@ -113,6 +114,7 @@ class _Watched:
         return getattr(self._desk, name)
 
 
+@pytest.mark.threat("API2:2023")
 async def test_guessing_waits_longer_each_time_known_or_not(world: World) -> None:
     """429 with Retry-After, also for the right password, and alike for an account that does not exist."""
     await a_person(world)
@@ -146,6 +148,7 @@ async def test_a_crowd_of_sign_ins_is_turned_away_before_it_takes_the_machine(wo
     assert (await sign_in(world)).status == 201
 
 
+@pytest.mark.threat("API5:2023")
 async def test_every_admin_route_asks_for_a_permission_and_every_role_is_held_to_it(world: World) -> None:
     """403 exactly where the table of roles says so: no route lacks a permission."""
     headers = {role: await as_person(world, role) for role in Role}
@@ -283,6 +286,7 @@ async def test_a_browsers_session_is_out_of_its_scripts_reach(world: World) -> N
     assert {"Secure", "HttpOnly", "SameSite=Strict", "Path=/"} <= set(flags)
 
 
+@pytest.mark.threat("API8:2023")
 async def test_another_site_cannot_act_with_a_browsers_session(world: World) -> None:
     """A cookie reads; it changes something only with the header, or from our own origin."""
     await a_person(world)

@@ -1,11 +1,14 @@
 """`forestay audit`: who did what, why, and whether the record is whole."""
 
+import json as jsonlib
+import pathlib
 from typing import Annotated, cast
 
 import typer
 
 from forestay.cli.client import connect
 from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Read who did what, and why.")
 
@@ -32,19 +35,46 @@ def list_rows(
 
 
 @app.command()
-def verify(json: Annotated[bool, JSON_OPTION] = False) -> None:
-    """Recompute the chains; exits 1 when a row was altered, removed or added.
+def anchor(json: Annotated[bool, JSON_OPTION] = False) -> None:
+    """Sign a checkpoint of every chain's head and print it: keep it where nobody of the platform can change it.
 
-    Example: forestay audit verify
+    Example: forestay audit anchor > checkpoint.json
     """
-    found = cast("dict[str, object]", connect(timeout_seconds=300.0).get("/admin/audit/verify"))
+    del json  # a checkpoint is JSON either way
+    print_json(connect(timeout_seconds=60.0).post("/admin/audit/anchor"))
+
+
+@app.command()
+def verify(
+    checkpoint: Annotated[
+        pathlib.Path | None, typer.Option(help="A checkpoint that `forestay audit anchor` printed, kept elsewhere.")
+    ] = None,
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Recompute the chains and compare with signed checkpoints; exits 1 when a row was altered, removed or added.
+
+    Example: forestay audit verify --checkpoint checkpoint.json
+    """
+    asked = {"checkpoint": None if checkpoint is None else _read(checkpoint)}
+    found = cast("dict[str, object]", connect(timeout_seconds=300.0).post("/admin/audit/verify", asked))
     faults = cast("list[dict[str, object]]", found["faults"])
+    newest = cast("dict[str, object] | None", found["checkpoint"])
     if json:
         print_json(found)
     elif not faults:
-        typer.echo("every row is as it was written")
+        held = f"as checkpoint {newest['number']} of {newest['at']} says" if newest else "no checkpoint was signed yet"
+        typer.echo(f"every row is as it was written; {held}")
     else:
         columns = ("writer", "sequence", "what")
         print_table(columns, [[item[column] for column in columns] for item in faults])
     if faults:
         raise typer.Exit(1)
+
+
+def _read(path: pathlib.Path) -> object:
+    try:
+        return jsonlib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError("--checkpoint", f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise UsageError("--checkpoint", f"{path} is no checkpoint that `forestay audit anchor` printed") from None

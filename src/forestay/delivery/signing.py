@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -61,6 +61,21 @@ class SigningKeys:
             "X-Fal-Webhook-Timestamp": str(signed.timestamp),
             "X-Fal-Webhook-Signature": self._keys[0].sign(signed.message()).hex(),
         }
+
+    def sign(self, message: bytes) -> tuple[str, str]:
+        """Sign something of the platform's own, such as an audit checkpoint; returns the key's name and hex."""
+        return _jwk(self._keys[0])["kid"], self._keys[0].sign(message).hex()
+
+    def holds(self, message: bytes, key_id: str, signature: str) -> bool:
+        """Tell whether the named key of ours made this signature."""
+        key = next((key for key in self._keys if _jwk(key)["kid"] == key_id), None)
+        if key is None:
+            return False
+        try:
+            key.public_key().verify(bytes.fromhex(signature), message)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """Return the public keys as a JWK set (RFC 7517, RFC 8037)."""

@@ -1,4 +1,4 @@
-"""Admin routes of the fleet: bundles, models, the state of everything, the freeze switch, modes and the audit log."""
+"""Admin routes of the fleet: bundles, models, the state of everything, the freeze switch and modes."""
 
 import hashlib
 import re
@@ -9,7 +9,6 @@ import msgspec
 from forestay.errors import UsageError
 from forestay.fleet.actions import Action, Decided, Effect, Freeze, Origin, PlanRoute, RegisterRevision, SetRoutes
 from forestay.fleet.apply import ALREADY_SO, Mode
-from forestay.fleet.audit import AuditRow
 from forestay.fleet.bundle import bundle_key, revision_digest, revision_id_of
 from forestay.fleet.model import Fleet, Revision
 from forestay.fleet.spec import HostKind, ModelSpec, spec_to_json
@@ -243,33 +242,3 @@ async def _apply(act: Act, actions: Sequence[Action]) -> list[Decided]:
         if item.effect is not Effect.APPLIED:
             raise Problem(409, item.why, "refused")
     return decided
-
-
-# The audit log ------------------------------------------------------------------------------------------------------
-async def get_audit(act: Act) -> Reply:
-    """List audit rows, newest first."""
-    subject, before = act.query("subject"), act.moment("before")
-    rows = await act.ports.fleet.audit_rows(subject=subject, before=before, limit=act.limit(100, 1_000))
-    return json_reply(200, {"rows": [_row(row) for row in rows]})
-
-
-async def get_audit_faults(act: Act) -> Reply:
-    """Recompute every chain."""
-    faults = await act.ports.fleet.audit_faults()
-    return json_reply(200, {"intact": not faults, "faults": faults})
-
-
-def _row(row: AuditRow) -> dict[str, object]:
-    entry = row.entry
-    return {
-        "at": entry.at,
-        "writer": row.writer,
-        "sequence": row.sequence,
-        "actor": entry.actor,
-        "action": entry.action,
-        "subject": entry.subject,
-        "effect": entry.effect,
-        "reason": entry.reason,
-        "detail": entry.detail,
-        "hash": row.hash.hex(),
-    }

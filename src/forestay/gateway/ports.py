@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Protocol
 from forestay.capacity.costs import CostStore
 from forestay.chance import Chance
 from forestay.clock import Clock
+from forestay.fleet.anchor import AuditAnchor
 from forestay.fleet.key_ring import KeyRing
 from forestay.fleet.keys import KeyStore
 from forestay.fleet.people import PeopleStore
@@ -109,4 +110,5 @@ class GatewayPorts:
     artefacts: "Admission"
     calls: "CallSink"  # notes of calls, for the judges of misuse
     oidc: OidcProvider | None = None  # without an issuer
+    anchor: AuditAnchor | None = None  # without a signing key
     tunnels: Tunnels = dataclasses.field(default_factory=Tunnels)

@@ -37,3 +37,16 @@ SELECT at, subject, effect, detail::text AS detail FROM audit_log
 WHERE at > now() - make_interval(secs => $1) AND action IN
     ('register_revision', 'set_routes', 'place', 'freeze', 'set_standing', 'lift_standing')
 ORDER BY at, writer, sequence;
+
+-- name: lock_checkpoints
+-- Makes those who sign checkpoints take turns until their transactions end.
+SELECT pg_advisory_xact_lock(4660002);
+
+-- name: select_heads
+-- Reads every chain's head in one snapshot; a chain that was only begun has none.
+SELECT writer, sequence, hash FROM audit_heads WHERE sequence > 0 ORDER BY writer;
+
+-- name: select_hashes_at
+-- Reads the hashes of the rows at these places; no row comes back where there is none.
+SELECT writer, sequence, hash FROM audit_log
+JOIN unnest($1::text[], $2::bigint[]) AS asked (writer, sequence) USING (writer, sequence);
