@@ -7,6 +7,7 @@ import pytest
 from tests.gateway.world import World, a_world, deploy, revision_of
 
 from forestay.errors import Unavailable
+from forestay.gateway.admission import FRESH_SECONDS, PATIENCE_SECONDS
 from forestay.ids import ModelId
 from forestay.queue.pressure import Pressure
 from forestay.storage.objects import ObjectStore
@@ -79,6 +80,30 @@ async def test_submits_share_one_read_of_the_queue(world: World, monkeypatch: py
     headers = {"x-fal-request-timeout": "60"}
     await asyncio.gather(*(world.call("POST", "/queue/acme/echo", {"prompt": "a"}, headers) for _ in range(100)))
     assert 1 <= reads <= 4
+
+
+async def test_a_slow_read_of_the_queue_holds_up_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the next read is under way the last one speaks: a refusal is as quick on a slow database."""
+    await fill(world, 200)
+    begun, never = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> list[Pressure]:
+        begun.set()
+        await never.wait()
+        return []
+
+    monkeypatch.setattr(world.queue, "pressure", slow)
+    clock = world.ports.clock
+    await clock.sleep(FRESH_SECONDS)
+    assert (await world.call("POST", "/queue/acme/echo", {"prompt": "a"}, {"x-forestay-deadline": "5"})).status == 503
+    async with asyncio.timeout(10):
+        await begun.wait()
+    started = clock.monotonic()
+    for _ in range(20):
+        reply = await world.call("POST", "/queue/acme/echo", {"prompt": "a"}, {"x-forestay-deadline": "5"})
+        assert reply.status == 503
+    assert clock.monotonic() - started < PATIENCE_SECONDS
+    assert world.ports.metrics.value(GUARD_OPEN, "admission") == 0
 
 
 async def test_while_the_queue_cannot_be_read_all_pass_and_that_is_counted(

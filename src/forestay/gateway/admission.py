@@ -31,8 +31,9 @@ from forestay.telemetry.metrics import ADMISSIONS, GUARD_OPEN
 
 FRESH_SECONDS = 0.25
 USABLE_SECONDS = 5.0  # an older view says nothing
-PATIENCE_SECONDS = 1.0  # how long a submit may wait for a first view, or for one that is not stale
+PATIENCE_SECONDS = 1.0  # how long a submit may wait where there is no usable view
 DUTY = 20.0  # a read is followed by a pause of so many times its own duration
+MOST_PAUSE_SECONDS = 2.0  # ... but a view stays usable while the next one is read
 _MAX_ADMITTED = 20_000
 _LOG = logger("gateway")
 
@@ -67,7 +68,7 @@ class AdmissionDesk:
             began = clock.monotonic()
             await self.refresh()
             took = clock.monotonic() - began
-            await clock.sleep(max(FRESH_SECONDS - took, took * DUTY))
+            await clock.sleep(min(max(FRESH_SECONDS - took, took * DUTY), MOST_PAUSE_SECONDS))
 
     async def refresh(self) -> None:
         """Read the queue's pressure now; raises Unavailable."""
@@ -108,13 +109,13 @@ class AdmissionDesk:
         return None
 
     async def _usable(self) -> _View | None:
-        """Return a view that is not too old, after a short wait where there is none; all who wait share one read."""
+        """Return a usable view at once, a new one on its way; only where there is none, wait for the read all share."""
         clock = self._ports.clock
         view = self._view
         age = math.inf if view is None else clock.monotonic() - view.began
         if age >= FRESH_SECONDS:
             self._wanted.set()
-        if age <= PATIENCE_SECONDS:
+        if age <= USABLE_SECONDS:
             return view
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):

@@ -80,6 +80,31 @@ def worst_gap(
     return worst, largest
 
 
+def worst_served_gap(stories: Sequence[Story], weights: Mapping[TenantId, float], until: float) -> tuple[float, float]:
+    """Return how far a tenant ever was from its weighted share of what these had been served, and the largest request.
+
+    Device-seconds that have run by then, until `until`: what a tenant has, not what it was promised. Between two starts
+    or ends it grows evenly, so those moments show the worst.
+    """
+    ran = [story for story in stories if story.started is not None and story.tenant_id in weights]
+    steps: list[tuple[float, int, TenantId]] = []
+    for story in ran:
+        began = story.started or 0.0
+        steps += [(began, 1, story.tenant_id), (began + story.arrival.device_seconds, -1, story.tenant_id)]
+    given, running = dict.fromkeys(weights, 0.0), dict.fromkeys(weights, 0)
+    whole, worst, before = sum(weights.values()), 0.0, 0.0
+    for at, step, tenant_id in sorted(steps):
+        if at > until:
+            break
+        for name in given:
+            given[name] += running[name] * (at - before)
+        total = sum(given.values())
+        worst = max(worst, *(abs(given[name] - total * weight / whole) for name, weight in weights.items()))
+        running[tenant_id] += step
+        before = at
+    return worst, max((story.arrival.device_seconds for story in ran), default=0.0)
+
+
 def jain(values: Sequence[float]) -> float:
     """Return Jain's index of equality: 1 when all are equal, 1/n when one has all (Jain, Chiu and Hawe, 1984)."""
     squares = sum(value * value for value in values)
