@@ -9,10 +9,11 @@ from tests.gateway.world import World, drive
 from forestay.errors import Unavailable
 from forestay.fleet.standing import StandingKind
 from forestay.gateway import call_notes
-from forestay.gateway.prompt_text import USUAL_NAMES, shape_of, text_fields, text_of
+from forestay.gateway.prompt_text import USUAL_NAMES, text_and_shape, text_fields
 from forestay.telemetry.call_facts import CallFact
 from forestay.telemetry.metrics import CALLS_NOT_NOTED, TEXT_NOT_HASHED
 
+KEY = b"k" * 32
 SECRET_WORDS = "a very private wish about a lighthouse"
 
 
@@ -189,18 +190,18 @@ def test_text_is_gathered_wherever_it_lies_and_links_are_not_text() -> None:
     """Nested, in lists, bounded; a data URI in a prompt is no prompt."""
     fields = frozenset({"prompt", "words"})
     value = {"prompt": "one", "lines": [{"words": "two"}, {"words": "data:image/png;base64,AAAA"}], "n": 3}
-    assert text_of(value, fields) == "one\ntwo"
-    assert len(text_of({"prompt": "x" * 100_000}, fields)) <= 8_192
+    assert text_and_shape(value, fields, KEY)[0] == "one\ntwo"
+    assert len(text_and_shape({"prompt": "x" * 100_000}, fields, KEY)[0]) <= 8_192
     deep: object = "x"
     for _ in range(200):
         deep = {"a": deep}
-    assert text_of(deep, frozenset({"a"})) == ""
+    assert text_and_shape(deep, frozenset({"a"}), KEY)[0] == ""
 
 
 def test_a_shape_leaves_text_seeds_and_links_aside() -> None:
     """Size and steps are the shape; what differs each time is not."""
-    fields, key = frozenset({"prompt"}), b"k" * 32
-    one = shape_of({"prompt": "a", "seed": 1, "steps": 4, "image_url": "https://a/b"}, fields, key)
-    two = shape_of({"prompt": "b", "seed": 2, "steps": 4, "image_url": "https://a/c"}, fields, key)
-    assert one == two != shape_of({"steps": 5}, fields, key)
-    assert shape_of({"prompt": "a"}, fields, key) == 0
+    fields = frozenset({"prompt"})
+    one = text_and_shape({"prompt": "a", "seed": 1, "steps": 4, "image_url": "https://a/b"}, fields, KEY)[1]
+    two = text_and_shape({"prompt": "b", "seed": 2, "steps": 4, "image_url": "https://a/c"}, fields, KEY)[1]
+    assert one == two != text_and_shape({"steps": 5}, fields, KEY)[1]
+    assert text_and_shape({"prompt": "a"}, fields, KEY)[1] == 0

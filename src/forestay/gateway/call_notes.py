@@ -7,6 +7,7 @@ counted. Called by `asgi` after every answer.
 
 import asyncio
 import dataclasses
+import functools
 import hashlib
 import re
 import uuid
@@ -23,7 +24,7 @@ from forestay.gateway.auth import PUBLIC_KEY
 from forestay.gateway.caller_address import address_of_call
 from forestay.gateway.exchange import Exchange, Said
 from forestay.gateway.ports import GatewayPorts
-from forestay.gateway.prompt_text import digest_of, shape_of, text_fields, text_of
+from forestay.gateway.prompt_text import digest_of, text_and_shape, text_fields
 from forestay.telemetry.call_facts import CallFact
 from forestay.telemetry.metrics import CALLS_NOT_NOTED, TEXT_NOT_HASHED
 
@@ -33,6 +34,8 @@ MAX_KEPT = 20_000
 MAX_BODY = 256 * 1024  # of a request whose text is looked at
 MAX_KEPT_BYTES = 64 * 1024 * 1024  # of bodies that wait to be hashed; beyond it calls are noted without their text
 MAX_FIELDS = 512  # endpoints whose text fields are remembered
+MAX_REPEATS = 4_096  # bodies whose hashes are remembered: who floods, repeats
+MAX_CLIENTS = 1_024  # kinds of clients, and networks, that are remembered
 _LANES = {"submit": "queue", "run": "direct", "stream": "stream", "realtime": "realtime"}
 _KEY_ID = re.compile(r"[0-9a-f-]{16,36}")
 _DIGITS = re.compile(rb"[0-9]+")
@@ -62,6 +65,9 @@ class CallNotes:
         self._key = hashlib.blake2b(secret, digest_size=32, person=b"forestay-calls").digest()
         self._hasher = PromptHasher(self._key)
         self._fields: OrderedDict[tuple[str, str], frozenset[str]] = OrderedDict()
+        self._repeats: OrderedDict[tuple[str, str, str], tuple[int | None, int, int, int]] = OrderedDict()
+        self._agent = functools.lru_cache(MAX_CLIENTS)(functools.partial(_agent, self._key))
+        self._network = functools.lru_cache(MAX_CLIENTS)(narrow_network)
 
     def note(self, exchange: Exchange, scope: Scope) -> None:
         """Note one answered call, if it is one to note."""
@@ -122,8 +128,10 @@ class CallNotes:
             model_id=exchange.model_id,
             lane=lane,
             verb=exchange.route[:40],
-            network="" if address is None else narrow_network(address),
-            agent=self._agent(exchange, scope),
+            network="" if address is None else self._network(address),
+            agent=self._agent(
+                exchange.headers.get(b"user-agent", b"")[:200], tuple([name for name, _ in scope["headers"]][:100])
+            ),
             accepted=accepted,
             cause="" if accepted else (exchange.cause or f"http_{status}")[:60],
             status_code=status,
@@ -132,33 +140,29 @@ class CallNotes:
             tried=digest_of(credential, self._key) if credential else 0,
         )
 
-    def _agent(self, exchange: Exchange, scope: Scope) -> str:
-        """Return a digest of the client's kind: its name without versions, and the order of its own headers."""
-        name = _DIGITS.sub(b"", exchange.headers.get(b"user-agent", b""))[:200]
-        order = [
-            header for header, _ in scope["headers"] if header not in _CHANGING and not header.startswith(_VOLATILE)
-        ]
-        said = name + b"\n" + b"\n".join(order[:40])
-        return hashlib.blake2b(said, digest_size=8, key=self._key).hexdigest()
-
     def _hashed(self, batch: list[Note]) -> list[CallFact]:
         return [self._with_text(note.fact, note.said) if note.said is not None else note.fact for note in batch]
 
     def _with_text(self, fact: CallFact, said: Said) -> CallFact:
+        body = hashlib.blake2b(said.body, digest_size=16, key=self._key).hexdigest()
+        known = (str(said.revision.revision_id), said.endpoint, body)
+        if known not in self._repeats:
+            self._repeats[known] = self._hashes_of(said)
+            if len(self._repeats) > MAX_REPEATS:
+                self._repeats.popitem(last=False)
+        prompt, raw, chars, shape = self._repeats[known]
+        return dataclasses.replace(fact, prompt=prompt, raw=raw, prompt_chars=chars, shape=shape)
+
+    def _hashes_of(self, said: Said) -> tuple[int | None, int, int, int]:
+        """Return the prompt's 64 bits, the exact text's digest, its length, and the shape of the rest."""
         try:
             value: object = msgspec.json.decode(said.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return fact
-        fields = self._fields_of(said.revision, said.endpoint)
-        text = text_of(value, fields)
+            return None, 0, 0, 0
+        text, shape = text_and_shape(value, self._fields_of(said.revision, said.endpoint), self._key)
         prompt = self._hasher.hash(text) if text else None
-        return dataclasses.replace(
-            fact,
-            prompt=None if prompt is None else signed(prompt),
-            raw=digest_of(text, self._key) if text else 0,
-            prompt_chars=len(text),
-            shape=shape_of(value, fields, self._key),
-        )
+        raw = digest_of(text, self._key) if text else 0
+        return None if prompt is None else signed(prompt), raw, len(text), shape
 
     def _fields_of(self, revision: Revision, endpoint: str) -> frozenset[str]:
         place = (str(revision.revision_id), endpoint)
@@ -168,6 +172,13 @@ class CallNotes:
             if len(self._fields) > MAX_FIELDS:
                 self._fields.popitem(last=False)
         return fields
+
+
+def _agent(key: bytes, agent: bytes, headers: tuple[bytes, ...]) -> str:
+    """Return a digest of the client's kind: its name without versions, and the order of its own headers."""
+    order = [name for name in headers if name not in _CHANGING and not name.startswith(_VOLATILE)]
+    said = _DIGITS.sub(b"", agent) + b"\n" + b"\n".join(order[:40])
+    return hashlib.blake2b(said, digest_size=8, key=key).hexdigest()
 
 
 def signed(value: int) -> int:

@@ -7,6 +7,7 @@ request path, by `call_notes`.
 
 import hashlib
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import cast
 
@@ -31,27 +32,21 @@ def text_fields(openapi: Mapping[str, object] | None, endpoint: str) -> frozense
     return frozenset(_texts(_mapping(schema), components, 0)) or USUAL_NAMES
 
 
-def text_of(value: object, fields: frozenset[str]) -> str:
-    """Return the text of a request's prompt fields, joined, at most MAX_CHARS."""
-    found: list[str] = []
-    size = 0
-    for name, text in _strings(value):
-        if name in fields and not _LINK.match(text):
-            found.append(text)
-            size += len(text)
-            if size > MAX_CHARS:
-                break
-    return "\n".join(found)[:MAX_CHARS]
+def text_and_shape(value: object, fields: frozenset[str], key: bytes) -> tuple[str, int]:
+    """Return the text of a request's prompt fields, joined, at most MAX_CHARS, and 63 bits for all else that it asks.
 
-
-def shape_of(value: object, fields: frozenset[str], key: bytes) -> int:
-    """Return 63 bits for what a request asks beside its text: numbers, switches and choices; seeds and links aside."""
-    said = sorted(
-        f"{name}={text}"
-        for name, text in _scalars(value)
-        if name not in fields and name not in _UNSHAPED and not _LINK.match(text)
-    )
-    return digest_of("\n".join(said), key) if said else 0
+    All else: numbers, switches and choices; seeds and links aside.
+    """
+    texts: list[str] = []
+    said: list[str] = []
+    for name, leaf in _leaves(value):
+        if isinstance(leaf, str) and _LINK.match(leaf):
+            continue
+        if name in fields:
+            texts += [leaf] if isinstance(leaf, str) else []
+        elif name not in _UNSHAPED and isinstance(leaf, str | int | float | bool):
+            said.append(f"{name}={str(leaf)[:64]}")
+    return "\n".join(texts)[:MAX_CHARS], digest_of("\n".join(sorted(said)), key) if said else 0
 
 
 def digest_of(text: str, key: bytes) -> int:
@@ -94,25 +89,13 @@ def _resolved(node: Mapping[str, object], components: Mapping[str, object]) -> M
     return _mapping(components.get(reference.rpartition("/")[2]))
 
 
-def _strings(value: object) -> Iterator[tuple[str, str]]:
-    for name, leaf in _leaves(value):
-        if isinstance(leaf, str):
-            yield name, leaf
-
-
-def _scalars(value: object) -> Iterator[tuple[str, str]]:
-    for name, leaf in _leaves(value):
-        if isinstance(leaf, str | int | float | bool):
-            yield name, str(leaf)[:64]
-
-
 def _leaves(value: object) -> Iterator[tuple[str, object]]:
     """Yield leaves with the name of the nearest field above, breadth first, at most MAX_NODES."""
-    waiting: list[tuple[str, object, int]] = [("", value, 0)]
+    waiting: deque[tuple[str, object, int]] = deque([("", value, 0)])
     for _ in range(MAX_NODES):
         if not waiting:
             return
-        name, node, depth = waiting.pop(0)
+        name, node, depth = waiting.popleft()
         if isinstance(node, dict) and depth < MAX_DEPTH:
             items = cast("dict[object, object]", node).items()
             waiting += [(str(field), inner, depth + 1) for field, inner in items]
