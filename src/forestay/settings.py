@@ -130,6 +130,14 @@ class Gateway:
         1.0,
         "Calls a second that a throttled caller may make at one gateway, times its standing's factor; beyond: 429.",
     )
+    guesses: int = setting(
+        "FORESTAY_GUESSES",
+        20,
+        "Distinct wrong credentials that one address may show a gateway; beyond: 429 for what is not proven there. 0: any.",
+    )
+    guess_pause_seconds: float = setting(
+        "FORESTAY_GUESS_PAUSE", 30.0, "Seconds until an address that guessed may try one more credential."
+    )
     upload_lifetime_seconds: int = setting(
         "FORESTAY_UPLOAD_LIFETIME", 7 * 86400, "How long uploaded files are kept unless the caller asks otherwise."
     )

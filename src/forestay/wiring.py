@@ -195,6 +195,7 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
     from forestay.fleet.postgres_standings import PostgresStandings
     from forestay.gateway.asgi import build_gateway
     from forestay.gateway.caller_address import trusted_networks
+    from forestay.gateway.guesses import Guesses
     from forestay.gateway.oidc_provider import OidcProvider
     from forestay.gateway.password_desk import PasswordDesk
     from forestay.gateway.ports import AdminReaders, GatewayPorts, LimitPorts
@@ -238,6 +239,7 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
             oidc=OidcProvider(settings.identity, process.clock) if settings.identity.oidc_issuer else None,
             calls=PostgresCalls(stores.facts_database),
             standings=Standings(process.clock, settings.gateway.throttled_rate),
+            guesses=Guesses(process.clock, settings.gateway.guesses, settings.gateway.guess_pause_seconds),
             standing_store=PostgresStandings(
                 stores.database, stores.wakeups, process.chance, writer=_own_name("gateway")
             ),

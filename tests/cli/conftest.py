@@ -35,6 +35,7 @@ from forestay.fleet.postgres_store import PostgresFleetStore
 from forestay.gateway import standing_routes
 from forestay.gateway.admin import routes
 from forestay.gateway.caller_address import Tunnels
+from forestay.gateway.guesses import Guesses
 from forestay.gateway.password_desk import PasswordDesk
 from forestay.gateway.ports import AdminReaders, GatewayPorts, LimitPorts
 from forestay.gateway.standing import Standings
@@ -112,6 +113,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
             "sign_ins": PostgresSignInStore(database),
             "desk": PasswordDesk(SystemChance(), Cost(log2_n=4, r=1, p=1)),
             "standings": Standings(clock, 1.0),
+            "guesses": Guesses(SystemClock(), 20, 30.0),
             "standing_store": PostgresStandings(database, wakeups, SeededChance(5)),
             "costs": PostgresCostStore(database),
             "artefacts": Admission(PostgresArtefactStore(database, clock), objects, clock),

@@ -27,6 +27,7 @@ from forestay.fleet.passwords import Cost
 from forestay.fleet.spec import EndpointSpec, HostKind, HostSpec, LimitSpec, ModelSpec
 from forestay.fleet.standing_store import StandingStore
 from forestay.gateway.asgi import Gateway, build_gateway
+from forestay.gateway.guesses import Guesses
 from forestay.gateway.password_desk import PasswordDesk
 from forestay.gateway.ports import AdminReaders, GatewayPorts, LimitPorts
 from forestay.gateway.standing import Standings
@@ -508,6 +509,7 @@ async def a_world(
         sign_ins=MemorySignInStore(clock),
         desk=PasswordDesk(chance, QUICK),
         standings=Standings(clock, settings.gateway.throttled_rate),
+        guesses=Guesses(clock, settings.gateway.guesses, settings.gateway.guess_pause_seconds),
         standing_store=cast("StandingStore", None),
         limits=LimitPorts(MemoryLimitStore(clock), cast("RemoteCounters | None", counters)),
         calls=calls,

@@ -16,7 +16,9 @@ from forestay.fleet.keys import KeyRequest
 from forestay.fleet.keys import Scope as KeyScope
 from forestay.fleet.postgres_keys import PostgresKeyStore
 from forestay.gateway import cdn, exchange, js_proxy, jwks, tokens, uploads
+from forestay.gateway.caller_address import Tunnels
 from forestay.gateway.exchange import Exchange
+from forestay.gateway.guesses import Guesses
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.routing import bases_of, host_of, surface_of
 from forestay.gateway.standing import Standings
@@ -90,6 +92,8 @@ def ports(database: Database, objects: ObjectStore, keys: PostgresKeyStore, tmp_
         "chance": SeededChance(12),
         "metrics": Metrics(),
         "standings": Standings(SystemClock(), 1.0),
+        "guesses": Guesses(SystemClock(), 20, 30.0),
+        "tunnels": Tunnels(),
     }
     absent = {field.name: None for field in dataclasses.fields(GatewayPorts)}
     return GatewayPorts(**(absent | used))  # pyright: ignore[reportArgumentType]

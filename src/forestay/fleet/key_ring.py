@@ -84,6 +84,14 @@ class KeyRing:
             return Rejected.WRONG_SECRET
         return self._used_now(known)
 
+    def remembers(self, credential: str) -> bool:
+        """Tell whether this very credential was proven here and is not forgotten; it may have to be read again."""
+        key_id, _, secret = credential.partition(":")
+        known = self._known.get(key_id)
+        if known is None or len(secret) > MAX_SECRET:
+            return False
+        return hmac.compare_digest(hash_secret(secret, known.pepper), known.secret_hash)
+
     async def verify(self, credential: str) -> Caller | Rejected:
         """Prove `id:secret`; raises Unavailable when the store is needed and does not answer."""
         answer = self.cached(credential)

@@ -1,9 +1,10 @@
 """Who calls: `Key id:secret`, a short-lived token, or nobody where a model is public; and what that opens.
 
-401 for a credential that is missing or wrong, and for a private model of someone else (fal's own choice). Then 403:
-from a network that the key is not meant for, without the scope, without a grant for the verb and the model. The reason
-of a 401 is counted, never told; a 403 names what is missing, but never the list of networks. A key without networks
-and grants pays for neither. Called by every route before anything else.
+401 for a credential that is missing or wrong, and for a private model of someone else (fal's own choice); 429 for one
+not proven here yet, from an address that guesses. Then 403: from a network that the key is not meant for, without the
+scope, without a grant for the verb and the model. The reason of a 401 is counted, never told; a 403 names what is
+missing, but never the list of networks. A key without networks and grants pays for neither. Called by every route
+before anything else.
 """
 
 import dataclasses
@@ -12,19 +13,21 @@ from urllib.parse import parse_qs
 
 from starlette.types import Scope
 
+from forestay.abuse.calls import narrow_network
 from forestay.fleet.grants import Verb
 from forestay.fleet.keys import Caller, Rejected
 from forestay.fleet.keys import Scope as KeyScope
 from forestay.fleet.model import ModelEntry
-from forestay.fleet.networks import contains
+from forestay.fleet.networks import Address, contains
 from forestay.gateway.caller_address import address_of_call
 from forestay.gateway.ports import GatewayPorts
-from forestay.gateway.responses import Reply, forbidden, no_access, not_authenticated
+from forestay.gateway.responses import Reply, forbidden, no_access, not_authenticated, too_many_guesses
 from forestay.gateway.signed_tokens import looks_like_token, verify_token
 from forestay.ids import KeyId, ModelId
 from forestay.telemetry.metrics import REFUSED
 
 PUBLIC_KEY = KeyId("public")  # the caller of a public model who showed no credential; its owner pays
+_GUESSES = frozenset({Rejected.UNKNOWN, Rejected.WRONG_SECRET})  # an expired key is a forgotten one
 _TOKEN_QUERY = "fal_jwt_token"  # noqa: S105 - a name, no secret
 
 
@@ -114,16 +117,37 @@ def public_caller(model: ModelEntry) -> Caller:
 
 
 async def _by_key(credential: str, scope: Scope, ports: GatewayPorts, needs: KeyScope) -> Caller | Reply:
-    answer = ports.keys.cached(credential) or await ports.keys.verify(credential)
+    answer = ports.keys.cached(credential)
+    if not isinstance(answer, Caller):
+        refused = _doubted(credential, scope, ports)
+        if refused is not None:
+            return refused
+        answer = answer or await ports.keys.verify(credential)
     if isinstance(answer, Rejected):
+        if answer in _GUESSES:
+            ports.guesses.failed(_address_of(scope, ports), credential)
         return _refused(ports, answer.value)
     return _admitted(answer, scope, ports, needs)
+
+
+def _doubted(credential: str, scope: Scope, ports: GatewayPorts) -> Reply | None:
+    """Refuse to look at a credential from where too many wrong ones came; what was proven here before is looked at."""
+    address = _address_of(scope, ports)
+    wait = ports.guesses.wait_seconds(address)
+    network = "" if address is None else narrow_network(address)
+    if (not wait and not ports.standings.doubts(network)) or ports.keys.remembers(credential):
+        return None
+    return too_many_guesses(wait) if wait else ports.standings.refuse_unproven(network)
+
+
+def _address_of(scope: Scope, ports: GatewayPorts) -> Address | None:
+    return address_of_call(scope, ports.settings.gateway.trusted_proxies, ports.tunnels)
 
 
 def _admitted(caller: Caller, scope: Scope, ports: GatewayPorts, needs: KeyScope) -> Caller | Reply:
     """Refuse a proven caller from another network, or without the scope."""
     if caller.networks:
-        address = address_of_call(scope, ports.settings.gateway.trusted_proxies, ports.tunnels)
+        address = _address_of(scope, ports)
         if address is None or not contains(caller.networks, address):
             ports.metrics.add(REFUSED, "network")
             return forbidden("This key may not be used from this network")

@@ -35,6 +35,7 @@ from forestay.fleet.sign_in import SignInStore
 from forestay.fleet.standing_store import StandingStore
 from forestay.fleet.store import FleetStore
 from forestay.gateway.caller_address import Tunnels
+from forestay.gateway.guesses import Guesses
 from forestay.gateway.oidc_provider import OidcProvider
 from forestay.gateway.password_desk import PasswordDesk
 from forestay.gateway.standing import Standings
@@ -108,6 +109,7 @@ class GatewayPorts:
     sign_ins: SignInStore
     desk: PasswordDesk
     artefacts: "Admission"
+    guesses: Guesses  # addresses that show wrong credentials
     calls: "CallSink"  # notes of calls, for the judges of misuse
     oidc: OidcProvider | None = None  # without an issuer
     anchor: AuditAnchor | None = None  # without a signing key

@@ -7,6 +7,7 @@ gateway.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import assert_never
 
@@ -158,6 +159,13 @@ def too_many(detail: str) -> Reply:
 def queue_full(length: int) -> Reply:
     """Answer 429 when `fal_max_queue_length` is reached."""
     return plain_error(429, f"The queue has {length} requests, the limit given with this submit", "queue_full")
+
+
+def too_many_guesses(wait_seconds: float) -> Reply:
+    """Answer 429 to a credential that nobody looked at: too many wrong ones came from the same address."""
+    seconds = max(1, math.ceil(wait_seconds))
+    detail = f"Too many wrong credentials came from your address; correct yours and try again in {seconds} s"
+    return plain_error(429, detail, "guessing", (b"retry-after", b"%d" % seconds))
 
 
 CANCEL_REQUESTED = json_reply(202, Plain("CANCELLATION_REQUESTED"))

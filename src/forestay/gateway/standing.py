@@ -94,17 +94,20 @@ class Standings:
             return None
         return _refusal(403, standing)
 
+    def doubts(self, network: str) -> bool:
+        """Tell whether the network has a standing under which `refuse_unproven` may refuse."""
+        if not self._by_subject or not network:
+            return False
+        standing = self._in_force(network_subject(network))
+        return standing is not None and standing.kind not in {StandingKind.WATCH, StandingKind.REFER}
+
     def refuse_unproven(self, network: str) -> Reply | None:
         """Return the refusal to look up an unknown credential that comes from a doubted network.
 
         Callers whose key this gateway has proven lately never meet it, so neighbours behind one address go on.
         """
-        if not self._by_subject or not network:
-            return None
-        standing = self._in_force(network_subject(network))
-        if standing is None or standing.kind in {StandingKind.WATCH, StandingKind.REFER}:
-            return None
-        return self._paced(standing, NETWORK_RATE, 1)
+        standing = self._in_force(network_subject(network)) if self.doubts(network) else None
+        return None if standing is None else self._paced(standing, NETWORK_RATE, 1)
 
     def _paced(self, standing: Standing, per_second: float, burst: int) -> Reply | None:
         pace = self._paces.setdefault(standing.subject, _Pace())
