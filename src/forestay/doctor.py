@@ -117,18 +117,41 @@ async def _system(_: Patient) -> Finding:
 
 async def _privileges(_: Patient) -> Finding:
     if os.geteuid() == 0:
-        from forestay.worker.hosts.privileges import FIRST_UID, probe  # noqa: PLC0415 - only when asked
+        from forestay.worker.hosts.confinement import probe_machine  # noqa: PLC0415 - the worker's, only when asked
+        from forestay.worker.hosts.privileges import FIRST_BUILDER_UID, reach_problem  # noqa: PLC0415 - likewise
 
-        problem = await asyncio.to_thread(probe, FIRST_UID, sys.executable, ())
+        problem = await asyncio.to_thread(reach_problem, FIRST_BUILDER_UID, sys.executable, ())
         if not problem:
             return Finding("privileges", Health.OK, "root: model code and Postgres run under uids of their own")
-        found = f"root, but another user {problem}; model code keeps our user, without its capabilities"
+        machine = await asyncio.to_thread(probe_machine)
+        models = "" if machine.mounts else ", and models are refused unless FORESTAY_ALLOW_UNISOLATED=true"
+        found = f"root, but another user {problem}; packages are built by our user{models}"
         mend = "use an interpreter that every user may run: not below /root or another private folder"
         return Finding("privileges", Health.WARNING, found[:500], mend)
     mend = "run as root, or in a container of its own, before serving models that you do not trust"
     return Finding(
         "privileges", Health.WARNING, f"uid {os.geteuid()}: model code runs as ourselves, no security boundary", mend
     )
+
+
+async def _isolation(patient: Patient) -> Finding:
+    """Say whether models can be kept from the network and from one another's files."""
+    from forestay.worker.hosts.confinement import probe_machine  # noqa: PLC0415 - the worker's, only when asked
+
+    machine = await asyncio.to_thread(probe_machine)
+    waived = patient.settings.worker.allow_unisolated
+    if not machine.network:
+        found = "models cannot be kept from the network (no network namespaces)"
+        if waived:
+            return Finding(
+                "isolation", Health.WARNING, f"{found}; waived by FORESTAY_ALLOW_UNISOLATED", "see platforms"
+            )
+        mend = "run the worker as root or with CAP_SYS_ADMIN, allow unprivileged user namespaces, set host.network: "
+        return Finding("isolation", Health.WARNING, found, f"{mend}full in specs, or FORESTAY_ALLOW_UNISOLATED=true")
+    if not machine.mounts:
+        mend = "run the worker as root with CAP_SYS_ADMIN to give each model a view of the files of its own"
+        return Finding("isolation", Health.WARNING, "no network for models, but they read what their user may", mend)
+    return Finding("isolation", Health.OK, "models have no network, and see no files but their own")
 
 
 async def _embedded_postgres(patient: Patient) -> Finding:
@@ -323,6 +346,7 @@ CHECKS: Sequence[Check] = (
     _python,
     _system,
     _privileges,
+    _isolation,
     _embedded_postgres,
     _embedded_valkey,
     _database,

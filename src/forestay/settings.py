@@ -172,6 +172,11 @@ class Worker:
     cancel_poll_seconds: float = setting(
         "FORESTAY_CANCEL_POLL", 0.5, "Longest time until a worker learns of a cancel when wake-ups are lost."
     )
+    allow_unisolated: bool = setting(
+        "FORESTAY_ALLOW_UNISOLATED",
+        False,
+        "Start models even where this machine cannot keep them from the network or give them a user of their own.",
+    )
     allow_private_inputs: bool = setting(
         "FORESTAY_ALLOW_PRIVATE_INPUTS", False, "Fetch media inputs from loopback and private networks too."
     )

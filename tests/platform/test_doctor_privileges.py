@@ -25,14 +25,14 @@ async def privileges_of() -> Finding:
 async def test_an_interpreter_that_others_may_not_run_is_told(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Root alone separates nothing: model code would keep the worker's user, and the mend says what to do."""
+    """Root alone separates nothing: packages would be built by the worker's user, and the mend says what to do."""
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
     (private / "python").symlink_to(sys.executable)
     monkeypatch.setattr(sys, "executable", str(private / "python"))
     finding = await privileges_of()
     assert finding.health is Health.WARNING
-    assert "keeps our user" in finding.found
+    assert "packages are built by our user" in finding.found
     assert "/root" in finding.mend
 
 

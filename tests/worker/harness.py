@@ -423,6 +423,7 @@ async def running_worker(
             "drain_seconds": 3.0,
             "start_backoff_seconds": 0.2,
             "report_seconds": 0.2,
+            "allow_unisolated": True,  # so that tests of other things run on machines without namespaces
             **worker,
         }
         settings = Settings(

@@ -1,5 +1,7 @@
 """The direct lane with a real fal.App behind it: proof, streams, websockets, slots, callers that leave."""
 
+# ruff: noqa: ASYNC240 - tests may touch the disk while they wait
+
 import asyncio
 import dataclasses
 import itertools
@@ -30,8 +32,9 @@ async def loaded() -> AsyncIterator[Loaded]:
     """A worker with one replica; yields its harness, the replica's id and the file where the app leaves marks."""
     with tempfile.TemporaryDirectory(prefix="fm-") as name:
         marks = pathlib.Path(name) / "marks"
+        pathlib.Path(name).chmod(0o777)  # the model is another user, and sees this folder because it is mounted
         async with running_worker() as harness:
-            spec = spec_of(limits=LIMITS, env={"MARKS": str(marks)})
+            spec = spec_of(limits=LIMITS, env={"MARKS": "seen/marks"}, data_mounts=(f"{name}:seen",))
             revision: Revision = await harness.deploy(spec, {"app.py": APP})
             yield harness, (await harness.ready(revision))[0].replica_id, marks
 

@@ -67,6 +67,7 @@ async def hosted(
             folder / "envs",
             str(folder / "secrets"),
             environment or {},
+            allow_unisolated=True,  # these tests are about the process itself; `test_isolation` is about its walls
         )
         host = FalAppHost(plan, NoMedia(), on_log, told.append)
         try:
@@ -110,7 +111,9 @@ async def test_a_stop_calls_handle_exit_and_teardown() -> None:
     """SIGTERM: handle_exit at once, then teardown, then a clean end."""
     with tempfile.TemporaryDirectory() as name:
         marks = pathlib.Path(name) / "marks"
-        async with hosted(spec_of(limits=LIMITS, env={"MARKS": str(marks)})) as (host, _, _, _):
+        pathlib.Path(name).chmod(0o777)  # the model is another user, and sees this folder because it is mounted
+        spec = spec_of(limits=LIMITS, env={"MARKS": "seen/marks"}, data_mounts=(f"{name}:seen",))
+        async with hosted(spec) as (host, _, _, _):
             await host.stop(3.0)
             ended = await host.exited()
         assert marks.read_text().split("\n")[:3] == ["setup SETUP", "handle_exit", "teardown"]
@@ -185,6 +188,7 @@ async def test_the_child_dies_with_its_worker() -> None:
     """Kill -9 of the worker leaves no model process behind."""
     with tempfile.TemporaryDirectory(prefix="fo-", dir="/tmp") as name:
         folder = pathlib.Path(name)
+        folder.chmod(0o755)  # as bundles are
         (folder / "app.py").write_text(APP)
         parent = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -248,7 +252,9 @@ from forestay.settings import process_environment
 from forestay.worker.hosts.fal_app import FalAppHost, FalAppPlan
 async def main():
     folder = pathlib.Path(sys.argv[1])
-    plan = FalAppPlan("probe-1", spec_of(limits=LIMITS), folder, folder / "run", folder / "envs", "", {})
+    plan = FalAppPlan(
+        "probe-1", spec_of(limits=LIMITS), folder, folder / "run", folder / "envs", "", {}, allow_unisolated=True
+    )
     host = FalAppHost(plan, NoMedia(), lambda request_id, level, message: None, lambda _: None)
     await host.start()
     print(host._child.pid, flush=True)

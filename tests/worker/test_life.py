@@ -1,5 +1,7 @@
 """The worker's own life: starts that fail, unfit replicas, going in good order, built environments."""
 
+# ruff: noqa: ASYNC240 - tests may touch the disk while they wait
+
 import asyncio
 import json
 import pathlib
@@ -61,8 +63,10 @@ class Needy(fal.App, name="needy"):
 async def test_a_start_that_failed_is_told_and_tried_again_after_a_wait() -> None:
     """The fleet sees back-off with the reason; the next start succeeds."""
     with tempfile.TemporaryDirectory() as name:
+        pathlib.Path(name).chmod(0o777)  # the model is another user, and sees this folder because it is mounted
         async with running_worker(start_backoff_seconds=0.6) as harness:
-            spec = spec_of(app="app.py::Flaky", limits=LIMITS, env={"MARK": f"{name}/mark"})
+            seen = (f"{name}:seen",)
+            spec = spec_of(app="app.py::Flaky", limits=LIMITS, env={"MARK": "seen/mark"}, data_mounts=seen)
             revision = await harness.deploy(spec, {"app.py": FLAKY})
 
             async def waiting() -> bool:

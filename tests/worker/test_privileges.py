@@ -16,8 +16,9 @@ from tests.worker.harness import APP, running_worker, spec_of
 
 from forestay.fleet.spec import LimitSpec
 from forestay.queue.model import State
+from forestay.worker.hosts.confinement import FIRST_UID
 from forestay.worker.hosts.environment import build_environment
-from forestay.worker.hosts.privileges import FIRST_BUILDER_UID, FIRST_UID, choose_identity
+from forestay.worker.hosts.privileges import BUILDER_UIDS, FIRST_BUILDER_UID, reach_problem
 
 LIMITS = LimitSpec(startup_timeout_seconds=30, termination_grace_seconds=3)
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a process another user")
@@ -95,7 +96,7 @@ async def test_under_root_packages_are_built_by_a_user_of_their_own() -> None:
         uid, groups, capabilities, reads, file = json.loads(shown)
         owners = {path.lstat().st_uid for path in pathlib.Path(file).parents[3].rglob("*")}
         running = [item for item in pathlib.Path("/proc").iterdir() if item.name.isdigit() and _runs_as(item, uid)]
-    assert uid >= FIRST_BUILDER_UID
+    assert FIRST_BUILDER_UID <= uid < FIRST_BUILDER_UID + BUILDER_UIDS < FIRST_UID
     assert (groups, int(capabilities, 16), reads) == ([], 0, False)
     assert owners == {0}
     assert running == []
@@ -136,22 +137,10 @@ async def test_under_root_a_model_gets_a_user_of_its_own() -> None:
 
 
 @root_only
-async def test_an_interpreter_out_of_reach_keeps_the_user_but_no_capability() -> None:
-    """Where the interpreter lies in a private folder the reason is told, and capabilities are dropped all the same."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        folder.chmod(0o700)
-        link = folder / "python"
-        link.symlink_to(sys.executable)
-        identity = await choose_identity("probe-1", str(link), [])
-    assert identity.uid is None
-    assert "keeps the worker's user" in identity.reason
-
-
-async def test_without_root_the_reason_is_told() -> None:
-    """Nothing is promised that does not hold."""
-    if os.geteuid() == 0:
-        pytest.skip("this is root")
-    identity = await choose_identity("probe-1", sys.executable, [])
-    assert identity.uid is None
-    assert "no security boundary" in identity.reason
+async def test_an_interpreter_out_of_reach_is_told(tmp_path: pathlib.Path) -> None:
+    """Where the interpreter lies in a private folder, the reason says what that user could not do."""
+    tmp_path.chmod(0o700)
+    link = tmp_path / "python"
+    link.symlink_to(sys.executable)
+    problem = await asyncio.to_thread(reach_problem, FIRST_UID, str(link), [])
+    assert "cannot run" in problem

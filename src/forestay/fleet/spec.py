@@ -38,6 +38,7 @@ class HostSpec:
     health_path: str = "/health"  # http_server: GET, 2xx means healthy
     protocol: str = "fal"  # provider: fal (queue protocol) | json (plain POST)
     key_secret: str = ""  # provider: name of the secret that holds the upstream key
+    network: str = "none"  # fal_app: none | loopback | full, what the model's process may reach
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class ResourceSpec:
     pool: str = "cpu"
     devices: int = 1
     memory_mb: int = 2048
+    processes: int = 1024  # processes and threads together
+    cpus: int = 0  # processor cores; 0: all
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

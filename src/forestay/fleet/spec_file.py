@@ -34,7 +34,9 @@ from forestay.fleet.spec_yaml import SpecError, line_of, read_yaml
 from forestay.ids import ModelId, is_model_id
 
 _USED_BY_KIND: Mapping[HostKind, frozenset[str]] = {
-    HostKind.FAL_APP: frozenset({"app", "python", "requirements", "include", "data_mounts", "secrets", "env"}),
+    HostKind.FAL_APP: frozenset(
+        {"app", "python", "requirements", "include", "data_mounts", "secrets", "env", "network"}
+    ),
     HostKind.HTTP_SERVER: frozenset({"url", "health_path"}),
     HostKind.PROVIDER: frozenset({"url", "protocol", "key_secret"}),
 }
@@ -158,6 +160,8 @@ class HostFile(_Strict):
     """provider: fal (its queue protocol) or json (plain POST)."""
     key_secret: _OptionalName = ""
     """provider: name of the secret that holds the upstream key."""
+    network: Literal["none", "loopback", "full"] = "none"
+    """fal_app: none; loopback: a loopback of its own, for servers that it starts itself; full: the worker's network."""
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "HostFile":
@@ -223,6 +227,10 @@ class ResourceFile(_Strict):
     """Devices (GPUs or CPU slots)."""
     memory_mb: int = Field(2048, ge=0, le=4_000_000)
     """Memory in MB (1,000,000 bytes)."""
+    processes: int = Field(1024, ge=16, le=65_536)
+    """Processes and threads together that it may have."""
+    cpus: int = Field(0, ge=0, le=1_024)
+    """Processor cores that it may use; 0 means all."""
 
 
 class LimitFile(_Strict):

@@ -8,7 +8,7 @@ import asyncio
 import pathlib
 import shutil
 from collections.abc import Mapping
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from forestay.clock import Clock
 from forestay.fleet.spec import HostKind
@@ -21,6 +21,9 @@ from forestay.worker.bundles import fetch_bundle
 from forestay.worker.hosts.host import Host, StartFailed
 from forestay.worker.logs import LogBook
 from forestay.worker.replica import Replica
+
+if TYPE_CHECKING:
+    from forestay.worker.hosts.confinement import Machine
 
 
 class Loader:
@@ -48,6 +51,7 @@ class Loader:
         self._environment = environment
         self._folders = folders
         self._files = files
+        self._machine: Machine | None = None
 
     async def __call__(self, replica: Replica) -> Host:
         """Return a host that has not been started; StartFailed when what it needs is not to be had."""
@@ -85,6 +89,9 @@ class Loader:
             environments=self._folders.environments,
             secrets_dir=self._settings.worker.secrets_dir,
             environment=self._environment,
+            machine=await self._machine_facts(),
+            hidden=self._hidden(),
+            allow_unisolated=self._settings.worker.allow_unisolated,
         )
         media = MediaServer(self._media, self._outputs, replica.owner_of, self._settings.worker.max_media_bytes)
 
@@ -92,6 +99,20 @@ class Loader:
             self._log_book.take(replica, request_id, level, message)
 
         return FalAppHost(plan, media, on_log, replica.tell)
+
+    async def _machine_facts(self) -> "Machine":
+        """Return what this machine allows; tried once, since it does not change while we run."""
+        from forestay.worker.hosts.confinement import probe_machine  # noqa: PLC0415 - only where needed
+
+        if self._machine is None:
+            self._machine = await asyncio.to_thread(probe_machine)
+        return self._machine
+
+    def _hidden(self) -> tuple[pathlib.Path, ...]:
+        """Return the folders that hold what belongs to other models and to us."""
+        folders, secrets = self._folders, self._settings.worker.secrets_dir
+        named = (pathlib.Path(secrets).absolute(),) if secrets else ()
+        return (folders.bundles, folders.environments, folders.scratch, folders.runs, *named)
 
 
 class Folders:

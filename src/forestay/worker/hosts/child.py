@@ -5,6 +5,7 @@ signal reaches the whole process group; the shim dies with its parent and when t
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -21,6 +22,8 @@ LINES_PER_SECOND = 10_000  # beyond it the pipe is left full, so the child waits
 MAX_LINE_BYTES = 65_536
 MAX_CONTROL_LINE_BYTES = 8 * 1024 * 1024  # the ready message carries an openapi document
 MEMORY_SECONDS = 0.25
+MAX_SEEN = 70_000  # processes looked at; more than a spec may allow
+KILL_ROUNDS = 20
 LAST_WORDS_SECONDS = 0.1  # what the process wrote last may be read only after its end is known
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -36,6 +39,8 @@ class Launch:
     environment: Mapping[str, str]
     uid: int | None  # None: our own
     memory_bytes: int
+    processes: int = 1024
+    prefix: Callable[[int, int], list[str]] | None = None  # confines it; without one the child only changes its user
 
 
 class Child:
@@ -53,6 +58,7 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._transports: list[asyncio.BaseTransport] = []
         self._over_memory = False
+        self._over_processes = False
 
     @property
     def pid(self) -> int:
@@ -68,9 +74,10 @@ class Child:
         """Start it. Must run on the main thread: the kernel ties pdeathsig to the thread that forks."""
         ours, theirs = socket.socketpair()
         with theirs:
-            user = self._launch.uid
+            prefix = self._launch.prefix(theirs.fileno(), os.getpid()) if self._launch.prefix else []
+            user = None if prefix else self._launch.uid
             self._process = subprocess.Popen(  # noqa: ASYNC220 - a fork of milliseconds; a helper thread would end too soon
-                [*self._launch.command, "--control-fd", str(theirs.fileno()), "--parent", str(os.getpid())],
+                [*prefix, *self._launch.command, "--control-fd", str(theirs.fileno()), "--parent", str(os.getpid())],
                 cwd=self._launch.cwd,
                 env=dict(self._launch.environment),
                 stdin=subprocess.DEVNULL,
@@ -94,12 +101,12 @@ class Child:
                 lambda name=name: _Lines(self._raw(name), MAX_LINE_BYTES), pipe
             )
             self._transports.append(read)
-        self._watch_memory()
+        self._watch()
 
     async def exited(self) -> Exit:
         """Return once it has ended."""
         code = await asyncio.shield(self._ended)
-        return Exit(code, self._over_memory)
+        return Exit(code, self._over_memory, self._over_processes)
 
     def signal(self, number: int) -> None:
         """Send a signal to the leader only."""
@@ -115,6 +122,19 @@ class Child:
                 os.killpg(group, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 continue  # nothing of that group is left
+        self._kill_user()
+
+    def _kill_user(self) -> None:
+        """Kill what has left the session: with a user of its own, nothing of a model can hide."""
+        if self._launch.uid is None or not self._launch.prefix:
+            return
+        for _ in range(KILL_ROUNDS):  # what forks while it is killed is found by the next round
+            pids = _pids_of_user(self._launch.uid)
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            if not pids:
+                return
 
     def close(self) -> None:
         """Stop listening."""
@@ -138,16 +158,21 @@ class Child:
             self._loop.call_later(LAST_WORDS_SECONDS, self._on_end)
         self.kill()  # what the leader left behind must not outlive it
 
-    def _watch_memory(self) -> None:
-        if not self.alive or not self._launch.memory_bytes or not sys.platform.startswith("linux"):
+    def _watch(self) -> None:
+        """Look at memory and number of processes, more often when the limit is near."""
+        if not self.alive or not sys.platform.startswith("linux"):
             return
-        used = group_memory_bytes(self.pid, self._launch.memory_bytes)
-        if used > self._launch.memory_bytes:
-            self._over_memory = True
+        limit = self._launch.memory_bytes
+        own_user = self._launch.uid if self._launch.prefix else None
+        pids = processes_of(self.pid, own_user)
+        used = memory_bytes_of(pids, limit) if limit else 0
+        self._over_memory = bool(limit) and used > limit
+        self._over_processes = len(pids) > self._launch.processes
+        if self._over_memory or self._over_processes:
             self.kill()
             return
-        near = used > 0.6 * self._launch.memory_bytes
-        self._loop.call_later(MEMORY_SECONDS / 5 if near else MEMORY_SECONDS, self._watch_memory)
+        near = (limit and used > 0.6 * limit) or len(pids) > 0.6 * self._launch.processes
+        self._loop.call_later(MEMORY_SECONDS / 5 if near else MEMORY_SECONDS, self._watch)
 
 
 class _Lines(asyncio.Protocol):
@@ -196,21 +221,42 @@ class _Lines(asyncio.Protocol):
             self._transport.resume_reading()
 
 
-def group_memory_bytes(leader: int, limit_bytes: int) -> int:
-    """Return what the leader and its descendants hold. Shared pages count once where the sum matters.
+def processes_of(leader: int, uid: int | None) -> list[int]:
+    """Return the leader, its descendants, and everything else of its own user, if it has one."""
+    found = _descendants(leader)
+    return found if uid is None else sorted({*found, *_pids_of_user(uid)})
+
+
+def memory_bytes_of(pids: Sequence[int], limit_bytes: int) -> int:
+    """Return what processes hold together. Shared pages count once where the sum matters.
 
     RSS first, since it costs microseconds; only when the sum of several exceeds the limit is PSS read.
     """
-    pids = _descendants(leader)
     total = sum(_rss_bytes(pid) for pid in pids)
     return sum(_pss_bytes(pid) for pid in pids) if total > limit_bytes and len(pids) > 1 else total
+
+
+def _pids_of_user(uid: int) -> list[int]:
+    found: list[int] = []
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):  # ended meanwhile
+                    if entry.stat().st_uid == uid and not _is_zombie(entry.name):
+                        found.append(int(entry.name))
+    return found
+
+
+def _is_zombie(pid: str) -> bool:
+    fields = _read(pathlib.Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return not fields or fields[0] in {"Z", "X"}
 
 
 def _descendants(leader: int) -> list[int]:
     found = [leader]
     for pid in found:  # grows while it is walked
         for task in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
-            found.extend(int(child) for child in _read(task).split() if len(found) < 1000)
+            found.extend(int(child) for child in _read(task).split() if len(found) < MAX_SEEN)
     return found
 
 

@@ -86,7 +86,7 @@ def _clear(folder: pathlib.Path, builder: Identity) -> None:
     made = [folder, folder / _SCRATCH, folder / _SCRATCH / "home", folder / _SCRATCH / "tmp"]
     for path in made:
         path.mkdir(mode=0o755)
-    own(made, builder)
+    own(made, builder.uid)
 
 
 def _as_builder(builder: Identity, folder: pathlib.Path, variables: Mapping[str, str]) -> _Builder:

@@ -8,6 +8,7 @@ import asyncio
 import collections
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -21,6 +22,19 @@ from forestay.fleet.spec import ModelSpec
 from forestay.ids import RequestId, RevisionId
 from forestay.worker.hosts import privileges
 from forestay.worker.hosts.child import Child, Launch
+from forestay.worker.hosts.confinement import (
+    SCRATCH,
+    Confinement,
+    Machine,
+    Places,
+    Unconfinable,
+    choose_cpus,
+    decide_confinement,
+    interpreter_folders,
+    launcher,
+    private_ancestors,
+    probe_machine,
+)
 from forestay.worker.hosts.connection import ModelConnection
 from forestay.worker.hosts.description import read_description
 from forestay.worker.hosts.environment import build_environment
@@ -77,6 +91,9 @@ class FalAppPlan:
     environments: pathlib.Path  # cache of built environments
     secrets_dir: str
     environment: Mapping[str, str]  # the worker's own: only INHERITED names pass, pip sees PIP_* and proxies too
+    machine: Machine | None = None  # None: it is probed at the start
+    hidden: tuple[pathlib.Path, ...] = ()  # folders of others that the model shall not see
+    allow_unisolated: bool = False
 
 
 class FalAppHost:
@@ -88,7 +105,6 @@ class FalAppHost:
         self._on_log = on_log
         self._tell = tell
         self._child: Child | None = None
-        self._identity = privileges.Identity(None, "")
         self._connection = ModelConnection("http://model", socket_path=str(self._folder / "app.sock"))
         self._answered: asyncio.Future[Mapping[str, object]] = asyncio.get_running_loop().create_future()
         self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
@@ -103,21 +119,22 @@ class FalAppHost:
         python = await self._interpreter()
         shim = self._plan.run_dir / "shim.py"
         await asyncio.to_thread(self._prepare, shim)
-        self._identity = await privileges.choose_identity(
-            self._plan.revision_id, python, [shim, self._plan.bundle, *map(pathlib.Path, _mounted_folders(spec))]
-        )
-        self._tell(self._identity.reason)
-        privileges.own([path for path in (self._folder, *self._folder.iterdir()) if path.is_dir()], self._identity)
+        confinement = await self._confine(python, shim)
+        uid = confinement.uid
+        self._tell(confinement.reason)
+        privileges.own([path for path in (self._folder, *self._folder.iterdir()) if path.is_dir()], uid)
         media_socket = self._plan.run_dir / "media.sock"
-        await self._media.open(media_socket, self._identity.uid)
+        await self._media.open(media_socket, uid)
         command = [python, str(shim), "--app", spec.host.app, "--root", str(self._plan.bundle)]
         command += ["--socket", str(self._folder / "app.sock"), "--media", str(media_socket)]
         launch = Launch(
             command=command,
             cwd=self._folder / "work",
             environment=self._environment(python),
-            uid=self._identity.uid,
+            uid=uid,
             memory_bytes=spec.resources.memory_mb * 1024 * 1024,
+            processes=spec.resources.processes,
+            prefix=self._prefix(confinement),
         )
         self._child = Child(launch, self._on_control, self._on_output, self._on_end)
         try:
@@ -197,6 +214,47 @@ class FalAppHost:
         }
         variables = {**base_environment(python), **kept}
         return await build_environment(host.requirements, python, self._plan.environments, variables, self._tell)
+
+    async def _confine(self, python: str, shim: pathlib.Path) -> Confinement:
+        """Decide how this replica is confined; StartFailed when it must not start here."""
+        plan = self._plan
+        machine = plan.machine or await asyncio.to_thread(probe_machine)
+        places = await asyncio.to_thread(self._places, python)
+        name = f"{plan.revision_id}/{plan.run_dir.name}"
+        decided = decide_confinement(machine, plan.spec, name, places, allow_unisolated=plan.allow_unisolated)
+        if isinstance(decided, Unconfinable):
+            raise StartFailed(decided.reason)
+        if decided.uid is None or decided.mounts:
+            return decided
+        # Nothing but a try tells what another user can reach where we cannot show it the way.
+        readable = [shim, plan.bundle, *map(pathlib.Path, _mounted_folders(plan.spec))]
+        problem = await asyncio.to_thread(privileges.reach_problem, decided.uid, python, readable)
+        if problem and not plan.allow_unisolated:
+            mend = "put the interpreter where every user may run it, or set FORESTAY_ALLOW_UNISOLATED=true"
+            raise StartFailed(f"the model cannot have a user of its own: user {decided.uid} {problem}; {mend}")
+        reason = f"the worker's user, without its capabilities: user {decided.uid} {problem}; waived by the operator"
+        return dataclasses.replace(decided, uid=None, reason=reason) if problem else decided
+
+    def _places(self, python: str) -> Places:
+        plan = self._plan
+        base = plan.spec.host.python or sys.executable
+        needed = [*interpreter_folders(python), *interpreter_folders(base), plan.bundle]
+        mounts = [pathlib.Path(folder) for folder in _mounted_folders(plan.spec)]
+        own = [plan.run_dir, *(folder.resolve() for folder in mounts if folder.is_dir())]
+        return Places(
+            needed=tuple(path for path in needed if path.exists()),
+            own=tuple(own),
+            hidden=tuple(path for path in plan.hidden if path.is_dir()),
+            private=private_ancestors([*needed, *own]),
+            scratch=tuple(pathlib.Path(path) for path in SCRATCH if os.path.isdir(path)),  # noqa: PTH112 - texts
+        )
+
+    def _prefix(self, confinement: Confinement) -> Callable[[int, int], list[str]] | None:
+        if not sys.platform.startswith("linux"):
+            return None
+        available = sorted(os.sched_getaffinity(0))
+        cpus = choose_cpus(self._plan.spec.resources.cpus, available, confinement.uid or os.getpid())
+        return launcher(confinement, self._folder / "work", cpus)
 
     def _prepare(self, shim: pathlib.Path) -> None:
         shutil.rmtree(self._plan.run_dir, ignore_errors=True)

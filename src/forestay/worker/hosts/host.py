@@ -157,11 +157,14 @@ class Exit:
 
     code: int  # negative: the number of the signal
     memory: bool = False  # the memory watch killed it
+    processes: bool = False  # it had more processes than its limit
 
     def __str__(self) -> str:
         """Say it in words."""
         if self.memory:
             return "was ended because it was over its memory limit"
+        if self.processes:
+            return "was ended because it had more processes than resources.processes allows"
         return f"was ended by signal {-self.code}" if self.code < 0 else f"ended with exit code {self.code}"
 
 
