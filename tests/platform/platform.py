@@ -45,7 +45,8 @@ class RunningPlatform:
         self.ready_file = self.folder / "ready.json"
         self.output = self.folder / "up.log"
         self._arguments = [*arguments, *(("--fleet", str(fleet)) if fleet else ())]
-        self._environment = {**_clean_environment(), "HOME": str(self.folder), **(environment or {})}
+        own = {"HOME": str(self.folder), "FORESTAY_ALLOW_UNISOLATED": "true"}  # on machines without namespaces as well
+        self._environment = {**_clean_environment(), **own, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

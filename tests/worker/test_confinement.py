@@ -18,6 +18,7 @@ from forestay.worker.hosts.confinement import (
     decide_confinement,
     interpreter_folders,
     private_ancestors,
+    shortfall,
 )
 
 PATHS = st.sampled_from(["/scratch/a", "/scratch/a/b", "/srv/m", "/srv/m/x", "/root/py", "/work/bundles/1"]).map(
@@ -59,6 +60,19 @@ def test_no_model_gets_more_network_than_it_asks_for_without_a_waiver(
     assert decided.network == network or (waived and not machine.network)
     assert (decided.uid is not None) == machine.root
     assert decided.user_namespace == (decided.network != "full" and not machine.root)
+
+
+@given(machines, st.sampled_from(["none", "loopback", "full"]))
+def test_what_refuses_a_model_is_what_the_machine_is_said_to_lack(machine: Machine, network: str) -> None:
+    """Where nothing is lacking no model is refused; where one is, its reason holds the same words."""
+    decided = decide(machine, network)
+    lacking = shortfall(machine)
+    if isinstance(decided, Unconfinable):
+        assert lacking
+        assert lacking in decided.reason
+    if not lacking:
+        assert isinstance(decided, Confinement)
+        assert decided.mounts or not machine.root
 
 
 @given(places_)

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from forestay.cli.output import JSON_OPTION
+from forestay.cli.unisolated import shortfall_here, waiver_of_demo
 from forestay.clock import SystemClock
 from forestay.demo.choreography import Demonstration
 from forestay.demo.promises import SCENARIOS, Kept
@@ -59,8 +60,12 @@ def demo(
     data.chmod(0o711)  # as root, Postgres runs as another user and must reach its own folder in here
     clean(output)
     names = SCENARIOS[scenario]
+    environment = process_environment()
+    waiver, told = waiver_of_demo(shortfall_here(), environment)
+    if told:
+        typer.echo(told, err=True)
     screen = _screen(as_json, names)
-    course = Course(fleet.resolve(), data, output.resolve(), process_environment(), clock, screen)
+    course = Course(fleet.resolve(), data, output.resolve(), environment, clock, screen, waiver)
     run = Siege(course) if scenario == "abuse" else Demonstration(course)
     kept, ended = False, 1
     try:

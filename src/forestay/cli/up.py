@@ -10,6 +10,7 @@ import typer
 
 from forestay.cli.client import PlatformClient, Profile, save_profile
 from forestay.cli.output import JSON_OPTION
+from forestay.cli.unisolated import shortfall_here, warning_of_up
 from forestay.errors import UsageError
 from forestay.settings import Settings, client_settings, process_environment
 
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_COLOURS = {"process.died": "yellow", "process.crash_loop": "bold red", "platform.ready": "bold green"}
+_COLOURS = {
+    "process.died": "yellow",
+    "platform.unisolated": "yellow",
+    "process.crash_loop": "bold red",
+    "platform.ready": "bold green",
+}
 
 
 @app.command()
@@ -82,6 +88,12 @@ def run_up(plan: "Plan", settings: Settings, environment: dict[str, str], *, sav
     from forestay.clock import SystemClock
     from forestay.local_platform import Hooks, LocalPlatform
     from forestay.processes import stop_on_signals
+    from forestay.supervisor import Event
+
+    tell = _teller(json=json)
+    warning = warning_of_up(shortfall_here(), waived=settings.worker.allow_unisolated)
+    if warning:
+        tell(Event("platform.unisolated", warning))
 
     def ready(facts: "Ready") -> None:
         if save:
@@ -91,7 +103,7 @@ def run_up(plan: "Plan", settings: Settings, environment: dict[str, str], *, sav
 
     async def run() -> None:
         stop = stop_on_signals(asyncio.get_running_loop())
-        hooks = Hooks(tell=_teller(json=json), load_fleet=_load_fleet, ready=ready)
+        hooks = Hooks(tell=tell, load_fleet=_load_fleet, ready=ready)
         await LocalPlatform(plan, settings, environment, hooks, (SystemClock(), SystemChance())).run(stop)
 
     uvloop.run(run())

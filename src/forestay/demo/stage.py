@@ -40,6 +40,7 @@ class Course:
     environment: Mapping[str, str]
     clock: Clock
     screen: Screen
+    variables: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])  # settings for its platform
 
 
 class Stage:
@@ -60,8 +61,9 @@ class Stage:
         self.course.screen.note(note)
         started = self.course.clock.monotonic()
         self.mark(Kept("start", Mark.RUNNING))
+        environment = {**self.environment(), **self.course.variables, **variables}
         try:
-            ready = await self.platform.start(self.course.fleet, WORKERS, {**self.environment(), **variables})
+            ready = await self.platform.start(self.course.fleet, WORKERS, environment)
         except ForestayError as error:
             self.mark(Kept("start", Mark.BROKEN, str(error), self.since(started)))
             return None

@@ -1,7 +1,7 @@
 """Leaves everything behind that a model's process shall not have, and becomes the model's process.
 
     python -I -S confine.py PLAN command...      PLAN is one JSON object, see `Plan`
-    python -I -S confine.py --probe              prints what this machine allows, as JSON
+    python -I -S confine.py --probe UID          prints what this machine allows, as JSON
 
 A program of the standard library alone, started by the worker with the worker's own interpreter, so that no file of the
 model's decides what happens here. It decides nothing: `confinement` does. In order: die with the worker;
@@ -59,8 +59,8 @@ class Failed(Exception):
 
 def main(argv: list[str]) -> int:
     """Do what the plan says and run the command; returns only when something fails."""
-    if argv == ["--probe"]:
-        print(json.dumps(probe()), flush=True)  # noqa: T201 - its answer
+    if argv[0] == "--probe":
+        print(json.dumps(probe(int(argv[1]))), flush=True)  # noqa: T201 - its answer
         return 0
     plan = typing.cast("Plan", json.loads(argv[0]))
     try:
@@ -175,14 +175,14 @@ def become(uid: int | None) -> None:
     os.setresuid(uid, uid, uid)
 
 
-def probe() -> dict[str, object]:
-    """Try in children of this process what the machine allows."""
+def probe(uid: int) -> dict[str, object]:
+    """Try in children of this process what the machine allows; `uid` is the highest that a model may get."""
     root = os.geteuid() == 0
     return {
         "linux": sys.platform.startswith("linux"),
         "root": root,
         "network": allowed(NEW_NETWORK | (0 if root else NEW_USER)),
-        "mounts": root and allowed(NEW_MOUNTS, try_mount),
+        "mounts": root and allowed(NEW_MOUNTS, lambda: try_view(uid)),
     }
 
 
@@ -202,11 +202,12 @@ def allowed(flags: int, then: typing.Callable[[], None] | None = None) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def try_mount() -> None:
-    """Mount what `arrange_files` mounts."""
+def try_view(uid: int) -> None:
+    """Mount what `arrange_files` mounts, and become a user, whom a container may lack (few users mapped)."""
     mount("none", "/", "", RECURSIVE | PRIVATE, "")
     mount("tmpfs", "/tmp", "tmpfs", NO_SUID | NO_DEVICES, "mode=0755,size=4096")  # noqa: S108 - in a view of its own
     mount("proc", "/proc", "proc", NO_SUID | NO_DEVICES, "hidepid=2")
+    become(uid)
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str) -> None:

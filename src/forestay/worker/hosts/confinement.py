@@ -34,7 +34,7 @@ class Machine:
     linux: bool
     root: bool
     network: bool  # a network of their own
-    mounts: bool  # a view of the files of their own
+    mounts: bool  # a view of the files, and a user, of their own
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,8 +76,8 @@ def decide_confinement(
     asked = spec.host.network
     if asked != "full" and not machine.network and not allow_unisolated:
         return Unconfinable(
-            f"host.network is {asked}, and this machine cannot keep a process from the network "
-            f"({_why_not(machine)}); say host.network: full in the spec, or set FORESTAY_ALLOW_UNISOLATED=true"
+            f"host.network is {asked}, and {shortfall(machine)}; "
+            "say host.network: full in the spec, or set FORESTAY_ALLOW_UNISOLATED=true"
         )
     network = asked if machine.network else "full"
     uid = uid_of(replica) if machine.root else None
@@ -101,6 +101,15 @@ def decide_confinement(
 def uid_of(replica: str) -> int:
     """Return the user of a replica; of its own, so that its limits are its own and nothing of it can hide."""
     return FIRST_UID + zlib.crc32(replica.encode()) % UIDS
+
+
+def shortfall(machine: Machine) -> str:
+    """Say what a model that asks for no network cannot be kept from here; empty when nothing has to be waived."""
+    if not machine.network:
+        return f"this machine cannot keep a process from the network ({_why_not(machine)})"
+    if machine.root and not machine.mounts:
+        return "this machine cannot give a process a user and a view of the files of its own (the container forbids it)"
+    return ""
 
 
 def _why_not(machine: Machine) -> str:
@@ -166,7 +175,7 @@ def probe_machine() -> Machine:
     """Ask the machine, by trying; blocks for some milliseconds."""
     if not sys.platform.startswith("linux"):
         return Machine(linux=False, root=os.geteuid() == 0, network=False, mounts=False)
-    command = [sys.executable, "-I", "-S", str(PROGRAM), "--probe"]
+    command = [sys.executable, "-I", "-S", str(PROGRAM), "--probe", str(FIRST_UID + UIDS - 1)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS, check=True, env={})
     except (OSError, subprocess.SubprocessError):  # what cannot be tried cannot be relied upon

@@ -1,7 +1,7 @@
 """Gives the code of strangers a user of its own, and tells whether that user can reach what it needs.
 
-It decides who builds an environment's packages. How a model's process is confined `confinement` decides; where the worker
-cannot arrange the model's view of the files (no right to mount), nothing but a try tells what another user can reach.
+It decides who builds an environment's packages; how a model's process is confined is decided by `confinement`. Where
+the worker cannot arrange the model's view of the files (no right to mount), only a try tells what a user can reach.
 Called by `hosts/fal_app.py` at each start and by `hosts/environment.py` at each build.
 """
 
