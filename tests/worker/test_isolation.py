@@ -8,8 +8,10 @@ import json
 import os
 import pathlib
 import socket
+from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 from tests.worker.harness import Harness, running_worker, spec_of, until
 
 from forestay.fleet.model import ReplicaState, Revision
@@ -21,7 +23,10 @@ from forestay.worker.hosts.confinement import FIRST_UID, probe_machine
 
 MACHINE = probe_machine()
 LIMITS = LimitSpec(startup_timeout_seconds=60, termination_grace_seconds=1)
-pytestmark = pytest.mark.skipif(not MACHINE.network, reason="this machine has no network namespaces for us")
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif(not MACHINE.network, reason="this machine has no network namespaces for us"),
+]
 as_root = pytest.mark.skipif(not (MACHINE.root and MACHINE.mounts), reason="only root gives a process another user")
 SHARED = "/tmp/shared-by-models"  # noqa: S108 - that it is not shared is the point
 HARM = """
@@ -143,16 +148,22 @@ async def ask(harness: Harness, do: str, text: str = "", model: str = "acme/prob
     return str(json.loads(stored.answer.body)["text"])
 
 
-async def test_a_model_reaches_no_network() -> None:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def walled() -> AsyncIterator[Harness]:
+    """A worker with one replica that has no network, one core and few processes, for all tests that leave it whole."""
+    async with running_worker(allow_unisolated=False) as harness:
+        await started(harness, harmful(processes=64, cpus=1))
+        yield harness
+
+
+async def test_a_model_reaches_no_network(walled: Harness) -> None:
     """Not the machine's loopback, not another address, no names; unix sockets to the worker go on working."""
     with socket.create_server(("127.0.0.1", 0)) as ours:
         port = ours.getsockname()[1]
-        async with running_worker(allow_unisolated=False) as harness:
-            await started(harness, harmful())
-            assert "unreachable" in await ask(harness, "connect", f"127.0.0.1:{port}")
-            assert "unreachable" in await ask(harness, "connect", "192.0.2.1:80")
-            assert "gaierror" in await ask(harness, "resolve", "example.com")
-            assert "unreachable" in await ask(harness, "loopback")
+        assert "unreachable" in await ask(walled, "connect", f"127.0.0.1:{port}")
+        assert "unreachable" in await ask(walled, "connect", "192.0.2.1:80")
+        assert "gaierror" in await ask(walled, "resolve", "example.com")
+        assert "unreachable" in await ask(walled, "loopback")
 
 
 async def test_loopback_is_a_loopback_of_its_own() -> None:
@@ -173,42 +184,41 @@ async def test_full_network_is_what_the_spec_asks_for() -> None:
 
 
 @as_root
-async def test_a_model_reads_nothing_of_ours() -> None:
+async def test_a_model_reads_nothing_of_ours(walled: Harness) -> None:
     """Not the worker's environment or memory, not its secrets, not what root keeps; it does not even see the worker."""
-    async with running_worker(allow_unisolated=False) as harness:
-        secret = harness.folder / "secrets" / "TOKEN"
-        secret.write_text("very secret")
-        secret.chmod(0o644)  # even a careless mode does not open it
-        await started(harness, harmful())
-        uid, effective, bounding, no_new, groups, _, _ = json.loads(await ask(harness, "whoami"))
-        assert uid >= FIRST_UID
-        assert (int(effective, 16), int(bounding, 16), no_new, groups) == (0, 0, "1", [])
-        for path in (f"/proc/{os.getpid()}/environ", f"/proc/{os.getpid()}/mem", str(secret), "/etc/shadow"):
-            assert (await ask(harness, "read", path)).split(":")[0] in {"PermissionError", "FileNotFoundError"}, path
-        assert os.getpid() not in json.loads(await ask(harness, "processes"))
-        assert await ask(harness, "trace", str(os.getpid())) == "Operation not permitted"
-        assert (await ask(harness, "kill", str(os.getpid()))).startswith("PermissionError")
-        assert await ask(harness, "mount") == "-1"
+    secret = walled.folder / "secrets" / "TOKEN"
+    secret.write_text("very secret")
+    secret.chmod(0o644)  # even a careless mode does not open it
+    uid, effective, bounding, no_new, groups, _, _ = json.loads(await ask(walled, "whoami"))
+    assert uid >= FIRST_UID
+    assert (int(effective, 16), int(bounding, 16), no_new, groups) == (0, 0, "1", [])
+    for path in (f"/proc/{os.getpid()}/environ", f"/proc/{os.getpid()}/mem", str(secret), "/etc/shadow"):
+        assert (await ask(walled, "read", path)).split(":")[0] in {"PermissionError", "FileNotFoundError"}, path
+    assert os.getpid() not in json.loads(await ask(walled, "processes"))
+    assert await ask(walled, "trace", str(os.getpid())) == "Operation not permitted"
+    assert (await ask(walled, "kill", str(os.getpid()))).startswith("PermissionError")
+    assert await ask(walled, "mount") == "-1"
 
 
 @as_root
-async def test_a_model_reads_nothing_of_another_model() -> None:
+async def test_a_model_reads_nothing_of_another_model(walled: Harness) -> None:
     """Neither its bundle nor its folder nor its sockets are there; its own bundle cannot be written."""
-    async with running_worker(allow_unisolated=False) as harness:
-        await started(harness, harmful())
-        other = await harness.deploy(harmful(model="acme/other"), {"app.py": HARM, "private.txt": "of another"})
-        await harness.ready(other)
-        [theirs] = list((harness.folder / "work" / "bundles").glob("*/private.txt"))
-        assert (await ask(harness, "read", str(theirs))).startswith("FileNotFoundError")
-        seen = json.loads(await ask(harness, "list", str(harness.folder / "work" / "bundles")))
-        assert len(seen) == 1
-        assert seen != [theirs.parent.name]
-        assert len(json.loads(await ask(harness, "list", str(_runs(harness))))) == 1
-        own = harness.folder / "work" / "bundles" / seen[0] / "app.py"
-        assert (await ask(harness, "write", str(own))).split(":")[0] in {"PermissionError", "OSError"}
-        assert await ask(harness, "write", SHARED) == "wrote"
-        assert (await ask(harness, "read", SHARED, "acme/other")).startswith("FileNotFoundError")
-        assert not pathlib.Path(SHARED).exists()
+    other = await walled.deploy(harmful(model="acme/other"), {"app.py": HARM, "private.txt": "of another"})
+    await walled.ready(other)
+    bundles = walled.folder / "work" / "bundles"
+    [theirs] = list(bundles.glob("*/private.txt"))
+    assert (await ask(walled, "read", str(theirs))).startswith("FileNotFoundError")
+    seen = json.loads(await ask(walled, "list", str(bundles)))
+    assert len(seen) == 1
+    assert seen != [theirs.parent.name]
+    assert len(json.loads(await ask(walled, "list", str(_runs(walled))))) == 1
+    assert (await ask(walled, "write", str(bundles / seen[0] / "app.py"))).split(":")[0] in {
+        "PermissionError",
+        "OSError",
+    }
+    assert await ask(walled, "write", SHARED) == "wrote"
+    assert (await ask(walled, "read", SHARED, "acme/other")).startswith("FileNotFoundError")
+    assert not pathlib.Path(SHARED).exists()
 
 
 def _runs(harness: Harness) -> pathlib.Path:
@@ -218,14 +228,12 @@ def _runs(harness: Harness) -> pathlib.Path:
 
 
 @as_root
-async def test_a_fork_bomb_stops_at_its_limit() -> None:
+async def test_a_fork_bomb_stops_at_its_limit(walled: Harness) -> None:
     """The kernel refuses more; the model goes on, and so does everybody else."""
-    async with running_worker(allow_unisolated=False) as harness:
-        await started(harness, harmful(processes=64))
-        told = await ask(harness, "bomb", "500")
-        assert told.startswith("stopped after ")
-        assert int(told.rpartition(" ")[2]) <= 64
-        assert await ask(harness, "whoami")
+    told = await ask(walled, "bomb", "500")
+    assert told.startswith("stopped after ")
+    assert int(told.rpartition(" ")[2]) <= 64
+    assert await ask(walled, "whoami")
 
 
 async def test_memory_beyond_the_limit_ends_the_model_with_its_own_cause() -> None:
@@ -264,12 +272,10 @@ def _processes_of(uid: int) -> list[str]:
     return found
 
 
-async def test_cores_and_niceness_are_those_of_the_spec() -> None:
+async def test_cores_and_niceness_are_those_of_the_spec(walled: Harness) -> None:
     """One core where one is asked for; always behind the platform's own processes."""
-    async with running_worker(allow_unisolated=False) as harness:
-        await started(harness, harmful(cpus=1))
-        told = json.loads(await ask(harness, "whoami"))
-        assert (told[5], told[6] - os.nice(0)) == (1, 5)
+    told = json.loads(await ask(walled, "whoami"))
+    assert (told[5], told[6] - os.nice(0)) == (1, 5)
 
 
 async def test_where_the_network_cannot_be_withheld_the_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
