@@ -52,6 +52,7 @@ class ReplicaKeeper:
         self._fleet: Fleet | None = None
         self._failures: dict[RevisionId, reconcile.Failure] = {}
         self._waiting: dict[RevisionId, reconcile.Wait] = {}
+        self._counted: set[ReplicaId] = set()  # those that are over, and whose end was counted
         self._look = asyncio.Event()  # desired state may have changed
         self._changed = asyncio.Event()  # observed state has changed
         self._draining = False
@@ -161,12 +162,11 @@ class ReplicaKeeper:
     async def _live(self, replica: Replica) -> None:
         try:
             await replica.run(self._make_host)
-        except Exception as error:
-            replica.start_failure = replica.start_failure or f"{type(error).__name__}: {error}"
+        except Exception:
             log.exception("replica.host_failed", replica=replica.replica_id)
         finally:
             del self.replicas[replica.replica_id]
-            self._count_end(replica)
+            self._counted.discard(replica.replica_id)
             self._look.set()
             self._changed.set()
 
@@ -182,6 +182,11 @@ class ReplicaKeeper:
             self._failures[revision_id] = reconcile.Failure(count, self._clock.now(), reason)
 
     def _note_change(self, replica: Replica) -> None:
+        if replica.over and replica.replica_id not in self._counted:
+            # Before its process has ended, which takes a while: a look in between must not start the next one at once.
+            self._counted.add(replica.replica_id)
+            self._count_end(replica)
+            self._look.set()
         if replica.answered:
             self._failures.pop(replica.revision.revision_id, None)
         self._changed.set()

@@ -68,6 +68,7 @@ class Replica:
         self.start_failure = ""  # why it never became ready
         self.answered = 0
         self.drained = False  # its end was asked for
+        self.over = False  # it serves no more; only its process has yet to end
         self.on_change: Callable[[], None] = _nothing
         self.host: Host | None = None
         self._settings = settings
@@ -271,7 +272,11 @@ class Replica:
                 ending.cancel()
             if self.ready_at is not None and self.host is not None:
                 await self._serve(self.host)
+        except Exception as error:
+            self.start_failure = self.start_failure or f"{type(error).__name__}: {error}"
+            raise
         finally:
+            self.over = True
             self.state = ReplicaState.DRAINING
             self.on_change()
             if self.host is not None:
