@@ -309,13 +309,13 @@ class Harness:
         found = [item for item in fleet.replicas.values() if item.revision_id == revision.revision_id]
         return [item for item in found if not states or item.state in states]
 
-    async def ready(self, revision: Revision, count: int = 1) -> list[ReplicaReport]:
+    async def ready(self, revision: Revision, count: int = 1, seconds: float = 30) -> list[ReplicaReport]:
         """Wait until so many replicas are ready."""
 
         async def enough() -> bool:
             return len(await self.replicas(revision, ReplicaState.READY)) == count
 
-        await until(enough, f"{count} replicas of {revision.revision_id} are ready", 30)
+        await until(enough, f"{count} replicas of {revision.revision_id} are ready", seconds)
         return await self.replicas(revision, ReplicaState.READY)
 
     async def submit(

@@ -73,7 +73,7 @@ async def test_a_start_that_failed_is_told_and_tried_again_after_a_wait() -> Non
                 found = await harness.replicas(revision, ReplicaState.BACKOFF)
                 return bool(found) and "not the first time" in found[0].detail and found[0].failures == 1
 
-            await until(waiting, "the back-off is told", 10)
+            await until(waiting, "the back-off is told", LIMITS.startup_timeout_seconds)
             await harness.ready(revision)
             assert await harness.replicas(revision, ReplicaState.BACKOFF) == []
 
@@ -136,9 +136,10 @@ async def test_requirements_are_built_once_into_an_environment_of_their_own() ->
     with tempfile.TemporaryDirectory() as name:
         wheel = await asyncio.to_thread(_wheel, pathlib.Path(name))
         async with running_worker() as harness:
-            spec = spec_of(app="app.py::Needy", limits=LIMITS, requirements=(f"tinydep @ file://{wheel}",))
+            limits = LimitSpec(startup_timeout_seconds=60)  # an environment and pip cost several starts
+            spec = spec_of(app="app.py::Needy", limits=limits, requirements=(f"tinydep @ file://{wheel}",))
             revision = await harness.deploy(spec, {"app.py": NEEDY})
-            await harness.ready(revision)
+            await harness.ready(revision, seconds=60)
             assert json.loads((await harness.run({})).answer.body) == {"answer": 42}
             built = list((harness.folder / "work" / "environments").glob("*.complete"))
             assert len(built) == 1
