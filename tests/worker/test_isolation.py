@@ -128,10 +128,17 @@ class Harm(fal.App, name="harm"):
 """
 
 
-def harmful(network: str = "none", model: str = "acme/probe", **resources: int) -> ModelSpec:
+def harmful(
+    network: str = "none",
+    model: str = "acme/probe",
+    *,
+    memory_mb: int = 1024,
+    processes: int = 1024,
+    cpus: int = 0,
+) -> ModelSpec:
     """Return the spec of the model that means harm."""
     spec = spec_of(app="app.py::Harm", limits=LIMITS, network=network, model=ModelId(model))
-    return dataclasses.replace(spec, resources=ResourceSpec(**{"memory_mb": 1024, **resources}))
+    return dataclasses.replace(spec, resources=ResourceSpec(memory_mb=memory_mb, processes=processes, cpus=cpus))
 
 
 async def started(harness: Harness, spec: ModelSpec) -> Revision:
