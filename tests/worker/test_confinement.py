@@ -21,7 +21,7 @@ from forestay.worker.hosts.confinement import (
     shortfall,
 )
 
-PATHS = st.sampled_from(["/scratch/a", "/scratch/a/b", "/srv/m", "/srv/m/x", "/root/py", "/work/bundles/1"]).map(
+PATHS = st.sampled_from(["/scratch/a", "/scratch/a/b", "/srv/m", "/srv/m/x", "/private/py", "/work/bundles/1"]).map(
     pathlib.Path
 )
 machines = st.builds(Machine, linux=st.booleans(), root=st.booleans(), network=st.booleans(), mounts=st.booleans())

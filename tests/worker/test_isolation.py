@@ -163,6 +163,7 @@ async def walled() -> AsyncIterator[Harness]:
         yield harness
 
 
+@pytest.mark.threat("AML.T0010", "AML.T0025")
 async def test_a_model_reaches_no_network(walled: Harness) -> None:
     """Not the machine's loopback, not another address, no names; unix sockets to the worker go on working."""
     with socket.create_server(("127.0.0.1", 0)) as ours:
@@ -190,6 +191,7 @@ async def test_full_network_is_what_the_spec_asks_for() -> None:
             assert await ask(harness, "connect", f"127.0.0.1:{ours.getsockname()[1]}") == "connected"
 
 
+@pytest.mark.threat("AML.T0010", "AML.T0025")
 @as_root
 async def test_a_model_reads_nothing_of_ours(walled: Harness) -> None:
     """Not the worker's environment or memory, not its secrets, not what root keeps; it does not even see the worker."""
@@ -207,6 +209,7 @@ async def test_a_model_reads_nothing_of_ours(walled: Harness) -> None:
     assert await ask(walled, "mount") == "-1"
 
 
+@pytest.mark.threat("AML.T0010", "AML.T0025")
 @as_root
 async def test_a_model_reads_nothing_of_another_model(walled: Harness) -> None:
     """Neither its bundle nor its folder nor its sockets are there; its own bundle cannot be written."""
@@ -234,6 +237,7 @@ def _runs(harness: Harness) -> pathlib.Path:
     return folder
 
 
+@pytest.mark.threat("API4:2023", "AML.T0029")
 @as_root
 async def test_a_fork_bomb_stops_at_its_limit(walled: Harness) -> None:
     """The kernel refuses more; the model goes on, and so does everybody else."""
@@ -243,6 +247,7 @@ async def test_a_fork_bomb_stops_at_its_limit(walled: Harness) -> None:
     assert await ask(walled, "whoami")
 
 
+@pytest.mark.threat("API4:2023", "AML.T0029")
 async def test_memory_beyond_the_limit_ends_the_model_with_its_own_cause() -> None:
     """A crash for lack of memory is told as such, and the next replica comes."""
     async with running_worker(allow_unisolated=False) as harness:
@@ -253,6 +258,7 @@ async def test_memory_beyond_the_limit_ends_the_model_with_its_own_cause() -> No
         await harness.ready(revision)
 
 
+@pytest.mark.threat("API4:2023", "AML.T0029")
 @as_root
 async def test_nothing_of_a_model_outlives_it() -> None:
     """A grandchild that has left its session dies with its replica."""
@@ -285,6 +291,7 @@ async def test_cores_and_niceness_are_those_of_the_spec(walled: Harness) -> None
     assert (told[5], told[6] - os.nice(0)) == (1, 5)
 
 
+@pytest.mark.threat("AML.T0010", "AML.T0025")
 async def test_where_the_network_cannot_be_withheld_the_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason says what is missing and what to do; with the operator's waiver it starts."""
     less = dataclasses.replace(MACHINE, network=False, mounts=False)
