@@ -69,6 +69,7 @@ def test_what_the_reference_signs_we_verify(folder: Path, key_file: Path) -> Non
     assert result == Signed("ours", frozenset({"config.json", "unet/model.safetensors"}))
 
 
+@pytest.mark.threat("ML06:2023", "AML.T0010")
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -94,6 +95,7 @@ def test_a_key_that_nobody_trusts_is_told_apart(folder: Path, key_file: Path) ->
     assert result.unknown_key
 
 
+@pytest.mark.threat("ML06:2023", "AML.T0010")
 def test_a_trusted_name_over_another_key_does_not_verify(folder: Path, key_file: Path) -> None:
     """The hint in a signature is the signer's word: it finds the key, and the key must hold."""
     text = signed(folder, key_file)

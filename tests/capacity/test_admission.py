@@ -76,6 +76,7 @@ def test_work_ahead_of_the_same_tenant_counts_in_full() -> None:
     assert "60 device-seconds are ahead" in refused.reason
 
 
+@pytest.mark.threat("API4:2023", "AML.T0029")
 def test_another_tenants_backlog_costs_only_its_share() -> None:
     """A thousand seconds of a neighbour delay a tenant's first request by a turn, not by a thousand seconds."""
     queue = Snapshot([presses(BEE, 1000.0, held=1)])

@@ -54,6 +54,7 @@ async def test_a_request_with_time_enough_is_queued(world: World) -> None:
     assert world.ports.metrics.value(ADMISSIONS, "acme/echo", "admitted") == 1
 
 
+@pytest.mark.threat("API4:2023", "AML.T0029")
 async def test_a_burst_between_two_reads_is_not_admitted_whole(world: World) -> None:
     """What this gateway has admitted since it read the queue counts as well."""
     await world.gateway.admission.refresh()
@@ -130,6 +131,7 @@ async def test_a_model_that_is_loaded_nowhere_is_wanted_even_when_refused(world:
     assert ModelId("acme/cold") in (await world.fleet.load()).demand
 
 
+@pytest.mark.threat("API4:2023", "AML.T0029")
 async def test_refusals_in_number_do_not_become_writes_in_number(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A flood that is turned away costs the database one note that the model is wanted."""
     await deploy(world.fleet, revision_of("cold-1", "acme/cold"), "acme", "shared")

@@ -56,6 +56,7 @@ async def stopped(harness: Harness, revision: Revision) -> None:
     await until(gone, "the replica is gone")
 
 
+@pytest.mark.threat("ML10:2023", "AML.T0010")
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
@@ -120,6 +121,7 @@ async def test_a_waiver_that_ends_ends_the_model() -> None:
                 assert "its waiver ended on 2020-01-01" in await refusal(harness, revision)
 
 
+@pytest.mark.threat("ML06:2023", "AML.T0010")
 async def test_where_signatures_are_required_only_signed_weights_start() -> None:
     """Unsigned: refused. Signed by a trusted key: starts. The key removed: refused again."""
     private, public = signing.make_key_pair()

@@ -86,6 +86,7 @@ async def ask(host: FalAppHost, **body: object) -> str:
     return str(json.loads(result.body)["text"])
 
 
+@pytest.mark.threat("AML.T0055")
 async def test_the_environment_holds_what_is_declared_and_nothing_else() -> None:
     """Declared env and secrets are there; ours, the machine's and undeclared secrets are not."""
     spec = spec_of(limits=LIMITS, secrets=("UPSTREAM_TOKEN",), env={"STYLE": "plain"})
