@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from configs import forget_paths
 from dataset import STYLES, caption_for, clear_digits, learn_merges, mix, paint, paint_in_style, real_digits
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from judge import BACKGROUNDS, COLOURS, score
@@ -421,14 +422,6 @@ def train_lora(weights: Path, settings: Settings, style: str) -> dict[str, Any]:
 def sha256_of(path: Path) -> str:
     """Return the hex digest of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def forget_paths(weights: Path) -> None:
-    """Take the folder of this machine out of the configs, where saving what was loaded from it has written it."""
-    for file in sorted(weights.rglob("*.json")):
-        values = json.loads(file.read_text())
-        if isinstance(values, dict) and values.pop("_name_or_path", None) is not None:
-            file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
 def record_training(weights: Path, settings: Settings, stages: dict[str, Any]) -> None:

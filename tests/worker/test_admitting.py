@@ -6,9 +6,12 @@ import asyncio
 import dataclasses
 import datetime as dt
 import pathlib
+import shutil
 import tempfile
+from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 from tests.artefacts import weights
 from tests.artefacts.pickles import torch_zip
 from tests.worker.harness import APP, Harness, running_worker, spec_of, until
@@ -32,12 +35,14 @@ def asking(artefacts: ArtefactSpec, mounts: tuple[str, ...] = ()) -> ModelSpec:
 
 async def refusal(harness: Harness, revision: Revision) -> str:
     """Wait until the start has failed, and return why."""
+    told: list[str] = []
 
     async def failed() -> bool:
-        return bool(await harness.replicas(revision, ReplicaState.BACKOFF))
+        told.extend(replica.detail for replica in await harness.replicas(revision, ReplicaState.BACKOFF))
+        return bool(told)
 
     await until(failed, "the start fails", 30)
-    return (await harness.replicas(revision, ReplicaState.BACKOFF))[0].detail
+    return told[0]
 
 
 def unpacked(harness: Harness) -> pathlib.Path:
@@ -56,7 +61,16 @@ async def stopped(harness: Harness, revision: Revision) -> None:
     await until(gone, "the replica is gone")
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def admitted() -> AsyncIterator[tuple[Harness, Revision]]:
+    """A worker with a model whose files were admitted, for tests that leave it running again."""
+    async with running_worker(start_backoff_seconds=1.0, start_backoff_cap_seconds=1.0) as harness:
+        revision = await harness.deploy(spec_of(limits=LIMITS), FILES)
+        yield harness, revision
+
+
 @pytest.mark.threat("ML10:2023", "AML.T0010")
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
@@ -66,21 +80,25 @@ async def stopped(harness: Harness, revision: Revision) -> None:
         ("link", "app.py"),
     ],
 )
-async def test_a_change_in_the_cache_is_found_before_load(kind: str, name: str) -> None:
+async def test_a_change_in_the_cache_is_found_before_load(
+    kind: str, name: str, admitted: tuple[Harness, Revision]
+) -> None:
     """The start fails and names the file; the metric counts it; the next start unpacks the bundle anew."""
-    async with running_worker(start_backoff_seconds=2.0) as harness:
-        revision = await harness.deploy(spec_of(limits=LIMITS), FILES)
-        await harness.ready(revision)
-        await stopped(harness, revision)
-        folder = unpacked(harness)
-        await asyncio.to_thread(_tamper, folder / name, kind)
-        await harness.place(revision, 1)
-        told = await refusal(harness, revision)
-        assert "not those that were admitted" in told
-        assert f"{name}: {kind}" in told
-        assert harness.metrics.value(ARTEFACT_FINDINGS, kind, "load") == 1
-        assert folder.with_name(folder.name + ".altered").is_dir()
-        await harness.ready(revision)
+    harness, revision = admitted
+    await harness.ready(revision)
+    await stopped(harness, revision)
+    folder = unpacked(harness)
+    aside = folder.with_name(folder.name + ".altered")
+    await asyncio.to_thread(shutil.rmtree, aside, ignore_errors=True)
+    await asyncio.to_thread(_tamper, folder / name, kind)
+    counted = harness.metrics.value(ARTEFACT_FINDINGS, kind, "load")
+    await harness.place(revision, 1)
+    told = await refusal(harness, revision)
+    assert "not those that were admitted" in told
+    assert f"{name}: {kind}" in told
+    assert harness.metrics.value(ARTEFACT_FINDINGS, kind, "load") == counted + 1
+    assert aside.is_dir()
+    await harness.ready(revision)
 
 
 def _tamper(path: pathlib.Path, kind: str) -> None:

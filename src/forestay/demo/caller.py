@@ -197,7 +197,7 @@ def burst(caller: Caller) -> str:
         fal_client.submit(DIGITS, {"prompt": str(number), "seed": number}, webhook_url=hook)
         for number in range(BURST_PICTURES)
     ]
-    say(event="burst", request_ids=[handle.request_id for handle in handles])
+    say(event="burst", request_ids=[handle.request_id for handle in handles], echoes=BURST_ECHOES)
     answers: list[Result] = [handle.get() for handle in handles]
     for number, answer in enumerate(answers[:BURST_ECHOES]):
         require(answer["text"] == f"echo {number}", f"request {number} got another's answer")
