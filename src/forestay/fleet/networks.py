@@ -6,6 +6,7 @@ address that is none of theirs (https://developer.mozilla.org/docs/Web/HTTP/Refe
 by the gateway's authentication and by whoever issues keys.
 """
 
+import functools
 import ipaddress
 from collections.abc import Iterable, Sequence
 
@@ -16,6 +17,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MAX_NETWORKS = 100
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 _MAX_HOPS = 50
+_MAX_TEXT = 128  # of an address with brackets, zone and port
 
 
 def parse_network(text: str) -> Network | None:
@@ -46,6 +48,11 @@ def parse_networks(field: str, texts: Iterable[str]) -> tuple[Network, ...]:
 
 def parse_address(text: str) -> Address | None:
     """Read an address, with or without a port, brackets or zone; None when it is none."""
+    return _address_in(text) if len(text) <= _MAX_TEXT else None
+
+
+@functools.lru_cache(maxsize=4096)  # the same callers call again, and reading costs more than the rest of a check
+def _address_in(text: str) -> Address | None:
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
