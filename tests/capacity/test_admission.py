@@ -122,6 +122,14 @@ def test_the_total_deadline_counts_the_run_as_well() -> None:
     assert "to end" in refused.reason
 
 
+def test_a_total_deadline_that_a_quick_run_could_keep_is_tried() -> None:
+    """A model that was slow of late may be quick again; the deadline itself ends what is not."""
+    unsure = ask(None, 20.0, low_seconds=1.0, end_within=4.0)
+    assert isinstance(decide_admission(unsure, Snapshot([]), Slots(1, 1.0), SURE), Admit)
+    busy = Snapshot([presses(BEE, 0.0, held=1, cost=5.0)])
+    assert isinstance(decide_admission(unsure, busy, Slots(1, 1.0), SURE), Refuse)
+
+
 def test_a_model_that_is_loading_counts_its_start_and_one_that_is_nowhere_never_starts() -> None:
     """A replica that is ready in twenty seconds is worth waiting for by whoever has the time."""
     loading = Slots(0, 0.0, ((20.0, 1.0),))

@@ -28,6 +28,9 @@ would push its tenant's later deadlines past theirs is refused as well (the proc
 and Howell, 1990, at the ends of the groups that the snapshot knows). A `low` request waits for every normal one, or
 for the starvation bound, whichever is shorter.
 
+To end in time a quick run must fit behind such a start: a prediction that may be far too high is no reason to refuse
+what an idle slot could try, and the deadline itself ends it.
+
 The retry time is how long the work ahead takes to shrink to what would let such a request in, if nothing else were
 admitted.
 """
@@ -84,7 +87,7 @@ class Ask:
     model_id: ModelId
     tenant_id: TenantId
     predicted_seconds: float
-    high_seconds: float  # upper end of the prediction's interval
+    low_seconds: float  # lower end of the prediction's interval
     start_within: float | None
     end_within: float | None = None
     low: bool = False
@@ -138,7 +141,7 @@ def decide_admission(ask: Ask, snapshot: Snapshot, slots: Slots, rules: Rules | 
     if ask.start_within is not None and start + margin > ask.start_within:
         return _refusal(ask, start, start + margin - ask.start_within, "to start", ask.start_within, queue)
     if ask.end_within is not None:
-        ends = start + margin + ask.high_seconds / slots.devices
+        ends = start + margin + ask.low_seconds / slots.devices
         if ends > ask.end_within:
             return _refusal(ask, start, ends - ask.end_within, "to end", ask.end_within, queue)
     pushed = queue.pushed_back()

@@ -133,7 +133,7 @@ class AdmissionDesk:
             model_id=target.model.model_id,
             tenant_id=submission.tenant_id,
             predicted_seconds=submission.predicted_seconds,
-            high_seconds=max(foretold.high, submission.predicted_seconds),
+            low_seconds=min(foretold.low, submission.predicted_seconds),
             start_within=_within(options.start_deadline, target.now),
             end_within=_within(options.total_deadline, target.now),
             low=options.priority is Priority.LOW,

@@ -63,9 +63,7 @@ class FairPolicy:
         story.predicted_seconds = predicted.seconds
         self._inflow.add(MODEL, story.tenant_id, predicted.seconds, now)
         if self._switches.admission and arrival.start_within is not None:
-            ask = Ask(
-                MODEL, story.tenant_id, predicted.seconds, predicted.high, arrival.start_within, None, arrival.low
-            )
+            ask = Ask(MODEL, story.tenant_id, predicted.seconds, predicted.low, arrival.start_within, None, arrival.low)
             rules = Rules(STARVATION_BOUND_SECONDS, self._predictor.spread)
             snapshot = Snapshot(
                 with_admitted(self._pressure(now), self._since), self._leads(), self._inflow.rates(MODEL, now)
