@@ -186,6 +186,7 @@ def _own_name(kind: str) -> str:
 async def run_gateway(settings: Settings, environment: Mapping[str, str], *, server: str) -> None:
     """Run one gateway until SIGTERM: plain HTTP, TLS, metrics and the CONNECT proxy."""
     process = start_process("gateway", settings, environment)
+    from forestay.abuse.postgres_store import PostgresAbuseStore
     from forestay.capacity.postgres_costs import PostgresCostStore
     from forestay.delivery.dead_letters import PostgresDeadLetters
     from forestay.fleet.key_ring import KeyRing
@@ -198,7 +199,7 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
     from forestay.gateway.guesses import Guesses
     from forestay.gateway.oidc_provider import OidcProvider
     from forestay.gateway.password_desk import PasswordDesk
-    from forestay.gateway.ports import AdminReaders, GatewayPorts, LimitPorts
+    from forestay.gateway.ports import AbuseDesk, AdminReaders, GatewayPorts, LimitPorts
     from forestay.gateway.standing import Standings
     from forestay.limits.postgres_store import PostgresLimitStore
     from forestay.queue.claiming import PostgresTurns
@@ -238,6 +239,9 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
             anchor=_anchor(process, stores) if settings.secrets.signing_key_file else None,
             oidc=OidcProvider(settings.identity, process.clock) if settings.identity.oidc_issuer else None,
             calls=PostgresCalls(stores.facts_database),
+            abuse=AbuseDesk(
+                PostgresAbuseStore(stores.database, writer=_own_name("gateway")), PostgresCalls(stores.facts_database)
+            ),
             standings=Standings(process.clock, settings.gateway.throttled_rate),
             guesses=Guesses(process.clock, settings.gateway.guesses, settings.gateway.guess_pause_seconds),
             standing_store=PostgresStandings(

@@ -15,6 +15,7 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 
+from forestay.abuse.postgres_store import PostgresAbuseStore
 from forestay.artefacts.admission import Admission
 from forestay.artefacts.postgres_store import PostgresArtefactStore
 from forestay.capacity.postgres_costs import PostgresCostStore
@@ -37,7 +38,7 @@ from forestay.gateway.admin import routes
 from forestay.gateway.caller_address import Tunnels
 from forestay.gateway.guesses import Guesses
 from forestay.gateway.password_desk import PasswordDesk
-from forestay.gateway.ports import AdminReaders, GatewayPorts, LimitPorts
+from forestay.gateway.ports import AbuseDesk, AdminReaders, GatewayPorts, LimitPorts
 from forestay.gateway.standing import Standings
 from forestay.ids import TenantId
 from forestay.limits.postgres_store import PostgresLimitStore
@@ -48,6 +49,7 @@ from forestay.settings import Gateway, Queue, Secrets, Settings, process_environ
 from forestay.storage.objects import ObjectStore
 from forestay.storage.postgres import Database
 from forestay.storage.valkey import LocalWakeups
+from forestay.telemetry.call_facts import PostgresCalls
 from forestay.telemetry.fact_reader import PostgresFactReader
 from forestay.telemetry.metrics import Metrics
 
@@ -117,6 +119,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
             "standing_store": PostgresStandings(database, wakeups, SeededChance(5)),
             "costs": PostgresCostStore(database),
             "artefacts": Admission(PostgresArtefactStore(database, clock), objects, clock),
+            "abuse": AbuseDesk(PostgresAbuseStore(database), PostgresCalls(database)),
             "admin": AdminReaders(
                 PostgresRequestList(database),
                 PostgresFactReader(database),

@@ -29,7 +29,7 @@ from forestay.fleet.standing_store import StandingStore
 from forestay.gateway.asgi import Gateway, build_gateway
 from forestay.gateway.guesses import Guesses
 from forestay.gateway.password_desk import PasswordDesk
-from forestay.gateway.ports import AdminReaders, GatewayPorts, LimitPorts
+from forestay.gateway.ports import AbuseDesk, AdminReaders, GatewayPorts, LimitPorts
 from forestay.gateway.standing import Standings
 from forestay.handshake import AUTH_HEADER, CallVerifier, sign_reply
 from forestay.ids import BUCKETS, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId
@@ -513,6 +513,7 @@ async def a_world(
         standing_store=cast("StandingStore", None),
         limits=LimitPorts(MemoryLimitStore(clock), cast("RemoteCounters | None", counters)),
         calls=calls,
+        abuse=cast("AbuseDesk", None),
         artefacts=Admission(MemoryArtefactStore(clock), objects, clock),
     )
     model = ModelServer()

@@ -44,12 +44,12 @@ class Counters:
     """Every declared counter of every subject."""
 
     def __init__(self, specs: Sequence[CounterSpec]) -> None:
-        self._specs = tuple(specs)
+        self.specs = tuple(specs)
         self.windows: dict[str, dict[str, Window]] = {}  # subject -> counter -> window
 
     def observe(self, call: Call, subjects: Mapping[Per, str]) -> None:
         """Count one call for whom it is about."""
-        for spec in self._specs:
+        for spec in self.specs:
             subject = subjects.get(spec.per, "")
             if not subject or not _counts(spec, call):
                 continue
@@ -64,10 +64,10 @@ class Counters:
 
     def values(self, subject: str, at: float) -> Mapping[str, float]:
         """Return every counter of the subject as of `at`."""
-        if not self._specs:
+        if not self.specs:
             return {}
         windows = self.windows.get(subject, {})
-        return {spec.id: windows[spec.id].value(_slot(spec, at)) if spec.id in windows else 0.0 for spec in self._specs}
+        return {spec.id: windows[spec.id].value(_slot(spec, at)) if spec.id in windows else 0.0 for spec in self.specs}
 
     def _window(self, subject: str, name: str) -> Window:
         windows = self.windows.pop(subject, None) or {}

@@ -12,8 +12,8 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 
 from forestay.abuse import snapshot
-from forestay.abuse.decide import Give, decide_standing
 from forestay.abuse.facts import call_of
+from forestay.abuse.labels import in_force, judge
 from forestay.abuse.rules_file import default_rules, read_rules
 from forestay.abuse.signals import Known, Signals
 from forestay.abuse.snapshot import Meta
@@ -181,19 +181,9 @@ class AbuseLoop:
 
     def _decided(self, per: Per, subject: str, at: float, fleet: Fleet, meta: Meta) -> list[Standing]:
         now = self._ports.clock.now()
-        labels = {name: until for name, until in meta.labels.get(subject, {}).items() if until > now}
-        known = Known(labels, fleet.standings.get(subject))
-        found: list[Standing] = []
-        for item in decide_standing(self._signals.history(per, subject, at, known), self._rules, now):
-            if isinstance(item, Give):
-                labels[item.label] = item.until
-            else:
-                found.append(item)
-        if labels:
-            meta.labels[subject] = labels
-        else:
-            meta.labels.pop(subject, None)
-        return found
+        labels = in_force(meta.labels, subject, now)
+        history = self._signals.history(per, subject, at, Known(labels, fleet.standings.get(subject)))
+        return judge(history, self._rules, meta.labels, now)
 
     def _is_held(self, wanted: Standing, now: dt.datetime) -> bool:
         held = self._held.get(wanted.subject)

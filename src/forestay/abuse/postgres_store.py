@@ -4,7 +4,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import asyncpg
 import msgspec
@@ -27,6 +27,11 @@ class PostgresAbuseStore:
     async def load(self) -> Mapping[str, bytes]:
         """Read the snapshot's parts; empty when there is none."""
         return {str(row["part"]): bytes(row["data"]) for row in await self._database.fetch(_SQL["load"])}
+
+    async def parts(self, names: Sequence[str]) -> Mapping[str, bytes]:
+        """Read the named parts, those that there are."""
+        rows = await self._database.fetch(_SQL["parts"], list(names))
+        return {str(row["part"]): bytes(row["data"]) for row in rows}
 
     async def meta(self) -> bytes | None:
         """Read the part that says how far the snapshot goes."""

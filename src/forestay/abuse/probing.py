@@ -10,7 +10,7 @@ import dataclasses
 import math
 
 from forestay.abuse.calls import CONTENT, Call
-from forestay.abuse.evidence import Evidence
+from forestay.abuse.evidence import MAX_FACTS, Evidence
 
 WINDOW_SECONDS = 86_400.0
 NEAR_BITS = 14
@@ -79,9 +79,9 @@ class Probing:
         return max(0.0, log_mean([item.nats for item in self.evidence]))
 
     def facts(self) -> list[str]:
-        """Return ids of the facts behind it."""
-        largest = max(self.families, key=lambda item: len(item.variants), default=None)
-        return largest.facts if largest is not None else []
+        """Return ids of the facts behind it, at most MAX_FACTS: of the prompt with the most variants first."""
+        by_size = sorted(self.families, key=lambda item: -len(item.variants))
+        return [fact for family in by_size for fact in family.facts][:MAX_FACTS]
 
     def _bet(self, call: Call) -> None:
         refused = call.category == CONTENT

@@ -5,6 +5,7 @@ Pure. A snapshot of another version is no snapshot: the loop then reads the fact
 
 import dataclasses
 import datetime as dt
+import hashlib
 import zlib
 from collections.abc import Mapping
 from typing import TypeVar
@@ -14,12 +15,12 @@ import msgspec
 from forestay.abuse.clusters import Clusters
 from forestay.abuse.counters import Window
 from forestay.abuse.guessing import Guessing
+from forestay.abuse.labels import Labels
 from forestay.abuse.signals import KeyState, Signals
 
 Kind = TypeVar("Kind")
 VERSION = 1
 SHARDS = 32
-Labels = dict[str, dict[str, dt.datetime]]  # subject -> label -> its end
 
 
 @dataclasses.dataclass(slots=True)
@@ -30,12 +31,18 @@ class Meta:
     serial: int = 0  # rises with every save; another one in the store means that somebody else has led since
     position: int = 0
     at: dt.datetime | None = None  # of the last fact
+    counted: str = ""  # digest of the counters that the windows belong to
     labels: Labels = dataclasses.field(default_factory=dict[str, dict[str, dt.datetime]])
 
 
 def shard_of(key: str) -> int:
     """Return the part that a key is kept in."""
     return zlib.crc32(key.encode()) % SHARDS
+
+
+def parts_about(key: str) -> list[str]:
+    """Return the names of the parts that say anything of a key; of everybody together when it is empty."""
+    return ["meta", "clusters", "guessing", "counters", *([f"keys-{shard_of(key):02}"] if key else [])]
 
 
 def parts_of(signals: Signals, meta: Meta, shards: frozenset[int]) -> dict[str, bytes]:
@@ -46,7 +53,7 @@ def parts_of(signals: Signals, meta: Meta, shards: frozenset[int]) -> dict[str, 
         if shard in kept:
             kept[shard][key] = state
     parts = {
-        "meta": _packed(meta),
+        "meta": _packed(dataclasses.replace(meta, counted=_counted(signals))),
         "clusters": _packed(signals.clusters),
         "guessing": _packed(signals.guessing),
         "counters": _packed(signals.counters.windows),
@@ -81,9 +88,14 @@ def restore(parts: Mapping[str, bytes], signals: Signals) -> Meta | None:
     except (KeyError, msgspec.MsgspecError, zlib.error):
         return None
     signals.clusters, signals.guessing = clusters, guessing
-    signals.counters.windows = windows
+    if meta.counted == _counted(signals):  # else other rules count now, from nothing
+        signals.counters.windows = windows
     signals.keys = dict(sorted(keys.items(), key=lambda item: item[1].habits.last_at))  # least recently used first
     return meta
+
+
+def _counted(signals: Signals) -> str:
+    return hashlib.sha256(repr(signals.counters.specs).encode()).hexdigest()[:16]
 
 
 def _packed(value: object) -> bytes:

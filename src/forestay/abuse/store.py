@@ -2,7 +2,7 @@
 
 import dataclasses
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 
@@ -24,6 +24,10 @@ class AbuseStore(Protocol):
 
     async def load(self) -> Mapping[str, bytes]:
         """Read the snapshot's parts; empty when there is none."""
+        ...
+
+    async def parts(self, names: Sequence[str]) -> Mapping[str, bytes]:
+        """Read the named parts, those that there are."""
         ...
 
     async def meta(self) -> bytes | None:

@@ -1,19 +1,25 @@
-"""`forestay abuse`: standings of callers. Read them, set one by hand, lift one, appeal, turn an appeal down."""
+"""`forestay abuse`: standings of callers (read, set, lift, appeal, deny), why they stand so, other rules."""
 
+import pathlib
+import re
 import urllib.parse
 from typing import Annotated, cast
 
 import typer
 
+from forestay.cli import abuse_rules
 from forestay.cli.client import connect
 from forestay.cli.durations import seconds_of
 from forestay.cli.output import JSON_OPTION, print_json, print_table
 from forestay.errors import UsageError
 
-app = typer.Typer(no_args_is_help=True, help="Read standings of callers; set, lift and appeal them.")
+app = typer.Typer(no_args_is_help=True, help="Read standings of callers; set, lift and appeal them; judge by rules.")
+app.add_typer(abuse_rules.app, name="rules")
 Row = dict[str, object]
 _COLUMNS = ("standing_id", "subject", "kind", "code", "rule", "origin", "since", "expires_at")
 _KINDS = ("watch", "refer", "throttle", "step_up", "suspend")
+_KEY_ID = re.compile(r"[0-9a-f]{16}")
+MOST_SECONDS = 90 * 86_400
 _REASON = typer.Option(help="Why; kept in the audit log.")
 
 
@@ -170,6 +176,67 @@ def deny(
         print_json(denied)
         return
     typer.echo(f"appeal {appeal_id} is turned down")
+
+
+@app.command()
+def explain(
+    subject: Annotated[str, typer.Argument(help="A key's or tenant's id, or key:<id>, tenant:<id>, network:<prefix>.")],
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Show what is known of a caller now: its signals, each rule, what each condition saw, and the calls behind it.
+
+    Example: forestay abuse explain 3f2a91c04b7d5e60
+    """
+    if ":" not in subject:
+        subject = f"{'key' if _KEY_ID.fullmatch(subject) else 'tenant'}:{subject}"
+    found = cast("Row", connect().get("/admin/abuse/explain", {"subject": subject}))
+    if json:
+        print_json(found)
+        return
+    _print_explanation(found)
+
+
+@app.command()
+def replay(
+    rules: Annotated[pathlib.Path, typer.Option(help="The new rules, in YAML.")],
+    since: Annotated[str, typer.Option(help="Judge the calls of so long: 12h, 7d.")] = "7d",
+    learn: Annotated[str, typer.Option(help="Let calls of so long before teach what is usual.")] = "14d",
+    labels: Annotated[
+        pathlib.Path | None, typer.Option(help="Lines of subject,label (abuse or honest); beside decided appeals.")
+    ] = None,
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Show what other rules would have decided on calls that happened, with precision and recall; changes nothing.
+
+    Example: forestay abuse replay --rules new.yaml --since 7d --labels known.csv
+    """
+    from forestay.cli.abuse_replay import Asked, run_replay
+
+    _, read = abuse_rules.read_file(rules)
+    asked = Asked(seconds_of("--since", since), seconds_of("--learn", learn), labels)
+    if asked.since_seconds <= 0 or asked.since_seconds + asked.learn_seconds > MOST_SECONDS:
+        raise UsageError("--since", f"must be above 0, and with --learn at most {MOST_SECONDS // 86_400} days")
+    run_replay(read, asked, json=json)
+
+
+def _print_explanation(found: Row) -> None:
+    standing = cast("Row | None", found["standing"])
+    now = "nothing" if standing is None else f"{standing['kind']} by rule {standing['rule']}: {standing['reason']}"
+    typer.echo(f"{found['subject']} stands under {now}; last call known: {found['as_of'] or 'none'}")
+    if not found["complete"]:
+        typer.echo("more calls wait than were read for this answer; ask again in a minute")
+    known = {**cast("Row", found["signals"]), **cast("Row", found["counters"])}
+    print_table(("signal", "value"), [item for item in known.items() if item[1]], empty="no signal is above 0")
+    rows = [
+        (rule["id"], rule["standing"], "holds" if rule["holds"] else "", test["name"], test["wants"], test["value"])
+        for rule in cast("list[Row]", found["rules"])
+        for test in cast("list[Row]", rule["tested"])
+    ]
+    print_table(("rule", "standing", "holds", "looks at", "wants", "is"), rows, empty="no rule is about it")
+    for label, until in cast("Row", found["labels"]).items():
+        typer.echo(f"label: {label} until {until}")
+    for fact in cast("list[str]", found["facts"]):
+        typer.echo(f"call: {fact}")
 
 
 def _list_advised(limit: int, *, json: bool) -> None:

@@ -20,6 +20,7 @@ from forestay.gateway import (
     admin_audit,
     admin_capacity,
     admin_fleet,
+    admin_judging,
     admin_keys,
     admin_limits,
     admin_oidc,
@@ -92,6 +93,10 @@ _TABLE: tuple[tuple[str, str, Permission, Handler], ...] = (
     ("GET", "/abuse/appeals", Permission.READ, admin_abuse.get_appeals),
     ("POST", "/abuse/appeals", Permission.SAFETY, admin_abuse.post_appeal),
     ("POST", "/abuse/appeals/{appeal_id}/deny", Permission.SAFETY, admin_abuse.post_denial),
+    ("GET", "/abuse/rules", Permission.READ, admin_judging.get_rules),
+    ("PUT", "/abuse/rules", Permission.SAFETY, admin_judging.put_rules),
+    ("GET", "/abuse/explain", Permission.READ, admin_judging.get_explanation),
+    ("GET", "/abuse/calls", Permission.SAFETY, admin_judging.get_calls),
 )
 
 

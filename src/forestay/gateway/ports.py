@@ -45,6 +45,7 @@ from forestay.settings import Settings
 from forestay.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
+    from forestay.abuse.store import AbuseStore
     from forestay.artefacts.admission import Admission
     from forestay.delivery.dead_letters import DeadLetters
     from forestay.limits.counters import RemoteCounters
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from forestay.queue.listing import RequestList
     from forestay.storage.objects import ObjectStore
     from forestay.storage.valkey import Wakeups
-    from forestay.telemetry.call_facts import CallSink
+    from forestay.telemetry.call_facts import CallSink, CallSource
     from forestay.telemetry.fact_reader import FactReader
     from forestay.telemetry.facts import RequestFact
 
@@ -74,6 +75,14 @@ class AdminReaders:
     facts: "FactReader"
     webhooks: "DeadLetters"
     turns: "Turns"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AbuseDesk:
+    """What the admin API needs of the judging of misuse."""
+
+    store: "AbuseStore"
+    calls: "CallSource"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,6 +119,7 @@ class GatewayPorts:
     desk: PasswordDesk
     artefacts: "Admission"
     guesses: Guesses  # addresses that show wrong credentials
+    abuse: "AbuseDesk"
     calls: "CallSink"  # notes of calls, for the judges of misuse
     oidc: OidcProvider | None = None  # without an issuer
     anchor: AuditAnchor | None = None  # without a signing key

@@ -2,6 +2,10 @@
 -- Reads the whole snapshot.
 SELECT part, data FROM abuse_state;
 
+-- name: parts
+-- Reads the parts named in $1.
+SELECT part, data FROM abuse_state WHERE part = ANY($1::text[]);
+
 -- name: meta
 -- Reads the part that says how far the snapshot goes: enough to see whether another process has written since.
 SELECT data FROM abuse_state WHERE part = 'meta';
