@@ -133,6 +133,7 @@ class Fleet:
             self.process = subprocess.Popen(
                 ["env", "IS_ISOLATE_AGENT=1", "OMP_NUM_THREADS=1", sys.executable, str(launcher), instructions],
                 pass_fds=(write_fd,),
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -142,20 +143,36 @@ class Fleet:
 
     def __getitem__(self, name: str) -> Hosted:
         """Return a hosted app, waiting until it listens."""
+        return Hosted(name, f"http://127.0.0.1:{self.told(name)}", self.folder / name)
+
+    def run(self, name: str, code: str, arguments: list[str], variables: dict[str, str]) -> tuple[int, str]:
+        """Run a script where the heavy modules are loaded already; return its exit status and what it printed."""
+        folder = self.folder / name
+        folder.mkdir()
+        asked = {"name": name, "code": code, "arguments": arguments, "variables": variables, "folder": str(folder)}
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(asked).encode() + b"\n")
+        self.process.stdin.flush()
+        return int(self.told(name)), (folder / "log.txt").read_text(errors="replace")
+
+    def told(self, name: str) -> str:
+        """Return what the launcher says of an app or a script, waiting until it does."""
         while name not in self.ready:
             readable, _, _ = select.select([self.read_fd], [], [], START_TIMEOUT_SECONDS)
             chunk = os.read(self.read_fd, 4096) if readable else b""
             if not chunk:
                 logs = [path.read_text(errors="replace")[-2000:] for path in self.folder.rglob("*.txt")]
-                pytest.fail(f"{name} did not start: {logs}")
+                pytest.fail(f"{name} did not start or end: {logs}")
             *lines, self.unread = (self.unread + chunk).split(b"\n")
             self.ready |= dict(line.decode().split() for line in lines)
-        return Hosted(name, f"http://127.0.0.1:{self.ready[name]}", self.folder / name)
+        return self.ready[name]
 
     def stop(self) -> None:
         """End the launcher's own process group."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
         os.close(self.read_fd)
 
 

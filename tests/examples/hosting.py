@@ -4,7 +4,8 @@ Run as a program: the one argument is JSON,
 `{"preload": [modules], "apps": [{"name", "file", "class", "folder"}], "ready_fd": number}`.
 Heavy modules are imported once, before forking. Each app is hosted as an ASGI app with its own `setup()` and
 `teardown()`; the toolkit's uploads go to files in the app's folder. When an app listens, a line `name port` is written
-to `ready_fd`.
+to `ready_fd`. Each line of the input, `{"name", "code", "arguments", "variables", "folder"}`, is a script to run in a
+child of its own, with the same modules loaded; at its end a line `name exit_code` is written.
 """
 
 import importlib
@@ -12,6 +13,8 @@ import importlib.util
 import json
 import os
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +69,40 @@ def serve(asked: dict[str, Any], ready_fd: int) -> None:
     server.run()
 
 
+def run_script(asked: dict[str, Any], ready_fd: int) -> None:
+    """Run a script to its end as a program of its own would be, and tell how it ended."""
+    os.environ.update(asked["variables"])  # noqa: TID251 - the script's own environment
+    sys.argv = [asked["name"], *asked["arguments"]]
+    code = 0
+    try:
+        exec(compile(asked["code"], asked["name"], "exec"), {"__name__": "__main__"})  # noqa: S102 - a test's own script
+    except BaseException:  # noqa: BLE001 - also what asks the process to end: the caller waits for one line
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.write(ready_fd, f"{asked['name']} {code}\n".encode())
+
+
+def in_a_child(action: Callable[[dict[str, Any], int], None], asked: dict[str, Any], ready_fd: int) -> None:
+    """Fork, and do it there, with all output in the log of its folder."""
+    if os.fork() == 0:
+        log = os.open(Path(asked["folder"]) / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        action(asked, ready_fd)
+        os._exit(0)
+
+
 def main() -> None:
-    """Fork one process for each app and wait for all of them."""
+    """Fork one process for each app, one for each script that is asked for, and wait for all of them."""
     asked = json.loads(sys.argv[1])
     for module in asked["preload"]:
         importlib.import_module(module)
     for app in asked["apps"]:
-        if os.fork() == 0:
-            log = os.open(Path(app["folder"]) / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            serve(app, asked["ready_fd"])
-            os._exit(0)
+        in_a_child(serve, app, asked["ready_fd"])
+    for line in sys.stdin:
+        in_a_child(run_script, json.loads(line), asked["ready_fd"])
     os.close(asked["ready_fd"])
     while True:
         try:

@@ -1,15 +1,12 @@
 """The full-size app's loading code, tried with a tiny pipeline of random weights."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-from .conftest import EXAMPLES
+from .conftest import EXAMPLES, Fleet
 
 TRIAL = """
 import importlib.util, json, os, pathlib, sys
-os.environ["IS_ISOLATE_AGENT"] = "1"
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -53,25 +50,17 @@ except FileNotFoundError as problem:
 """
 
 
-def test_it_loads_a_pipeline_from_disk_warms_up_and_repeats_itself(tmp_path: Path) -> None:
+def test_it_loads_a_pipeline_from_disk_warms_up_and_repeats_itself(torch_fleet: Fleet, tmp_path: Path) -> None:
     """A saved pipeline of random weights is found, loaded as safetensors and served; a missing one is explained."""
     variables = {
         "STABLE_DIFFUSION_PATH": str(tmp_path / "weights"),
         "STABLE_DIFFUSION_DEVICE": "cpu",
         "STABLE_DIFFUSION_ATTENTION_SLICING": "1",
-        "OMP_NUM_THREADS": "1",
     }
-    settings = [f"{name}={value}" for name, value in variables.items()]
     arguments = [EXAMPLES / "stable_diffusion" / "app.py", tmp_path / "weights", EXAMPLES / "digits" / "weights"]
-    done = subprocess.run(
-        ["env", *settings, sys.executable, "-c", TRIAL, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    lines = {line.partition(" ")[0]: line.partition(" ")[2] for line in done.stdout.splitlines()}
+    status, printed = torch_fleet.run("stable_diffusion", TRIAL, [str(path) for path in arguments], variables)
+    assert status == 0, printed[-3000:]
+    lines = {line.partition(" ")[0]: line.partition(" ")[2] for line in printed.splitlines()}
     assert json.loads(lines["ANSWER"]) == {
         "status": [200, 200],
         "same": True,
@@ -81,4 +70,4 @@ def test_it_loads_a_pipeline_from_disk_warms_up_and_repeats_itself(tmp_path: Pat
         "dtype": "torch.float32",
     }
     assert "set STABLE_DIFFUSION_PATH" in lines["REFUSAL"]
-    assert "stable-diffusion ready device=cpu" in done.stdout
+    assert "stable-diffusion ready device=cpu" in printed
