@@ -1,9 +1,12 @@
 """Fixtures that every domain's tests share: one embedded Postgres and Valkey a session, a fresh database a test."""
 
 import asyncio
+import contextlib
 import itertools
+import queue
 import shutil
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -68,13 +71,70 @@ async def _administer(url: str, statement: str) -> None:
         await connection.close()
 
 
+class _Databases:
+    """Fresh databases made ahead, and used ones dropped behind, so that no test waits for the server's file work."""
+
+    def __init__(self, superuser_url: str) -> None:
+        self._url = superuser_url
+        self._ready: queue.Queue[str | Exception] = queue.Queue(maxsize=2)
+        self._used: queue.Queue[str | None] = queue.Queue()
+        self._ended = threading.Event()
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._make, self._drop)]
+        for thread in self._threads:
+            thread.start()
+
+    def take(self) -> str:
+        """Return the name of a fresh migrated database."""
+        made = self._ready.get(timeout=60)
+        if isinstance(made, Exception):
+            raise made
+        return made
+
+    def leave(self, name: str) -> None:
+        """Have a used one dropped."""
+        self._used.put(name)
+
+    def close(self) -> None:
+        """End both threads; what is left goes with the server."""
+        self._ended.set()
+        self._used.put(None)
+        while self._threads[0].is_alive():
+            with contextlib.suppress(queue.Empty):
+                self._ready.get(timeout=0.05)
+        for thread in self._threads:
+            thread.join(timeout=60)
+
+    def _make(self) -> None:
+        while not self._ended.is_set():
+            name = f"test_{next(_numbers)}"
+            try:
+                statement = f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy"
+                asyncio.run(_administer(self._url, statement))
+            except Exception as error:  # noqa: BLE001 - told to the test that waits
+                self._ready.put(error)
+            else:
+                self._ready.put(name)
+
+    def _drop(self) -> None:
+        while (name := self._used.get()) is not None:
+            with contextlib.suppress(asyncpg.PostgresError, OSError):  # it goes with the server
+                asyncio.run(_administer(self._url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture(scope="session")
+def databases(postgres_server: EmbeddedPostgres) -> Iterator[_Databases]:
+    """Fresh databases on the session's server."""
+    made = _Databases(postgres_server.superuser_url)
+    yield made
+    made.close()
+
+
 @pytest.fixture
-async def database_url(postgres_server: EmbeddedPostgres) -> AsyncIterator[str]:
+async def database_url(postgres_server: EmbeddedPostgres, databases: _Databases) -> AsyncIterator[str]:
     """A fresh migrated database (main and facts tables together), dropped afterwards."""
-    name = f"test_{next(_numbers)}"
-    await _administer(postgres_server.superuser_url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")
+    name = await asyncio.to_thread(databases.take)
     yield url_of(postgres_server, name)
-    await _administer(postgres_server.superuser_url, f"DROP DATABASE {name} WITH (FORCE)")
+    databases.leave(name)
 
 
 @pytest.fixture
