@@ -474,19 +474,24 @@ def _learner(process: Process, stores: Stores) -> "LearningLoop":
 
 def _settlement_loops(process: Process, stores: Stores) -> "list[Loop]":
     """List the loops of facts: shipped with their usage added, then told to the counters of limits."""
+    from forestay.abuse.refusals import LateRefusals
     from forestay.controller import Loop
     from forestay.limits import settlement
     from forestay.limits.postgres_store import PostgresLimitStore
     from forestay.queue import claiming
     from forestay.telemetry import facts
+    from forestay.telemetry.call_facts import PostgresCalls
 
     store = PostgresLimitStore(stores.database, stores.wakeups, process.clock)
     ground = settlement.Ground(store, stores.fleet, process.settings.limits)
     settle = settlement.Settlement(ground, process.metrics).settle
+    refusals = LateRefusals(PostgresCalls(stores.facts_database), process.clock)
 
     async def ship() -> int:
         await ground.refresh()
-        return await facts.ship(stores.database, stores.facts_database, (claiming.settle_facts, settle))
+        return await facts.ship(
+            stores.database, stores.facts_database, (claiming.settle_facts, settle, refusals.settle)
+        )
 
     async def tidy() -> int:
         await store.tidy()

@@ -10,6 +10,7 @@ from tests.conformance.memory_fleet import ManualClock
 
 from forestay.abuse.loop import AbuseLoop, AbusePorts
 from forestay.abuse.postgres_store import PostgresAbuseStore
+from forestay.abuse.refusals import LateRefusals
 from forestay.abuse.rules_file import default_text
 from forestay.chance import SeededChance
 from forestay.fleet.actions import LiftStanding, Origin
@@ -167,6 +168,35 @@ async def test_a_stolen_key_is_refused_at_the_gateway_and_its_neighbours_are_not
     [row] = await ground.standings.rows(subject="key:k1", ended=False, limit=1)
     assert row.standing.rule == "stranger"
     assert row.standing.evidence["stranger.calls"] == 6.0
+
+
+async def test_queued_prompts_that_the_model_refuses_are_judged_like_those_refused_at_once(ground: Ground) -> None:
+    """The request's fact finds its call, even one that is written later; what failed otherwise is no refusal."""
+    loop, refusals = ground.loop(), LateRefusals(ground.calls, ground.clock)
+    accepted = [
+        dataclasses.replace(refused_fact(number, ground.clock.now(), "k1"), accepted=True, cause="")
+        for number in range(4)
+    ]
+    await ground.calls.write(accepted[:3])
+    ended = [request_fact(fact, "content_policy_violation") for fact in accepted]
+    await refusals.settle(None, [*ended, request_fact(accepted[0], "request_timeout")], ())
+    assert await loop.run_once() == 6
+    assert await subjects(ground) == {"key:k1"}
+    await ground.calls.write(accepted[3:])
+    await refusals.settle(None, (), ())
+    await refusals.settle(None, (), ())
+    assert await loop.run_once() == 2
+    [row] = await ground.standings.rows(subject="key:k1", ended=False, limit=1)
+    assert row.standing.reason == "3 prompts refused"
+
+
+def request_fact(call: CallFact, error_type: str) -> dict[str, object]:
+    """What the queue says of a request that has ended, as the outbox holds it."""
+    ended = call.at + dt.timedelta(seconds=2)
+    return {
+        "lane": "queue", "request_id": str(call.call_id), "error_type": error_type, "status_code": 422,
+        "submitted_at": call.at.isoformat(), "finished_at": ended.isoformat(),
+    }  # fmt: skip
 
 
 async def test_until_somebody_lets_it_act_it_only_advises_and_says_so_once(ground: Ground) -> None:

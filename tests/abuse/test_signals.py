@@ -79,6 +79,22 @@ def test_a_key_that_wakes_up_says_how_long_it_slept() -> None:
 REFUSED = {"cause": "content_policy_violation"}
 
 
+def test_what_is_refused_after_its_submit_counts_as_what_is_refused_at_once() -> None:
+    """Queued work: each prompt is accepted, then refused by the model; refused twice, it counts once."""
+    signals, words = Signals(), ("red", "blue", "green", "black", "white")
+    for number, word in enumerate(words):
+        text = f"a {word} dragon over the burning city at night"
+        signals.observe(call_of(number * 10.0, text, raw=number + 1))
+    for _ in range(2):
+        for number, word in enumerate(words):
+            text = f"a {word} dragon over the burning city at night"
+            signals.observe(call_of(60.0 + number, text, raw=number + 1, verb="refused_later", seconds=0.0, **REFUSED))
+    assert key_signal(signals, "probing.refused", 70) == 5
+    assert key_signal(signals, "probing.variants", 70) == 4
+    assert key_signal(signals, "key.calls", 70) == 5
+    assert signals.observe(call_of(99, "x", key="nobody", verb="refused_later", **REFUSED)) == ()
+
+
 def test_variants_of_a_refused_prompt_are_counted_and_retries_are_not() -> None:
     """The very same text again proves nothing; another wording, or another spelling, does."""
     signals = Signals()

@@ -20,6 +20,7 @@ DIGESTS = {
     "facts_migrations/0001_facts.pre.sql": "3fea2c3960f7e1e59d62cf6b29a94f9c6accb50005cebe111f4236435dc33d6f",
     "facts_migrations/0002_tags.pre.sql": "ee66efa6d0b6dccc6448788b208882dd33523503ff7cbdad35b54a8920d84dbb",
     "facts_migrations/0003_calls.pre.sql": "25c6143d2935694f532fc1c3bb0a60b030dbee4c12d1922918feae9847935806",
+    "facts_migrations/0004_call_ids.pre.sql": "fe678d8bbc79f35fe1f1f60d586da5c24751c69c736b340ffc0640499508c1f4",
 }
 
 

@@ -41,6 +41,7 @@ class Probing:
     families: list[Family] = dataclasses.field(default_factory=list[Family])
     evidence: list[Evidence] = dataclasses.field(default_factory=lambda: [Evidence() for _ in _BETS])
     seen: list[int] = dataclasses.field(default_factory=list[int])  # the last distinct texts, to know retries
+    late: list[int] = dataclasses.field(default_factory=list[int])  # the last distinct texts refused after their submit
     refused_at: list[float] = dataclasses.field(default_factory=list[float])  # of distinct refused prompts, newest last
 
     def observe(self, call: Call) -> None:
@@ -61,6 +62,27 @@ class Probing:
             self.families = [*self.families[-(MAX_FAMILIES - 1) :], Family(prompt, call.meaning, at, facts=[call.id])]
         if call.category == CONTENT:
             self.refused_at = [*self.refused_at[-(MAX_VARIANTS * 2 - 1) :], at]
+
+    def refused_later(self, call: Call) -> None:
+        """Take the refusal of a call that was accepted before: no new prompt, and a refusal all the same.
+
+        Its acceptance has been bet on, and stays: the evidence is a little too small, never too large.
+        """
+        prompt, at = call.prompt, call.at
+        text = call.raw or prompt
+        if prompt is None or text is None or text in self.late:
+            return
+        self.late = [*self.late[-(MAX_VARIANTS - 1) :], text]
+        self._bet(call)
+        self.refused_at = [*self.refused_at[-(MAX_VARIANTS * 2 - 1) :], at]
+        self.families = [item for item in self.families if at - item.last_at <= WINDOW_SECONDS]
+        family = self._nearest(prompt, call.meaning)
+        if family is None:
+            self.families = [*self.families[-(MAX_FAMILIES - 1) :], Family(prompt, call.meaning, at, facts=[call.id])]
+        elif prompt != family.refused and prompt not in family.variants:
+            self._grow(family, call)
+        else:
+            family.last_at, family.refusals = at, family.refusals + 1
 
     def variants(self, at: float) -> int:
         """Return how many distinct prompts came near one refused prompt within the last day, at most."""

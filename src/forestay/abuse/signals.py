@@ -21,6 +21,7 @@ from forestay.abuse.probing import Probing
 from forestay.abuse.rules import CounterSpec
 from forestay.abuse.vocabulary import SIGNALS, Per
 from forestay.fleet.standing import Standing
+from forestay.telemetry.call_facts import REFUSED_LATER
 
 MAX_KEYS = 50_000
 IDLE_MEMORY_SECONDS = DAY  # for so long after a return its idle time still counts
@@ -67,6 +68,11 @@ class Signals:
             if call.network:
                 subjects[Per.NETWORK] = f"network:{call.network}"
             self.guessing.refused(call)
+        elif call.verb == REFUSED_LATER:
+            state = self.keys.get(call.key)
+            if state is not None:
+                subjects[Per.KEY], subjects[Per.TENANT] = f"key:{call.key}", f"tenant:{call.tenant}"
+                state.probing.refused_later(call)
         elif call.category != STANDING and call.key:
             subjects[Per.KEY], subjects[Per.TENANT] = f"key:{call.key}", f"tenant:{call.tenant}"
             self._proven(call)

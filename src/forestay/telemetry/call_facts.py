@@ -18,6 +18,7 @@ from forestay.clock import Clock
 from forestay.storage.postgres import Database, load_queries
 
 DAYS_AHEAD = 3
+REFUSED_LATER = "refused_later"  # the verb of a call that is noted again: its prompt was refused after the submit
 LATEST = dt.timedelta(days=1)  # a gateway keeps what it cannot write no longer than this
 _SQL = load_queries("forestay.telemetry", "sql/call_facts.sql")
 
@@ -47,6 +48,17 @@ class CallFact:
     claimed: str = ""
     tried: int = 0
     position: int = 0  # given by the store
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LateRefusal:
+    """A queued request that was refused after its submit."""
+
+    request_id: str
+    submitted_at: dt.datetime
+    finished_at: dt.datetime
+    cause: str
+    status_code: int
 
 
 class CallSink(Protocol):
@@ -82,6 +94,13 @@ class PostgresCalls:
             await connection.execute(_SQL["take_turn"])
             await connection.execute(_SQL["keep"], rows)
 
+    async def refuse(self, batch: Sequence[LateRefusal]) -> set[str]:
+        """Note calls again, as refused; returns the request ids whose call was found."""
+        async with self._facts.transaction() as connection:
+            await connection.execute(_SQL["take_turn"])
+            rows = await connection.fetch(_SQL["refuse"], msgspec.json.encode(batch).decode())
+        return {str(row["call_id"]) for row in rows}
+
     async def after(self, position: int, since: dt.datetime, limit: int) -> list[CallFact]:
         """Read what was written after `position`, in order."""
         return [_fact(row) for row in await self._facts.fetch(_SQL["after"], position, since, limit)]
@@ -102,6 +121,11 @@ async def keep_partitions(facts: Database, clock: Clock, retention_seconds: floa
         bounds = (day.isoformat(), (day + dt.timedelta(days=1)).isoformat())
         changed += await facts.fetchval(_SQL["make_partition"], day.strftime("%Y%m%d"), *bounds) is True
     return changed
+
+
+def moment_of(value: object) -> dt.datetime:
+    """Return a moment as a fact of the outbox holds it: ISO 8601 in text."""
+    return value if isinstance(value, dt.datetime) else dt.datetime.fromisoformat(str(value))
 
 
 def _fact(row: asyncpg.Record) -> CallFact:

@@ -17,6 +17,26 @@ FROM jsonb_to_recordset($1::text::jsonb) AS f (
 )
 ON CONFLICT DO NOTHING;
 
+-- name: refuse
+-- Notes calls again, as refused at the request's end; $1 names the requests. Returns those whose call was found.
+WITH wanted AS (
+    SELECT request_id, submitted_at, finished_at, cause, status_code
+    FROM jsonb_to_recordset($1::text::jsonb) AS f (
+        request_id uuid, submitted_at timestamptz, finished_at timestamptz, cause text, status_code int
+    )
+)
+INSERT INTO call_facts (
+    at, call_id, tenant_id, key_id, model_id, lane, verb, network, agent, accepted, cause, status_code,
+    predicted_seconds, prompt, raw, prompt_chars, meaning, shape, claimed, tried
+)
+SELECT w.finished_at, c.call_id, c.tenant_id, c.key_id, c.model_id, c.lane, 'refused_later', c.network, c.agent, false,
+       w.cause, w.status_code, 0, c.prompt, c.raw, c.prompt_chars, c.meaning, c.shape, '', 0
+FROM wanted w
+JOIN call_facts c ON c.call_id = w.request_id AND c.verb <> 'refused_later'
+ AND c.at >= w.submitted_at - interval '1 minute' AND c.at <= w.finished_at + interval '1 minute'
+ON CONFLICT DO NOTHING
+RETURNING call_id;
+
 -- name: after
 -- Reads facts after position $1, at most $3, in order; $2 names the partitions to look at: nothing older is written.
 SELECT at, call_id, position, tenant_id, key_id, model_id, lane, verb, network, agent, accepted, cause, status_code,
