@@ -151,7 +151,8 @@ async def _isolation(patient: Patient) -> Finding:
     if not machine.mounts:
         mend = "run the worker as root with CAP_SYS_ADMIN to give each model a view of the files of its own"
         return Finding("isolation", Health.WARNING, "no network for models, but they read what their user may", mend)
-    return Finding("isolation", Health.OK, "models have no network, and see no files but their own")
+    found = "models have no network unless their spec says so, and see neither other models' files nor secrets"
+    return Finding("isolation", Health.OK, found)
 
 
 async def _embedded_postgres(patient: Patient) -> Finding:

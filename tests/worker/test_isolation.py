@@ -8,6 +8,8 @@ import json
 import os
 import pathlib
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -19,7 +21,7 @@ from forestay.fleet.spec import LimitSpec, ModelSpec, ResourceSpec
 from forestay.ids import ModelId
 from forestay.queue.model import Options, Outcome
 from forestay.queue.store import Stored
-from forestay.worker.hosts.confinement import FIRST_UID, probe_machine
+from forestay.worker.hosts.confinement import FIRST_UID, PROGRAM, Machine, probe_machine, shortfall
 
 MACHINE = probe_machine()
 LIMITS = LimitSpec(startup_timeout_seconds=60, termination_grace_seconds=1)
@@ -309,3 +311,15 @@ async def test_where_the_network_cannot_be_withheld_the_model_is_refused(monkeyp
         assert "FORESTAY_ALLOW_UNISOLATED" in told
     async with running_worker(allow_unisolated=True) as harness:
         await harness.ready(await harness.deploy(harmful(), {"app.py": HARM}))
+
+
+@as_root
+async def test_a_container_that_lacks_the_users_of_models_is_said_to_give_none() -> None:
+    """Where only few users are mapped, no model is promised one of its own: it is refused in words, not by a crash."""
+    command = ["unshare", "--user", "--map-root-user", sys.executable, "-I", "-S", str(PROGRAM), "--probe"]
+    done = await asyncio.to_thread(subprocess.run, [*command, str(FIRST_UID)], capture_output=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("this machine makes no user namespaces")
+    machine = Machine(**json.loads(done.stdout))
+    assert (machine.root, machine.mounts) == (True, False)
+    assert "user" in shortfall(machine)

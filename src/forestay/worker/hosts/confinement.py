@@ -85,7 +85,7 @@ def decide_confinement(
     hide, show = _view(places, spec) if mounts else ((), ())
     words = [f"user {uid}" if uid is not None else "the worker's user, which is no security boundary"]
     words.append(f"network {network}" if network == asked else f"network full, not {asked}: waived by the operator")
-    words.append("files: its own alone" if mounts else "files: whatever its user may read")
+    words.append("files: its own and the system's" if mounts else "files: whatever its user may read")
     return Confinement(
         uid=uid,
         user_namespace=network != "full" and not machine.root,
