@@ -11,6 +11,8 @@ from typing import Any
 
 import typer
 
+from forestay.abuse.rules_file import MAX_COUNTERS, MAX_DEPTH, MAX_RULES, default_rules, default_text
+from forestay.abuse.vocabulary import SIGNALS, Per
 from forestay.artefacts.findings import MEANINGS, FlawKind
 from forestay.artefacts.formats import OTHERS, WAIVABLE, WEIGHTS, Format
 from forestay.artefacts.pickle_names import ALLOWED
@@ -35,6 +37,38 @@ name; nothing is loaded or run to judge it. See also [sign and admit a model](..
 This page is generated from `src/forestay/artefacts/` by `make docs`.
 """
 BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<="}
+ABUSE_INTRODUCTION = f"""# Rules about callers
+
+YAML: at most {MAX_RULES} rules and {MAX_COUNTERS} counters, conditions nested at most {MAX_DEPTH} deep.
+Nothing is evaluated; `forestay abuse rules check FILE` tells every fault with its line.
+[How callers are judged](../explanation/abuse.md) says what signals mean.
+This page is generated from `src/forestay/abuse/` by `make docs`.
+
+## A rule
+
+| field | what it says |
+|---|---|
+| `id` | its name, once in the file |
+| `code` | what the caller is told: a word such as `key_leak` |
+| `per` | about whom it is: `key`, `tenant` or `network` |
+| `when` | the condition |
+| `then.standing`, `then.for` | `watch`, `refer`, `throttle`, `step_up` or `suspend`, and for how long, at most 30d |
+| `then.factor` | of a throttle: limits are multiplied by it |
+| `then.freeze_results` | of a suspension: results of earlier requests are kept back too |
+| `then.label` | `{{name, for}}`: a mark that other rules may ask for, beside a standing or alone, at most 366d |
+| `then.reason` | one line for operators; `{{names}}` of signals and counters become their values |
+
+A condition is one of `{{signal: NAME, at_least: N}}` (or `above`, `at_most`, `below`), `{{counter: ID, at_least: N}}`,
+`{{label: NAME}}`, `{{not: ...}}`, `{{all: [...]}}` and `{{any: [...]}}`. Evidence may be asked for at least so much,
+never for at most so much: more evidence never decides less.
+
+## A counter
+
+`{{id, per, window, where}}` with one of `count: calls`, `sum: seconds` and `distinct: FIELD` (`network`, `agent`,
+`model`, `prompt`, `key`). The window is at most 7d, exact to a twelfth. `where` narrows by `model`, `lane`, `verb`,
+`network`, `agent`, `category` (`content`, `limit`, `auth`, `standing`, `other`), `cause` and `accepted`.
+A queued prompt that is refused after its submit counts as a call of its own, with the verb `refused_later`.
+"""
 CLI_INTRODUCTION = """# Command line
 
 Every command has `--help`; those that print have `--json`. Exit status: 0 done, 1 failed, 2 wrong use. Commands that
@@ -52,6 +86,7 @@ def main() -> int:
         ("cli.md", render_cli()),
         ("model-spec.md", render_spec()),
         ("artefacts.md", render_artefacts()),
+        ("abuse-rules.md", render_abuse_rules()),
     )
     for name, text in pages:
         page = REFERENCE / name
@@ -106,6 +141,25 @@ def render_spec() -> str:
             text = cell(str(part.get("description", "")))
             parts.append(f"\n## {title}\n\n{text}\n\n| field | form | default | what it says |\n|---|---|---|---|\n")
             parts += rows
+    return "".join(parts)
+
+
+def render_abuse_rules() -> str:
+    """Return the page of the rule language, its signals, and the rules that come along."""
+    parts = [ABUSE_INTRODUCTION, "\n## Signals\n"]
+    for per in Per:
+        parts.append(f"\nPer {per}:\n\n| signal | unit | most | kind | what it is |\n|---|---|---|---|---|\n")
+        for signal in SIGNALS.values():
+            if per in signal.per:
+                most = f"{signal.most:g}" if signal.most < 1e12 else ""
+                kind = "evidence" if signal.evidence else "context"
+                parts.append(f"| `{signal.name}` | {signal.unit} | {most} | {kind} | {cell(signal.doc)} |\n")
+    parts.append("\n## The rules that come along\n\n| id | code | per | standing | for |\n|---|---|---|---|---|\n")
+    for rule in default_rules().rules:
+        standing = "" if rule.then.kind is None else rule.then.kind.value
+        hours = rule.then.lasting.total_seconds() / 3600
+        parts.append(f"| `{rule.id}` | `{rule.code}` | {rule.per} | {standing} | {hours:g} h |\n")
+    parts.append(f"\n```yaml\n{default_text().strip()}\n```\n")
     return "".join(parts)
 
 
