@@ -24,7 +24,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 FailureName = Literal[
-    "", "422", "500", "503", "504", "crash", "hang", "triton", "oom", "exit", "garbage"
+    "", "422", "500", "503", "504", "content", "crash", "hang", "triton", "oom", "exit", "garbage"
 ]  # fmt: skip
 # Given as an argument, because the SDK shows `str(exception)`, which is empty for the exception's own default.
 CANCELLED = "Request cancelled by the client."
@@ -212,6 +212,11 @@ def fail_with_field() -> None:
     raise FieldException("text", "refused on request")
 
 
+def fail_with_content() -> None:
+    """Refuse the input for what it says, in fal's own words for that."""
+    raise FieldException("text", "refused for its content, on request", type="content_policy_violation")
+
+
 def fail_with_bug() -> None:
     """Raise what a programming mistake raises."""
     message = "failing on request"
@@ -269,6 +274,7 @@ FAILURES: dict[str, Callable[[], None]] = {
     "500": fail_with_bug,
     "503": fail_with_503,
     "504": fail_with_504,
+    "content": fail_with_content,
     "crash": fail_by_crash,
     "hang": fail_by_hang,
     "triton": fail_with_triton,

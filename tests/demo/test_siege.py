@@ -16,7 +16,8 @@ from PIL import Image
 from safetensors.numpy import load
 
 from forestay.demo import attacker
-from forestay.demo.attacks import ATTACKS, reason_of
+from forestay.demo.asking import reason_of
+from forestay.demo.attacks import ATTACKS
 from forestay.demo.bait import WEIGHTS, bundle_of, flip_last_weight, inner_urls, png, safetensors, spec_of
 from forestay.demo.promises import ABUSE, SCENARIOS, SPINE, Kept
 from forestay.demo.scene import read_counter

@@ -16,18 +16,16 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
+from forestay.demo.asking import Answer, calls, echo, expect, key_id, reason_of, refusal, request
 from forestay.demo.bait import PICKLE, WEIGHTS, bundle_of, flip_last_weight, inner_urls, png, safetensors, spec_of
 from forestay.demo.scene import ACME, ECHO_PATH, EVERY_SECONDS, GALLERY, MALLORY, SERVICE_SECONDS, TRIAL, Scene
 from forestay.demo.stage import Broken
 from forestay.errors import Unavailable
 
-Answer = Mapping[str, object]
 Attack = Callable[[Scene], Awaitable[str]]
-HELLO = {"text": "hello"}
 FELT_SECONDS = 2.0  # by then every gateway acts on what an operator has done to a key
 OVERLAP_SECONDS = 1.5
 KNOCK = {"seconds": 15.0, "pause": 0.25}
-PAUSE_SECONDS = 0.25  # between calls, below the rate that a tenant may have
 GUESSES = 60
 BOMB_PIXELS = 60_000  # a side
 FLOOD_RATIO = 50  # times the neighbour's own rate
@@ -36,6 +34,7 @@ PER_SECOND, BURST = 5, 10  # calls that every tenant may make
 IN_FLIGHT = 3  # requests that the trial tenant may have running; the model runs four at a time
 HEAVY_SECONDS = 10 * SERVICE_SECONDS
 HEAVY_JOBS = 20
+VARIANTS = 12  # of one refused prompt; the rules that come along act on the ninth
 OVERTAKERS = 8  # requests of the neighbour that must overtake the heavy jobs that wait
 WAIT_SECONDS = 30.0
 LOOPBACK_IS_A_NETWORK = sys.platform == "linux"  # elsewhere 127.0.0.1 is the only address that one can call from
@@ -46,27 +45,27 @@ async def leaked_key(scene: Scene) -> str:
     inside, outside = ("127.0.0.1", "127.0.9.9") if LOOPBACK_IS_A_NETWORK else ("", "127.0.0.1")
     networks = ["127.0.0.0/24"] if LOOPBACK_IS_A_NETWORK else ["192.0.2.0/24"]
     key = await scene.new_key(ACME, "office", networks=networks)
-    owner, thief = await _calls(scene, [_echo(key, source=source or outside) for source in (inside, outside)])
+    owner, thief = await calls(scene, [echo(key, source=source or outside) for source in (inside, outside)])
     if inside:
-        _expect(owner, 200, "the owner, inside")
-    _expect(thief, 403, "the thief, outside")
-    return f"from {outside}: {_refusal(thief)}" + (f"; from {inside}: 200" if inside else "")
+        expect(owner, 200, "the owner, inside")
+    expect(thief, 403, "the thief, outside")
+    return f"from {outside}: {refusal(thief)}" + (f"; from {inside}: 200" if inside else "")
 
 
 async def rotated(scene: Scene) -> str:
     """Rotate a key with an overlap: the old secret works until then and not after, the new one works."""
     old = await scene.new_key(ACME, "rotated")
-    path = f"/admin/keys/{_id(old)}/rotate"
+    path = f"/admin/keys/{key_id(old)}/rotate"
     new = str((await scene.ask("POST", path, {"overlap_seconds": OVERLAP_SECONDS}))["key"])
     since = scene.clock.monotonic()
-    report = await scene.attack("knock", {**KNOCK, "request": _echo(old)})
+    report = await scene.attack("knock", {**KNOCK, "request": echo(old)})
     seconds = scene.clock.monotonic() - since
     answer = cast("Answer", report["answer"])
-    _expect(answer, 401, "the old key after its overlap")
+    expect(answer, 401, "the old key after its overlap")
     if not report["through"] or seconds > OVERLAP_SECONDS + FELT_SECONDS:
         raise Broken(f"the old key went through {report['through']} times and was refused after {seconds:.1f} s")
-    (successor,) = await _calls(scene, [_echo(new)])
-    _expect(successor, 200, "the new key")
+    (successor,) = await calls(scene, [echo(new)])
+    expect(successor, 200, "the new key")
     return (
         f"old key: {report['through']} calls in its {OVERLAP_SECONDS:g} s, refused {seconds:.1f} s after; new key: 200"
     )
@@ -78,11 +77,11 @@ async def revoked(scene: Scene) -> str:
     reason = "found in a public repository"
 
     async def revoke() -> None:
-        await scene.ask("DELETE", f"/admin/keys/{_id(key)}?reason={reason.replace(' ', '+')}")
-        scene.acts[_id(key)] = reason
+        await scene.ask("DELETE", f"/admin/keys/{key_id(key)}?reason={reason.replace(' ', '+')}")
+        scene.acts[key_id(key)] = reason
 
     seconds, report = await _cut_off(scene, key, revoke)
-    _expect(cast("Answer", report["answer"]), 401, "the revoked key")
+    expect(cast("Answer", report["answer"]), 401, "the revoked key")
     return f"refused {seconds:.2f} s after, on its call {cast('int', report['through']) + 1}: {reason}"
 
 
@@ -90,7 +89,13 @@ async def suspended(scene: Scene) -> str:
     """Suspend a caller while it calls; it is told why, and its objection is taken."""
     key = await scene.new_key(MALLORY, "crawler")
     reason = "resold access, reported by its owner"
-    standing = {"subject": f"key:{_id(key)}", "kind": "suspend", "code": "resale", "reason": reason, "for_seconds": 900}
+    standing = {
+        "subject": f"key:{key_id(key)}",
+        "kind": "suspend",
+        "code": "resale",
+        "reason": reason,
+        "for_seconds": 900,
+    }
 
     async def suspend() -> None:
         await scene.ask("POST", "/admin/abuse/standings", standing)
@@ -98,15 +103,38 @@ async def suspended(scene: Scene) -> str:
 
     seconds, report = await _cut_off(scene, key, suspend)
     answer = cast("Answer", report["answer"])
-    _expect(answer, 403, "the suspended key")
+    expect(answer, 403, "the suspended key")
     said = cast("dict[str, dict[str, object]]", json.loads(str(answer["body"])))
     if said["standing"]["code"] != standing["code"]:
         raise Broken(f"the refusal does not give the reason: {answer['body']}")
     words = {"words": "the calls were my own"}
-    appeal, other = await _calls(scene, [_request("/standing/appeal", key, words), _echo(scene.keys[MALLORY])])
-    _expect(appeal, 201, "the appeal")
-    _expect(other, 200, "another key of the same tenant")
+    appeal, other = await calls(scene, [request("/standing/appeal", key, words), echo(scene.keys[MALLORY])])
+    expect(appeal, 201, "the appeal")
+    expect(other, 200, "another key of the same tenant")
     return f"refused {seconds:.2f} s after: {said['detail']}"[:220]
+
+
+async def probing(scene: Scene) -> str:
+    """Feel around the content policy with one prompt in many spellings; the abuse loop slows the key by itself."""
+    await scene.ask("POST", "/admin/modes", {"loop": "abuse", "mode": "act"})
+    key = await scene.new_key(MALLORY, "prober")
+    path = ECHO_PATH.replace("/queue/", "/run/")
+    words = "a portrait of the mayor falling down a long staircase"
+    asked = [request(path, key, {"text": f"{words} {'!' * n}{n}", "fail": "content"}) for n in range(VARIANTS)]
+    answers = await calls(scene, asked)
+    expect(answers[0], 422, "a prompt that the model refuses for its content")
+
+    async def slowed() -> str | None:
+        rows = (await scene.ask("GET", f"/admin/abuse/standings?subject=key:{key_id(key)}"))["standings"]
+        for row in cast("list[Mapping[str, Answer]]", rows):
+            return f"{row['standing']['kind']}: {row['standing']['reason']}"
+        return None
+
+    standing = await scene.until("a standing of the key", slowed, WAIT_SECONDS)
+    refused = next((item for item in await calls(scene, asked) if item["status"] == 429), None)
+    if refused is None:
+        raise Broken("the slowed key went on at its old pace")
+    return f"{standing}; then {refusal(refused)}"[:300]
 
 
 async def strangers(scene: Scene) -> str:
@@ -123,30 +151,33 @@ async def strangers(scene: Scene) -> str:
         {"method": "GET", "path": one, "key": key},
         {"method": "PUT", "path": f"{one}/cancel", "key": key},
     ]
-    answers = await _calls(scene, doors + requests)
+    answers = await calls(scene, doors + requests)
     for answer in answers[: len(doors)]:
-        _expect(answer, 403, "an admin route")
+        expect(answer, 403, "an admin route")
     for answer in answers[len(doors) :]:
-        _expect(answer, 404, "a request of another tenant")
-    return f"{len(doors)} admin routes: {_refusal(answers[0])}; {len(requests)} ways to another's request: 404"
+        expect(answer, 404, "a request of another tenant")
+    return f"{len(doors)} admin routes: {refusal(answers[0])}; {len(requests)} ways to another's request: 404"
 
 
 async def guessing(scene: Scene) -> str:
-    """Guess secrets of the neighbour's key; it must go on working."""
+    """Guess secrets of the neighbour's key: after some the guesser's address waits; the key must go on working."""
     before = await scene.refused("wrong_secret")
     failed = len(scene.neighbour.failures)
     asked = {"method": "GET", "path": "/standing"}
-    plan = {"key_id": _id(scene.keys[GALLERY]), "count": GUESSES, "source": "127.0.0.1", "request": asked}
+    source = "127.0.9.8" if LOOPBACK_IS_A_NETWORK else "127.0.0.1"
+    plan = {"key_id": key_id(scene.keys[GALLERY]), "count": GUESSES, "source": source, "request": asked}
     report = await scene.attack("guess", plan)
     statuses = cast("dict[str, int]", report["statuses"])
-    if statuses != {"401": GUESSES}:
+    tried, held = statuses.get("401", 0), statuses.get("429", 0)
+    if not tried or not held or tried + held != GUESSES:
         raise Broken(f"{GUESSES} guesses were answered {statuses}: {report['samples']}"[:300])
     counted = await scene.refused("wrong_secret") - before
-    if counted != GUESSES:
-        raise Broken(f"{counted} of {GUESSES} guesses were counted as wrong secrets")
+    if counted != tried:
+        raise Broken(f"{counted} of {tried} guesses were counted as wrong secrets")
     if len(scene.neighbour.failures) > failed:
         raise Broken(f"the key's owner was locked out: {scene.neighbour.failures[-1]}")
-    return f"{GUESSES} x 401, {counted} counted as wrong_secret; the key's owner noticed nothing"
+    waits = refusal(cast("Mapping[str, Answer]", report["samples"])["429"])
+    return f"{tried} x 401, counted as wrong_secret; {held} x {waits}; the key's owner noticed nothing"
 
 
 async def ssrf(scene: Scene) -> str:
@@ -163,15 +194,15 @@ async def ssrf(scene: Scene) -> str:
         urls = inner_urls(port)
         body = {"prompt": "a red seven", "num_inference_steps": 2}
         key = scene.keys[ACME]
-        wanted = [_request("/run/forestay/digits/edit", key, {**body, "image_url": url}) for url in urls]
-        answers = await _calls(scene, wanted)
+        wanted = [request("/run/forestay/digits/edit", key, {**body, "image_url": url}) for url in urls]
+        answers = await calls(scene, wanted)
     for url, answer in zip(urls, answers, strict=True):
-        _expect(answer, 422, url)
+        expect(answer, 422, url)
         if '"image_url"' not in str(answer["body"]):
             raise Broken(f"{url}: the refusal does not name the field: {answer['body']}")
     if connections:
         raise Broken(f"the platform connected {connections} times")
-    return f"{len(urls)} notations, each 422 naming image_url; the listener was never called. {_refusal(answers[0])}"[
+    return f"{len(urls)} notations, each 422 naming image_url; the listener was never called. {refusal(answers[0])}"[
         :220
     ]
 
@@ -183,22 +214,22 @@ async def image_bomb(scene: Scene) -> str:
     pictures = (png(BOMB_PIXELS, BOMB_PIXELS, b""), png(32, 32, (b"\0" + bytes(32 * 3)) * 32))
     urls = [f"data:image/png;base64,{base64.b64encode(picture).decode()}" for picture in pictures]
     key = scene.keys[ACME]
-    bomb, ordinary = await _calls(
-        scene, [_request("/run/forestay/digits/edit", key, {**body, "image_url": url}) for url in urls]
+    bomb, ordinary = await calls(
+        scene, [request("/run/forestay/digits/edit", key, {**body, "image_url": url}) for url in urls]
     )
-    _expect(bomb, 422, "the bomb")
+    expect(bomb, 422, "the bomb")
     if "image_too_large" not in str(bomb["body"]) or '"image_url"' not in str(bomb["body"]):
         raise Broken(f"the refusal does not name field and reason: {bomb['body']}")
-    _expect(ordinary, 200, "an ordinary picture after it")
+    expect(ordinary, 200, "an ordinary picture after it")
     if not workers <= {one.pid for one in scene.stage.platform.processes()}:
         raise Broken("a worker died of it")
-    return f"{len(pictures[0])} bytes, {BOMB_PIXELS} x {BOMB_PIXELS} pixels: {_refusal(bomb)}; the next picture: 200"
+    return f"{len(pictures[0])} bytes, {BOMB_PIXELS} x {BOMB_PIXELS} pixels: {refusal(bomb)}; the next picture: 200"
 
 
 async def flood(scene: Scene) -> str:
     """Submit at fifty times the neighbour's rate."""
     key = await scene.new_key(MALLORY, "flood")
-    plan = {"request": _echo(key), "rate": FLOOD_RATIO / EVERY_SECONDS, "count": FLOOD_CALLS, "connections": 4}
+    plan = {"request": echo(key), "rate": FLOOD_RATIO / EVERY_SECONDS, "count": FLOOD_CALLS, "connections": 4}
     report = await scene.attack("flood", plan)
     statuses, seconds = cast("dict[str, int]", report["statuses"]), cast("float", report["seconds"])
     turned_away = cast("dict[str, Answer]", report["samples"]).get("429")
@@ -208,14 +239,14 @@ async def flood(scene: Scene) -> str:
     if missing:
         raise Broken(f"a 429 lacks {', '.join(sorted(missing))}")
     most = BURST + PER_SECOND * seconds + 1
-    queued = sum(one["key_id"] == _id(key) for one in await _newest(scene))
+    queued = sum(one["key_id"] == key_id(key) for one in await _newest(scene))
     if queued != statuses["200"] or queued > most:
         raise Broken(f"{queued} requests in the queue, {statuses['200']} acknowledged, at most {most:.0f} allowed")
-    await _cancel_all(scene, _id(key))
+    await _cancel_all(scene, key_id(key))
     rate = FLOOD_CALLS / seconds * EVERY_SECONDS
     return (
         f"{FLOOD_CALLS} calls in {seconds:.1f} s ({rate:.0f}x the neighbour's rate): {statuses['429']} x 429 with "
-        f"Retry-After and RateLimit, {queued} queued of at most {most:.0f}. {_refusal(turned_away)}"
+        f"Retry-After and RateLimit, {queued} queued of at most {most:.0f}. {refusal(turned_away)}"
     )
 
 
@@ -223,7 +254,7 @@ async def heavy_jobs(scene: Scene) -> str:
     """Submit jobs ten times as heavy as the neighbour's, many of them, within the rate of calls that is allowed."""
     key = scene.keys[TRIAL]
     body = {"text": "heavy", "sleep_seconds": HEAVY_SECONDS}
-    plan = {"request": _request(ECHO_PATH, key, body), "rate": PER_SECOND, "count": HEAVY_JOBS, "connections": 1}
+    plan = {"request": request(ECHO_PATH, key, body), "rate": PER_SECOND, "count": HEAVY_JOBS, "connections": 1}
     report = await scene.attack("flood", plan)
     if report["statuses"] != {"200": HEAVY_JOBS}:
         raise Broken(f"{HEAVY_JOBS} heavy jobs were answered {report['statuses']}")
@@ -233,7 +264,7 @@ async def heavy_jobs(scene: Scene) -> str:
     async def overtaken() -> str | None:
         nonlocal most
         found = await _newest(scene)
-        heavy = Counter(str(one["state"]) for one in found if one["key_id"] == _id(key))
+        heavy = Counter(str(one["state"]) for one in found if one["key_id"] == key_id(key))
         most = max(most, heavy["leased"] + heavy["running"])
         if not heavy["queued"]:
             raise Broken("the heavy jobs had all been started before as many of the neighbour's requests")
@@ -243,7 +274,7 @@ async def heavy_jobs(scene: Scene) -> str:
         return words if done >= OVERTAKERS else None
 
     words = await scene.until("overtaking", overtaken, WAIT_SECONDS)
-    await _cancel_all(scene, _id(key))
+    await _cancel_all(scene, key_id(key))
     if most > IN_FLIGHT:
         raise Broken(f"{most} heavy jobs ran at once; the tenant may have {IN_FLIGHT} in flight")
     return f"{HEAVY_JOBS} jobs of {HEAVY_SECONDS:g} s, never more than {most} at once of {IN_FLIGHT} allowed: {words}"
@@ -268,8 +299,8 @@ async def bad_weights(scene: Scene) -> str:
     stored = Path(unquote(urlsplit(scene.ready.object_store).path)) / "bundles" / f"{digest}.tar"
     await scene.ask("POST", "/admin/models", {"spec": spec_of("demo/altered"), "digest": digest})
     await asyncio.to_thread(flip_last_weight, stored)
-    (asked,) = await _calls(scene, [_request("/queue/demo/altered", scene.keys[ACME], {})])
-    _expect(asked, 200, "a request for the model, which has it loaded")
+    (asked,) = await calls(scene, [request("/queue/demo/altered", scene.keys[ACME], {})])
+    expect(asked, 200, "a request for the model, which has it loaded")
 
     async def refused() -> str | None:
         shown = await scene.ask("GET", "/admin/models/demo/altered")
@@ -292,13 +323,14 @@ ATTACKS: tuple[tuple[str, Attack], ...] = (
     ("revoked", revoked),
     ("suspended", suspended),
     ("strangers", strangers),
-    ("guessing", guessing),
+    ("probing", probing),
     ("ssrf", ssrf),
     ("image_bomb", image_bomb),
     ("flood", flood),
     ("heavy_jobs", heavy_jobs),
     ("pickled_weights", pickled_weights),
     ("bad_weights", bad_weights),
+    ("guessing", guessing),  # last: where there is one loopback address, it waits from then on
 )
 
 
@@ -311,19 +343,13 @@ async def _cut_off(scene: Scene, key: str, act: Callable[[], Awaitable[None]]) -
         await act()
         acted = scene.clock.monotonic()
 
-    report = await scene.attack("knock", {**KNOCK, "request": _echo(key)}, heard)
+    report = await scene.attack("knock", {**KNOCK, "request": echo(key)}, heard)
     seconds = scene.clock.monotonic() - acted
     if not acted:
         raise Broken(f"the key never worked: {report['answer']}")
     if seconds > FELT_SECONDS:
         raise Broken(f"felt only after {seconds:.2f} s")
     return seconds, report
-
-
-async def _calls(scene: Scene, requests: list[dict[str, object]]) -> list[Answer]:
-    return cast(
-        "list[Answer]", (await scene.attack("calls", {"requests": requests, "pause": PAUSE_SECONDS}))["answers"]
-    )
 
 
 async def _newest(scene: Scene, states: str = "") -> list[Answer]:
@@ -337,38 +363,3 @@ async def _cancel_all(scene: Scene, key_id: str) -> None:
         if one["key_id"] == key_id:
             with contextlib.suppress(Unavailable):  # it has started or ended meanwhile
                 await scene.ask("POST", f"/admin/requests/{one['request_id']}/cancel")
-
-
-def _echo(key: str, **more: object) -> dict[str, object]:
-    return {**_request(ECHO_PATH, key, HELLO), **more}
-
-
-def _request(path: str, key: str, body: Mapping[str, object]) -> dict[str, object]:
-    return {"method": "POST", "path": path, "key": key, "body": body}
-
-
-def _id(credential: str) -> str:
-    return credential.partition(":")[0]
-
-
-def _expect(answer: Answer, status: int, what: str) -> None:
-    if answer["status"] != status:
-        raise Broken(f"{what}: {answer['status']} instead of {status}: {str(answer['body'])[:200]}")
-
-
-def _refusal(answer: Answer) -> str:
-    """Return the answer's status and its reason in the platform's words."""
-    return f"{answer['status']} {reason_of(str(answer['body']))}"
-
-
-def reason_of(body: str) -> str:
-    """Return the reason in an error's body: its `detail`, or the messages of the fields in it; else the body."""
-    said: object = body
-    with contextlib.suppress(ValueError):
-        said = json.loads(body)
-    if not isinstance(said, dict):
-        return body
-    detail = cast("dict[str, object]", said).get("detail", body)
-    if not isinstance(detail, list):
-        return str(detail)
-    return "; ".join(str(field.get("msg", body)) for field in cast("list[Mapping[str, object]]", detail))
