@@ -20,7 +20,9 @@ def test_it_can_return_a_picture(echo: Hosted) -> None:
     assert picture_of(made["image"]).size == (64, 64)
 
 
-@pytest.mark.parametrize(("fail", "status"), [("422", 422), ("500", 500), ("503", 503), ("504", 504), ("content", 422), ("triton", 503)])
+@pytest.mark.parametrize(
+    ("fail", "status"), [("422", 422), ("500", 500), ("503", 503), ("504", 504), ("content", 422), ("triton", 503)]
+)
 def test_it_fails_with_the_status_asked_for(echo: Hosted, fail: str, status: int) -> None:
     """`triton` is a plain mistake that the SDK takes for a broken GPU."""
     assert echo.call("/", {"fail": fail}).status_code == status
