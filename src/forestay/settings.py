@@ -138,6 +138,11 @@ class Gateway:
     guess_pause_seconds: float = setting(
         "FORESTAY_GUESS_PAUSE", 30.0, "Seconds until an address that guessed may try one more credential."
     )
+    meanings_per_second: float = setting(
+        "FORESTAY_MEANINGS_PER_SECOND",
+        0.0,
+        "Prompts a second whose meaning a gateway hashes for judging misuse, in a child process of 260 MB, about 10 ms of a core each; needs the extra `embeddings`. 0: none.",
+    )
     upload_lifetime_seconds: int = setting(
         "FORESTAY_UPLOAD_LIFETIME", 7 * 86400, "How long uploaded files are kept unless the caller asks otherwise."
     )

@@ -33,6 +33,7 @@ from forestay.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from forestay.abuse.loop import AbuseLoop
+    from forestay.abuse.meaning import Embedder
     from forestay.artefacts.admission import Admission
     from forestay.capacity.learn import LearningLoop
     from forestay.capacity.shed_loop import SheddingLoop
@@ -211,7 +212,11 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
 
     trusted_networks(settings.gateway.trusted_proxies)  # what is no network is told now, not at the first call
     peppers = Peppers(settings.secrets.key_pepper, settings.secrets.old_key_peppers.split())
-    async with open_stores(process, _own_name("gateway")) as stores, _metrics(process) as metrics:
+    async with (
+        open_stores(process, _own_name("gateway")) as stores,
+        _metrics(process) as metrics,
+        _embedder(process) as embedder,
+    ):
         key_store = PostgresKeyStore(stores.database, process.clock, process.chance, _own_name("gateway"), peppers)
         ports = GatewayPorts(
             queue=stores.queue,
@@ -239,6 +244,7 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
             anchor=_anchor(process, stores) if settings.secrets.signing_key_file else None,
             oidc=OidcProvider(settings.identity, process.clock) if settings.identity.oidc_issuer else None,
             calls=PostgresCalls(stores.facts_database),
+            embedder=embedder,
             abuse=AbuseDesk(
                 PostgresAbuseStore(stores.database, writer=_own_name("gateway")), PostgresCalls(stores.facts_database)
             ),
@@ -263,6 +269,25 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
                 application, list(listeners.values()), process.stop, server=server, grace_seconds=_GATEWAY_GRACE_SECONDS
             )
             _log.info("gateway.stopped", calls_cut=not ended)
+
+
+@contextlib.asynccontextmanager
+async def _embedder(process: Process) -> "AsyncGenerator[Embedder | None]":
+    """Keep the program that embeds prompts while the block runs, where the operator wants it."""
+    if process.settings.gateway.meanings_per_second <= 0:
+        yield None
+        return
+    from forestay.abuse.minilm_child import MiniLm, missing
+
+    if missing():
+        raise UsageError(
+            "FORESTAY_MEANINGS_PER_SECOND", f"needs {missing()}; install forestay[embeddings], or set it to 0"
+        )
+    child = MiniLm(process.clock)
+    try:
+        yield child
+    finally:
+        await child.close()
 
 
 def _limit_counters(process: Process) -> "ValkeyCounters | None":

@@ -170,6 +170,7 @@ async def test_a_stolen_key_is_refused_at_the_gateway_and_its_neighbours_are_not
     assert row.standing.evidence["stranger.calls"] == 6.0
 
 
+@pytest.mark.threat("ML01:2023", "AML.T0054")
 async def test_queued_prompts_that_the_model_refuses_are_judged_like_those_refused_at_once(ground: Ground) -> None:
     """The request's fact finds its call, even one that is written later; what failed otherwise is no refusal."""
     loop, refusals = ground.loop(), LateRefusals(ground.calls, ground.clock)

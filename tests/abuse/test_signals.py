@@ -10,6 +10,7 @@ from tests.abuse.callers import AWAY, DAY, HASHER, HOME, HOUR, call_of, key_sign
 from forestay.abuse import clusters, guessing, habits
 from forestay.abuse.calls import Call, wide_network
 from forestay.abuse.signals import Signals, shown
+from forestay.abuse.snapshot import SHARDS, Meta, parts_of, restore
 from forestay.abuse.vocabulary import SIGNALS, Per
 
 LETTERS = "etaoinshrdlucmfwypvbgkjqxz"
@@ -93,6 +94,21 @@ def test_what_is_refused_after_its_submit_counts_as_what_is_refused_at_once() ->
     assert key_signal(signals, "probing.variants", 70) == 4
     assert key_signal(signals, "key.calls", 70) == 5
     assert signals.observe(call_of(99, "x", key="nobody", verb="refused_later", **REFUSED)) == ()
+
+
+@pytest.mark.threat("ML01:2023", "AML.T0054")
+def test_other_words_for_a_refused_prompt_are_near_by_meaning() -> None:
+    """Where meanings are hashed; other words that mean something else are not, and the memory can be written down."""
+    signals, near, far = Signals(), bytes([3]) + bytes(31), bytes([85]) * 32
+    signals.observe(call_of(0, "a red dragon over the burning city", raw=1, meaning=bytes(32), **REFUSED))
+    for number, (text, meaning) in enumerate((("crimson wyrm, town in flames", near), ("a cup of tea", far))):
+        signals.observe(call_of(10.0 + number, text, raw=10 + number, meaning=meaning))
+    assert key_signal(signals, "probing.meanings", 20) == 1
+    assert key_signal(signals, "probing.variants", 20) == 0
+    assert 60 < key_signal(signals, "extraction.leap", 20) < 120
+    again = Signals()
+    assert restore(parts_of(signals, Meta(), frozenset(range(SHARDS))), again) is not None
+    assert key_signal(again, "probing.meanings", 20) == 1
 
 
 def test_variants_of_a_refused_prompt_are_counted_and_retries_are_not() -> None:

@@ -1,12 +1,15 @@
 """A standing on real gateways: how soon each of them feels it, and that it ends as it was said."""
 
+import base64
 import contextlib
 import dataclasses
+import datetime as dt
 import json
 import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,6 +19,8 @@ import pytest
 from tests.acceptance.conftest import Acceptance
 from tests.acceptance.programs import clean_environment
 from tests.platform.platform import wait_for
+
+from forestay.abuse.minilm_child import missing
 
 ECHO = "/run/forestay/echo"
 FELT_SECONDS = 1.0
@@ -72,6 +77,7 @@ def gateways(acceptance: Acceptance, tmp_path_factory: pytest.TempPathFactory) -
         "FORESTAY_PORT": str(port),
         "FORESTAY_TLS_PORT": "-1",
         "FORESTAY_CONNECT_PORT": "-1",
+        "FORESTAY_MEANINGS_PER_SECOND": "" if missing() else "20",
     }
     command = [sys.executable, "-P", "-m", "forestay", "gateway"]
     url, log = f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("gateway") / "gateway.log"
@@ -111,3 +117,23 @@ def test_every_gateway_feels_a_standing_and_its_end_within_a_second(gateways: Ga
         gateways.admin("POST", "/abuse/lift", {"subject": subject, "reason": "a test", "pardon_seconds": 0})
         waits += gateways.felt_after(key, 200, since)
     assert max(waits) < FELT_SECONDS, waits
+
+
+@pytest.mark.skipif(bool(missing()), reason="the extra `embeddings` is not installed")
+def test_a_call_is_noted_with_what_it_means_and_without_what_it_says(gateways: Gateways) -> None:
+    """At a gateway that hashes meanings: 32 bytes of it, none of the words, for whoever may replay."""
+    key = gateways.platform.new_key("meant")
+    since = (dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5)).isoformat()
+    headers = {"Authorization": f"Key {key}"}
+    with httpx.Client(base_url=gateways.urls[1], headers=headers, timeout=10.0, trust_env=False) as client:
+        assert client.post(ECHO, json={"text": "a lighthouse in a storm"}).status_code == 200
+
+    def noted() -> list[dict[str, Any]]:
+        calls = gateways.admin("GET", f"/abuse/calls?since={urllib.parse.quote(since)}", {})["calls"]
+        return [call for call in calls if call["key_id"] == key.partition(":")[0]]
+
+    gateways.platform.wait_until(lambda: bool(noted()), seconds=20.0)
+    [call] = noted()
+    assert len(base64.b64decode(call["meaning"])) == 32
+    assert call["prompt"] is not None
+    assert "lighthouse" not in json.dumps(call)

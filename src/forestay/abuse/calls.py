@@ -51,7 +51,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     seconds: float = 0.0
     prompt: int | None = None  # 64 bits, see `simhash`
     raw: int = 0  # digest of the prompt as it was written; one prompt in two spellings has two
-    meaning: int | None = None  # 256 bits, see `minilm`; None without the embeddings extra
+    meaning: bytes | None = None  # 256 bits, see `meaning`; None where meanings are not hashed
     shape: int = 0  # digest of what was asked beside text: size, steps, ...
     claimed: str = ""  # the key id that a refused credential names
     tried: int = 0  # digest of the refused credential

@@ -23,6 +23,7 @@ import math
 
 from forestay.abuse.calls import Call
 from forestay.abuse.evidence import Evidence, bernoulli_bet
+from forestay.abuse.meaning import BITS, apart
 from forestay.abuse.recent import FAR, RecentHashes
 
 NEAR_BITS = 16
@@ -36,6 +37,7 @@ LAST_FEW = 4  # a family among the last few visited is still being refined
 RANDOM_GAPS, REGULAR_GAPS = 0.5, 0.72  # share within half of the mean: at most, by chance; bet on, in turn
 _LONELY = bernoulli_bet(happened=True, at_most=1 - PEOPLE_NEAR, bet_on=1 - MACHINE_NEAR)
 _NEAR = bernoulli_bet(happened=False, at_most=1 - PEOPLE_NEAR, bet_on=1 - MACHINE_NEAR)
+LEAPS = 100  # over which the mean angle is remembered
 FOUND_BITS = 20  # farther than this from every family, a prompt founds one
 
 
@@ -75,6 +77,9 @@ class Extraction:
     returns: float = 0.0  # decayed counts over WINDOW queries
     repeats: float = 0.0
     weight: float = 0.0
+    meaning: bytes | None = None  # of the last query that has one
+    leap: float = 0.0  # mean angle in degrees between successive ones
+    leaps: int = 0
     shapes: dict[int, float] = dataclasses.field(default_factory=dict[int, float])
     shape_weight: float = 0.0
 
@@ -91,6 +96,8 @@ class Extraction:
         if nearest:
             self.history.add(prompt)
         self._shape(call.shape)
+        if call.meaning is not None:
+            self._leap(call.meaning)
 
     def effective_families(self) -> float:
         """Return how many equally visited families would be as diverse as those returned to (exp of the entropy)."""
@@ -147,6 +154,13 @@ class Extraction:
             self._return_after(gap - LAST_FEW, at)  # a chance gap, cut off below, is a chance gap again
             if self.gaps % 64 == 0:
                 families.visits = [count * 0.9 for count in families.visits]
+
+    def _leap(self, meaning: bytes) -> None:
+        """Take the angle to the query before: the distances that PRADA looks at, between meanings."""
+        if self.meaning is not None:
+            self.leaps += 1
+            self.leap += (180.0 * apart(self.meaning, meaning) / BITS - self.leap) / min(self.leaps, LEAPS)
+        self.meaning = meaning
 
     def _shape(self, shape: int) -> None:
         self.shape_weight += 1.0

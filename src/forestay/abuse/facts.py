@@ -24,7 +24,7 @@ def call_of(fact: CallFact) -> Call:
         seconds=fact.predicted_seconds,
         prompt=None if fact.prompt is None else fact.prompt % _TWO_64,
         raw=fact.raw,
-        meaning=None if fact.meaning is None else int.from_bytes(fact.meaning),
+        meaning=fact.meaning,
         shape=fact.shape,
         claimed=fact.claimed,
         tried=fact.tried,

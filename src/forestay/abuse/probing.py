@@ -11,6 +11,7 @@ import math
 
 from forestay.abuse.calls import CONTENT, Call
 from forestay.abuse.evidence import MAX_FACTS, Evidence
+from forestay.abuse.meaning import apart
 
 WINDOW_SECONDS = 86_400.0
 NEAR_BITS = 14
@@ -26,7 +27,7 @@ class Family:
     """One refused prompt and what came near it."""
 
     refused: int
-    meaning: int | None
+    meaning: bytes | None
     last_at: float
     variants: list[int] = dataclasses.field(default_factory=list[int])
     meanings: int = 0
@@ -80,7 +81,7 @@ class Probing:
         if family is None:
             self.families = [*self.families[-(MAX_FAMILIES - 1) :], Family(prompt, call.meaning, at, facts=[call.id])]
         elif prompt != family.refused and prompt not in family.variants:
-            self._grow(family, call)
+            self._grow(family, call, again=True)
         else:
             family.last_at, family.refusals = at, family.refusals + 1
 
@@ -112,7 +113,7 @@ class Probing:
             usual = USUAL_SHARE if refused else 1.0 - USUAL_SHARE
             evidence.add(math.log(chance / usual), call.at)
 
-    def _nearest(self, prompt: int, meaning: int | None) -> Family | None:
+    def _nearest(self, prompt: int, meaning: bytes | None) -> Family | None:
         for family in self.families:
             near = (prompt ^ family.refused).bit_count() <= NEAR_BITS
             if near or any((prompt ^ item).bit_count() <= NEAR_BITS // 2 for item in family.variants[-4:]):
@@ -121,21 +122,23 @@ class Probing:
                 return family
         return None
 
-    def _grow(self, family: Family, call: Call) -> None:
+    def _grow(self, family: Family, call: Call, *, again: bool = False) -> None:
+        """Add a prompt to what came near; `again` when its meaning has been compared before."""
         prompt = call.prompt
         if prompt is None or len(family.variants) >= MAX_VARIANTS:
             return
         near = (prompt ^ family.refused).bit_count() <= NEAR_BITS
         if near or any((prompt ^ item).bit_count() <= NEAR_BITS // 2 for item in family.variants[-4:]):
             family.variants.append(prompt)
-        family.meanings += _alike(call.meaning, family.meaning)
+        if not again and family.meanings < MAX_VARIANTS:
+            family.meanings += _alike(call.meaning, family.meaning)
         family.last_at = call.at
         family.refusals += call.category == CONTENT
         family.facts = [*family.facts[-11:], call.id]
 
 
-def _alike(one: int | None, other: int | None) -> bool:
-    return one is not None and other is not None and (one ^ other).bit_count() <= NEAR_MEANING_BITS
+def _alike(one: bytes | None, other: bytes | None) -> bool:
+    return one is not None and other is not None and apart(one, other) <= NEAR_MEANING_BITS
 
 
 def log_mean(values: list[float]) -> float:

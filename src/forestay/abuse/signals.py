@@ -269,6 +269,7 @@ _OF_KEYS: Mapping[str, Callable[[KeyState, float], float]] = {
     "extraction.families": lambda state, _at: state.extraction.effective_families(),
     "extraction.rounds_nats": lambda state, _at: state.extraction.rounds.nats,
     "extraction.returns": lambda state, _at: state.extraction.return_share(),
+    "extraction.leap": lambda state, _at: state.extraction.leap,
     "extraction.repeats": lambda state, _at: state.extraction.repeat_share(),
     "extraction.same_shape": lambda state, _at: state.extraction.same_shape(),
     "extraction.coverage": lambda state, _at: state.extraction.coverage(),

@@ -62,7 +62,7 @@ _TABLE = (
         "spend.new_models", _KEY, "share", 1.0, "Share of this hour's device-seconds on models new since yesterday."
     ),
     _evidence("probing.variants", _KEY, "prompts", 48, "Distinct prompts near one refused within a day."),
-    _evidence("probing.meanings", _KEY, "prompts", 48, "The same by meaning; 0 without the embeddings extra."),
+    _evidence("probing.meanings", _KEY, "prompts", 48, "The same by meaning; 0 unless meanings are hashed."),
     _evidence("probing.refused", _KEY, "prompts", 96, "Distinct prompts refused for their content within a day."),
     _evidence("probing.nats", _KEY, "nats", 60.0, "Evidence that more than one in seven prompts is refused."),
     _context("extraction.queries", _KEY, "calls", "Prompts seen of the key."),
@@ -72,6 +72,7 @@ _TABLE = (
     _evidence("extraction.families", _KEY, "families", 160, "Effective number of seeds that it returns to."),
     _evidence("extraction.rounds_nats", _KEY, "nats", 60.0, "Evidence that it returns to its seeds in turn."),
     _evidence("extraction.returns", _KEY, "share", 1.0, "Share of prompts that return to a seed that was left."),
+    _context("extraction.leap", _KEY, "degrees", "Mean angle between meanings of successive prompts, where hashed."),
     _context("extraction.repeats", _KEY, "share", "Share of prompts made before, word for word."),
     _evidence("extraction.same_shape", _KEY, "share", 1.0, "Share of requests that are alike beside their text."),
     _evidence("extraction.coverage", _KEY, "share", 1.0, "Share of its ground that is still new (Good-Turing)."),

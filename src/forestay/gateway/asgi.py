@@ -260,7 +260,7 @@ class Gateway:
         try:
             await self._keeper.give_all_back()
             await self.direct.facts.flush()
-            await self.notes.flush()
+            await self.notes.flush(last=True)
             await self.ports.keys.flush()
             await self.limits.close()
         except Unavailable as error:

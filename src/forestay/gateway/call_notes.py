@@ -24,6 +24,7 @@ from forestay.gateway.auth import PUBLIC_KEY
 from forestay.gateway.caller_address import address_of_call
 from forestay.gateway.exchange import Exchange, Said
 from forestay.gateway.ports import GatewayPorts
+from forestay.gateway.prompt_meanings import Hashed, PromptMeanings
 from forestay.gateway.prompt_text import digest_of, text_and_shape, text_fields
 from forestay.telemetry.call_facts import CallFact
 from forestay.telemetry.metrics import CALLS_NOT_NOTED, TEXT_NOT_HASHED
@@ -64,6 +65,13 @@ class CallNotes:
         secret = (ports.settings.secrets.internal_key or "no key").encode()
         self._key = hashlib.blake2b(secret, digest_size=32, person=b"forestay-calls").digest()
         self._hasher = PromptHasher(self._key)
+        self._meanings = (
+            None
+            if ports.embedder is None
+            else PromptMeanings(
+                ports.embedder, self._key, ports.metrics, per_second=ports.settings.gateway.meanings_per_second
+            )
+        )
         self._fields: OrderedDict[tuple[str, str], frozenset[str]] = OrderedDict()
         self._repeats: OrderedDict[tuple[str, str, str], tuple[int | None, int, int, int]] = OrderedDict()
         self._agent = functools.lru_cache(MAX_CLIENTS)(functools.partial(_agent, self._key))
@@ -88,11 +96,18 @@ class CallNotes:
             await self._ports.clock.sleep(FLUSH_SECONDS)
             await self.flush()
 
-    async def flush(self) -> None:
-        """Hash and write what is kept; what the database refuses stays for the next round. Raises Unavailable."""
+    async def flush(self, *, last: bool = False) -> None:
+        """Hash and write what is kept; what the database refuses stays for the next round. Raises Unavailable.
+
+        The last time no meanings are hashed: nobody waits for them at the end.
+        """
+        budget = self._meanings.budget(FLUSH_SECONDS) if self._meanings is not None and not last else 0
         while self._kept:
             batch = [self._taken(self._kept.popleft()) for _ in range(min(MAX_BATCH, len(self._kept)))]
-            facts = await asyncio.to_thread(self._hashed, batch)
+            hashed = await asyncio.to_thread(self._hashed, batch)
+            facts = [item.fact for item in hashed]
+            if self._meanings is not None:
+                facts, budget = await self._meanings.added(hashed, budget)
             try:
                 await self._ports.calls.write(facts)
             except Unavailable:
@@ -140,29 +155,30 @@ class CallNotes:
             tried=digest_of(credential, self._key) if credential else 0,
         )
 
-    def _hashed(self, batch: list[Note]) -> list[CallFact]:
-        return [self._with_text(note.fact, note.said) if note.said is not None else note.fact for note in batch]
+    def _hashed(self, batch: list[Note]) -> list[Hashed]:
+        return [self._with_text(note.fact, note.said) if note.said is not None else Hashed(note.fact) for note in batch]
 
-    def _with_text(self, fact: CallFact, said: Said) -> CallFact:
+    def _with_text(self, fact: CallFact, said: Said) -> Hashed:
         body = hashlib.blake2b(said.body, digest_size=16, key=self._key).hexdigest()
         known = (str(said.revision.revision_id), said.endpoint, body)
+        text = ""
         if known not in self._repeats:
-            self._repeats[known] = self._hashes_of(said)
+            self._repeats[known], text = self._hashes_of(said)
             if len(self._repeats) > MAX_REPEATS:
                 self._repeats.popitem(last=False)
         prompt, raw, chars, shape = self._repeats[known]
-        return dataclasses.replace(fact, prompt=prompt, raw=raw, prompt_chars=chars, shape=shape)
+        return Hashed(dataclasses.replace(fact, prompt=prompt, raw=raw, prompt_chars=chars, shape=shape), text)
 
-    def _hashes_of(self, said: Said) -> tuple[int | None, int, int, int]:
-        """Return the prompt's 64 bits, the exact text's digest, its length, and the shape of the rest."""
+    def _hashes_of(self, said: Said) -> tuple[tuple[int | None, int, int, int], str]:
+        """Return the prompt's 64 bits, the exact text's digest, its length, the shape of the rest; and the text."""
         try:
             value: object = msgspec.json.decode(said.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return None, 0, 0, 0
+            return (None, 0, 0, 0), ""
         text, shape = text_and_shape(value, self._fields_of(said.revision, said.endpoint), self._key)
         prompt = self._hasher.hash(text) if text else None
         raw = digest_of(text, self._key) if text else 0
-        return None if prompt is None else signed(prompt), raw, len(text), shape
+        return (None if prompt is None else signed(prompt), raw, len(text), shape), text
 
     def _fields_of(self, revision: Revision, endpoint: str) -> frozenset[str]:
         place = (str(revision.revision_id), endpoint)

@@ -45,6 +45,7 @@ from forestay.settings import Settings
 from forestay.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
+    from forestay.abuse.meaning import Embedder
     from forestay.abuse.store import AbuseStore
     from forestay.artefacts.admission import Admission
     from forestay.delivery.dead_letters import DeadLetters
@@ -121,6 +122,7 @@ class GatewayPorts:
     guesses: Guesses  # addresses that show wrong credentials
     abuse: "AbuseDesk"
     calls: "CallSink"  # notes of calls, for the judges of misuse
+    embedder: "Embedder | None" = None  # where meanings of prompts are hashed
     oidc: OidcProvider | None = None  # without an issuer
     anchor: AuditAnchor | None = None  # without a signing key
     tunnels: Tunnels = dataclasses.field(default_factory=Tunnels)

@@ -71,6 +71,7 @@ DIRECT_WAIT_SECONDS = _histogram("forestay_direct_wait_seconds", "Wait for a slo
 DIRECT_SLOTS = _gauge("forestay_direct_slots", "Slots leased by this gateway, by use.", "use")
 FACTS_LOST = _counter("forestay_facts_lost_total", "Facts of direct calls dropped because none could be written.")
 CALLS_NOT_NOTED = _counter("forestay_calls_not_noted_total", "Calls that left no call fact, by why.", "why")
+MEANINGS = _counter("forestay_call_meanings_total", "Prompts whose meaning was hashed, or left out.", "outcome")
 TEXT_NOT_HASHED = _counter("forestay_call_text_not_hashed_total", "Calls noted without their text: too many waited.")
 WAKEUPS_LOST = _counter("forestay_wakeups_lost_total", "Wake-ups that could not be sent or heard.", "channel")
 GUARD_OPEN = _counter("forestay_guard_open_total", "Times a guard failed open, by guard.", "guard")
