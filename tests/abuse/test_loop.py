@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import pytest
 from tests.conformance.memory_fleet import ManualClock
 
+from forestay.abuse.explain import explain, recall
 from forestay.abuse.loop import AbuseLoop, AbusePorts
 from forestay.abuse.postgres_store import PostgresAbuseStore
 from forestay.abuse.refusals import LateRefusals
-from forestay.abuse.rules_file import default_text
+from forestay.abuse.rules_file import default_text, read_rules
 from forestay.chance import SeededChance
 from forestay.fleet.actions import LiftStanding, Origin
 from forestay.fleet.apply import Mode
@@ -267,6 +268,28 @@ async def test_without_a_readable_snapshot_it_learns_anew_and_judges_only_what_i
     await ground.refused(range(26, 27), "k2")
     await again.run_once()
     assert await subjects(ground) == {"key:k2"}
+
+
+async def test_what_is_known_of_one_subject_is_recalled_up_to_the_last_call(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the snapshot and the calls after it, or from the calls alone; too many of them are told."""
+    loop, now = ground.loop(), ground.clock.now()
+    rules = read_rules(RULES, "rules")
+    await ground.refused(range(2))
+    alone = await recall("key:k1", rules, ground.store, ground.calls, now)
+    await loop.run_once()
+    await loop.save()
+    await ground.refused(range(2, 3))
+    later = await recall("key:k1", rules, ground.store, ground.calls, now)
+    found = [explain(item, "key:k1", rules, None, now).signals["probing.refused"] for item in (alone, later)]
+    assert found == [2.0, 3.0]
+    assert explain(later, "key:k1", rules, None, now).rules[0].holds
+    assert explain(later, "key:k2", rules, None, now).signals["probing.refused"] == 0.0
+    monkeypatch.setattr("forestay.abuse.explain.PAGE", 1)
+    monkeypatch.setattr("forestay.abuse.explain.MAX_PAGES", 1)
+    await ground.refused(range(3, 6))
+    assert not (await recall("key:k1", rules, ground.store, ground.calls, now)).complete
 
 
 async def test_new_rules_are_followed_and_broken_ones_leave_the_old_in_force(ground: Ground) -> None:

@@ -137,3 +137,48 @@ def test_a_call_is_noted_with_what_it_means_and_without_what_it_says(gateways: G
     assert len(base64.b64decode(call["meaning"])) == 32
     assert call["prompt"] is not None
     assert "lighthouse" not in json.dumps(call)
+
+
+RULES = """\
+version: 1
+counters:
+  - {id: echoes, per: key, count: calls, window: 1h, where: {model: forestay/echo, lane: direct}}
+rules:
+  - id: too-many-echoes
+    code: spend
+    per: key
+    when: {counter: echoes, at_least: 5}
+    then: {standing: suspend, for: 1h, reason: "{echoes} echoes within an hour"}
+"""
+
+
+@pytest.fixture
+def acting(gateways: Gateways) -> Iterator[None]:
+    """The abuse loop acts, by one rule of the test's own; afterwards it advises by those that come along."""
+    gateways.admin("PUT", "/abuse/rules", {"text": RULES})
+    gateways.admin("POST", "/modes", {"loop": "abuse", "mode": "act"})
+    try:
+        yield
+    finally:
+        gateways.admin("POST", "/modes", {"loop": "abuse", "mode": "advise"})
+        gateways.admin("PUT", "/abuse/rules", {"text": ""})
+
+
+@pytest.mark.usefixtures("acting")
+def test_calls_lead_to_a_refusal_everywhere_and_an_appeal_leads_back(gateways: Gateways) -> None:
+    """Note, judgement, refusal at both gateways; the caller objects, a person lifts it."""
+    key = gateways.platform.new_key("echoing")
+    subject = f"key:{key.partition(':')[0]}"
+    gateways.felt_after(key, 403, time.monotonic())
+    [found] = gateways.admin("GET", f"/abuse/standings?subject={subject}", {})["standings"]
+    assert found["standing"]["rule"] == "too-many-echoes"
+    assert found["standing"]["evidence"]["echoes"] >= 5
+    with gateways.platform.http(key) as client:
+        refusal = client.post(ECHO, json={}).json()
+        assert refusal["standing"]["code"] == "spend"
+        assert "echoes within" not in json.dumps(refusal)
+        assert client.post("/standing/appeal", json={"words": "a load test of ours"}).status_code == 201
+    gateways.admin("POST", "/abuse/lift", {"subject": subject, "reason": "a load test of theirs"})
+    gateways.felt_after(key, 200, time.monotonic())
+    [appeal] = gateways.admin("GET", "/abuse/appeals?state=granted&limit=1", {})["appeals"]
+    assert appeal["subject"] == subject
