@@ -140,6 +140,7 @@ def test_a_heavy_user_with_ordinary_luck_never_adds_up() -> None:
 
 
 # Copying a model ----------------------------------------------------------------------------------------------------
+@pytest.mark.threat("ML05:2023", "AML.T0024.002")
 def test_queries_made_to_cover_have_no_neighbours() -> None:
     """Made-up prompts are found within five hundred; people's, which refine one another, are not."""
     source, signals = random.Random(3), Signals()  # noqa: S311
@@ -156,6 +157,7 @@ def test_queries_made_to_cover_have_no_neighbours() -> None:
     assert key_signal(person, "extraction.fresh_nats", 4_000) < 12
 
 
+@pytest.mark.threat("ML05:2023", "AML.T0024.002")
 def test_steps_from_many_seeds_in_turn_are_an_adaptive_attack_and_templates_at_random_are_not() -> None:
     """Round after round over forty seeds, against an app that fills its forty templates as its users come."""
     source = random.Random(4)  # noqa: S311
@@ -176,6 +178,7 @@ def test_steps_from_many_seeds_in_turn_are_an_adaptive_attack_and_templates_at_r
 
 
 # Many as one --------------------------------------------------------------------------------------------------------
+@pytest.mark.threat("API6:2023")
 def test_siblings_share_prompts_and_places_and_go_on_where_one_was_stopped() -> None:
     """Three accounts of one person; their neighbours behind the same address, with prompts of their own, are none."""
     signals = Signals()
@@ -196,6 +199,7 @@ def test_siblings_share_prompts_and_places_and_go_on_where_one_was_stopped() -> 
     assert tenant_signal(signals, "sibling.tenants", end, "n") == 0
 
 
+@pytest.mark.threat("API6:2023")
 def test_a_campaign_begins_at_once_and_users_of_a_plug_in_join_one_by_one() -> None:
     """Twelve tenants that start with one text in a day, against twelve that have shared a template for a month."""
     campaign, plug_in = Signals(), Signals()
