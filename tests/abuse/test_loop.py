@@ -5,6 +5,7 @@ import datetime as dt
 import uuid
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from tests.conformance.memory_fleet import ManualClock
 
@@ -83,7 +84,7 @@ def owners_calls(start: dt.datetime, key: str, days: int = 14) -> list[CallFact]
 def strangers_calls(at: dt.datetime, key: str) -> list[CallFact]:
     """Another client in another country, for another model."""
     return [
-        dataclasses.replace(
+        msgspec.structs.replace(
             used_fact(at + dt.timedelta(seconds=step), key),
             network="198.51.100.0/24",
             agent="b2",
@@ -176,7 +177,7 @@ async def test_queued_prompts_that_the_model_refuses_are_judged_like_those_refus
     """The request's fact finds its call, even one that is written later; what failed otherwise is no refusal."""
     loop, refusals = ground.loop(), LateRefusals(ground.calls, ground.clock)
     accepted = [
-        dataclasses.replace(refused_fact(number, ground.clock.now(), "k1"), accepted=True, cause="")
+        msgspec.structs.replace(refused_fact(number, ground.clock.now(), "k1"), accepted=True, cause="")
         for number in range(4)
     ]
     await ground.calls.write(accepted[:3])

@@ -1,12 +1,12 @@
 """`forestay abuse rules`, `explain` and `replay` against the admin API and real stores."""
 
-import dataclasses
 import datetime as dt
 import pathlib
 import uuid
 from typing import cast
 
 import httpx
+import msgspec
 import pytest
 from tests.cli.conftest import Platform
 from tests.cli.test_abuse import Forestay, Row, suspended
@@ -45,7 +45,7 @@ async def refused(platform: Platform, key: str, count: int, ago: dt.timedelta = 
         accepted=False, cause="content_policy_violation", status_code=422, predicted_seconds=1.0,
     )  # fmt: skip
     facts = [
-        dataclasses.replace(
+        msgspec.structs.replace(
             base,
             at=first + dt.timedelta(seconds=number),
             call_id=uuid.uuid5(uuid.NAMESPACE_OID, f"{key}{number}"),

@@ -1,7 +1,6 @@
 """Notes of calls: what is noted, what never is, and what happens when they cannot be written."""
 
-import dataclasses
-
+import msgspec
 import pytest
 from tests.gateway.test_standing import put
 from tests.gateway.world import World, drive
@@ -43,7 +42,7 @@ async def test_no_note_holds_the_prompt_the_credential_or_the_address(world: Wor
     """Whoever reads facts learns none of the three."""
     await world.call("POST", "/queue/acme/echo", {"prompt": SECRET_WORDS})
     await world.call("POST", "/queue/acme/echo", {"prompt": "x"}, key=f"{world.key[:16]}:wrong-secret-of-mine")
-    text = repr([dataclasses.asdict(fact) for fact in await noted(world)])
+    text = repr([msgspec.structs.asdict(fact) for fact in await noted(world)])
     for secret in ("lighthouse", "private", "wrong-secret-of-mine", world.key.partition(":")[2], "127.0.0.1"):
         assert secret not in text
 

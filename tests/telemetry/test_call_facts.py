@@ -1,9 +1,10 @@
 """Call facts: written once, read in order, and no cursor passes over one."""
 
 import asyncio
-import dataclasses
 import datetime as dt
 import uuid
+
+import msgspec
 
 from forestay.clock import SystemClock
 from forestay.storage.postgres import Database
@@ -35,7 +36,7 @@ def fact_of(number: int, **fields: object) -> CallFact:
         meaning=bytes(range(32)),
         shape=7,
     )
-    return dataclasses.replace(made, **fields)
+    return msgspec.structs.replace(made, **fields)
 
 
 async def test_a_fact_is_read_as_it_was_written_and_kept_once(database: Database) -> None:
@@ -45,7 +46,7 @@ async def test_a_fact_is_read_as_it_was_written_and_kept_once(database: Database
     await calls.write(batch)
     await calls.write(batch)
     found = await calls.after(0, LONG_AGO, 10)
-    assert [dataclasses.replace(item, position=0) for item in found] == batch
+    assert [msgspec.structs.replace(item, position=0) for item in found] == batch
     assert found[0].position < found[1].position
 
 

@@ -6,7 +6,6 @@ counted. Called by `asgi` after every answer.
 """
 
 import asyncio
-import dataclasses
 import functools
 import hashlib
 import re
@@ -47,8 +46,7 @@ _CHANGING = frozenset({
 })  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Note:
+class Note(msgspec.Struct, frozen=True):
     """A call as it was answered, with what must still be hashed."""
 
     fact: CallFact
@@ -167,7 +165,7 @@ class CallNotes:
             if len(self._repeats) > MAX_REPEATS:
                 self._repeats.popitem(last=False)
         prompt, raw, chars, shape = self._repeats[known]
-        return Hashed(dataclasses.replace(fact, prompt=prompt, raw=raw, prompt_chars=chars, shape=shape), text)
+        return Hashed(msgspec.structs.replace(fact, prompt=prompt, raw=raw, prompt_chars=chars, shape=shape), text)
 
     def _hashes_of(self, said: Said) -> tuple[tuple[int | None, int, int, int], str]:
         """Return the prompt's 64 bits, the exact text's digest, its length, the shape of the rest; and the text."""

@@ -10,6 +10,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+import msgspec
+
 from forestay.abuse.calls import CONTENT, category_of
 from forestay.abuse.meaning import Embedder, MeaningHasher
 from forestay.telemetry.call_facts import CallFact
@@ -57,7 +59,7 @@ class PromptMeanings:
         vectors = await self._embedder.embed([hashed[place].text for place in places]) if places else None
         if vectors is not None:
             for place, meaning in zip(places, self._hasher.hash(vectors), strict=True):
-                facts[place] = dataclasses.replace(facts[place], meaning=meaning)
+                facts[place] = msgspec.structs.replace(facts[place], meaning=meaning)
         made = 0 if vectors is None else len(places)
         self._metrics.add(MEANINGS, "made", amount=made)
         self._metrics.add(MEANINGS, "left_out", amount=sum(bool(item.text) for item in hashed) - made)

@@ -23,8 +23,7 @@ LATEST = dt.timedelta(days=1)  # a gateway keeps what it cannot write no longer 
 _SQL = load_queries("forestay.telemetry", "sql/call_facts.sql")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class CallFact:
+class CallFact(msgspec.Struct, frozen=True, gc=False):
     """One call. `prompt` and `shape` are 64 bits, `raw` and `tried` 63; as Postgres keeps them, signed."""
 
     at: dt.datetime
