@@ -41,14 +41,17 @@ class Claim:
     worker_id: WorkerId
     lease_seconds: float
     default_in_flight: int | None
+    counted: bool = True  # some rule counts what is in flight
 
 
 async def claim_records(database: Database, claim: Claim, offers: Sequence[Offer]) -> list[Record]:
     """Lease requests for the offered slots; nothing is locked while nothing waits."""
     useful = [offer for offer in offers if offer.slots > 0 and offer.buckets]
     models = sorted({offer.model_id for offer in useful})
-    if not models or not await database.fetchval(_SQL["anything_waiting"], models):
+    look = await database.fetchrow(_SQL["anything_waiting"], models) if models else None
+    if look is None or not look["waiting"]:
         return []
+    claim = dataclasses.replace(claim, counted=bool(look["counted"]) or claim.default_in_flight is not None)
     found: list[Record] = []
     for pool in sorted({offer.pool for offer in useful}):
         async with database.transaction() as connection:
@@ -77,6 +80,8 @@ async def _claim_for(connection: Connection, pool: str, claim: Claim, offers: Se
 
 
 async def _rooms(connection: Connection, claim: Claim) -> Rooms:
+    if not claim.counted:
+        return rooms_of([])
     found = await connection.fetch(_SQL["rooms"], claim.default_in_flight)
     return rooms_of([(row[0], row[1], row[2]) for row in found])
 

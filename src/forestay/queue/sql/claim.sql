@@ -1,17 +1,20 @@
 -- name: anything_waiting
--- Tells whether a request of any of the models $1 waits: a look without locks, so that idle workers hold up nobody.
+-- Tells whether a request of any of the models $1 waits: a look without locks, so that idle workers hold up nobody. And
+-- whether a rule counts what is in flight, without which nobody has to ask for rooms.
 SELECT EXISTS (
     SELECT FROM unnest($1::text[]) AS m (model_id)
     WHERE EXISTS (
         SELECT FROM requests r WHERE r.worker_id IS NULL AND r.model_id = m.model_id AND r.available_at <= now()
     )
-);
+) AS waiting, EXISTS (SELECT FROM limit_rules WHERE kind = 'in_flight') AS counted;
 
 -- name: lock_pool
 -- Makes those who claim for one pool, or correct its accounts, take turns until their transactions end. With $2 the
 -- commit does not wait for the disk: a claim that a crash of the database undoes is a lease lost, and nothing else.
+-- Plans are kept for as long as a connection lives: none may be made of the queue's being short just now.
 SELECT pg_advisory_xact_lock(4660002, hashtext($1)),
-       set_config('synchronous_commit', CASE WHEN $2 THEN 'off' ELSE current_setting('synchronous_commit') END, true);
+       set_config('synchronous_commit', CASE WHEN $2 THEN 'off' ELSE current_setting('synchronous_commit') END, true),
+       set_config('enable_seqscan', 'off', true);
 
 -- name: rooms
 -- What the rules on counts in flight leave room for, read under the pool's lock: one row for each scope and subject that
@@ -54,10 +57,10 @@ slots AS MATERIALIZED (
     SELECT s.* FROM unnest($7::int[], $8::text[], $9::boolean[], $10::int[]) AS s (n, replica_id, idle, rank)
 ),
 lonely AS MATERIALIZED (
-    SELECT g.n, q.request_id, row_number() OVER (PARTITION BY g.n ORDER BY q.order_at) AS rank
+    SELECT g.n, q.row_at, row_number() OVER (PARTITION BY g.n ORDER BY q.order_at) AS rank
     FROM groups g
     CROSS JOIN LATERAL (
-        SELECT r.request_id, r.order_at
+        SELECT r.ctid AS row_at, r.order_at
         FROM requests r
         WHERE r.worker_id IS NULL AND r.alone AND r.model_id = g.model_id AND r.state = 'queued'
           AND r.available_at <= now() AND g.buckets::int4multirange @> r.bucket::int
@@ -69,7 +72,7 @@ lonely AS MATERIALIZED (
     ) AS q
 ),
 lonely_slots AS MATERIALIZED (
-    SELECT l.request_id, i.replica_id, l.n
+    SELECT l.row_at, i.replica_id, l.n
     FROM lonely l
     JOIN (
         SELECT s.n, s.replica_id, row_number() OVER (PARTITION BY s.n ORDER BY min(s.rank)) AS rank
@@ -174,26 +177,31 @@ turns AS MATERIALIZED (
           AND (coalesce(k.room, $17::int) IS NULL OR h.of_key <= coalesce(k.room, $17::int))
     ) AS tagged
 ),
+-- One look-up by key for each pick, and then by place: `worker_id IS NULL` would let the planner walk the index of all
+-- that waits, and joins by id compare every pick with every other.
 locked AS MATERIALIZED (
-    SELECT r.request_id
-    FROM requests r
-    WHERE r.request_id = ANY (ARRAY(
-              SELECT t.request_id FROM turns t JOIN room USING (n) WHERE t.turn <= room.slots
-              ORDER BY t.low, t.start_tag LIMIT $19::int
-          ))
-      AND r.state = 'queued' AND r.worker_id IS NULL
-    FOR UPDATE SKIP LOCKED
+    SELECT w.n, w.request_id, w.start_tag, w.turn, q.row_at
+    FROM (
+        SELECT t.n, t.request_id, t.start_tag, t.turn
+        FROM turns t JOIN room USING (n) WHERE t.turn <= room.slots
+        ORDER BY t.low, t.start_tag LIMIT $19::int
+    ) AS w
+    CROSS JOIN LATERAL (
+        SELECT r.ctid AS row_at FROM requests r
+        WHERE r.request_id = w.request_id AND r.state = 'queued' AND coalesce(r.worker_id, '') = ''
+        FOR UPDATE SKIP LOCKED
+    ) AS q
 ),
 ordinary AS MATERIALIZED (
-    SELECT t.n, t.request_id, t.start_tag, t.turn,
-           t.n * 1000000 + row_number() OVER (PARTITION BY t.n ORDER BY t.turn) AS place
-    FROM turns t JOIN locked USING (request_id)
+    SELECT l.n, l.row_at, l.start_tag, l.turn,
+           l.n * 1000000 + row_number() OVER (PARTITION BY l.n ORDER BY l.turn) AS place
+    FROM locked l
 ),
 picked AS MATERIALIZED (
-    SELECT l.request_id, l.replica_id, g.revision_id, NULL::float8 AS start_tag, 0 AS turn
+    SELECT l.row_at, l.replica_id, g.revision_id, NULL::float8 AS start_tag, 0 AS turn
     FROM lonely_slots l JOIN groups g USING (n)
     UNION ALL
-    SELECT o.request_id, f.replica_id, g.revision_id, o.start_tag, o.turn
+    SELECT o.row_at, f.replica_id, g.revision_id, o.start_tag, o.turn
     FROM ordinary o JOIN free f USING (place) JOIN groups g ON g.n = o.n
 ),
 leased AS (
@@ -202,8 +210,7 @@ leased AS (
         revision_id = p.revision_id, leased_at = clock_timestamp(), started_at = NULL,
         lease_expires_at = clock_timestamp() + make_interval(secs => $2)
     FROM picked p
-    WHERE r.request_id = ANY (ARRAY(SELECT request_id FROM picked)) AND r.request_id = p.request_id
-      AND r.state = 'queued'
+    WHERE r.ctid = p.row_at AND r.state = 'queued'
     RETURNING r.request_id, r.attempt, r.tenant_id, r.model_id, r.endpoint, r.revision_id, r.replica_id,
               r.submitted_at, r.lease_expires_at, r.crashed_replicas, r.lost_leases, r.retries_used, r.order_at,
               r.predicted_seconds, p.start_tag, p.turn
@@ -284,7 +291,7 @@ picked AS MATERIALIZED (
     SELECT r.request_id
     FROM requests r
     WHERE r.request_id = ANY (ARRAY(SELECT request_id FROM wanted))
-      AND r.state = 'queued' AND r.worker_id IS NULL AND NOT r.alone
+      AND r.state = 'queued' AND coalesce(r.worker_id, '') = '' AND NOT r.alone
       AND (r.start_deadline IS NULL OR r.start_deadline > now())
       AND (r.total_deadline IS NULL OR r.total_deadline > now())
     FOR UPDATE SKIP LOCKED

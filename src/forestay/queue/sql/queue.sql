@@ -176,9 +176,13 @@ gone AS (
 inputs AS (
     DELETE FROM request_inputs x
     WHERE x.request_id = ANY ($1) AND x.request_id IN (SELECT request_id FROM gone)
-    RETURNING x.request_id, x.body, x.body_key, x.webhook_url, x.store_io,
+    RETURNING x.request_id, x.body AS input, x.body_key AS input_key, x.webhook_url, x.store_io,
               -- Only options that hold tags are parsed: nearly none do, and this is every finish.
               CASE WHEN strpos(x.options, '"tags":{"') > 0 THEN x.options::jsonb -> 'tags' END AS tags
+),
+-- Every input is of a request that is gone; a full join is what cannot compare each with each.
+ended AS MATERIALIZED (
+    SELECT g.*, x.input, x.input_key, x.webhook_url, x.store_io, x.tags FROM gone g FULL JOIN inputs x USING (request_id)
 ),
 kept AS (
     INSERT INTO finished_requests (
@@ -190,14 +194,12 @@ kept AS (
            g.replica_id, g.submitted_at, g.started_at, g.finished_at,
            extract(epoch FROM g.attempt_finished_at - g.started_at)::float8,
            g.status_code, g.headers::jsonb, g.body, g.body_key, g.error, g.error_type,
-           CASE WHEN x.store_io THEN x.body END, x.body_key, NOT coalesce(x.store_io, true), x.tags
-    FROM gone g LEFT JOIN inputs x USING (request_id)
+           CASE WHEN g.store_io THEN g.input END, g.input_key, NOT coalesce(g.store_io, true), g.tags
+    FROM ended g
 ),
 hooks AS (
     INSERT INTO webhooks (request_id, tenant_id, url)
-    SELECT g.request_id, g.tenant_id, x.webhook_url
-    FROM gone g JOIN inputs x USING (request_id)
-    WHERE g.webhook AND x.webhook_url IS NOT NULL
+    SELECT g.request_id, g.tenant_id, g.webhook_url FROM ended g WHERE g.webhook AND g.webhook_url IS NOT NULL
 ),
 released AS (
     UPDATE media m
@@ -214,8 +216,8 @@ facts AS (
                g.submitted_at, g.leased_at, g.started_at, g.finished_at, g.attempt_finished_at, g.has_attempt,
                g.device_seconds, g.predicted_seconds,  -- where no attempt reported, what was predicted is said all the same
                CASE WHEN g.work = '{}' THEN json_build_object('predicted_seconds', g.predicted_seconds)
-                    ELSE g.work::json END AS work, x.tags
-        FROM gone g LEFT JOIN inputs x USING (request_id)
+                    ELSE g.work::json END AS work, g.tags
+        FROM ended g
     ) AS f
     HAVING count(*) > 0
 )
