@@ -93,6 +93,24 @@ def test_a_label_is_given_once_and_remembered_by_other_rules() -> None:
     assert [type(item) for item in found] == [Standing]
 
 
+def test_an_owner_who_moved_is_referred_and_a_stranger_beside_the_owner_or_in_many_places_is_stopped() -> None:
+    """By the rules that come along: one new place after weeks is for a person to look at."""
+
+    def decided(**signals: float) -> list[tuple[StandingKind, str]]:
+        found = standings(decide_standing(history(None, (), stranger__calls=6, **signals), default_rules(), NOW))
+        return [(item.kind, item.rule) for item in found]
+
+    referred, stopped = [(StandingKind.REFER, "perhaps-moved")], [(StandingKind.STEP_UP, "stranger")]
+    assert decided(stranger__score=8, stranger__places=1) == referred
+    assert decided(stranger__score=8, stranger__places=2) == stopped
+    assert decided(stranger__score=8, stranger__places=1, stranger__parallel=1) == stopped
+    assert decided(stranger__score=10, stranger__places=1) == stopped
+    assert decided(stranger__score=5, stranger__places=1) == []
+    assert decided(stranger__score=5, stranger__places=1, key__idle_days=20) == referred
+    woken = decided(stranger__score=5, stranger__places=2, key__idle_days=20)
+    assert woken == [(StandingKind.STEP_UP, "dormant-stranger")]
+
+
 _EVIDENCE = sorted(name for name, signal in SIGNALS.items() if signal.evidence)
 _SOME = st.dictionaries(st.sampled_from(_EVIDENCE), st.floats(0, 60), max_size=8)
 

@@ -215,6 +215,20 @@ def test_a_campaign_begins_at_once_and_users_of_a_plug_in_join_one_by_one() -> N
     assert tenant_signal(plug_in, "campaign.tenants", 27 * DAY, "p11") <= 2
 
 
+def test_a_rush_of_new_users_of_an_old_plug_in_is_no_campaign() -> None:
+    """Twelve join within a day what twelve others have used for a week and go on using."""
+    signals = Signals()
+    signals.observe(call_of(0.0, "somebody was here before", tenant="somebody", key="somebody"))
+    for day in range(4, 12):
+        users = [f"{kind}{number}" for number in range(12) for kind in (("old", "new") if day == 11 else ("old",))]
+        for step in range(6):
+            for number, name in enumerate(users):
+                at, text = day * DAY + step * 900 + number, f"rewrite this paragraph in a friendly tone {step}"
+                signals.observe(call_of(at, text, tenant=name, key=name))
+    assert tenant_signal(signals, "cluster.tenants", 11.1 * DAY, "new11") >= 8
+    assert tenant_signal(signals, "campaign.tenants", 11.1 * DAY, "new11") == 0
+
+
 # Guessing -----------------------------------------------------------------------------------------------------------
 def network_signal(signals: Signals, name: str, at: float, network: str = AWAY) -> float:
     """One signal of a network."""

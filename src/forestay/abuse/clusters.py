@@ -21,6 +21,7 @@ MEMORY_SECONDS = 7 * DAY
 STEP_SECONDS = 120.0
 HANDOVER_SECONDS = 900.0
 ENOUGH_PROMPTS = 3  # shared prompts from which a peer counts
+MOST = 2 / 3  # of the peers, whose beginning together is a campaign's
 CROWD = 48  # tenants at one place: a carrier's or a campus's, no evidence
 MAX_IN_BUCKET = 24
 LOOK_BACK = 8  # of a bucket's tenants, the latest
@@ -114,15 +115,19 @@ class Clusters:
     def campaign(self, tenant: str, at: float) -> int:
         """Return how many peers with the same kind of client began to share prompts, with anybody, when this one did.
 
-        Those that use one plug-in share prompts too, but did so before, and joined one by one.
+        0 unless they are most of those that share its prompts by this client: a campaign's text is new to everybody.
+        Users of one plug-in may join several in a day, but what they share was shared before, by the others.
         """
         member = self.members.get(tenant)
         if member is None or not self._began_lately(member, at):
             return 0
-        return sum(
-            peer.prompts >= ENOUGH_PROMPTS and peer.same_agent * 2 > peer.prompts and self._began_lately(other, at)
+        alike = [
+            other
             for peer, other in self._acquainted(member, at)
-        )
+            if peer.prompts >= ENOUGH_PROMPTS and peer.same_agent * 2 > peer.prompts
+        ]
+        lately = sum(self._began_lately(other, at) for other in alike)
+        return lately if lately >= MOST * len(alike) else 0
 
     def _began_lately(self, member: Member, at: float) -> bool:
         settled = member.shared_since >= self.began + SETTLED_SECONDS

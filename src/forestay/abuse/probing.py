@@ -20,6 +20,8 @@ MAX_FAMILIES = 16
 MAX_VARIANTS = 48
 USUAL_SHARE = 0.15
 _BETS = (0.3, 0.55, 0.8)
+_REFUSED = tuple(math.log(bet_on / USUAL_SHARE) for bet_on in _BETS)  # nats, by bet
+_ACCEPTED = tuple(math.log((1.0 - bet_on) / (1.0 - USUAL_SHARE)) for bet_on in _BETS)
 
 
 @dataclasses.dataclass(slots=True)
@@ -107,11 +109,9 @@ class Probing:
         return [fact for family in by_size for fact in family.facts][:MAX_FACTS]
 
     def _bet(self, call: Call) -> None:
-        refused = call.category == CONTENT
-        for evidence, bet_on in zip(self.evidence, _BETS, strict=True):
-            chance = bet_on if refused else 1.0 - bet_on
-            usual = USUAL_SHARE if refused else 1.0 - USUAL_SHARE
-            evidence.add(math.log(chance / usual), call.at)
+        said = _REFUSED if call.category == CONTENT else _ACCEPTED
+        for evidence, nats in zip(self.evidence, said, strict=True):
+            evidence.add(nats, call.at)
 
     def _nearest(self, prompt: int, meaning: bytes | None) -> Family | None:
         for family in self.families:
