@@ -22,4 +22,4 @@ async def status(_request: Request) -> JSONResponse:
     return JSONResponse(_ANSWER)
 
 
-app = Starlette(routes=[Route("/status", status)])
+app = Starlette(routes=[Route("/status", status), Route("/", status)])  # the second tells that it is ready
