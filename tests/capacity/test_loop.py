@@ -25,9 +25,9 @@ class WaitingQueue:
         """Count waiting requests per model."""
         return {model_id: len(moments) for model_id, moments in self.waiting.items()}
 
-    async def queued_ahead(self, model_ids: Sequence[ModelId]) -> dict[ModelId, list[dt.datetime]]:
+    async def queued_ahead(self, model_ids: Sequence[ModelId], most: int = 1000) -> dict[ModelId, list[dt.datetime]]:
         """Return the order times."""
-        return {model_id: self.waiting[model_id] for model_id in model_ids}
+        return {model_id: self.waiting[model_id][:most] for model_id in model_ids}
 
 
 def loop_of(store: MemoryFleetStore, queue: WaitingQueue) -> PlacementLoop:

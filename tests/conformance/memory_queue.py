@@ -374,21 +374,21 @@ class MemoryQueueStore:
         numbered = enumerate(self._logs, start=1)
         return [(n, line) for n, line in numbered if line.request_id == request_id and n > after][:1000]
 
-    async def queued_ahead(self, model_ids: Sequence[ModelId]) -> dict[ModelId, list[dt.datetime]]:
+    async def queued_ahead(self, model_ids: Sequence[ModelId], most: int = 1000) -> dict[ModelId, list[dt.datetime]]:
         """Sample the queue's order times per model."""
         sample: dict[ModelId, list[dt.datetime]] = {model_id: [] for model_id in model_ids}
         for row in self._rows.values():
             if row.state is State.QUEUED and row.submission.model_id in sample:
                 sample[row.submission.model_id].append(row.order_at)
-        return {model_id: sorted(times)[:1000] for model_id, times in sample.items()}
+        return {model_id: sorted(times)[:most] for model_id, times in sample.items()}
 
     async def backlog(self) -> dict[ModelId, int]:
-        """Count waiting requests per model."""
+        """Count waiting requests per model, at most a thousand of each."""
         counts: dict[ModelId, int] = {}
         for row in self._rows.values():
             if row.state is State.QUEUED:
                 counts[row.submission.model_id] = counts.get(row.submission.model_id, 0) + 1
-        return counts
+        return {model_id: min(count, 1000) for model_id, count in counts.items()}
 
     async def pressure(self) -> list[Pressure]:
         """Add up what waits and what is held."""

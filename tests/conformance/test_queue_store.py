@@ -465,6 +465,7 @@ async def test_positions_and_backlog_see_waiting_requests_only(harness: Harness)
     snapshots = await harness.store.snapshots(ids)
     ahead = await harness.store.queued_ahead([MODEL])
     assert ahead == {MODEL: [snapshots[ids[1]].order_at, snapshots[ids[2]].order_at]}
+    assert await harness.store.queued_ahead([MODEL], 1) == {MODEL: [snapshots[ids[1]].order_at]}
     assert await harness.store.backlog() == {MODEL: 2}
 
 

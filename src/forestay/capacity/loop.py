@@ -47,7 +47,7 @@ class PlacementLoop:
         counts = {model_id: count for model_id, count in (await self._queue.backlog()).items() if count > 0}
         if not counts:
             return {}
-        ahead = await self._queue.queued_ahead(list(counts))
+        ahead = await self._queue.queued_ahead(list(counts), 1)
         return {
             model_id: Waiting(counts[model_id], min(moments), self._served.get(model_id))
             for model_id, moments in ahead.items()

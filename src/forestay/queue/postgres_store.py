@@ -252,15 +252,15 @@ class PostgresQueueStore:
         """Read the log lines with a position greater than `after`."""
         return [rows.log_from(record) for record in await self._database.fetch(_SQL["logs"], request_id, after)]
 
-    async def queued_ahead(self, model_ids: Sequence[ModelId]) -> dict[ModelId, list[dt.datetime]]:
+    async def queued_ahead(self, model_ids: Sequence[ModelId], most: int = 1000) -> dict[ModelId, list[dt.datetime]]:
         """Sample the queue's order times per model."""
         sample: dict[ModelId, list[dt.datetime]] = {model_id: [] for model_id in model_ids}
-        for record in await self._database.fetch(_SQL["queued_ahead"], model_ids):
+        for record in await self._database.fetch(_SQL["queued_ahead"], model_ids, most):
             sample[record["model_id"]].append(record["order_at"])
         return sample
 
     async def backlog(self) -> dict[ModelId, int]:
-        """Count waiting requests per model."""
+        """Count waiting requests per model, at most a thousand of each."""
         return {ModelId(record[0]): record[1] for record in await self._database.fetch(_SQL["backlog"])}
 
     async def pressure(self) -> list[Pressure]:

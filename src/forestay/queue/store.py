@@ -167,12 +167,12 @@ class QueueStore(Protocol):
         """Read the log lines with a store-wide position greater than `after`, in order, at most 1,000."""
         ...
 
-    async def queued_ahead(self, model_ids: Sequence[ModelId]) -> dict[ModelId, list[dt.datetime]]:
-        """Sample the queue: for each model the order times of its waiting requests (for positions), at most 1,000."""
+    async def queued_ahead(self, model_ids: Sequence[ModelId], most: int = 1000) -> dict[ModelId, list[dt.datetime]]:
+        """Sample the queue: for each model the first `most` order times of its waiting requests."""
         ...
 
     async def backlog(self) -> dict[ModelId, int]:
-        """Count waiting requests per model: for placement, from one grouped read."""
+        """Count waiting requests per model, at most a thousand of each: for placement, from one short read."""
         ...
 
     async def pressure(self) -> list[Pressure]:

@@ -349,19 +349,36 @@ SELECT position, request_id, attempt, sequence, at, level, source, message
 FROM request_logs WHERE request_id = $1 AND position > $2 ORDER BY position LIMIT 1000;
 
 -- name: queued_ahead
--- Samples the order times of each model's waiting requests, at most a thousand a model.
+-- Samples the order times of each model's waiting requests, the first $2 of each model.
 SELECT m.model_id, q.order_at
 FROM unnest($1::text[]) AS m (model_id)
 CROSS JOIN LATERAL (
     SELECT r.order_at FROM requests r
     WHERE r.model_id = m.model_id AND r.worker_id IS NULL AND r.state = 'queued'
-    ORDER BY r.order_at LIMIT 1000
+    ORDER BY r.order_at LIMIT $2::int
 ) AS q
 ORDER BY m.model_id, q.order_at;
 
 -- name: backlog
--- Counts waiting requests per model.
-SELECT model_id, count(*) AS waiting FROM requests WHERE worker_id IS NULL AND state = 'queued' GROUP BY model_id;
+-- Counts waiting requests per model, at most a thousand of each: placement looks many times a second while requests come
+-- in, and must not cost more the longer the queue is. From model to model along the index.
+WITH RECURSIVE models AS (
+    (SELECT r.model_id FROM requests r WHERE r.worker_id IS NULL ORDER BY r.model_id LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT r.model_id FROM requests r WHERE r.worker_id IS NULL AND r.model_id > m.model_id ORDER BY r.model_id LIMIT 1
+    )
+    FROM models m WHERE m.model_id IS NOT NULL
+)
+SELECT m.model_id, q.waiting
+FROM models m
+CROSS JOIN LATERAL (
+    SELECT count(*) AS waiting FROM (
+        SELECT FROM requests r
+        WHERE r.worker_id IS NULL AND r.model_id = m.model_id AND r.state = 'queued' LIMIT 1000
+    ) AS seen
+) AS q
+WHERE q.waiting > 0;
 
 -- name: still_held
 -- Tells which leases are still the worker's.
