@@ -16,7 +16,7 @@ from tests.worker.harness import APP, running_worker, spec_of
 
 from forestay.fleet.spec import LimitSpec
 from forestay.queue.model import State
-from forestay.worker.hosts.confinement import FIRST_UID
+from forestay.worker.hosts.confinement import FIRST_UID, SCRATCH
 from forestay.worker.hosts.environment import build_environment
 from forestay.worker.hosts.privileges import BUILDER_UIDS, FIRST_BUILDER_UID, reach_problem
 
@@ -30,6 +30,8 @@ def _public_interpreter(folder: pathlib.Path) -> str:
     here = next(path for path in sys.path if path.endswith("site-packages"))
     if system is None or not all(parent.stat().st_mode & 0o001 for parent in pathlib.Path(here).parents):
         pytest.skip("no interpreter of this version that other users may run")
+    if any(pathlib.Path(here).is_relative_to(covered) for covered in SCRATCH):
+        pytest.skip("the packages lie where a model sees a folder of its own")
     subprocess.run([system, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
     target = next((folder / "venv").glob("lib/python*/site-packages"))
     (target / "borrowed.pth").write_text(here + "\n")
