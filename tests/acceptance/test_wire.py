@@ -127,9 +127,10 @@ def test_a_total_deadline_ends_a_running_request(acceptance: Acceptance) -> None
 
 
 def test_a_total_deadline_that_cannot_be_met_is_refused_at_submit(acceptance: Acceptance) -> None:
-    """A second cannot hold twenty: 503 says so at once, with the id and a time to come back."""
+    """A fifth of a second cannot hold eight pictures: 503 says so at once, with the id and a time to come back."""
+    pictures = {"prompt": "a red seven", "num_inference_steps": 50, "num_images": 8}
     with acceptance.http() as client:
-        answered = client.post(ECHO, json={"sleep_seconds": 20}, headers={"X-Forestay-Deadline": "1"})
+        answered = client.post("/queue/forestay/digits", json=pictures, headers={"X-Forestay-Deadline": "0.2"})
     assert answered.status_code == 503, answered.text
     assert {"x-fal-request-id", "retry-after"} <= set(answered.headers)
 
