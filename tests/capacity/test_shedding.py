@@ -4,7 +4,7 @@ import datetime as dt
 import uuid
 from collections.abc import Sequence
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from forestay.capacity.admission import Rules, Slots
@@ -93,6 +93,8 @@ cases = st.lists(
 
 
 @given(cases, st.integers(0, 4))
+@example([(1.0, None, "a", False), (1.0, 7.0, "b", False), (3.0, 1.0, "a", False), (1.0, 1.0, "a", False),
+          (4.0, 3.0, "b", False)], 1)  # fmt: skip  # the turn of what is given up must not be counted
 def test_shedding_ends_and_spares_what_has_no_limit(
     rows: list[tuple[float, float | None, str, bool]], count: int
 ) -> None:

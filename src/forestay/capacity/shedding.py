@@ -23,6 +23,8 @@ from forestay.ids import RequestId, TenantId
 from forestay.queue.fairness import Service, decide_turns
 from forestay.queue.pressure import Pressure, Queued
 
+_MOST_LOOKS = 8  # what moves after so many is found by the next run
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Shed:
@@ -54,11 +56,17 @@ def decide_shed(
     """
     now, rules = moment
     by_id = {item.waiting.request_id: item for item in queued}
-    order = decide_turns([item.waiting for item in queued], *turns, len(queued), now).picks
-    plan = _Plan(pressure, slots, rules)
-    for pick in order:
-        plan.add(by_id[pick.request_id], now)
-    return sorted(plan.shed, key=lambda shed: _importance(by_id[shed.request_id]), reverse=True)
+    left, found = dict(by_id), list[Shed]()
+    for _ in range(_MOST_LOOKS):  # whoever is given up keeps no turn, so the turns of the others move
+        plan = _Plan(pressure, slots, rules)
+        for pick in decide_turns([item.waiting for item in left.values()], *turns, len(left), now).picks:
+            plan.add(left[pick.request_id], now)
+        if not plan.shed:
+            break
+        found += plan.shed
+        for shed in plan.shed:
+            del left[shed.request_id]
+    return sorted(found, key=lambda shed: _importance(by_id[shed.request_id]), reverse=True)
 
 
 class _Plan:
