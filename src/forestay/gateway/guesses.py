@@ -12,7 +12,7 @@ import hashlib
 from collections import OrderedDict
 
 from forestay.clock import Clock
-from forestay.fleet.networks import Address
+from forestay.fleet.networks import Address, prefix_of
 
 MAX_ADDRESSES = 20_000
 REMEMBERED = 16  # wrong credentials of an address that count no second time
@@ -59,7 +59,5 @@ class Guesses:
 
 
 def _name_of(address: Address | None) -> str:
-    """Return what stands for one caller: an IPv4 address, the /64 of an IPv6 one; empty when nothing is known."""
-    if address is None:
-        return ""
-    return str(address) if address.version == 4 else address.exploded[:19]
+    """Return what stands for one caller; empty when nothing is known."""
+    return "" if address is None else prefix_of(address)
