@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from forestay.fleet.anchor import AuditAnchor
     from forestay.fleet.postgres_store import PostgresFleetStore
     from forestay.gateway.caller_address import Tunnels
+    from forestay.gateway.ports import AdminReaders, GatewayPorts
     from forestay.limits.valkey_counters import ValkeyCounters
     from forestay.media.postgres_store import PostgresMediaStore
     from forestay.queue.postgres_store import PostgresQueueStore
@@ -187,78 +188,17 @@ def _own_name(kind: str) -> str:
 async def run_gateway(settings: Settings, environment: Mapping[str, str], *, server: str) -> None:
     """Run one gateway until SIGTERM: plain HTTP, TLS, metrics and the CONNECT proxy."""
     process = start_process("gateway", settings, environment)
-    from forestay.abuse.postgres_store import PostgresAbuseStore
-    from forestay.capacity.postgres_costs import PostgresCostStore
-    from forestay.delivery.dead_letters import PostgresDeadLetters
-    from forestay.fleet.key_ring import KeyRing
-    from forestay.fleet.peppers import Peppers
-    from forestay.fleet.postgres_keys import PostgresKeyStore
-    from forestay.fleet.postgres_people import PostgresPeopleStore, PostgresSignInStore
-    from forestay.fleet.postgres_standings import PostgresStandings
     from forestay.gateway.asgi import build_gateway
     from forestay.gateway.caller_address import trusted_networks
-    from forestay.gateway.guesses import Guesses
-    from forestay.gateway.oidc_provider import OidcProvider
-    from forestay.gateway.password_desk import PasswordDesk
-    from forestay.gateway.ports import AbuseDesk, AdminReaders, GatewayPorts, LimitPorts
-    from forestay.gateway.standing import Standings
-    from forestay.limits.postgres_store import PostgresLimitStore
-    from forestay.queue.claiming import PostgresTurns
-    from forestay.queue.listing import PostgresRequestList
     from forestay.servers import lifespan, serve
-    from forestay.telemetry.call_facts import PostgresCalls
-    from forestay.telemetry.fact_reader import PostgresFactReader
-    from forestay.telemetry.facts import FactWriter
 
     trusted_networks(settings.gateway.trusted_proxies)  # what is no network is told now, not at the first call
-    peppers = Peppers(settings.secrets.key_pepper, settings.secrets.old_key_peppers.split())
     async with (
         open_stores(process, _own_name("gateway")) as stores,
         _metrics(process) as metrics,
         _embedder(process) as embedder,
     ):
-        key_store = PostgresKeyStore(stores.database, process.clock, process.chance, _own_name("gateway"), peppers)
-        ports = GatewayPorts(
-            queue=stores.queue,
-            fleet=stores.fleet,
-            keys=KeyRing(key_store, process.clock, peppers=peppers),
-            key_store=key_store,
-            objects=stores.objects,
-            media=stores.media,
-            wakeups=stores.wakeups,
-            facts=FactWriter(stores.facts_database),
-            settings=settings,
-            clock=process.clock,
-            chance=process.chance,
-            metrics=process.metrics,
-            costs=PostgresCostStore(stores.database),
-            admin=AdminReaders(
-                requests=PostgresRequestList(stores.database),
-                facts=PostgresFactReader(stores.facts_database),
-                webhooks=PostgresDeadLetters(stores.database),
-                turns=PostgresTurns(stores.database),
-            ),
-            people=PostgresPeopleStore(stores.database, process.clock, process.chance, _own_name("gateway")),
-            sign_ins=PostgresSignInStore(stores.database),
-            desk=PasswordDesk(process.chance),
-            anchor=_anchor(process, stores) if settings.secrets.signing_key_file else None,
-            oidc=OidcProvider(settings.identity, process.clock) if settings.identity.oidc_issuer else None,
-            calls=PostgresCalls(stores.facts_database),
-            embedder=embedder,
-            abuse=AbuseDesk(
-                PostgresAbuseStore(stores.database, writer=_own_name("gateway")), PostgresCalls(stores.facts_database)
-            ),
-            standings=Standings(process.clock, settings.gateway.throttled_rate),
-            guesses=Guesses(process.clock, settings.gateway.guesses, settings.gateway.guess_pause_seconds),
-            standing_store=PostgresStandings(
-                stores.database, stores.wakeups, process.chance, writer=_own_name("gateway")
-            ),
-            limits=LimitPorts(
-                store=PostgresLimitStore(stores.database, stores.wakeups, process.clock, _own_name("gateway")),
-                counters=_limit_counters(process),
-            ),
-            artefacts=_admission(process, stores, _own_name("gateway")),
-        )
+        ports = _gateway_ports(process, stores, embedder)
         application = build_gateway(ports)
         listeners = _gateway_listeners(process, ports.tunnels)
         async with lifespan(application), _connect_proxy(process, listeners, ports.tunnels):
@@ -269,6 +209,76 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
                 application, list(listeners.values()), process.stop, server=server, grace_seconds=_GATEWAY_GRACE_SECONDS
             )
             _log.info("gateway.stopped", calls_cut=not ended)
+
+
+def _gateway_ports(process: Process, stores: Stores, embedder: "Embedder | None") -> "GatewayPorts":
+    from forestay.abuse.postgres_store import PostgresAbuseStore
+    from forestay.capacity.postgres_costs import PostgresCostStore
+    from forestay.fleet.key_ring import KeyRing
+    from forestay.fleet.peppers import Peppers
+    from forestay.fleet.postgres_keys import PostgresKeyStore
+    from forestay.fleet.postgres_people import PostgresPeopleStore, PostgresSignInStore
+    from forestay.fleet.postgres_standings import PostgresStandings
+    from forestay.gateway.guesses import Guesses
+    from forestay.gateway.oidc_provider import OidcProvider
+    from forestay.gateway.password_desk import PasswordDesk
+    from forestay.gateway.ports import AbuseDesk, GatewayPorts, LimitPorts
+    from forestay.gateway.standing import Standings
+    from forestay.limits.postgres_store import PostgresLimitStore
+    from forestay.telemetry.call_facts import PostgresCalls
+    from forestay.telemetry.facts import FactWriter
+
+    settings, writer = process.settings, _own_name("gateway")
+    peppers = Peppers(settings.secrets.key_pepper, settings.secrets.old_key_peppers.split())
+    key_store = PostgresKeyStore(stores.database, process.clock, process.chance, writer, peppers)
+    calls = PostgresCalls(stores.facts_database)
+    return GatewayPorts(
+        queue=stores.queue,
+        fleet=stores.fleet,
+        keys=KeyRing(key_store, process.clock, peppers=peppers),
+        key_store=key_store,
+        objects=stores.objects,
+        media=stores.media,
+        wakeups=stores.wakeups,
+        facts=FactWriter(stores.facts_database),
+        settings=settings,
+        clock=process.clock,
+        chance=process.chance,
+        metrics=process.metrics,
+        costs=PostgresCostStore(stores.database),
+        admin=_admin_readers(stores),
+        people=PostgresPeopleStore(stores.database, process.clock, process.chance, writer),
+        sign_ins=PostgresSignInStore(stores.database),
+        desk=PasswordDesk(process.chance),
+        anchor=_anchor(process, stores) if settings.secrets.signing_key_file else None,
+        oidc=OidcProvider(settings.identity, process.clock) if settings.identity.oidc_issuer else None,
+        calls=calls,
+        embedder=embedder,
+        abuse=AbuseDesk(PostgresAbuseStore(stores.database, writer=writer), calls),
+        standings=Standings(process.clock, settings.gateway.throttled_rate),
+        guesses=Guesses(process.clock, settings.gateway.guesses, settings.gateway.guess_pause_seconds),
+        standing_store=PostgresStandings(stores.database, stores.wakeups, process.chance, writer=writer),
+        limits=LimitPorts(
+            store=PostgresLimitStore(stores.database, stores.wakeups, process.clock, writer),
+            counters=_limit_counters(process),
+        ),
+        artefacts=_admission(process, stores, writer),
+    )
+
+
+def _admin_readers(stores: Stores) -> "AdminReaders":
+    from forestay.delivery.dead_letters import PostgresDeadLetters
+    from forestay.gateway.ports import AdminReaders
+    from forestay.queue.claiming import PostgresTurns
+    from forestay.queue.listing import PostgresRequestList
+    from forestay.telemetry.fact_reader import PostgresFactReader
+
+    return AdminReaders(
+        requests=PostgresRequestList(stores.database),
+        facts=PostgresFactReader(stores.facts_database),
+        webhooks=PostgresDeadLetters(stores.database),
+        turns=PostgresTurns(stores.database),
+    )
 
 
 @contextlib.asynccontextmanager
