@@ -1,7 +1,10 @@
 """The wire as a plain HTTP client sees it: shapes, statuses and headers of the contract, and what is ours beyond it."""
 
+import http.client
+import select
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -151,6 +154,25 @@ def test_media_is_served_by_ranges(wanted: str, status: int, content: bytes | No
     if content is not None:
         assert answered.content == content
     assert answered.headers.get("accept-ranges") == "bytes" or status == 416
+
+
+def test_a_refusal_costs_nobody_the_connection(acceptance: Acceptance) -> None:
+    """Each body comes after its head has been refused; the same connection carries the next call all the same."""
+    connection = http.client.HTTPConnection(urlsplit(acceptance.url).netloc, timeout=10.0)
+    connection.connect()
+    line = connection.sock
+    for method, path in (("POST", ECHO), ("POST", "/run/forestay/echo"), ("GET", "/admin/keys"), ("PUT", "/none")) * 3:
+        connection.putrequest(method, path)
+        connection.putheader("Authorization", "Key nobody:nothing")
+        connection.putheader("Content-Length", "2")
+        connection.endheaders()
+        select.select([line], [], [], 0.05)  # until it answers too early, or waits as it should
+        connection.send(b"{}")
+        answered = connection.getresponse()
+        answered.read()
+        assert answered.status in {401, 404}, (path, answered.status)
+        assert connection.sock is line, path
+    connection.close()
 
 
 def test_a_browser_is_allowed_in(acceptance: Acceptance) -> None:

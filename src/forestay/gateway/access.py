@@ -13,6 +13,7 @@ from starlette.types import Message, Scope, Send
 
 from forestay.gateway.cors import EXPOSE, ORIGIN
 from forestay.gateway.exchange import Exchange
+from forestay.gateway.inlet import Inlet
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.responses import Header, Reply
 from forestay.gateway.routing import Surface
@@ -24,14 +25,16 @@ _ID = b"x-fal-request-id"
 _LIMITS = frozenset({b"ratelimit", b"ratelimit-policy"})
 _CSP = b"content-security-policy"
 _NO_SNIFFING: Header = (b"x-content-type-options", b"nosniff")
+_CLOSE: Header = (b"connection", b"close")
 _SANDBOX: Header = (_CSP, b"default-src 'none'; sandbox")
 
 
 class Outlet:
     """Sends one call's answer."""
 
-    def __init__(self, exchange: Exchange, scope: Scope, send: Send, ports: GatewayPorts) -> None:
+    def __init__(self, exchange: Exchange, scope: Scope, inlet: Inlet, send: Send, ports: GatewayPorts) -> None:
         self._exchange = exchange
+        self._inlet = inlet
         self._head = scope["method"] == "HEAD"
         self._send = send
         self._ports = ports
@@ -45,6 +48,7 @@ class Outlet:
         exchange.sent_bytes = len(body)
         self.started = True
         headers = [*self._without_doubles(reply.headers), *self._own_headers(reply.headers)]
+        await self._hear_out(headers)
         if reply.status_code not in {204, 304}:
             headers.append((b"content-length", b"%d" % len(body)))
         exchange.cause = exchange.cause or reply.why or reply.cause
@@ -61,8 +65,14 @@ class Outlet:
             headers: list[Header] = list(self._without_doubles(message["headers"]))
             if not any(name == _ID for name, _ in headers):  # an answer of an inner call has them already
                 headers.extend(self._own_headers(headers))
+            await self._hear_out(headers)
             message = {**message, "headers": headers}
         await self._send(message)
+
+    async def _hear_out(self, headers: list[Header]) -> None:
+        """See to it that the body was read before the answer begins, or say that the connection ends."""
+        if _CLOSE not in headers and not await self._inlet.hear_out():
+            headers.append(_CLOSE)
 
     def _own_headers(self, said: Sequence[Header]) -> tuple[Header, ...]:
         """Return what every answer gets; `said` are its headers so far, of which ours are not said twice."""

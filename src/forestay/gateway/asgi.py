@@ -27,6 +27,7 @@ from forestay.gateway.direct_facts import DirectFacts
 from forestay.gateway.exchange import SCOPE_KEY, Exchange
 from forestay.gateway.fleet_view import FleetView
 from forestay.gateway.incoming import SenderGone, SenderSlow
+from forestay.gateway.inlet import Inlet
 from forestay.gateway.lanes import BlockKeeper, DirectParts
 from forestay.gateway.limits import LimitGate
 from forestay.gateway.listening import Listener
@@ -123,9 +124,10 @@ class Gateway:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._open(scope)
-        outlet = Outlet(exchange, scope, send, self.ports)
+        inlet = Inlet(receive, exchange.headers)
+        outlet = Outlet(exchange, scope, inlet, send, self.ports)
         try:
-            reply = await self._answer(exchange, scope, receive, outlet.send)
+            reply = await self._answer(exchange, scope, inlet, outlet.send)
         except Exception as error:
             if outlet.started and not isinstance(error, _LEFT):
                 self._log_cut(exchange, error)
