@@ -345,6 +345,15 @@ class Identity:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Safety:
+    """How content is judged."""
+
+    verdicts_retention_seconds: float = setting(
+        "FORESTAY_VERDICTS_RETENTION", 365 * 86400.0, "How long verdict records are kept; whole days are dropped."
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Client:
     """How commands find a running platform."""
 
@@ -372,6 +381,7 @@ class Settings:
     artefacts: Artefacts = dataclasses.field(default_factory=Artefacts)
     secrets: Secrets = dataclasses.field(default_factory=Secrets)
     identity: Identity = dataclasses.field(default_factory=Identity)
+    safety: Safety = dataclasses.field(default_factory=Safety)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -387,6 +397,7 @@ class Settings:
             artefacts=_read(Artefacts, environment),
             secrets=_read(Secrets, environment),
             identity=_read(Identity, environment),
+            safety=_read(Safety, environment),
         )
 
 
@@ -405,7 +416,7 @@ def client_settings() -> Client:
 
 
 Group = TypeVar(
-    "Group", Storage, Queue, Gateway, Worker, Ingress, Delivery, Limits, Artefacts, Secrets, Identity, Client
+    "Group", Storage, Queue, Gateway, Worker, Ingress, Delivery, Limits, Artefacts, Secrets, Identity, Safety, Client
 )
 _PARSERS: Mapping[type, typing.Callable[[str], object]] = types.MappingProxyType(
     {

@@ -124,6 +124,10 @@ class MemoryQueueStore:
         self._rows[item.request_id] = Row(item, item.submitted_at + dt.timedelta(seconds=bound), now)
         return Accepted(item.request_id)
 
+    async def refuse(self, submission: Submission, answer: Answer) -> None:
+        """Store a request that is blocked at submit."""
+        self._end(Row(submission, submission.submitted_at, self._clock.now()), State.BLOCKED, answer, Outcome.SAFETY)
+
     @staticmethod
     def _is_for(row: Row, model_id: ModelId) -> bool:
         return row.submission.model_id == model_id
@@ -255,7 +259,7 @@ class MemoryQueueStore:
         self, row: Row, state: State, answer: Answer, outcome: Outcome, inference_seconds: float | None = None
     ) -> None:
         request_id = row.submission.request_id
-        del self._rows[request_id]
+        self._rows.pop(request_id, None)
         row.state = state
         snapshot = dataclasses.replace(
             self._snapshot(row),

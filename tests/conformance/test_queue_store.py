@@ -608,3 +608,17 @@ async def test_a_request_is_ended_early_only_while_it_waits(harness: Harness) ->
     await harness.store.finish([finish(lease)])
     assert await state_of(harness, ids[0]) is State.SUCCEEDED
     assert await harness.store.end_early([]) == []
+
+
+async def test_a_request_that_is_blocked_at_submit_is_final(harness: Harness) -> None:
+    """Nobody can claim it, its result is the refusal, and storing it twice changes nothing."""
+    item = submission(harness, options=Options(tags={"team": "films"}))
+    refusal = Answer(422, {"content-type": "application/json"}, b'{"detail":[]}', "refused", "content_policy_violation")
+    await harness.store.refuse(item, refusal)
+    await harness.store.refuse(item, refusal)
+    assert await harness.store.claim(WORKER, [offer()], LEASE_SECONDS) == []
+    stored = await harness.store.result(item.request_id)
+    assert stored is not None
+    assert stored.answer == refusal
+    assert (stored.snapshot.state, stored.snapshot.attempt) == (State.BLOCKED, 0)
+    assert await harness.store.cancel(item.request_id, refusal) is State.BLOCKED

@@ -17,10 +17,12 @@ DIGESTS = {
     "migrations/0007_standings.pre.sql": "d1ffb373dfa2d8e6e14106a38c650e8baf0b413aed9475e8788fd0c907fff00f",
     "migrations/0008_spine.pre.sql": "45389f832ba78e3af3dd3d51838878f5ca90648b857b2e12e6f29a841fb1553a",
     "migrations/0009_abuse_state.pre.sql": "74efc6b01bb17e12e9982eb05d37f4bbb16660f64d114a9b8fb16d49d23abfec",
+    "migrations/0010_safety.pre.sql": "597fc2577ca4ff1515cf1c756f4cc04e9f7464d7d525c14c5aaf7ae2be8b5f73",
     "facts_migrations/0001_facts.pre.sql": "3fea2c3960f7e1e59d62cf6b29a94f9c6accb50005cebe111f4236435dc33d6f",
     "facts_migrations/0002_tags.pre.sql": "ee66efa6d0b6dccc6448788b208882dd33523503ff7cbdad35b54a8920d84dbb",
     "facts_migrations/0003_calls.pre.sql": "25c6143d2935694f532fc1c3bb0a60b030dbee4c12d1922918feae9847935806",
     "facts_migrations/0004_call_ids.pre.sql": "fe678d8bbc79f35fe1f1f60d586da5c24751c69c736b340ffc0640499508c1f4",
+    "facts_migrations/0005_verdicts.pre.sql": "521486707ed313774d9132a0f33d0d7b61c85e2d1228fb02f2f583acee1f38be",
 }
 
 

@@ -126,3 +126,14 @@ async def test_the_facts_loop_keeps_the_days_of_its_retention_and_no_others(data
 
 def _request_id(now: dt.datetime) -> RequestId:
     return new_request_id(now, 0, SystemChance())
+
+
+async def test_a_request_refused_at_submit_has_a_fact_and_no_attempt(database: Database, objects: ObjectStore) -> None:
+    """Told as safety's doing; nothing ran, so nothing is charged."""
+    async with postgres_harness(database, objects) as harness:
+        await harness.store.refuse(submission(harness), answers.cancelled())
+    assert await ship(database, database) == 1
+    row = await database.fetchrow("SELECT state, attempts, outcome, device_seconds FROM request_facts")
+    assert row is not None
+    assert tuple(row) == ("blocked", 0, "safety", 0.0)
+    assert await database.fetchval("SELECT count(*) FROM attempt_facts") == 0

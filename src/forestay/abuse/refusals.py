@@ -40,7 +40,8 @@ class LateRefusals:
         """Take requests' facts as they are shipped; raises Unavailable."""
         now = self._clock.now()
         for fact in requests:
-            if fact["lane"] == "queue" and category_of(str(fact["error_type"] or "")) == CONTENT:
+            ran = fact["lane"] == "queue" and bool(fact["attempts"])  # what was refused at submit is noted already
+            if ran and category_of(str(fact["error_type"] or "")) == CONTENT:
                 self._waiting[str(fact["request_id"])] = (_refusal(fact), now + PATIENCE)
         while len(self._waiting) > MAX_WAITING:
             del self._waiting[next(iter(self._waiting))]

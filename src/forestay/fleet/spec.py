@@ -122,6 +122,13 @@ class CapacitySpec:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class SafetySpec:
+    """What is asked of content."""
+
+    policy: str = "unguarded"  # the policy that judges inputs and outputs; `unguarded` names no check
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class ModelSpec:
     """What the YAML says."""
 
@@ -138,6 +145,7 @@ class ModelSpec:
     retry: RetrySpec = dataclasses.field(default_factory=RetrySpec)
     artefacts: ArtefactSpec = dataclasses.field(default_factory=ArtefactSpec)
     capacity: CapacitySpec = dataclasses.field(default_factory=CapacitySpec)
+    safety: SafetySpec = dataclasses.field(default_factory=SafetySpec)
     version: int = 0
 
 

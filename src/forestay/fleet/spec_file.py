@@ -25,6 +25,7 @@ from forestay.fleet.spec import (
     ModelSpec,
     ResourceSpec,
     RetrySpec,
+    SafetySpec,
 )
 from forestay.fleet.spec_artefacts import ArtefactFile
 from forestay.fleet.spec_fields import Line as _Line
@@ -286,6 +287,13 @@ class CapacityFile(_Strict):
         return self
 
 
+class SafetyFile(_Strict):
+    """Which content the model may be asked for, and may give."""
+
+    policy: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,59}$")] = "unguarded"
+    """The policy that judges every input and output, such as `standard`; `unguarded` names no check."""
+
+
 class SpecFile(_Strict):
     """A model spec, version 0."""
 
@@ -307,6 +315,7 @@ class SpecFile(_Strict):
     retry: RetryFile = Field(default_factory=lambda: RetryFile.model_validate({}))
     capacity: CapacityFile = Field(default_factory=lambda: CapacityFile.model_validate({}))
     artefacts: ArtefactFile = Field(default_factory=lambda: ArtefactFile.model_validate({}))
+    safety: SafetyFile = Field(default_factory=lambda: SafetyFile.model_validate({}))
 
     @model_validator(mode="after")
     def _paths_differ(self) -> "SpecFile":
@@ -424,5 +433,6 @@ def _frozen(file: SpecFile) -> ModelSpec:
         retry=RetrySpec(file.retry.skip_conditions, {str(name): tries for name, tries in file.retry.config.items()}),
         capacity=CapacitySpec(**file.capacity.model_dump()),
         artefacts=file.artefacts.frozen(),
+        safety=SafetySpec(**file.safety.model_dump()),
         version=file.version,
     )

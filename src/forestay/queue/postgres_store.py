@@ -86,6 +86,10 @@ class PostgresQueueStore:
             await self._objects.put(key, item.body)
         return rows.Entry(item, key, limit, self._clock.monotonic() + self._settings.submit_patience_seconds)
 
+    async def refuse(self, submission: Submission, answer: Answer) -> None:
+        """Store a request that is blocked at submit, with its answer and its fact; its input is not kept here."""
+        await self._database.execute(_SQL["refuse"], *rows.refused_row(submission, answer))
+
     async def mark_undelivered(self, request_id: RequestId, key_id: KeyId, fingerprint: bytes) -> None:
         """Let an identical retry adopt this request once."""
         await self._database.execute(_SQL["mark_undelivered"], key_id, fingerprint, request_id)

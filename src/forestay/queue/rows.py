@@ -87,6 +87,26 @@ def submit_row(entry: Entry, settings: Queue) -> tuple[object, ...]:
     )
 
 
+def refused_row(item: Submission, answer: Answer) -> tuple[object, ...]:
+    """Return the thirteen values of `refuse`."""
+    tags = item.options.tags
+    return (
+        item.request_id,
+        item.tenant_id,
+        item.key_id,
+        item.model_id,
+        item.endpoint,
+        item.submitted_at,
+        answer.status_code,
+        _encode(answer.headers).decode(),
+        answer.body,
+        answer.error,
+        answer.error_type,
+        not item.options.store_io,
+        _encode(tags).decode() if tags else None,
+    )
+
+
 def bucket_ranges(offer: Offer) -> str:
     """Write an offer's buckets as a Postgres multirange."""
     return "{" + ",".join(f"[{low},{high})" for low, high in offer.buckets) + "}"

@@ -98,6 +98,10 @@ class QueueStore(Protocol):
         """Commit all in one transaction, results in order; an acknowledged one is never lost."""
         ...
 
+    async def refuse(self, submission: Submission, answer: Answer) -> None:
+        """Store a request that is blocked at submit, with its answer and its fact; its input is not kept here."""
+        ...
+
     async def mark_undelivered(self, request_id: RequestId, key_id: KeyId, fingerprint: bytes) -> None:
         """Record that the answer to a submit never reached its caller: an identical retry may adopt it once."""
         ...

@@ -144,6 +144,29 @@ WHERE r.request_id = ANY ($2) AND r.request_id = i.request_id AND r.attempt = i.
   AND r.state IN ('leased', 'running', 'checking')
 RETURNING r.request_id, r.attempt, r.lease_expires_at;
 
+-- name: refuse
+-- Stores a request that is blocked at submit: it never waits, and its fact says that nothing ran. Its input is not kept.
+WITH refused AS (
+    INSERT INTO finished_requests (
+        request_id, tenant_id, key_id, model_id, endpoint, state, attempt, submitted_at, finished_at, status_code,
+        headers, body, error, error_type, ephemeral, tags
+    )
+    VALUES ($1, $2, $3, $4, $5, 'blocked', 0, $6, clock_timestamp(), $7, $8::text::jsonb, $9, $10, $11, $12,
+            $13::text::jsonb)
+    ON CONFLICT DO NOTHING
+    RETURNING *
+)
+INSERT INTO fact_outbox (facts)
+SELECT json_agg(f) FROM (
+    SELECT 'request' AS kind, request_id, 'queue' AS lane, tenant_id, key_id, model_id, endpoint, revision_id,
+           replica_id, NULL::text AS worker_id, attempt AS attempts, state, 'safety' AS outcome, status_code, error_type,
+           submitted_at, NULL::timestamptz AS leased_at, started_at, finished_at,
+           NULL::timestamptz AS attempt_finished_at, false AS has_attempt, 0.0 AS device_seconds,
+           0.0 AS predicted_seconds, json_build_object() AS work, tags
+    FROM refused
+) AS f
+HAVING count(*) > 0;
+
 -- name: end
 -- Ends requests for good, whoever asks: a worker's finish (fenced by attempt and worker), a cancel, an expiry, a
 -- failure. One statement takes the row from the queue, keeps the answer, enqueues the webhook, releases the media of

@@ -1,0 +1,209 @@
+"""The control loops with their beats: each is `run_once` of its domain, put together with what it needs.
+
+It decides how often each runs and what wakes it; `controller` runs them. Imports wait until the controller starts.
+Called by the wiring of the controller process.
+"""
+
+import pathlib
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from forestay.errors import UsageError
+from forestay.startup import Process, Stores, audit_anchor, limit_counters, own_name
+
+if TYPE_CHECKING:
+    from forestay.abuse.loop import AbuseLoop
+    from forestay.capacity.learn import LearningLoop
+    from forestay.capacity.shed_loop import SheddingLoop
+    from forestay.controller import Loop
+    from forestay.delivery.outbox import PostgresOutbox
+
+
+def control_loops(process: Process, stores: Stores) -> "list[Loop]":
+    """List the control loops with their beats; each is `run_once` of its domain."""
+    from forestay.abuse.loop import BATCH as ABUSE_BATCH
+    from forestay.capacity import learn
+    from forestay.capacity.loop import PlacementLoop
+    from forestay.controller import Loop
+    from forestay.delivery import retention as old_webhooks
+    from forestay.fleet.postgres_people import PostgresPeopleStore
+    from forestay.media import retention as old_media
+    from forestay.queue import claiming, expire, rescue
+    from forestay.queue import retention as old_requests
+    from forestay.rollouts.loop import RolloutLoop
+    from forestay.telemetry import call_facts, facts
+
+    queue, settings = stores.queue, process.settings
+    people = PostgresPeopleStore(stores.database, process.clock, process.chance)
+    kept = settings.queue.retention_seconds
+    outbox = _outbox(stores)
+    rescue_beat = max(0.1, min(1.0, settings.queue.lease_seconds / 8))  # an orphan runs again within 1.5 leases
+    return [
+        Loop("rescue", rescue_beat, lambda: rescue.run_once(queue, stores.wakeups)),
+        Loop("expire", 0.5, lambda: expire.run_once(queue, stores.wakeups)),
+        Loop(
+            "placement",
+            1.0,
+            PlacementLoop(stores.fleet, queue).run_once,
+            wakes_on=("forestay:demand", "forestay:fleet", "forestay:queue"),
+        ),
+        Loop("rollout", 1.0, RolloutLoop(stores.fleet).run_once, wakes_on=("forestay:fleet",)),
+        Loop("webhooks", 1.0, _deliver(process, stores, outbox), wakes_on=("forestay:webhooks",)),
+        *_settlement_loops(process, stores),
+        Loop("turns", 1.0, lambda: claiming.run_once(stores.database)),
+        Loop("shed", 1.0, _shedder(process, stores).run_once),
+        Loop("costs", 2.0, _learner(process, stores).run_once, batch=learn.BATCH),
+        Loop(
+            "retention",
+            60.0,
+            lambda: old_requests.run_once(queue, stores.database, stores.objects, process.clock, kept),
+        ),
+        Loop("media_retention", 60.0, lambda: old_media.run_once(stores.media), batch=old_media.BATCH),
+        Loop("audit_anchor", 60.0, _sign_heads(process, stores)),
+        Loop("sign_in_retention", 600.0, people.forget_old),
+        Loop("webhook_retention", 60.0, lambda: old_webhooks.run_once(outbox, kept), batch=old_webhooks.BATCH),
+        Loop(
+            "fact_partitions",
+            3600.0,
+            lambda: facts.keep_partitions(stores.facts_database, process.clock, settings.queue.facts_retention_seconds),
+        ),
+        Loop(
+            "call_fact_partitions",
+            3600.0,
+            lambda: call_facts.keep_partitions(
+                stores.facts_database, process.clock, settings.queue.call_facts_retention_seconds
+            ),
+        ),
+        Loop("abuse", 0.5, _abuse(process, stores).run_once, batch=ABUSE_BATCH),
+        *_verdict_loops(process, stores),
+    ]
+
+
+def _verdict_loops(process: Process, stores: Stores) -> "list[Loop]":
+    """List the loops of verdict records: sealed soon, kept for long."""
+    from forestay.controller import Loop
+    from forestay.safety import chain, records
+
+    facts, kept = stores.facts_database, process.settings.safety.verdicts_retention_seconds
+    sealer = chain.Sealer(facts, process.clock)
+    return [
+        Loop("verdict_seals", 2.0, sealer.run_once, batch=chain.BATCH),
+        Loop("verdict_partitions", 3600.0, lambda: records.keep_partitions(facts, process.clock, kept)),
+    ]
+
+
+def _abuse(process: Process, stores: Stores) -> "AbuseLoop":
+    from forestay.abuse.loop import AbuseLoop, AbusePorts
+    from forestay.abuse.postgres_store import PostgresAbuseStore
+    from forestay.fleet.postgres_standings import PostgresStandings
+    from forestay.telemetry.call_facts import PostgresCalls
+
+    name = own_name("controller")
+    return AbuseLoop(
+        AbusePorts(
+            calls=PostgresCalls(stores.facts_database),
+            fleet=stores.fleet,
+            standings=PostgresStandings(stores.database, stores.wakeups, process.chance, writer=name),
+            store=PostgresAbuseStore(stores.database, writer=name),
+            clock=process.clock,
+            metrics=process.metrics,
+        )
+    )
+
+
+def _shedder(process: Process, stores: Stores) -> "SheddingLoop":
+    from forestay.capacity.admission import Rules
+    from forestay.capacity.shed_loop import SheddingLoop
+
+    rules = Rules(process.settings.queue.starvation_bound_seconds)
+    return SheddingLoop(stores.queue, stores.fleet, stores.wakeups, process.metrics, rules)
+
+
+def _learner(process: Process, stores: Stores) -> "LearningLoop":
+    from forestay.capacity.learn import LearningLoop
+    from forestay.capacity.postgres_costs import PostgresCostStore
+    from forestay.telemetry.cost_facts import PostgresCostFacts
+
+    kept_seconds = process.settings.queue.facts_retention_seconds
+    costs = PostgresCostStore(stores.database, kept_seconds)
+    return LearningLoop(PostgresCostFacts(stores.facts_database), costs, stores.fleet, process.clock)
+
+
+def _settlement_loops(process: Process, stores: Stores) -> "list[Loop]":
+    """List the loops of facts: shipped with their usage added, then told to the counters of limits."""
+    from forestay.abuse.refusals import LateRefusals
+    from forestay.controller import Loop
+    from forestay.limits import settlement
+    from forestay.limits.postgres_store import PostgresLimitStore
+    from forestay.queue import claiming
+    from forestay.telemetry import facts
+    from forestay.telemetry.call_facts import PostgresCalls
+
+    store = PostgresLimitStore(stores.database, stores.wakeups, process.clock)
+    ground = settlement.Ground(store, stores.fleet, process.settings.limits)
+    settle = settlement.Settlement(ground, process.metrics).settle
+    refusals = LateRefusals(PostgresCalls(stores.facts_database), process.clock)
+
+    async def ship() -> int:
+        await ground.refresh()
+        return await facts.ship(
+            stores.database, stores.facts_database, (claiming.settle_facts, settle, refusals.settle)
+        )
+
+    async def tidy() -> int:
+        await store.tidy()
+        return 0
+
+    loops = [Loop("facts", 1.0, ship), Loop("limit_retention", 3600.0, tidy)]
+    counters = limit_counters(process)
+    if counters is not None:
+        closer = settlement.Closer(store, counters, ground, process.clock)
+        loops.append(Loop("limits", 1.0, closer.run_once, batch=settlement.BATCH))
+    return loops
+
+
+def _outbox(stores: Stores) -> "PostgresOutbox":
+    from forestay.delivery.outbox import PostgresOutbox
+
+    return PostgresOutbox(stores.database)
+
+
+def _sign_heads(process: Process, stores: Stores) -> "Callable[[], Awaitable[int]]":
+    """Return the run of the loop that signs the audit log's heads, and says by a metric when they may not be signed."""
+    from forestay.fleet.anchor import LogTampered
+    from forestay.telemetry.metrics import AUDIT_TAMPERED
+
+    anchor = audit_anchor(process, stores)
+
+    async def run_once() -> int:
+        try:
+            signed = await anchor.run_once()
+        except LogTampered:
+            process.metrics.set(AUDIT_TAMPERED, 1)
+            raise
+        process.metrics.set(AUDIT_TAMPERED, 0)
+        return signed
+
+    return run_once
+
+
+def _deliver(process: Process, stores: Stores, outbox: "PostgresOutbox") -> "Callable[[], Awaitable[int]]":
+    """Return the delivery loop's run; raises UsageError when there is no key to sign webhooks with."""
+    from forestay.delivery.signing import load_or_create_keys
+    from forestay.delivery.webhooks import DeliveryPorts
+    from forestay.delivery.webhooks import run_once as deliver
+
+    key_file = process.settings.secrets.signing_key_file
+    if not key_file:
+        raise UsageError("FORESTAY_SIGNING_KEY_FILE", "is not set; expected a file for the key that signs webhooks")
+    ports = DeliveryPorts(
+        outbox=outbox,
+        queue=stores.queue,
+        keys=load_or_create_keys(pathlib.Path(key_file)),
+        settings=process.settings,
+        clock=process.clock,
+        chance=process.chance,
+        metrics=process.metrics,
+        stop=process.stop,
+    )
+    return lambda: deliver(ports)

@@ -1,0 +1,51 @@
+"""The coverage matrix: which detector covers which category in which modality, and whether a policy may rest on it.
+
+Made from what detectors declare of themselves. A policy that names a category which none of its detectors covers must
+say what then: silence is refused. Pure. Called when a policy is set, by the command line and by the generated page.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from forestay.safety.model import DetectorInfo
+from forestay.safety.policy import Policy
+from forestay.safety.taxonomy import Category, Modality
+
+Cell = tuple[Category, Modality]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Gap:
+    """A cell of the matrix on which a policy rests without saying what happens there."""
+
+    category: Category
+    modality: Modality
+    reason: str
+
+
+def matrix(detectors: Sequence[DetectorInfo]) -> Mapping[Cell, tuple[str, ...]]:
+    """Return for every category and modality the detectors that cover it; an empty cell is a gap said aloud."""
+    return {
+        (category, modality): tuple(
+            info.detector_id for info in detectors if category in info.covers.get(modality, frozenset[Category]())
+        )
+        for modality in Modality
+        for category in Category
+    }
+
+
+def gaps(policy: Policy, detectors: Sequence[DetectorInfo]) -> list[Gap]:
+    """Return where the policy rests on nobody: unknown detectors, and categories that none of its detectors covers."""
+    known = {info.detector_id: info for info in detectors}
+    found: list[Gap] = []
+    for rule in policy.rules:
+        missing = [name for name in rule.detectors if name not in known]
+        asked = [known[name] for name in rule.detectors if name in known]
+        for category in sorted(rule.categories):
+            covered = any(category in info.covers.get(rule.modality, frozenset[Category]()) for info in asked)
+            if missing:
+                found.append(Gap(category, rule.modality, f"{', '.join(missing)} is not installed here"))
+            elif not covered and rule.uncovered is None:
+                mend = "give it a rule with `uncovered: review` or `block`"
+                found.append(Gap(category, rule.modality, f"{', '.join(rule.detectors)} does not cover it; {mend}"))
+    return found

@@ -1,0 +1,195 @@
+"""From what detectors said to a judgement, under a policy. Pure: the same outcomes give the same judgement.
+
+It decides the verdict, the action, and which category and field led to it. A check that the policy names and that has
+no score is trouble, whatever the reason: a detector that never answered counts as crashed. Trouble leads to the
+cheaper detector that the rule names, and where that has no score either, to review or block: never to a release. What
+a person may override for a while (`waived`: a detector known to be down) is released as flagged; what concerns minors
+never is. Called by the
+gateway for inputs, by the worker for outputs, and by replays.
+"""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+
+from forestay.safety.model import Outcome, Scores, Trouble
+from forestay.safety.policy import Action, Policy, Rule
+from forestay.safety.taxonomy import Category, Modality
+from forestay.verdicts import Verdict
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """One piece of content that must be judged."""
+
+    where: str
+    modality: Modality
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Check:
+    """What one detector said of one place, and what the policy makes of it."""
+
+    detector_id: str
+    where: str
+    modality: Modality
+    category: Category | None  # the one that counted most; None where there was no score
+    score: float | None
+    threshold: float  # that the score reached; 0 for none
+    action: Action
+    trouble: Trouble | None = None
+    seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Judgement:
+    """What follows, and why."""
+
+    verdict: Verdict
+    action: Action
+    category: Category | None
+    where: str  # the field or place that led to it; empty when nothing did
+    reason: str
+    checks: tuple[Check, ...] = ()
+
+
+Waived = Collection[str]  # detectors whose trouble a person has waived for now
+
+NOTHING_TO_JUDGE = Judgement(Verdict.ALLOW, Action.ALLOW, None, "", "the policy names no check for this content")
+
+
+def decide(policy: Policy, places: Sequence[Place], outcomes: Sequence[Outcome], waived: Waived = ()) -> Judgement:
+    """Judge all places together: the most severe check decides."""
+    said = {(outcome.detector_id, outcome.where): outcome for outcome in outcomes}
+    checks = tuple(
+        check
+        for place in places
+        for rule in policy.rules_for(place.modality)
+        for check in _apply(rule, place, said, waived)
+    )
+    if not checks:
+        return NOTHING_TO_JUDGE
+    worst = max(checks, key=_weight)
+    return Judgement(_verdict(worst), worst.action, worst.category, _told(worst), _reason(worst), checks)
+
+
+def wanted(policy: Policy, places: Sequence[Place]) -> Mapping[str, tuple[Place, ...]]:
+    """Return for every detector that must score the places it must score; fallbacks are asked when they are needed."""
+    asked: dict[str, dict[Place, None]] = {}
+    for place in places:
+        for rule in policy.rules_for(place.modality):
+            for detector_id in rule.detectors:
+                asked.setdefault(detector_id, {})[place] = None
+    return {detector_id: tuple(found) for detector_id, found in asked.items()}
+
+
+def fallbacks(policy: Policy, places: Sequence[Place], outcomes: Sequence[Outcome]) -> Mapping[str, tuple[Place, ...]]:
+    """Return the cheaper detectors that must now be asked because others gave no score, with their places."""
+    said = {(outcome.detector_id, outcome.where): outcome for outcome in outcomes}
+    asked: dict[str, dict[Place, None]] = {}
+    for place in places:
+        for rule in policy.rules_for(place.modality):
+            for detector_id in rule.detectors:
+                trouble = _trouble_of(said.get((detector_id, place.where)))
+                cheaper = rule.on[trouble].detector_id if trouble is not None else ""
+                if cheaper and (cheaper, place.where) not in said:
+                    asked.setdefault(cheaper, {})[place] = None
+    return {detector_id: tuple(found) for detector_id, found in asked.items()}
+
+
+def is_decisive(policy: Policy, modality: Modality, outcome: Outcome) -> bool:
+    """Tell whether this one outcome already blocks, so that the costlier checks need not be run."""
+    if not isinstance(outcome, Scores):
+        return False
+    return any(
+        rule.action_at(score)[0] is Action.BLOCK
+        for rule in policy.rules_for(modality)
+        if outcome.detector_id in rule.detectors
+        for category, score in outcome.scores.items()
+        if category in rule.categories
+    )
+
+
+def _apply(rule: Rule, place: Place, said: Mapping[tuple[str, str], Outcome], waived: Waived) -> list[Check]:
+    """Judge one place by one rule; what a decisive outcome made needless is not missed."""
+    found = [_check(rule, place, detector_id, said, waived) for detector_id in rule.detectors]
+    if rule.uncovered is not None:
+        found.append(Check("", place.where, place.modality, None, None, 0.0, rule.uncovered))
+    blocked = [check for check in found if check.action is Action.BLOCK and check.trouble is None]
+    return [check for check in found if check.trouble is None] if blocked else found
+
+
+def _check(
+    rule: Rule, place: Place, detector_id: str, said: Mapping[tuple[str, str], Outcome], waived: Waived
+) -> Check:
+    outcome = said.get((detector_id, place.where))
+    if isinstance(outcome, Scores):
+        return _scored(rule, place, outcome)
+    trouble = Trouble.CRASH if outcome is None else outcome.trouble
+    seconds = 0.0 if outcome is None else outcome.seconds
+    fallback = rule.on[trouble]
+    instead = said.get((fallback.detector_id, place.where)) if fallback.detector_id else None
+    if isinstance(instead, Scores):
+        return dataclasses.replace(_scored(rule, place, instead), trouble=trouble)
+    waive = detector_id in waived and Category.MINORS not in rule.categories
+    action = Action.FLAG if waive else fallback.action
+    return Check(detector_id, place.where, place.modality, None, None, 0.0, action, trouble, seconds)
+
+
+def _scored(rule: Rule, place: Place, outcome: Scores) -> Check:
+    """Judge by the category whose score weighs most; one that the detector does not name scores 0."""
+    scores = {category: outcome.scores.get(category, 0.0) for category in sorted(rule.categories)}
+    category = max(scores, key=lambda name: scores[name])
+    action, threshold = rule.action_at(scores[category])
+    return Check(
+        detector_id=outcome.detector_id,
+        where=place.where,
+        modality=place.modality,
+        category=category if scores[category] > 0.0 else None,
+        score=scores[category],
+        threshold=threshold,
+        action=action,
+        seconds=outcome.seconds,
+    )
+
+
+def _trouble_of(outcome: Outcome | None) -> Trouble | None:
+    if isinstance(outcome, Scores):
+        return None
+    return Trouble.CRASH if outcome is None else outcome.trouble
+
+
+def _weight(check: Check) -> tuple[int, bool, float]:
+    """Order checks: by action; among equals a score weighs more than trouble, and a higher one more."""
+    return check.action.severity, check.trouble is None, check.score or 0.0
+
+
+def _verdict(worst: Check) -> Verdict:
+    if worst.trouble is not None and worst.score is None and worst.action is Action.REVIEW:
+        return Verdict.INCONCLUSIVE
+    match worst.action:
+        case Action.BLOCK:
+            return Verdict.BLOCK
+        case Action.REVIEW:
+            return Verdict.INCONCLUSIVE
+        case Action.FLAG | Action.THROTTLE:
+            return Verdict.FLAG
+        case Action.ALLOW:
+            return Verdict.ALLOW
+
+
+def _told(worst: Check) -> str:
+    return "" if worst.action is Action.ALLOW else worst.where
+
+
+def _reason(worst: Check) -> str:
+    """Say why, for records and people of the platform; never the content."""
+    if worst.action is Action.ALLOW:
+        return "every check allowed it"
+    if worst.score is None:
+        what = (
+            "no detector covers it" if worst.trouble is None else f"{worst.detector_id} gave no score ({worst.trouble})"
+        )
+        return f"{what}; the policy says {worst.action}"
+    words = f"{worst.category} {worst.score:.3f} reached {worst.threshold:g} by {worst.detector_id}"
+    instead = "" if worst.trouble is None else f", asked because another gave no score ({worst.trouble})"
+    return f"{words}{instead}"

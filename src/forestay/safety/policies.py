@@ -1,0 +1,101 @@
+"""Policies in memory: which version decides about a request, kept true by a poll and a wake-up.
+
+What cannot be read now changes nothing: the last state goes on, because a guard must not depend on the database's
+being there. A stored version whose seal does not hold, or that cannot be read, is not used: what it should judge is
+then not judged at all, and so not released. `standard` comes along and needs no database. Read by gateways and
+workers; run as a loop.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+from forestay.clock import Clock
+from forestay.errors import Unavailable, UsageError
+from forestay.ids import RequestId, bucket_of
+from forestay.safety.policy import UNGUARDED, Policy
+from forestay.safety.policy_file import STANDARD, read_policy, standard_policy
+from forestay.safety.sealing import PolicySeal
+from forestay.safety.staging import Staging, choose
+from forestay.safety.store import SafetyState, SafetyStore, StoredPolicy
+from forestay.telemetry.logs import logger
+
+POLL_SECONDS = 1.0
+_LOG = logger("safety")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ForRequest:
+    """What holds for one request. Without a deciding policy nothing can be judged, and nothing is released."""
+
+    deciding: Policy | None
+    shadow: Policy | None
+
+
+class Policies:
+    """The versions in force."""
+
+    def __init__(self, store: SafetyStore, seal: PolicySeal, clock: Clock) -> None:
+        self._store = store
+        self._seal = seal
+        self._clock = clock
+        self._state = SafetyState((), (), ())
+        self._read: Mapping[tuple[str, int], Policy] = {(STANDARD, 0): standard_policy()}
+        self._stages: Mapping[str, Staging] = {}
+        self._known = False  # until the first read nothing is judged but what needs no policy
+
+    def of(self, policy_id: str, request_id: RequestId) -> ForRequest:
+        """Return the versions of a policy that judge this request."""
+        if policy_id == UNGUARDED.policy_id:
+            return ForRequest(UNGUARDED, None)
+        if not self._known:
+            return ForRequest(None, None)
+        chosen = choose(self._stages.get(policy_id, Staging(policy_id, 0)), bucket_of(request_id))
+        shadow = None if chosen.shadow is None else self._read.get((policy_id, chosen.shadow))
+        return ForRequest(self._read.get((policy_id, chosen.deciding)), shadow)
+
+    def knows(self, policy_id: str) -> bool:
+        """Tell whether a spec may name this policy."""
+        return policy_id in {UNGUARDED.policy_id, STANDARD} or policy_id in self._stages
+
+    def waived(self, model_id: str) -> frozenset[str]:
+        """Return the detectors whose trouble is waived for a model now."""
+        now = self._clock.now()
+        return frozenset(
+            waiver.detector_id
+            for waiver in self._state.waivers
+            if waiver.until > now and waiver.model_id in {"", model_id}
+        )
+
+    async def refresh(self) -> None:
+        """Read anew; raises Unavailable and changes nothing when the database does not answer."""
+        state = await self._store.state()
+        self._known = True
+        if state == self._state:
+            return
+        found: dict[tuple[str, int], Policy] = {(STANDARD, 0): standard_policy()}
+        for stored in state.policies:
+            policy = self._read.get((stored.policy_id, stored.version)) or self._trusted(stored)
+            if policy is not None:
+                found[stored.policy_id, stored.version] = policy
+        self._state, self._read = state, found
+        self._stages = {stage.policy_id: stage for stage in state.stages}
+
+    async def run(self) -> None:
+        """Keep reading for ever."""
+        while True:
+            try:
+                await self.refresh()
+            except Unavailable as error:
+                _LOG.warning("safety.policies_unreadable", reason=str(error))
+            await self._clock.sleep(POLL_SECONDS)
+
+    def _trusted(self, stored: StoredPolicy) -> Policy | None:
+        name = {"policy_id": stored.policy_id, "version": stored.version}
+        if not self._seal.holds(stored.policy_id, stored.version, stored.text, stored.seal):
+            _LOG.error("safety.policy_seal_broken", **name)
+            return None
+        try:
+            return read_policy(stored.text, stored.policy_id, stored.version)
+        except UsageError as error:
+            _LOG.error("safety.policy_unreadable", **name, reason=str(error))
+            return None

@@ -1,0 +1,97 @@
+"""A safety policy as values: who judges each category and modality, what follows from which score, and what from none.
+
+Read from YAML by `policy_file`, applied by `decide`. Decides nothing itself.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Mapping, Sequence
+
+from forestay.safety.model import Trouble
+from forestay.safety.taxonomy import Category, Modality
+
+
+class Action(enum.StrEnum):
+    """What follows from a judgement, from the mildest on."""
+
+    ALLOW = "allow"
+    FLAG = "flag"  # released, and noted for the analysts
+    THROTTLE = "throttle"  # released, and counted against the caller by the judges of misuse
+    REVIEW = "review"  # withheld until a person has looked
+    BLOCK = "block"
+
+    @property
+    def severity(self) -> int:
+        """Return its place in the order: of two actions the more severe one is taken."""
+        return _ORDER[self]
+
+
+_ORDER: Mapping[Action, int] = {action: place for place, action in enumerate(Action)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fallback:
+    """What happens when a detector gave no score: a cheaper detector is asked, and if that fails too, the action."""
+
+    action: Action  # REVIEW or BLOCK: trouble never releases
+    detector_id: str = ""  # the cheaper one; empty: none
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Band:
+    """From which score on an action follows."""
+
+    at: float  # in (0, 1]
+    action: Action
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rule:
+    """What holds for some categories of one modality."""
+
+    categories: frozenset[Category]
+    modality: Modality
+    detectors: tuple[
+        str, ...
+    ]  # every one of them must have scored; empty: nobody covers these, `uncovered` says what then
+    bands: tuple[Band, ...]  # ascending
+    on: Mapping[Trouble, Fallback]  # a fallback for every trouble
+    uncovered: Action | None = None  # of a rule without detectors: REVIEW or BLOCK
+
+    def action_at(self, score: float) -> tuple[Action, float]:
+        """Return the action that a score leads to, and the threshold that it reached (0.0 for none)."""
+        reached = [band for band in self.bands if score >= band.at]
+        return (reached[-1].action, reached[-1].at) if reached else (Action.ALLOW, 0.0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Policy:
+    """A version of a policy. One without rules names no check, so everything passes it."""
+
+    policy_id: str
+    version: int
+    digest: str  # "sha256:<hex>" of the text that it was read from
+    deadline_seconds: float
+    rules: tuple[Rule, ...]
+    streams: str = "judge"  # judge | withhold | pass: what becomes of a piece of a stream or a realtime frame
+
+    @property
+    def guards(self) -> bool:
+        """Tell whether it names any check."""
+        return bool(self.rules)
+
+    def rules_for(self, modality: Modality) -> Sequence[Rule]:
+        """Return the rules of one modality."""
+        return [rule for rule in self.rules if rule.modality is modality]
+
+    def modalities(self) -> frozenset[Modality]:
+        """Return what it has rules for."""
+        return frozenset(rule.modality for rule in self.rules)
+
+    def detectors(self) -> frozenset[str]:
+        """Return every detector that it may ask, those of its fallbacks included."""
+        named = {detector for rule in self.rules for detector in rule.detectors}
+        return frozenset(named | {fallback.detector_id for rule in self.rules for fallback in rule.on.values()} - {""})
+
+
+UNGUARDED = Policy("unguarded", 0, "", 1.0, (), "pass")  # named by a spec that wants no check

@@ -1,0 +1,156 @@
+"""Verdict records: one append-only row for each judgement, what anyone later reads of what was released and why.
+
+A record holds the policy's version, the detectors with their digests, scores, thresholds and timings, and digests of
+what was judged; never content. The record of an output is committed before the output can be read; records of allowed
+inputs go in batches. Decides nothing. Written by `guard`, sealed by `chain`, read by the admin API and replays.
+"""
+
+import datetime as dt
+import enum
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import asyncpg
+import msgspec
+
+from forestay.clock import Clock
+from forestay.safety.decide import Check, Judgement
+from forestay.storage.postgres import Database, load_queries
+
+DAYS_AHEAD = 3
+_SQL = load_queries("forestay.safety", "sql/verdicts.sql")
+
+
+class Point(enum.StrEnum):
+    """Where content was judged."""
+
+    INPUT = "input"
+    OUTPUT = "output"
+    PIECE = "piece"  # of a stream or a realtime session
+
+
+class CheckRecord(msgspec.Struct, frozen=True, gc=False):
+    """One check of a judgement."""
+
+    detector: str
+    digest: str  # of its weights and settings, as it declared them
+    where: str
+    modality: str
+    category: str | None
+    score: float | None
+    threshold: float
+    action: str
+    trouble: str | None
+    seconds: float
+
+
+class VerdictRecord(msgspec.Struct, frozen=True, gc=False):
+    """One judgement. `place` is the field or place that led to it."""
+
+    at: dt.datetime
+    verdict_id: uuid.UUID
+    request_id: uuid.UUID
+    attempt: int  # 0 for an input and on the direct lane
+    point: str
+    tenant_id: str
+    key_id: str
+    model_id: str
+    revision_id: str
+    policy_id: str
+    policy_version: int
+    policy_digest: str
+    shadow: bool  # judged by a candidate policy: recorded, without effect
+    verdict: str
+    action: str
+    category: str | None
+    place: str
+    reason: str
+    checks: list[CheckRecord]
+    judged: list[str]  # "sha256:<hex>" of each body or file that the judgement is about
+    seconds: float
+    salt: bytes  # 16 bytes of chance: a digest in the chain gives nothing of a deleted row away
+    position: int = 0  # given by the store
+
+
+class VerdictSink(Protocol):
+    """Where verdict records are written."""
+
+    async def write(self, batch: Sequence[VerdictRecord]) -> None:
+        """Commit them all or none; raises Unavailable. Writing one twice keeps one."""
+        ...
+
+
+class VerdictSource(Protocol):
+    """Where verdict records are read."""
+
+    async def of_request(self, request_id: uuid.UUID, limit: int) -> list[VerdictRecord]:
+        """Read the records of one request, in order."""
+        ...
+
+    async def between(self, since: dt.datetime, until: dt.datetime, position: int, limit: int) -> list[VerdictRecord]:
+        """Read what was judged between two moments and written after `position`, in order."""
+        ...
+
+
+def check_records(judgement: Judgement, digests: Mapping[str, str]) -> list[CheckRecord]:
+    """Return the rows of a judgement's checks."""
+    return [_check_record(check, digests) for check in judgement.checks]
+
+
+def _check_record(check: Check, digests: Mapping[str, str]) -> CheckRecord:
+    return CheckRecord(
+        detector=check.detector_id,
+        digest=digests.get(check.detector_id, ""),
+        where=check.where,
+        modality=check.modality.value,
+        category=None if check.category is None else check.category.value,
+        score=None if check.score is None else round(check.score, 6),
+        threshold=check.threshold,
+        action=check.action.value,
+        trouble=None if check.trouble is None else check.trouble.value,
+        seconds=round(check.seconds, 6),
+    )
+
+
+class PostgresVerdicts:
+    """VerdictSink and VerdictSource over the facts database."""
+
+    def __init__(self, facts: Database) -> None:
+        self._facts = facts
+
+    async def write(self, batch: Sequence[VerdictRecord]) -> None:
+        """Commit them all or none; writers take turns, so that the chain seals them in the order of their positions."""
+        rows = msgspec.json.encode(list(batch)).decode()
+        async with self._facts.transaction() as connection:
+            await connection.execute(_SQL["take_turn"])
+            await connection.execute(_SQL["keep"], rows)
+
+    async def of_request(self, request_id: uuid.UUID, limit: int) -> list[VerdictRecord]:
+        """Read the records of one request, in order."""
+        return [record_of(row) for row in await self._facts.fetch(_SQL["of_request"], request_id, limit)]
+
+    async def between(self, since: dt.datetime, until: dt.datetime, position: int, limit: int) -> list[VerdictRecord]:
+        """Read what was judged between two moments and written after `position`, in order."""
+        return [record_of(row) for row in await self._facts.fetch(_SQL["between"], since, until, position, limit)]
+
+
+async def keep_partitions(facts: Database, clock: Clock, retention_seconds: float) -> int:
+    """Make the partitions of the coming days and drop those past their time; the controller's loop calls it."""
+    now = clock.now().astimezone(dt.UTC)
+    before = (now - dt.timedelta(seconds=retention_seconds)).strftime("%Y%m%d")
+    changed = len(await facts.fetch(_SQL["drop_partitions"], before))
+    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    for offset in range(DAYS_AHEAD + 1):
+        day = today + dt.timedelta(days=offset)
+        bounds = (day.isoformat(), (day + dt.timedelta(days=1)).isoformat())
+        changed += await facts.fetchval(_SQL["make_partition"], day.strftime("%Y%m%d"), *bounds) is True
+    return changed
+
+
+def record_of(row: asyncpg.Record) -> VerdictRecord:
+    """Read a row."""
+    values = dict(row)
+    if isinstance(values["checks"], str):
+        values["checks"] = msgspec.json.decode(values["checks"])
+    return msgspec.convert(values, VerdictRecord)

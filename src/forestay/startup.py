@@ -1,0 +1,199 @@
+"""What every kind of process opens at its start: its settings' stores, its name, its line to the supervisor.
+
+It decides which adapter stands behind each port that several kinds share. Imports wait until they are needed, so that a
+gateway does not carry a worker's weight. Called by the wiring and by `control_loops`.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import pathlib
+import platform
+import socket
+from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING
+
+from forestay.chance import Chance, SystemChance
+from forestay.clock import Clock, SystemClock
+from forestay.errors import UsageError
+from forestay.metrics_port import metrics_port
+from forestay.processes import (
+    SupervisorLink,
+    address_of,
+    attach_supervisor,
+    bind,
+    inherited_listeners,
+    keep_memory_private,
+    stop_on_signals,
+)
+from forestay.settings import Settings
+from forestay.telemetry.logs import configure
+from forestay.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from forestay.artefacts.admission import Admission
+    from forestay.fleet.anchor import AuditAnchor
+    from forestay.fleet.postgres_store import PostgresFleetStore
+    from forestay.limits.valkey_counters import ValkeyCounters
+    from forestay.media.postgres_store import PostgresMediaStore
+    from forestay.queue.postgres_store import PostgresQueueStore
+    from forestay.storage.objects import ObjectStore
+    from forestay.storage.postgres import Database
+    from forestay.storage.valkey import Wakeups
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stores:
+    """The adapters that every kind of process shares."""
+
+    database: "Database"
+    facts_database: "Database"
+    queue: "PostgresQueueStore"
+    fleet: "PostgresFleetStore"
+    objects: "ObjectStore"
+    media: "PostgresMediaStore"
+    wakeups: "Wakeups"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Process:
+    """What a process has from its start: time, chance, its settings, its line to the supervisor, its sockets."""
+
+    kind: str
+    settings: Settings
+    clock: Clock
+    chance: Chance
+    metrics: Metrics
+    link: SupervisorLink
+    listeners: Mapping[str, socket.socket]
+    stop: asyncio.Event
+
+
+def start_process(kind: str, settings: Settings, environment: Mapping[str, str]) -> Process:
+    """Make the running process what it shall be; call it on the event loop, before anything is opened."""
+    require_stores(settings)
+    configure(kind)
+    keep_memory_private()
+    return Process(
+        kind=kind,
+        settings=settings,
+        clock=SystemClock(),
+        chance=SystemChance(),
+        metrics=Metrics(),
+        link=attach_supervisor(environment),
+        listeners=inherited_listeners(environment),
+        stop=stop_on_signals(asyncio.get_running_loop()),
+    )
+
+
+def require_stores(settings: Settings) -> None:
+    """Raise UsageError naming the first variable that a process cannot do without."""
+    needed = {
+        "FORESTAY_DATABASE_URL": (settings.storage.database_url, "postgresql://user:password@host/database"),
+        "FORESTAY_OBJECT_STORE": (settings.storage.object_store, "file:///folder, s3://bucket, gs://bucket or az://"),
+        "FORESTAY_INTERNAL_KEY": (settings.secrets.internal_key, "a long random text, the same for all processes"),
+    }
+    for variable, (value, form) in needed.items():
+        if not value:
+            raise UsageError(variable, f"is not set; expected {form}. `forestay up` sets all of this by itself")
+
+
+@contextlib.asynccontextmanager
+async def open_stores(process: Process, name: str) -> AsyncGenerator[Stores]:
+    """Open every store, close them backwards; raises Unavailable naming the one that does not answer."""
+    from forestay.fleet.postgres_store import PostgresFleetStore
+    from forestay.media.postgres_store import PostgresMediaStore
+    from forestay.queue.postgres_store import open_queue_store
+    from forestay.storage.objects import open_object_store
+    from forestay.storage.valkey import connect_wakeups
+
+    storage = process.settings.storage
+    async with contextlib.AsyncExitStack() as opened:
+        database = await _database(opened, storage.database_url, process, name)
+        facts = database if not storage.facts_url else await _database(opened, storage.facts_url, process, name)
+        wakeups = await connect_wakeups(storage.valkey_url)
+        opened.push_async_callback(wakeups.close)
+        objects = open_object_store(storage.object_store)
+        in_flight = process.settings.limits.default_in_flight
+        queue = open_queue_store(database, objects, process.settings.queue, process.chance, in_flight)
+        yield Stores(
+            database=database,
+            facts_database=facts,
+            queue=await opened.enter_async_context(queue),
+            fleet=PostgresFleetStore(database, wakeups, writer=name),
+            objects=objects,
+            media=PostgresMediaStore(database, objects, process.chance),
+            wakeups=wakeups,
+        )
+
+
+async def _database(
+    opened: contextlib.AsyncExitStack, url: str, process: Process, name: str, *, pool_size: int = 0
+) -> "Database":
+    from forestay.storage.postgres import Database
+
+    storage = process.settings.storage
+    database = await Database.connect(
+        url,
+        pool_size=pool_size or storage.pool_size,
+        statement_timeout_seconds=storage.statement_timeout_seconds,
+        application_name=f"forestay {name}",
+    )
+    opened.push_async_callback(database.close)
+    return database
+
+
+@contextlib.asynccontextmanager
+async def second_queue(process: Process, name: str) -> AsyncGenerator["PostgresQueueStore"]:
+    """Open the queue once more, with a connection of its own, on the loop of the thread that keeps the leases."""
+    from forestay.queue.postgres_store import open_queue_store
+    from forestay.storage.objects import open_object_store
+
+    objects = open_object_store(process.settings.storage.object_store)
+    async with contextlib.AsyncExitStack() as opened:
+        database = await _database(opened, process.settings.storage.database_url, process, name, pool_size=1)
+        queue = open_queue_store(database, objects, process.settings.queue, process.chance)
+        yield await opened.enter_async_context(queue)
+
+
+@contextlib.asynccontextmanager
+async def serve_metrics(process: Process) -> AsyncGenerator[str]:
+    """Serve the metrics port while the block runs; yields its address."""
+    gateway = process.settings.gateway
+    wanted = gateway.metrics_port if process.kind == "gateway" else 0
+    listener = process.listeners.get("metrics") or bind(gateway.host, wanted, what="FORESTAY_METRICS_PORT")
+    async with metrics_port(listener, process.metrics, lambda: not process.stop.is_set()):
+        yield address_of(listener)
+
+
+def own_name(kind: str) -> str:
+    """Return a name that no other live process has: kind, machine and process id."""
+    return f"{kind}@{platform.node()}:{os.getpid()}"
+
+
+def limit_counters(process: Process) -> "ValkeyCounters | None":
+    """Return the counters that all gateways share; None without a Valkey."""
+    from forestay.limits.valkey_counters import ValkeyCounters
+
+    url, limits = process.settings.storage.valkey_url, process.settings.limits
+    return ValkeyCounters(url, process.clock, limits.counter_timeout_ms / 1000) if url else None
+
+
+def admission(process: Process, stores: Stores, name: str) -> "Admission":
+    """Return who admits files of models."""
+    from forestay.artefacts.admission import Admission
+    from forestay.artefacts.postgres_store import PostgresArtefactStore
+
+    store = PostgresArtefactStore(stores.database, process.clock, name)
+    required = process.settings.artefacts.require_signatures
+    return Admission(store, stores.objects, process.clock, signatures_required=required)
+
+
+def audit_anchor(process: Process, stores: Stores) -> "AuditAnchor":
+    """Return who signs the audit log's heads."""
+    from forestay.delivery.signing import load_or_create_keys
+    from forestay.fleet.anchor import AuditAnchor
+
+    keys = load_or_create_keys(pathlib.Path(process.settings.secrets.signing_key_file))
+    return AuditAnchor(stores.database, stores.objects, keys, process.clock)
