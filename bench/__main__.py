@@ -22,6 +22,7 @@ NAMES = (
     "abuse",
     "fairness",
     "overload",
+    "hashes",
 )
 
 
