@@ -6,6 +6,7 @@
     DIR/postgres  DIR/valkey          the embedded servers
     DIR/objects                       media, large bodies, model bundles
     DIR/workers/{id}                  unpacked bundles, environments, sockets
+    DIR/judge                         the socket of the judge, mode 0700
     DIR/tls  DIR/logs                 certificates; one log per process
 
 It decides names and modes only. Called by the local platform, `forestay doctor` and `forestay tls`.
@@ -34,6 +35,7 @@ class DataDir:
         self.model_secrets = self.root / "model-secrets"
         self.objects = self.root / "objects"
         self.workers = self.root / "workers"
+        self.judge = self.root / "judge"
         self.tls = self.root / "tls"
         self.logs = self.root / "logs"
         self.addresses_file = self.root / "addresses.json"

@@ -22,6 +22,7 @@ from forestay.fleet.peppers import Peppers
 from forestay.fleet.postgres_keys import PostgresKeyStore
 from forestay.ids import TenantId
 from forestay.processes import SPREADS, address_of, bind, keep_memory_private, lock_folder
+from forestay.safety.judge.folder import environment_of_judge, is_wanted, socket_in
 from forestay.settings import Settings
 from forestay.storage.embedded import EmbeddedPostgres, EmbeddedValkey
 from forestay.storage.postgres import Database, migrate
@@ -178,7 +179,8 @@ class LocalPlatform:
     def _process_names(self) -> list[str]:
         gateways = [f"gateway-{number}" for number in range(1, self._plan.gateways + 1)]
         workers = [f"worker-{number}" for number in range(1, self._plan.workers + 1)]
-        return ["controller", *workers, *gateways]
+        judges = ["judge-1"] if is_wanted(self._settings.judge) else []
+        return ["controller", *judges, *workers, *gateways]
 
     def _bind(self, name: str, host: str, port: int, what: str) -> None:
         """Bind a port that is free; only then may our own further sockets join it."""
@@ -214,7 +216,7 @@ class LocalPlatform:
             return
         await self._prepare_database()
         environment = self._child_environment(tls)
-        for group in (["controller", *self._named("worker")], self._named("gateway")):
+        for group in (["controller", *self._named("judge"), *self._named("worker")], self._named("gateway")):
             children = [ChildProcess(self._child(name, environment), self._clock) for name in group]
             if not await self._keep(tasks, stop, children):
                 return
@@ -309,7 +311,13 @@ class LocalPlatform:
             "FORESTAY_TLS_DIR": str(tls.certificate.parent),
             "FORESTAY_HOST": self._settings.gateway.host,
             "FORESTAY_SECRETS_DIR": self._settings.worker.secrets_dir or str(self._folder.model_secrets),
+            "FORESTAY_JUDGE_SOCKET": self._judge_socket(),
         }
+
+    def _judge_socket(self) -> str:
+        """Return where the judge listens, and its clients look; empty where there is none."""
+        chosen = self._settings.judge.socket
+        return chosen or (str(socket_in(self._folder.judge)) if self._named("judge") else "")
 
     def _child(self, name: str, environment: Mapping[str, str]) -> ChildSpec:
         kind, _, number = name.partition("-")
@@ -326,6 +334,8 @@ class LocalPlatform:
                 "FORESTAY_WORKER_MEMORY_MB": str(self._settings.worker.memory_mb or self._memory_share_mb()),
             }
             pathlib.Path(own["FORESTAY_WORK_DIR"]).mkdir(exist_ok=True, mode=0o711)
+        elif kind == "judge":
+            environment = environment_of_judge(environment)
         elif kind == "controller":
             own = {"FORESTAY_PUBLIC_URL": self._settings.gateway.public_url or self._addresses()["url"]}
         else:
@@ -409,7 +419,7 @@ class LocalPlatform:
             self._plan.ready_file.unlink(missing_ok=True)
         self._tell(Event("platform.stopping", "stopping: gateways first, then workers finish what they run"))
         keepers = {keeper.process.name: keeper for group in self._groups for keeper in group}
-        kinds = ("gateway-", "worker-", "controller", "valkey", "postgres")
+        kinds = ("gateway-", "worker-", "controller", "judge-", "valkey", "postgres")
         await stop_in_order([[k for name, k in keepers.items() if name.startswith(kind)] for kind in kinds])
         self._tell(Event("platform.stopped", "stopped"))
 

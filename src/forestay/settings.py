@@ -300,6 +300,31 @@ class Artefacts:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Judge:
+    """The process that holds the detectors of content; one on each host."""
+
+    mode: str = setting(
+        "FORESTAY_JUDGE", "auto", "auto, on or off: whether `up` runs one; auto: where the extra `safety` is installed."
+    )
+    socket: str = setting("FORESTAY_JUDGE_SOCKET", "", "Its unix socket; `up` puts it into the data folder.")
+    memory_mb: int = setting(
+        "FORESTAY_JUDGE_MEMORY_MB", 1536, "Its memory, in MB of 1024 * 1024 bytes; beyond, a check is a crash."
+    )
+    held_mb: int = setting(
+        "FORESTAY_JUDGE_HELD_MB", 256, "Content that may wait to be judged, in MB; beyond, a check is an overload."
+    )
+    queue: int = setting(
+        "FORESTAY_JUDGE_QUEUE", 256, "Questions that may wait for one detector; beyond, a check is an overload."
+    )
+    hang_seconds: float = setting(
+        "FORESTAY_JUDGE_HANG", 10.0, "A detector that works on one thing for longer ends the judge; `up` restarts it."
+    )
+    markers: bool = setting(
+        "FORESTAY_SAFETY_MARKERS", False, "Load the detector of drawn marker tokens: for demonstrations and tests only."
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Secrets:
     """Keys of the platform itself; never logged, never given to model code."""
 
@@ -379,6 +404,7 @@ class Settings:
     delivery: Delivery = dataclasses.field(default_factory=Delivery)
     limits: Limits = dataclasses.field(default_factory=Limits)
     artefacts: Artefacts = dataclasses.field(default_factory=Artefacts)
+    judge: Judge = dataclasses.field(default_factory=Judge)
     secrets: Secrets = dataclasses.field(default_factory=Secrets)
     identity: Identity = dataclasses.field(default_factory=Identity)
     safety: Safety = dataclasses.field(default_factory=Safety)
@@ -395,6 +421,7 @@ class Settings:
             delivery=_read(Delivery, environment),
             limits=_read(Limits, environment),
             artefacts=_read(Artefacts, environment),
+            judge=_read(Judge, environment),
             secrets=_read(Secrets, environment),
             identity=_read(Identity, environment),
             safety=_read(Safety, environment),
@@ -416,7 +443,20 @@ def client_settings() -> Client:
 
 
 Group = TypeVar(
-    "Group", Storage, Queue, Gateway, Worker, Ingress, Delivery, Limits, Artefacts, Secrets, Identity, Safety, Client
+    "Group",
+    Storage,
+    Queue,
+    Gateway,
+    Worker,
+    Ingress,
+    Delivery,
+    Limits,
+    Artefacts,
+    Judge,
+    Secrets,
+    Identity,
+    Safety,
+    Client,
 )
 _PARSERS: Mapping[type, typing.Callable[[str], object]] = types.MappingProxyType(
     {

@@ -73,6 +73,11 @@ class Process:
 def start_process(kind: str, settings: Settings, environment: Mapping[str, str]) -> Process:
     """Make the running process what it shall be; call it on the event loop, before anything is opened."""
     require_stores(settings)
+    return begin_process(kind, settings, environment)
+
+
+def begin_process(kind: str, settings: Settings, environment: Mapping[str, str]) -> Process:
+    """Do the same for a process that has no stores."""
     configure(kind)
     keep_memory_private()
     return Process(

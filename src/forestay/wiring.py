@@ -18,6 +18,7 @@ from forestay.startup import (
     Stores,
     admission,
     audit_anchor,
+    begin_process,
     limit_counters,
     open_stores,
     own_name,
@@ -246,3 +247,18 @@ async def run_controller(settings: Settings, environment: Mapping[str, str]) -> 
         _log.info("controller.ready", loops=[loop.name for loop in loops], metrics=metrics)
         await run_loops(loops, ports, process.stop)
         _log.info("controller.stopped")
+
+
+async def run_judge(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Run the judge until SIGTERM; it opens no store and needs no secret."""
+    process = begin_process("judge", settings, environment)
+    from forestay.safety.classifiers.registry import installed
+    from forestay.safety.judge.process import JudgePorts, judging, limit_process
+
+    limit_process(settings.judge)
+    ports = JudgePorts(installed(settings.judge), settings.judge, process.clock, process.metrics)
+    async with judging(ports) as server, serve_metrics(process) as metrics:
+        process.link.ready({"metrics": metrics, "socket": settings.judge.socket})
+        _log.info("judge.ready", detectors=sorted(server.lanes), metrics=metrics)
+        await process.stop.wait()
+        _log.info("judge.stopped")

@@ -14,6 +14,9 @@ import asyncpg
 import pytest
 from tests.platform.platform import RunningPlatform, family, process_table, run_cli, survivors, wait_for
 
+from forestay.safety.judge.folder import is_wanted
+from forestay.settings import Judge
+
 
 def fetch(url: str, ca_file: str = "") -> tuple[int, bytes]:
     """GET without a proxy; returns status and body, 0 when nothing answers."""
@@ -64,7 +67,8 @@ def test_the_ready_file_says_everything_and_is_for_its_owner_alone(platform: Run
     assert platform.ready_file.stat().st_mode & 0o777 == 0o600
     table = process_table()
     assert all(pid in table for pid in platform.pids.values())
-    assert set(platform.pids) == {"supervisor", "postgres", "valkey", "controller", "worker-1", "gateway-1"}
+    judges = {"judge-1"} if is_wanted(Judge()) else set[str]()
+    assert set(platform.pids) == {"supervisor", "postgres", "valkey", "controller", "worker-1", "gateway-1"} | judges
 
 
 def test_plain_and_tls_listeners_answer_and_so_does_every_metrics_port(platform: RunningPlatform) -> None:

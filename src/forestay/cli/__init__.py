@@ -29,6 +29,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {  # name -> module, panel, one lin
     "gateway": ("forestay.cli.gateway", _PLATFORM, "Run one gateway against the configured stores."),
     "worker": ("forestay.cli.worker", _PLATFORM, "Run one worker against the configured stores."),
     "controller": ("forestay.cli.controller", _PLATFORM, "Run one controller against the configured stores."),
+    "judge": ("forestay.cli.judge", _PLATFORM, "Run this host's judge, the process that holds the detectors."),
     "migrate": ("forestay.cli.migrate", _PLATFORM, "Bring the database's tables up to date."),
     "tls": ("forestay.cli.tls", _PLATFORM, "Make and show the local certificate authority."),
     "doctor": ("forestay.cli.doctor", _PLATFORM, "Check what the platform needs, and say how to mend it."),

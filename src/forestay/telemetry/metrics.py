@@ -121,6 +121,18 @@ ARTEFACT_FINDINGS = _counter(
 )
 ARTEFACT_SECONDS = _histogram("forestay_artefact_seconds", "Check of a model's files at load.", buckets=_LONG_SECONDS)
 
+# The judge
+JUDGE_ANSWERS = _counter(
+    "forestay_judge_answers_total",
+    "Pieces of content judged, by detector and what came of them.",
+    "detector",
+    "outcome",
+)
+JUDGE_SECONDS = _histogram(
+    "forestay_judge_seconds", "Time to judge one piece of content.", "detector", buckets=_SHORT_SECONDS
+)
+JUDGE_WAITING = _gauge("forestay_judge_waiting", "Questions that wait for a detector.", "detector")
+
 # Every process
 LOOP_FAILURES = _counter("forestay_loop_failures_total", "Loop runs that ended in an error.", "loop")
 LOOP_RUNS = _counter("forestay_loop_runs_total", "Loop runs.", "loop")

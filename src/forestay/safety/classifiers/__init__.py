@@ -1,0 +1,1 @@
+"""Detectors with weights, one module each, and the adapters of those that others run."""
