@@ -79,6 +79,7 @@ def _gateway_ports(process: Process, stores: Stores, embedder: "Embedder | None"
     from forestay.gateway.ports import AbuseDesk, GatewayPorts, LimitPorts
     from forestay.gateway.standing import Standings
     from forestay.limits.postgres_store import PostgresLimitStore
+    from forestay.safety.hashes.postgres_store import PostgresBankStore
     from forestay.telemetry.call_facts import PostgresCalls
     from forestay.telemetry.facts import FactWriter
 
@@ -109,6 +110,7 @@ def _gateway_ports(process: Process, stores: Stores, embedder: "Embedder | None"
         calls=calls,
         embedder=embedder,
         abuse=AbuseDesk(PostgresAbuseStore(stores.database, writer=writer), calls),
+        banks=PostgresBankStore(stores.database, stores.wakeups, process.clock, writer),
         standings=Standings(process.clock, settings.gateway.throttled_rate),
         guesses=Guesses(process.clock, settings.gateway.guesses, settings.gateway.guess_pause_seconds),
         standing_store=PostgresStandings(stores.database, stores.wakeups, process.chance, writer=writer),

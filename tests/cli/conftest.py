@@ -45,6 +45,7 @@ from forestay.limits.postgres_store import PostgresLimitStore
 from forestay.queue.claiming import PostgresTurns
 from forestay.queue.listing import PostgresRequestList
 from forestay.queue.postgres_store import open_queue_store
+from forestay.safety.hashes.postgres_store import PostgresBankStore
 from forestay.settings import Gateway, Queue, Secrets, Settings, process_environment
 from forestay.storage.objects import ObjectStore
 from forestay.storage.postgres import Database
@@ -120,6 +121,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
             "costs": PostgresCostStore(database),
             "artefacts": Admission(PostgresArtefactStore(database, clock), objects, clock),
             "abuse": AbuseDesk(PostgresAbuseStore(database), PostgresCalls(database)),
+            "banks": PostgresBankStore(database, wakeups, clock),
             "admin": AdminReaders(
                 PostgresRequestList(database),
                 PostgresFactReader(database),

@@ -36,6 +36,7 @@ from forestay.ids import BUCKETS, ModelId, ReplicaId, RequestId, RevisionId, Ten
 from forestay.limits.counters import RemoteCounters
 from forestay.queue.model import Answer, AttemptReport, Finish, Lease, Outcome, State
 from forestay.queue.store import Offer
+from forestay.safety.hashes.store import BankStore
 from forestay.settings import Gateway as GatewaySettings
 from forestay.settings import Limits, Secrets, Settings
 from forestay.storage.objects import ObjectStore
@@ -514,6 +515,7 @@ async def a_world(
         limits=LimitPorts(MemoryLimitStore(clock), cast("RemoteCounters | None", counters)),
         calls=calls,
         abuse=cast("AbuseDesk", None),
+        banks=cast("BankStore", None),
         artefacts=Admission(MemoryArtefactStore(clock), objects, clock),
     )
     model = ModelServer()

@@ -52,6 +52,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {  # name -> module, panel, one lin
         _FLEET,
         "Look at model files; sign, verify, and say whose signatures count.",
     ),
+    "safety": ("forestay.cli.safety", _FLEET, "Know harmful content: lists of hashes, and looking a file up."),
     "audit": ("forestay.cli.audit", _FLEET, "Read who did what, and why."),
 }
 

@@ -26,6 +26,7 @@ from forestay.gateway import (
     admin_oidc,
     admin_people,
     admin_requests,
+    admin_safety_hashes,
     admin_sign_in,
     admin_turns,
 )
@@ -97,6 +98,15 @@ _TABLE: tuple[tuple[str, str, Permission, Handler], ...] = (
     ("PUT", "/abuse/rules", Permission.SAFETY, admin_judging.put_rules),
     ("GET", "/abuse/explain", Permission.READ, admin_judging.get_explanation),
     ("GET", "/abuse/calls", Permission.SAFETY, admin_judging.get_calls),
+    ("POST", "/safety/banks", Permission.SAFETY, admin_safety_hashes.post_bank),
+    ("GET", "/safety/banks", Permission.READ, admin_safety_hashes.get_banks),
+    ("GET", "/safety/banks/{bank_id}", Permission.READ, admin_safety_hashes.get_bank),
+    ("PUT", "/safety/banks/{bank_id}/ratio", Permission.SAFETY, admin_safety_hashes.put_ratio),
+    ("POST", "/safety/banks/{bank_id}/add", Permission.SAFETY, admin_safety_hashes.post_add),
+    ("POST", "/safety/banks/{bank_id}/remove", Permission.SAFETY, admin_safety_hashes.post_remove),
+    ("GET", "/safety/banks/{bank_id}/entries", Permission.SAFETY, admin_safety_hashes.get_entries),
+    ("POST", "/safety/entries/{entry_id}/restore", Permission.SAFETY, admin_safety_hashes.post_restore),
+    ("POST", "/safety/match", Permission.SAFETY, admin_safety_hashes.post_match),
 )
 
 

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from forestay.limits.store import LimitStore
     from forestay.queue.claiming import Turns
     from forestay.queue.listing import RequestList
+    from forestay.safety.hashes.store import BankStore
     from forestay.storage.objects import ObjectStore
     from forestay.storage.valkey import Wakeups
     from forestay.telemetry.call_facts import CallSink, CallSource
@@ -121,6 +122,7 @@ class GatewayPorts:
     artefacts: "Admission"
     guesses: Guesses  # addresses that show wrong credentials
     abuse: "AbuseDesk"
+    banks: "BankStore"  # of known hashes
     calls: "CallSink"  # notes of calls, for the judges of misuse
     embedder: "Embedder | None" = None  # where meanings of prompts are hashed
     oidc: OidcProvider | None = None  # without an issuer

@@ -92,6 +92,13 @@ ABUSE_DECIDED = _counter("forestay_abuse_decided_total", "Standings that rules a
 ABUSE_LAG_SECONDS = _gauge("forestay_abuse_lag_seconds", "Age of the newest call that the abuse loop has seen.")
 ABUSE_RULES_BROKEN = _counter("forestay_abuse_rules_broken_total", "Rules in force that could not be read.")
 
+# Known pictures
+HASH_MATCHES = _counter("forestay_hash_matches_total", "Contents near a known hash, by bank and hint.", "bank", "hint")
+HASH_SUSPENDED = _counter(
+    "forestay_hash_entries_suspended_total", "Entries that flood control kept from blocking: look at them."
+)
+HASH_REPORTS = _counter("forestay_hash_reports_total", "Steps of cases that the law asks to report, by step.", "step")
+
 # Media and delivery
 UPLOADED_BYTES = _counter("forestay_uploaded_bytes_total", "Bytes that callers uploaded.", "how")
 DOWNLOADED_BYTES = _counter("forestay_downloaded_bytes_total", "Bytes of media sent out.")

@@ -1,0 +1,8 @@
+"""`forestay safety`: what the guard knows and does. One module a subject; this one only gathers them."""
+
+import typer
+
+from forestay.cli import safety_hashes
+
+app = typer.Typer(no_args_is_help=True, help="Hash lists: make, fill and read them; look a file up.")
+safety_hashes.register(app)

@@ -1,0 +1,79 @@
+"""`forestay safety bank` and `match` against the admin API and real stores."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tests.cli.conftest import Platform, Ran
+from tests.safety.hashes.drawn import drawn
+
+Forestay = Callable[..., Awaitable[Ran]]
+CREATE = ("safety", "bank", "create", "marker-7f3a", "--source", "tests", "--category", "graphic_violence")
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """A drawn picture in a file."""
+    path = tmp_path / "picture.png"
+    Image.fromarray(drawn(3, 512, 384)).save(path)
+    return path
+
+
+async def test_a_bank_is_made_filled_looked_in_and_turned_off(
+    forestay: Forestay, picture: Path, tmp_path: Path
+) -> None:
+    """The whole of an analyst's way; the picture itself never leaves the machine."""
+    assert (await forestay(*CREATE)).status == 0
+    again = await forestay(*CREATE)
+    assert again.status == 1
+    assert "choose another name" in again.err
+    added = await forestay("safety", "bank", "add", "marker-7f3a", str(picture), "--reason", "known")
+    assert "1 added" in added.out, added.err
+    coded = tmp_path / "coded.jpg"
+    Image.open(picture).resize((256, 192)).transpose(Image.Transpose.ROTATE_90).save(coded, quality=60)
+    found = await forestay("safety", "match", str(coded), "--json")
+    assert [row["bank_id"] for row in found.json()["matches"]] == ["marker-7f3a"], found.err  # pyright: ignore[reportGeneralTypeIssues, reportIndexIssue, reportOptionalIterable]
+    shown = await forestay("safety", "bank", "show", "marker-7f3a")
+    assert "entries: 1" in shown.out
+    off = await forestay("safety", "bank", "disable", "marker-7f3a", "--reason", "too wide")
+    assert off.status == 0, off.err
+    assert "not known" in (await forestay("safety", "match", str(coded))).out
+    removed = await forestay("safety", "bank", "remove", "marker-7f3a", str(picture), "--reason", "appealed")
+    assert "1 removed" in removed.out
+    listed = await forestay("safety", "bank", "list")
+    assert "marker-7f3a" in listed.out
+
+
+async def test_a_list_is_imported_exported_and_looked_in_without_a_platform(
+    forestay: Forestay, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faulty lines are told and exit 1; with --strict they stop everything; a match needs no platform."""
+    await forestay(*CREATE)
+    hash_ = str((await forestay("safety", "match", str(picture), "--json")).json()["hash"])
+    given = tmp_path / "list.csv"
+    given.write_text(f"signal_type,signal_str,collab,category,tags\npdq,{hash_},c,POSITIVE_CLASS,t\npdq,zz,c,,\n")
+    strict = await forestay("safety", "bank", "import", "marker-7f3a", str(given), "--reason", "weekly", "--strict")
+    assert strict.status == 2
+    assert "nothing was imported" in strict.err
+    done = await forestay("safety", "bank", "import", "marker-7f3a", str(given), "--reason", "weekly")
+    assert done.status == 1
+    assert f"{given}:3" in done.err
+    assert "1 added" in done.out
+    for name in ("out.csv", "out.json"):
+        out = tmp_path / name
+        assert (await forestay("safety", "bank", "export", "marker-7f3a", "--out", str(out))).status == 0
+        monkeypatch.setenv("FORESTAY_URL", "http://127.0.0.1:9")
+        found = await forestay("safety", "match", str(picture), "--against", str(out), "--json")
+        assert hash_ in found.out, found.err
+        monkeypatch.delenv("FORESTAY_URL")
+        monkeypatch.undo()
+        break
+
+
+async def test_hashes_are_read_with_the_permission_for_safety_alone(platform: Platform, forestay: Forestay) -> None:
+    """A caller's key reads no bank, and a bank that is not there is told with the way to find those that are."""
+    absent = await forestay("safety", "bank", "show", "absent")
+    assert absent.status == 1
+    assert "forestay safety bank list" in absent.err
+    assert platform.api_key
