@@ -33,7 +33,7 @@ async def test_a_bank_is_made_filled_looked_in_and_turned_off(
     coded = tmp_path / "coded.jpg"
     Image.open(picture).resize((256, 192)).transpose(Image.Transpose.ROTATE_90).save(coded, quality=60)
     found = await forestay("safety", "match", str(coded), "--json")
-    assert [row["bank_id"] for row in found.json()["matches"]] == ["marker-7f3a"], found.err  # pyright: ignore[reportGeneralTypeIssues, reportIndexIssue, reportOptionalIterable]
+    assert "'bank_id': 'marker-7f3a'" in str(found.json()["matches"]), found.err
     shown = await forestay("safety", "bank", "show", "marker-7f3a")
     assert "entries: 1" in shown.out
     off = await forestay("safety", "bank", "disable", "marker-7f3a", "--reason", "too wide")
@@ -60,20 +60,40 @@ async def test_a_list_is_imported_exported_and_looked_in_without_a_platform(
     assert done.status == 1
     assert f"{given}:3" in done.err
     assert "1 added" in done.out
-    for name in ("out.csv", "out.json"):
-        out = tmp_path / name
+    outs = [tmp_path / "out.csv", tmp_path / "out.json"]
+    for out in outs:
         assert (await forestay("safety", "bank", "export", "marker-7f3a", "--out", str(out))).status == 0
-        monkeypatch.setenv("FORESTAY_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("FORESTAY_URL", "http://127.0.0.1:9")  # where no platform answers
+    for out in outs:
         found = await forestay("safety", "match", str(picture), "--against", str(out), "--json")
-        assert hash_ in found.out, found.err
-        monkeypatch.delenv("FORESTAY_URL")
-        monkeypatch.undo()
-        break
+        assert hash_ in str(found.json()["matches"]), found.err
 
 
-async def test_hashes_are_read_with_the_permission_for_safety_alone(platform: Platform, forestay: Forestay) -> None:
-    """A caller's key reads no bank, and a bank that is not there is told with the way to find those that are."""
+async def test_a_callers_key_reads_no_bank(
+    platform: Platform, forestay: Forestay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list of hashes tells what is looked for: it takes the permission for safety."""
+    await forestay(*CREATE)
+    monkeypatch.setenv("FORESTAY_KEY", platform.api_key)
+    for words in (("bank", "show", "marker-7f3a"), ("match", "0" * 64)):
+        refused = await forestay("safety", *words)
+        assert refused.status == 1
+        assert "ADMIN" in refused.err
+
+
+async def test_what_is_not_there_or_no_hash_is_told_with_the_mend(forestay: Forestay, tmp_path: Path) -> None:
+    """An absent bank, an absent file, a flat picture, a file that is no picture."""
     absent = await forestay("safety", "bank", "show", "absent")
     assert absent.status == 1
     assert "forestay safety bank list" in absent.err
-    assert platform.api_key
+    missing = await forestay("safety", "match", str(tmp_path / "missing.png"))
+    assert missing.status == 2
+    assert "cannot be read" in missing.err
+    flat, text = tmp_path / "flat.png", tmp_path / "text.png"
+    Image.new("RGB", (90, 90), "white").save(flat)
+    text.write_text("no picture")
+    await forestay(*CREATE)
+    for path, told in ((flat, "too little structure"), (text, "file")):
+        refused = await forestay("safety", "bank", "add", "marker-7f3a", str(path), "--reason", "r")
+        assert refused.status in {1, 2}
+        assert told in refused.err
