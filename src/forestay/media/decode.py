@@ -14,13 +14,14 @@ import os
 import pathlib
 import signal
 import tempfile
+from collections.abc import Awaitable, Callable
 from typing import IO, Literal, cast
 
 import msgspec
 
 from forestay.errors import UsageError
 from forestay.media.decoder_program import GRACE_SECONDS, READ_BYTES, Ended, OnStart, Program
-from forestay.media.limits import DecodeLimits, Kind
+from forestay.media.limits import DecodeLimits, Kind, Looking
 from forestay.settings import Ingress
 
 Fault = Literal["unsupported", "broken", "too_large", "too_long", "too_heavy"]
@@ -123,6 +124,65 @@ class Decoder:
             error.child_memory_bytes = ended.memory_bytes
             raise
 
+    async def look(
+        self, source: IO[bytes], pipe: int, looking: Looking, read: Callable[[], Awaitable[bool]]
+    ) -> bytes | None:
+        """Have looks at `source` written to `pipe`, which is closed here; `read` takes them at the other end.
+
+        Returns what the child says at its end; None when `read` returned False, which ends the child. MediaRefused and
+        Unavailable as in `clean`. The child has `look_seconds` by the clock, since it waits for whoever reads.
+        """
+        wall = self.limits.look_seconds
+        limits = dataclasses.replace(self.limits, wall_seconds=wall, cpu_seconds=max(1, int(wall * 0.8)))
+        ours, theirs = os.pipe()
+        try:
+            async with self._gate:
+                program = await self._started()
+                self._jobs += 1
+                number = self._jobs
+                asked: dict[str, object] = {"job": number, "kind": None, "limits": dataclasses.asdict(limits)}
+                ended = program.ask(asked | {"look": dataclasses.asdict(looking)}, (source.fileno(), pipe, theirs))
+                os.close(pipe)  # so that the child's end is the end of what is read
+                pipe = -1
+                done = await self._until_read(program, number, ended, read, limits)
+        finally:
+            for descriptor in (theirs, pipe):
+                if descriptor >= 0:
+                    os.close(descriptor)
+            os.set_blocking(ours, False)
+            said = _read(ours)
+            os.close(ours)
+        if done is None:
+            return None
+        if done.status:
+            raise _by_signal(done, limits)
+        _raise_refusal(said)
+        return said
+
+    async def _until_read(
+        self,
+        program: Program,
+        number: int,
+        ended: "asyncio.Future[Ended]",
+        read: Callable[[], Awaitable[bool]],
+        limits: DecodeLimits,
+    ) -> Ended | None:
+        """Return the end of the child once everything is read; None when no more was wanted."""
+        over = False
+        try:
+            async with asyncio.timeout(limits.wall_seconds + GRACE_SECONDS):
+                if not await read():
+                    return None
+                done = await asyncio.shield(ended)
+                over = True
+                return done
+        except TimeoutError:
+            over = True
+            return await program.kill(number, ended)
+        finally:
+            if not over:  # enough was seen, what came cannot be believed, or nobody waits any more
+                program.forget(number)
+
     async def close(self) -> None:
         """End the program and whatever it runs."""
         program, self._program = self._program, None
@@ -152,15 +212,7 @@ class Decoder:
     def _judged(self, said: bytes, ended: Ended, out: IO[bytes], kind: Kind | None) -> Clean:
         if ended.status:
             raise _by_signal(ended, self.limits)
-        try:
-            reply = msgspec.json.decode(said, type=_Reply)
-        except msgspec.DecodeError:
-            raise MediaRefused("broken", "the decoder gave no answer that can be read") from None
-        if reply.refused is not None:
-            refused = reply.refused
-            raise MediaRefused(
-                refused.fault, refused.message[:500], refused.limit, allowed=refused.allowed, given=refused.given
-            )
+        reply = _raise_refusal(said)
         opened, size = reply.opened, os.fstat(out.fileno()).st_size
         fits = opened is not None and kind in {None, opened.kind} and 0 < size <= self.limits.max_output_bytes
         if opened is None or not fits or opened.content_type not in CONTENT_TYPES[opened.kind]:
@@ -176,6 +228,20 @@ class Decoder:
             ended.memory_bytes,
             ended.cpu_seconds,
         )
+
+
+def _raise_refusal(said: bytes) -> _Reply:
+    """Read what a child says; MediaRefused when it refuses, or cannot be understood."""
+    try:
+        reply = msgspec.json.decode(said, type=_Reply)
+    except msgspec.DecodeError:
+        raise MediaRefused("broken", "the decoder gave no answer that can be read") from None
+    if reply.refused is not None:
+        refused = reply.refused
+        raise MediaRefused(
+            refused.fault, refused.message[:500], refused.limit, allowed=refused.allowed, given=refused.given
+        )
+    return reply
 
 
 def _read(descriptor: int) -> bytes:

@@ -12,6 +12,16 @@ KINDS: tuple[Kind, ...] = ("image", "video", "audio")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Looking:
+    """Which looks are taken at a file, for those who judge content."""
+
+    every_seconds: float = 1.0  # of a film or animation, at most so far apart
+    most: int = 16  # frames; half of them by time alone, the others where the scene changes
+    long_side: int = 512  # pixels of a frame, at most
+    most_pixels: int = 16_000_000  # of a picture; a larger one is reduced by a whole factor
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class DecodeLimits:
     """Caps on one file."""
 
@@ -31,3 +41,4 @@ class DecodeLimits:
     memory_bytes: int = 420 * 1024 * 1024  # of the child, beyond what it has before it sees the file
     cpu_seconds: int = 8
     wall_seconds: float = 10.0
+    look_seconds: float = 60.0  # instead, while looks are taken: those who judge them are waited for

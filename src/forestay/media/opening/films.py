@@ -6,10 +6,11 @@ limit of pixels. Packets are copied, so nothing loses quality; one picture track
 module that imports PyAV.
 """
 
+import contextlib
 import dataclasses
 import fractions
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import av
 import av.audio.stream
@@ -17,6 +18,7 @@ import av.container
 import av.error
 import av.stream
 import av.video.stream
+from PIL import Image
 
 from forestay.media.limits import DecodeLimits
 from forestay.media.opening.refusal import (
@@ -40,6 +42,7 @@ _CHECKED_PIXELS = 100_000_000  # of key frames beyond the first; about a second 
 _MAX_PACKETS = 2_000_000
 _MAX_EARLY = 64
 
+_Video = av.video.stream.VideoStream
 Stream = av.video.stream.VideoStream | av.audio.stream.AudioStream
 if TYPE_CHECKING:
     from av.packet import Packet as _Packet
@@ -55,12 +58,62 @@ class Played:
     pictures: int = 1
 
 
-def finish(walked: Walked, source: BinaryIO, out: BinaryIO, limits: DecodeLimits) -> Played:
-    """Check the file, write it to `out` unless the reader already has; returns how much it plays."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Length:
+    """How much a film would take to be decoded."""
+
+    seconds: float
+    pictures: int
+    pixels: int  # of one picture
+
+
+def length_of(file: BinaryIO, walked: Walked, limits: DecodeLimits) -> Length:
+    """Count the packets of the picture track; nothing is decoded."""
+    with _named(), _opened(file, walked, limits) as container:
+        stream = _chosen(container, walked, limits)[0]
+        pictures, end = 0, 0.0
+        for packet in container.demux(stream):
+            pictures += bool(packet.size)
+            end = max(end, float(((packet.pts or 0) + (packet.duration or 0)) * (packet.time_base or 0)))
+            if pictures > _MAX_PACKETS:
+                raise Refusal("too_long", f"more than {_MAX_PACKETS} packets", "max_seconds")
+            check_seconds(end, limits)
+        return Length(end, pictures, stream.width * stream.height if isinstance(stream, _Video) else 0)
+
+
+def frames(
+    file: BinaryIO, walked: Walked, limits: DecodeLimits, *, key_frames: bool
+) -> Iterator[tuple[float, Image.Image]]:
+    """Yield every frame of the picture track, or every key frame, with the second at which it is shown."""
+    with _named(), _opened(file, walked, limits) as container:
+        stream = _chosen(container, walked, limits)[0]
+        if not isinstance(stream, _Video):
+            raise broken("the film has no pictures")
+        if key_frames:
+            stream.codec_context.skip_frame = "NONKEY"
+        for frame in container.decode(stream):
+            check_size(frame.width, frame.height, limits)
+            yield max(0.0, frame.time or 0.0), picture_of(frame)
+
+
+def picture_of(frame: "av.VideoFrame") -> Image.Image:
+    """Return a frame as RGB."""
+    return cast("Image.Image", frame.to_image(threads=1))  # pyright: ignore[reportUnknownMemberType] - as below
+
+
+@contextlib.contextmanager
+def _named() -> Generator[None]:
+    """Call what a lying file provokes in FFmpeg by its name, while the block runs."""
     try:
-        return _finish(walked, source, out, limits)
+        yield
     except (av.error.FFmpegError, OSError, ValueError, OverflowError, ZeroDivisionError, TypeError) as error:
         raise broken(f"the file does not decode: {type(error).__name__}: {str(error)[:200]}") from None
+
+
+def finish(walked: Walked, source: BinaryIO, out: BinaryIO, limits: DecodeLimits) -> Played:
+    """Check the file, write it to `out` unless the reader already has; returns how much it plays."""
+    with _named():
+        return _finish(walked, source, out, limits)
 
 
 def _finish(walked: Walked, source: BinaryIO, out: BinaryIO, limits: DecodeLimits) -> Played:

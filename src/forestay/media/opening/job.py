@@ -81,19 +81,19 @@ def run(
     if not os.fstat(source.fileno()).st_size:
         raise broken("the file is empty")
     with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        walked = _walked(view, kind, limits)
-        _write(walked, view, out)
+        found = walked(view, kind, limits)
+        _write(found, view, out)
     unmapped()
-    width, height, seconds, frames = walked.width, walked.height, walked.seconds, walked.frames
-    if walked.kind == "image":
-        width, height = pictures.finish(walked, source, out, limits)
-    elif walked.codec != "wav":
-        played = films.finish(walked, source, out, limits)
+    width, height, seconds, frames = found.width, found.height, found.seconds, found.frames
+    if found.kind == "image":
+        width, height = pictures.finish(found, source, out, limits)
+    elif found.codec != "wav":
+        played = films.finish(found, source, out, limits)
         seconds, frames = played.seconds, played.pictures
     out.flush()
     return {
-        "kind": walked.kind,
-        "content_type": walked.content_type,
+        "kind": found.kind,
+        "content_type": found.content_type,
         "width": width,
         "height": height,
         "frames": frames,
@@ -101,15 +101,16 @@ def run(
     }
 
 
-def _walked(view: View, kind: Kind | None, limits: DecodeLimits) -> Walked:
+def walked(view: View, kind: Kind | None, limits: DecodeLimits) -> Walked:
+    """Return what a file holds, by the reader of its format; Refusal otherwise."""
     head = bytes(view[:_HEAD_BYTES])
     walk = _reader(head)
     if walk is None:
         raise unsupported(f"{_name_of(head)} is not opened; send {_offers(kind)}")
-    walked = walk(view, limits)
-    if kind is not None and walked.kind != kind:
-        raise unsupported(f"{walked.content_type} is no {kind}; send {_offers(kind)}")
-    return walked
+    found = walk(view, limits)
+    if kind is not None and found.kind != kind:
+        raise unsupported(f"{found.content_type} is no {kind}; send {_offers(kind)}")
+    return found
 
 
 def _reader(head: bytes) -> Callable[[View, DecodeLimits], Walked] | None:

@@ -4,6 +4,7 @@ So every file gets a fresh process for the price of a fork, and a file that take
 next one. The program itself never looks at a file. It talks to `media/decode.py` on a socket, one JSON object a line:
 
     in   {"job": 7, "kind": "image" | "video" | "audio" | null, "limits": {...}}  with descriptors: file, output, reply
+    in   {..., "look": {...}}                 looks are taken and written to the output, a pipe; see `looks`
     in   {"kill": 7}
     out  {"ready": {"network": true, "user": true, "calls": true, "memory": true}}
     out  {"ended": 7, "status": 0, "memory_bytes": 61000000, "cpu_seconds": 0.02}
@@ -27,8 +28,8 @@ from typing import BinaryIO, NoReturn, cast
 import av.logging
 from PIL import Image
 
-from forestay.media.limits import DecodeLimits, Kind
-from forestay.media.opening import job, sandbox
+from forestay.media.limits import DecodeLimits, Kind, Looking
+from forestay.media.opening import films, job, looks, sandbox
 from forestay.media.opening.refusal import Refusal
 
 _READ_BYTES = 65_536
@@ -144,11 +145,14 @@ def _judged(
     asked: dict[str, object], descriptors: list[int], number: int, isolation: sandbox.Isolation
 ) -> dict[str, object]:
     limits = DecodeLimits(**cast("dict[str, int]", asked["limits"]))
-    source, out = os.fdopen(descriptors[0], "rb"), os.fdopen(descriptors[1], "w+b")
+    source, out = os.fdopen(descriptors[0], "rb"), os.fdopen(descriptors[1], "wb" if "look" in asked else "w+b")
     sandbox.enter(number, os.fstat(source.fileno()).st_size, limits, isolation)
     try:
         kind = cast("Kind | None", asked["kind"])
-        return {"opened": job.run(source, cast("BinaryIO", out), kind, limits, lambda: isolation.hold(limits))}
+        if "look" in asked:
+            looking = Looking(**cast("dict[str, int]", asked["look"]))
+            return {"looked": looks.run(source, out, kind, limits, looking, lambda: isolation.hold(limits))}
+        return {"opened": job.run(source, out, kind, limits, lambda: isolation.hold(limits))}
     except OSError as error:
         if error.errno not in {errno.EFBIG, errno.ENOSPC}:
             raise
@@ -175,6 +179,7 @@ def _warm() -> None:
             picture.save(made, format=name, **options)
             _open_own(made.getvalue(), limits)
     _open_own(bytes.fromhex(_OPUS), limits)
+    films.picture_of(av.VideoFrame(16, 16, "yuv420p"))
 
 
 def _open_own(data: bytes, limits: DecodeLimits) -> None:
@@ -182,6 +187,7 @@ def _open_own(data: bytes, limits: DecodeLimits) -> None:
         source.write(data)
         source.flush()
         job.run(cast("BinaryIO", source), cast("BinaryIO", out), None, limits, lambda: None)
+        looks.run(cast("BinaryIO", source), cast("BinaryIO", out), None, limits, Looking(), lambda: None)
 
 
 def _nothing(number: int, frame: object) -> None:

@@ -1,0 +1,1 @@
+"""From files to what detectors can judge: stills, frames, and what is said in sound."""
