@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from forestay.limits.valkey_counters import ValkeyCounters
     from forestay.media.postgres_store import PostgresMediaStore
     from forestay.queue.postgres_store import PostgresQueueStore
+    from forestay.safety.guard import Guard
+    from forestay.safety.policies import Policies
+    from forestay.safety.postgres_store import PostgresSafetyStore
+    from forestay.safety.records import PostgresVerdicts
     from forestay.storage.objects import ObjectStore
     from forestay.storage.postgres import Database
     from forestay.storage.valkey import Wakeups
@@ -183,6 +187,41 @@ def limit_counters(process: Process) -> "ValkeyCounters | None":
 
     url, limits = process.settings.storage.valkey_url, process.settings.limits
     return ValkeyCounters(url, process.clock, limits.counter_timeout_ms / 1000) if url else None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Guarding:
+    """What judges content in a gateway or a worker."""
+
+    guard: "Guard"
+    policies: "Policies"
+    store: "PostgresSafetyStore"
+    verdicts: "PostgresVerdicts"
+
+
+@contextlib.asynccontextmanager
+async def open_guard(process: Process, stores: Stores, name: str) -> AsyncGenerator[Guarding]:
+    """Open the way to the judge, and close it behind the block."""
+    from forestay.safety.guard import Guard, GuardPorts
+    from forestay.safety.judge.client import JudgeClient
+    from forestay.safety.policies import Policies
+    from forestay.safety.postgres_store import PostgresSafetyStore
+    from forestay.safety.records import PostgresVerdicts
+    from forestay.safety.routed import RoutedDetectors
+    from forestay.safety.sealing import PolicySeal
+
+    socket_path = process.settings.judge.socket
+    judge = JudgeClient(pathlib.Path(socket_path), process.clock) if socket_path else None
+    seal = PolicySeal(process.settings.secrets.internal_key)
+    store = PostgresSafetyStore(stores.database, stores.wakeups, seal, writer=name)
+    policies, verdicts = Policies(store, seal, process.clock), PostgresVerdicts(stores.facts_database)
+    detectors = RoutedDetectors({}, judge)
+    ports = GuardPorts(detectors, policies, verdicts, process.clock, process.chance, process.metrics)
+    try:
+        yield Guarding(Guard(ports), policies, store, verdicts)
+    finally:
+        if judge is not None:
+            await judge.close()
 
 
 def admission(process: Process, stores: Stores, name: str) -> "Admission":

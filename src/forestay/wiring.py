@@ -6,6 +6,7 @@ process runs, so that a gateway does not carry a worker's weight. Called by the 
 
 import asyncio
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from forestay.startup import (
     audit_anchor,
     begin_process,
     limit_counters,
+    open_guard,
     open_stores,
     own_name,
     second_queue,
@@ -44,6 +46,7 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
     process = start_process("gateway", settings, environment)
     from forestay.gateway.asgi import build_gateway
     from forestay.gateway.caller_address import trusted_networks
+    from forestay.gateway.ports import SafetyDesk
     from forestay.servers import lifespan, serve
 
     trusted_networks(settings.gateway.trusted_proxies)  # what is no network is told now, not at the first call
@@ -51,8 +54,10 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
         open_stores(process, own_name("gateway")) as stores,
         serve_metrics(process) as metrics,
         _embedder(process) as embedder,
+        open_guard(process, stores, own_name("gateway")) as guarding,
     ):
-        ports = _gateway_ports(process, stores, embedder)
+        desk = SafetyDesk(guarding.guard, guarding.policies, guarding.store, guarding.verdicts)
+        ports = dataclasses.replace(_gateway_ports(process, stores, embedder), safety=desk)
         application = build_gateway(ports)
         listeners = _gateway_listeners(process, ports.tunnels)
         async with lifespan(application), _connect_proxy(process, listeners, ports.tunnels):
@@ -210,7 +215,11 @@ async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None
     from forestay.worker.process import run_worker as work
 
     name = f"worker {settings.worker.worker_id}".strip()
-    async with open_stores(process, name) as stores, serve_metrics(process) as metrics:
+    async with (
+        open_stores(process, name) as stores,
+        serve_metrics(process) as metrics,
+        open_guard(process, stores, name) as guarding,
+    ):
         ports = WorkerPorts(
             queue=stores.queue,
             open_queue=lambda: second_queue(process, f"{name} leases"),
@@ -224,6 +233,8 @@ async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None
             metrics=process.metrics,
             artefacts=admission(process, stores, name),
             environment=environment,
+            guard=guarding.guard,
+            policies=guarding.policies,
         )
 
         def ready(address: str) -> None:

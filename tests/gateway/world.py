@@ -14,6 +14,7 @@ from tests.conformance.memory_fleet import MemoryFleetStore, MemoryKeyStore
 from tests.conformance.memory_limits import MemoryLimitStore
 from tests.conformance.memory_people import MemoryPeopleStore, MemorySignInStore
 from tests.conformance.memory_queue import MemoryQueueStore
+from tests.safety.doubles import GuardWorld, guard_world
 
 from forestay.artefacts.admission import Admission
 from forestay.chance import SystemChance
@@ -24,12 +25,12 @@ from forestay.fleet.key_ring import KeyRing
 from forestay.fleet.keys import KeyRequest, Scope
 from forestay.fleet.model import ReplicaReport, ReplicaState, Revision, Route, WorkerReport
 from forestay.fleet.passwords import Cost
-from forestay.fleet.spec import EndpointSpec, HostKind, HostSpec, LimitSpec, ModelSpec
+from forestay.fleet.spec import EndpointSpec, HostKind, HostSpec, LimitSpec, ModelSpec, SafetySpec
 from forestay.fleet.standing_store import StandingStore
 from forestay.gateway.asgi import Gateway, build_gateway
 from forestay.gateway.guesses import Guesses
 from forestay.gateway.password_desk import PasswordDesk
-from forestay.gateway.ports import AbuseDesk, AdminReaders, GatewayPorts, LimitPorts
+from forestay.gateway.ports import AbuseDesk, AdminReaders, GatewayPorts, LimitPorts, SafetyDesk
 from forestay.gateway.standing import Standings
 from forestay.handshake import AUTH_HEADER, CallVerifier, sign_reply
 from forestay.ids import BUCKETS, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId
@@ -37,6 +38,8 @@ from forestay.limits.counters import RemoteCounters
 from forestay.queue.model import Answer, AttemptReport, Finish, Lease, Outcome, State
 from forestay.queue.store import Offer
 from forestay.safety.hashes.store import BankStore
+from forestay.safety.records import VerdictSource
+from forestay.safety.store import SafetyStore
 from forestay.settings import Gateway as GatewaySettings
 from forestay.settings import Limits, Secrets, Settings
 from forestay.storage.objects import ObjectStore
@@ -242,6 +245,7 @@ class World:
     admin_key: str = ""
     keys: MemoryKeyStore = dataclasses.field(kw_only=True)
     calls: Calls = dataclasses.field(kw_only=True)
+    safety: GuardWorld = dataclasses.field(kw_only=True)
 
     async def call(
         self,
@@ -406,7 +410,7 @@ class Socket:
             return await self.out.get()
 
 
-def revision_of(name: str, model_id: str, limits: LimitSpec | None = None) -> Revision:
+def revision_of(name: str, model_id: str, limits: LimitSpec | None = None, policy: str = "unguarded") -> Revision:
     """An http_server revision that says what it accepts."""
     endpoints = (EndpointSpec("/"), EndpointSpec("/stream", "stream"), EndpointSpec("/realtime", "realtime"))
     spec = ModelSpec(
@@ -419,6 +423,7 @@ def revision_of(name: str, model_id: str, limits: LimitSpec | None = None) -> Re
         HostSpec(HostKind.HTTP_SERVER),
         endpoints,
         limits=limits or LimitSpec(startup_timeout_seconds=2.0),
+        safety=SafetySpec(policy),
     )
     now = SystemClock().now()
     return Revision(RevisionId(name), ModelId(model_id), name, spec, None, OPENAPI, now)
@@ -491,6 +496,7 @@ async def a_world(
     fleet, keys, facts = MemoryFleetStore(clock), MemoryKeyStore(clock, chance), Facts()
     queue = MemoryQueueStore(clock)
     calls = Calls()
+    safety = await guard_world()
     ports = GatewayPorts(
         queue=queue,
         fleet=fleet,
@@ -517,14 +523,20 @@ async def a_world(
         abuse=cast("AbuseDesk", None),
         banks=cast("BankStore", None),
         artefacts=Admission(MemoryArtefactStore(clock), objects, clock),
+        safety=SafetyDesk(
+            safety.guard, safety.policies, cast("SafetyStore", safety.store), cast("VerdictSource", safety.verdicts)
+        ),
     )
     model = ModelServer()
     worker = WorkerServer(model)
     await deploy(fleet, revision_of("echo-1", "acme/echo"), "acme", "shared")
     await deploy(fleet, revision_of("open-1", "acme/open"), "acme", "public")
     await deploy(fleet, revision_of("own-1", "acme/own"), "acme", "private")
+    await deploy(fleet, revision_of("guarded-1", "acme/guarded", policy="strict"), "acme", "shared")
     async with serving(model.handle) as model.url, serving(worker.handle) as worker.url:
-        world = World(build_gateway(ports), ports, queue, fleet, facts, model, worker, keys=keys, calls=calls)
+        world = World(
+            build_gateway(ports), ports, queue, fleet, facts, model, worker, keys=keys, calls=calls, safety=safety
+        )
         world.key = await _key(keys, "acme", Scope.API)
         world.other_key = await _key(keys, "other", Scope.API)
         world.admin_key = await _key(keys, "acme", Scope.ADMIN)

@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from tests.conformance.memory_artefacts import MemoryArtefactStore, report_on
 from tests.conformance.memory_fleet import MemoryFleetStore
 from tests.conformance.memory_queue import MemoryQueueStore
+from tests.safety.doubles import GuardWorld, guard_world
 
 from forestay.artefacts.admission import Admission
 from forestay.artefacts.report import Report
@@ -24,7 +25,7 @@ from forestay.chance import SystemChance
 from forestay.clock import SystemClock
 from forestay.fleet.actions import Origin, Place, RegisterRevision, SetRoutes
 from forestay.fleet.model import ReplicaReport, ReplicaState, Revision, Route, WorkerReport
-from forestay.fleet.spec import EndpointSpec, HostKind, HostSpec, LimitSpec, ModelSpec, ResourceSpec
+from forestay.fleet.spec import EndpointSpec, HostKind, HostSpec, LimitSpec, ModelSpec, ResourceSpec, SafetySpec
 from forestay.handshake import AUTH_HEADER, new_nonce, sign_call
 from forestay.ids import BUCKETS, KeyId, ModelId, RequestId, RevisionId, TenantId, WorkerId, new_request_id
 from forestay.media.store import MediaItem, MediaState, UploadStore
@@ -140,6 +141,10 @@ class Probe(fal.App, name="probe"):
                 "no_new_privs": status["NoNewPrivs"], "reads_worker": readable(f"/proc/{os.getppid()}/environ"),
                 "reads_secrets": readable(input.text),
             }))
+        if ask == "shout":
+            return Out(text=input.text.upper())
+        if ask == "link":
+            return Out(file=File(url=input.text.replace("_", "/"), content_type="image/png", file_name="a.png"))
         if ask == "cwd":
             return Out(text=" ".join(sorted(os.listdir("."))))
         if ask == "seen":
@@ -157,7 +162,8 @@ class Probe(fal.App, name="probe"):
         async def events():
             try:
                 for number in range(int(input.text)):
-                    yield f"data: {json.dumps({'number': number})}\\n\\n"
+                    said = {'number': number, **({'text': input.do.upper()} if number == 1 and input.do else {})}
+                    yield f"data: {json.dumps(said)}\\n\\n"
                     await asyncio.sleep(input.seconds)
             finally:
                 self.mark("stream ended")
@@ -232,6 +238,11 @@ class MemoryMedia:
         """Read it whole."""
         return self.data.get(media_id)
 
+    async def release(self, media_ids: Sequence[str]) -> None:
+        """Let them be read."""
+        for media_id in media_ids:
+            self.items[media_id] = dataclasses.replace(self.items[media_id], state="released")
+
     async def delete(self, media_ids: Sequence[str]) -> None:
         """Forget them."""
         for media_id in media_ids:
@@ -259,6 +270,7 @@ class Harness:
     metrics: Metrics
     artefacts: MemoryArtefactStore
     environment: Mapping[str, str]
+    guard: GuardWorld
     address: str = ""
     deployed: int = 0
 
@@ -361,6 +373,7 @@ def spec_of(  # a spec with the fields that tests vary
     limits: LimitSpec | None = None,
     memory_mb: int = 1024,
     model: ModelId = MODEL,
+    policy: str = "unguarded",
     **host_fields: object,
 ) -> ModelSpec:
     """Return the spec of the probe app."""
@@ -375,6 +388,7 @@ def spec_of(  # a spec with the fields that tests vary
         host=chosen,
         endpoints=(EndpointSpec("/", media_inputs=("image_url",)), EndpointSpec("/stream", "stream")),
         resources=ResourceSpec(memory_mb=memory_mb),
+        safety=SafetySpec(policy),
         limits=limits or LimitSpec(max_multiplexing=2, startup_timeout_seconds=30, termination_grace_seconds=3),
     )
 
@@ -445,6 +459,7 @@ async def running_worker(
             metrics=Metrics(),
             artefacts=MemoryArtefactStore(clock),
             environment=environment or {},
+            guard=await guard_world(),
         )
         async with running_process(harness):
             yield harness
@@ -481,6 +496,8 @@ async def running_process(harness: Harness) -> AsyncGenerator[None, None]:
             signatures_required=harness.settings.artefacts.require_signatures,
         ),
         environment=harness.environment,
+        guard=harness.guard.guard,
+        policies=harness.guard.policies,
     )
     async with asyncio.TaskGroup() as group:
         running = group.create_task(run_worker(ports, stop, on_ready))

@@ -121,11 +121,14 @@ class CapacitySpec:
     max_gpu_seconds: float | None = None  # a request predicted to take more is refused
 
 
+UNGUARDED = "unguarded"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class SafetySpec:
     """What is asked of content."""
 
-    policy: str = "unguarded"  # the policy that judges inputs and outputs; `unguarded` names no check
+    policy: str = UNGUARDED  # the policy that judges inputs and outputs; `unguarded` names no check
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from forestay.gateway.admission import AdmissionDesk
 from forestay.gateway.board import StatusBoard
 from forestay.gateway.bodies import CallerGone
 from forestay.gateway.call_notes import CallNotes
+from forestay.gateway.content import ContentGate
 from forestay.gateway.cors import preflight
 from forestay.gateway.direct import DirectRoutes
 from forestay.gateway.direct_facts import DirectFacts
@@ -75,6 +76,7 @@ class Gateway:
         contracts = Contracts(ports.metrics)
         predictions = Predictions(ports, contracts)
         self.limits: Final = LimitGate(ports, self.fleet, gateway_id)
+        content = ContentGate(None if ports.safety is None else ports.safety.guard)
         self.direct: Final = DirectParts(
             ports=ports,
             fleet=self.fleet,
@@ -84,6 +86,7 @@ class Gateway:
             facts=DirectFacts(ports),
             predictions=predictions,
             limits=self.limits,
+            content=content,
         )
         self.admission: Final = AdmissionDesk(ports, self.fleet, predictions)
         self._keeper = BlockKeeper(self.direct)
@@ -103,6 +106,7 @@ class Gateway:
                     predictions,
                     self.limits,
                     self.admission,
+                    content,
                 )
             ),
             Surface.REST: tables.rest,
@@ -243,6 +247,9 @@ class Gateway:
             "gateway.keep": self.limits.keep,
             "gateway.running": self.limits.watch_queue,
         }
+        safety = self.ports.safety
+        if safety is not None:
+            loops = {**loops, "gateway.guard": safety.guard.run, "gateway.policies": safety.policies.run}
         try:
             async with self.direct.sentinels.on_duty(), asyncio.TaskGroup() as group:
                 tasks = [
@@ -250,6 +257,8 @@ class Gateway:
                     for name, loop in loops.items()
                 ]
                 await self.fleet.wait_change(STARTUP_SECONDS)
+                if safety is not None:
+                    await safety.policies.wait_known(STARTUP_SECONDS)
                 yield
                 for task in tasks:
                     task.cancel()

@@ -20,6 +20,7 @@ from forestay.gateway.exchange import Exchange, Said
 from forestay.gateway.guards import Target, admit, context_of
 from forestay.gateway.lanes import DirectParts, Work, acquire, start_deadline
 from forestay.gateway.ledger import Ledger
+from forestay.gateway.limits import Reservation
 from forestay.gateway.options import Choices, is_clean, note_tags, parse_choices, query_fields
 from forestay.gateway.responses import Reply, request_error
 from forestay.gateway.result import caller_headers, served_from, with_media_urls
@@ -61,7 +62,22 @@ class DirectRoutes:
         if isinstance(reservation, Reply):
             return reservation
         exchange.limit_headers = reservation.headers
+        refused = await self._judged(exchange, work, reservation)
+        if refused is not None:
+            return refused
         return await self._run(exchange, Ledger(self._parts, work, reservation), work, receive, send)
+
+    async def _judged(self, exchange: Exchange, work: Work, reservation: Reservation) -> Reply | None:
+        """Judge the input; one that is refused costs nothing."""
+        try:
+            refused = await self._parts.content.check(exchange, work.target, work.call.body, work.call.query)
+        except BaseException:
+            self._parts.limits.give_back(reservation, whole=True)
+            raise
+        if refused is None:
+            return None
+        self._parts.limits.give_back(reservation, whole=True)
+        return refused.reply
 
     async def _prepare(self, exchange: Exchange, scope: Scope, receive: Receive) -> Work | Reply | None:
         """Pass the guards: app, caller, endpoint, options, body, schema, prediction."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from forestay.errors import Unavailable
 from forestay.gateway.bodies import Sentinels
+from forestay.gateway.content import ContentGate
 from forestay.gateway.direct_facts import DirectFacts
 from forestay.gateway.fleet_view import FleetView
 from forestay.gateway.guards import Target
@@ -42,6 +43,7 @@ class DirectParts:
     facts: DirectFacts
     predictions: Predictions
     limits: LimitGate
+    content: ContentGate
     sentinels: Sentinels = dataclasses.field(default_factory=Sentinels)
 
 

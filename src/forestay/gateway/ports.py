@@ -53,7 +53,11 @@ if TYPE_CHECKING:
     from forestay.limits.store import LimitStore
     from forestay.queue.claiming import Turns
     from forestay.queue.listing import RequestList
+    from forestay.safety.guard import Guard
     from forestay.safety.hashes.store import BankStore
+    from forestay.safety.policies import Policies
+    from forestay.safety.records import VerdictSource
+    from forestay.safety.store import SafetyStore
     from forestay.storage.objects import ObjectStore
     from forestay.storage.valkey import Wakeups
     from forestay.telemetry.call_facts import CallSink, CallSource
@@ -85,6 +89,16 @@ class AbuseDesk:
 
     store: "AbuseStore"
     calls: "CallSource"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SafetyDesk:
+    """What judges content here, and what the admin API needs of it."""
+
+    guard: "Guard"
+    policies: "Policies"
+    store: "SafetyStore"
+    verdicts: "VerdictSource"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -126,5 +140,6 @@ class GatewayPorts:
     calls: "CallSink"  # notes of calls, for the judges of misuse
     embedder: "Embedder | None" = None  # where meanings of prompts are hashed
     oidc: OidcProvider | None = None  # without an issuer
+    safety: "SafetyDesk | None" = None  # without it nothing that a policy guards goes on
     anchor: AuditAnchor | None = None  # without a signing key
     tunnels: Tunnels = dataclasses.field(default_factory=Tunnels)

@@ -17,6 +17,7 @@ from forestay.gateway.admission import AdmissionDesk
 from forestay.gateway.auth import PUBLIC_KEY, authenticate_asked, public_caller, shows_credential
 from forestay.gateway.board import StatusBoard, Watched
 from forestay.gateway.bodies import Gone, Sentinels, read_body, stop_when_caller_leaves
+from forestay.gateway.content import ContentGate
 from forestay.gateway.exchange import Exchange, Said
 from forestay.gateway.fleet_view import FleetView
 from forestay.gateway.guards import Target, admit, context_of
@@ -72,6 +73,7 @@ class QueueParts:
     predictions: Predictions
     limits: LimitGate
     admission: AdmissionDesk
+    content: ContentGate
 
 
 class QueueRoutes:
@@ -132,6 +134,7 @@ class QueueRoutes:
             return reservation
         exchange.limit_headers = reservation.headers
         refused = await self._admitted(target, submission, reservation)
+        refused = refused or await self._judged(exchange, target, submission, reservation)
         if refused is not None:
             return refused
         outcome, present = await self._commit(submission, choices.max_queue_length, receive, reservation)
@@ -147,6 +150,22 @@ class QueueRoutes:
         if refused is not None:
             self._parts.limits.give_back(reservation, whole=True)
         return refused
+
+    async def _judged(
+        self, exchange: Exchange, target: Target, submission: Submission, reservation: Reservation
+    ) -> Reply | None:
+        """Judge the input; one that is blocked is stored as such, with its id, and costs nothing."""
+        try:
+            refused = await self._parts.content.check(exchange, target, submission.body)
+            if refused is not None and refused.answer is not None:
+                await self._ports.queue.refuse(submission, refused.answer)
+        except BaseException:
+            self._parts.limits.give_back(reservation, whole=True)
+            raise
+        if refused is None:
+            return None
+        self._parts.limits.give_back(reservation, whole=True)
+        return refused.reply
 
     async def _prepare(
         self, exchange: Exchange, scope: Scope, receive: Receive

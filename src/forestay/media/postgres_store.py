@@ -81,6 +81,10 @@ class PostgresMediaStore:
         item = await self.find(media_id)
         return await self._objects.get(item.object_key) if item else None
 
+    async def release(self, media_ids: Sequence[str]) -> None:
+        """Let quarantined files be read."""
+        await self._database.execute(_SQL["release"], list(media_ids))
+
     async def delete(self, media_ids: Sequence[str]) -> None:
         """Delete files at once."""
         if media_ids:

@@ -143,6 +143,10 @@ class MediaStore(Protocol):
         """Read a whole file; None when `find` would give None or its bytes are gone."""
         ...
 
+    async def release(self, media_ids: Sequence[str]) -> None:
+        """Let quarantined files be read; unknown ids are no error. A finish does it by itself."""
+        ...
+
     async def delete(self, media_ids: Sequence[str]) -> None:
         """Delete files at once, whatever their state: bytes, then rows; unknown ids are no error."""
         ...

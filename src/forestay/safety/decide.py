@@ -11,7 +11,7 @@ gateway for inputs, by the worker for outputs, and by replays.
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
-from forestay.safety.model import Outcome, Scores, Trouble
+from forestay.safety.model import Outcome, Scores, Trouble, Unscored
 from forestay.safety.policy import Action, Policy, Rule
 from forestay.safety.taxonomy import Category, Modality
 from forestay.verdicts import Verdict
@@ -83,14 +83,22 @@ def wanted(policy: Policy, places: Sequence[Place]) -> Mapping[str, tuple[Place,
 
 
 def fallbacks(policy: Policy, places: Sequence[Place], outcomes: Sequence[Outcome]) -> Mapping[str, tuple[Place, ...]]:
-    """Return the cheaper detectors that must now be asked because others gave no score, with their places."""
+    """Return the cheaper detectors that must now be asked because others gave no score, with their places.
+
+    None when something blocks already: what was cut short by it needs no score.
+    """
     said = {(outcome.detector_id, outcome.where): outcome for outcome in outcomes}
+    modality_of = {place.where: place.modality for place in places}
+    if any(is_decisive(policy, modality_of[outcome.where], outcome) for outcome in outcomes):
+        return {}
     asked: dict[str, dict[Place, None]] = {}
     for place in places:
         for rule in policy.rules_for(place.modality):
             for detector_id in rule.detectors:
-                trouble = _trouble_of(said.get((detector_id, place.where)))
-                cheaper = rule.on[trouble].detector_id if trouble is not None else ""
+                outcome = said.get((detector_id, place.where))
+                if isinstance(outcome, Scores):
+                    continue
+                cheaper = rule.on[_trouble_of(outcome)].detector_id
                 if cheaper and (cheaper, place.where) not in said:
                     asked.setdefault(cheaper, {})[place] = None
     return {detector_id: tuple(found) for detector_id, found in asked.items()}
@@ -124,7 +132,7 @@ def _check(
     outcome = said.get((detector_id, place.where))
     if isinstance(outcome, Scores):
         return _scored(rule, place, outcome)
-    trouble = Trouble.CRASH if outcome is None else outcome.trouble
+    trouble = _trouble_of(outcome)
     seconds = 0.0 if outcome is None else outcome.seconds
     fallback = rule.on[trouble]
     instead = said.get((fallback.detector_id, place.where)) if fallback.detector_id else None
@@ -152,9 +160,7 @@ def _scored(rule: Rule, place: Place, outcome: Scores) -> Check:
     )
 
 
-def _trouble_of(outcome: Outcome | None) -> Trouble | None:
-    if isinstance(outcome, Scores):
-        return None
+def _trouble_of(outcome: Unscored | None) -> Trouble:
     return Trouble.CRASH if outcome is None else outcome.trouble
 
 

@@ -6,6 +6,8 @@ then not judged at all, and so not released. `standard` comes along and needs no
 workers; run as a loop.
 """
 
+import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 
@@ -41,13 +43,13 @@ class Policies:
         self._state = SafetyState((), (), ())
         self._read: Mapping[tuple[str, int], Policy] = {(STANDARD, 0): standard_policy()}
         self._stages: Mapping[str, Staging] = {}
-        self._known = False  # until the first read nothing is judged but what needs no policy
+        self._known = asyncio.Event()  # until the first read nothing is judged but what needs no policy
 
     def of(self, policy_id: str, request_id: RequestId) -> ForRequest:
         """Return the versions of a policy that judge this request."""
         if policy_id == UNGUARDED.policy_id:
             return ForRequest(UNGUARDED, None)
-        if not self._known:
+        if not self._known.is_set():
             return ForRequest(None, None)
         chosen = choose(self._stages.get(policy_id, Staging(policy_id, 0)), bucket_of(request_id))
         shadow = None if chosen.shadow is None else self._read.get((policy_id, chosen.shadow))
@@ -69,7 +71,7 @@ class Policies:
     async def refresh(self) -> None:
         """Read anew; raises Unavailable and changes nothing when the database does not answer."""
         state = await self._store.state()
-        self._known = True
+        self._known.set()
         if state == self._state:
             return
         found: dict[tuple[str, int], Policy] = {(STANDARD, 0): standard_policy()}
@@ -79,6 +81,12 @@ class Policies:
                 found[stored.policy_id, stored.version] = policy
         self._state, self._read = state, found
         self._stages = {stage.policy_id: stage for stage in state.stages}
+
+    async def wait_known(self, seconds: float) -> None:
+        """Wait for the first read, at most so long; without it nothing guarded goes on, and that is safe."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._known.wait()
 
     async def run(self) -> None:
         """Keep reading for ever."""

@@ -7,6 +7,7 @@ import dataclasses
 import enum
 from collections.abc import Mapping, Sequence
 
+from forestay.fleet import spec as fleet_spec
 from forestay.safety.model import Trouble
 from forestay.safety.taxonomy import Category, Modality
 
@@ -94,4 +95,4 @@ class Policy:
         return frozenset(named | {fallback.detector_id for rule in self.rules for fallback in rule.on.values()} - {""})
 
 
-UNGUARDED = Policy("unguarded", 0, "", 1.0, (), "pass")  # named by a spec that wants no check
+UNGUARDED = Policy(fleet_spec.UNGUARDED, 0, "", 1.0, (), "pass")  # named by a spec that wants no check

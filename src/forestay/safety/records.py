@@ -98,6 +98,11 @@ def check_records(judgement: Judgement, digests: Mapping[str, str]) -> list[Chec
     return [_check_record(check, digests) for check in judgement.checks]
 
 
+def shadowed(record: VerdictRecord) -> VerdictRecord:
+    """Return the record of a judgement without effect."""
+    return msgspec.structs.replace(record, shadow=True)
+
+
 def _check_record(check: Check, digests: Mapping[str, str]) -> CheckRecord:
     return CheckRecord(
         detector=check.detector_id,

@@ -139,6 +139,16 @@ JUDGE_SECONDS = _histogram(
     "forestay_judge_seconds", "Time to judge one piece of content.", "detector", buckets=_SHORT_SECONDS
 )
 JUDGE_WAITING = _gauge("forestay_judge_waiting", "Questions that wait for a detector.", "detector")
+# The guard
+VERDICTS = _counter("forestay_verdicts_total", "Judgements of content.", "model", "point", "verdict", limit=2_000)
+VERDICT_SECONDS = _histogram("forestay_verdict_seconds", "Time of a judgement.", "point", buckets=_SHORT_SECONDS)
+VERDICTS_UNWRITTEN = _counter(
+    "forestay_verdicts_unwritten_total",
+    "Verdict records that could not be written: of outputs (`refused`, nothing released), of inputs (`dropped`).",
+    "what",
+)
+PIECES_WITHHELD = _counter("forestay_pieces_withheld_total", "Events and frames that were not passed on.", "model")
+SHADOWS_DROPPED = _counter("forestay_shadow_verdicts_dropped_total", "Judgements that a candidate policy still owed.")
 
 # Every process
 LOOP_FAILURES = _counter("forestay_loop_failures_total", "Loop runs that ended in an error.", "loop")

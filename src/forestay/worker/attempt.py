@@ -39,8 +39,12 @@ CANCEL_PAUSES_SECONDS = (0.1, 0.2, 0.4, 0.8)
 class OutputCheck(Protocol):
     """Judges an output before it may leave; the seam for safety, integrity and provenance."""
 
-    async def judge(self, lease: Lease, answer: Answer) -> Publish | None:
-        """Return None to allow, or what is published instead (BLOCKED or WITHHELD)."""
+    def concerns(self, lease: Lease, spec: ModelSpec) -> bool:
+        """Tell whether it judges this request at all."""
+        ...
+
+    async def judge(self, lease: Lease, spec: ModelSpec, answer: Answer) -> Publish | None:
+        """Return None to allow, or what is published instead: the answer as judged, BLOCKED or WITHHELD."""
         ...
 
 
@@ -207,8 +211,8 @@ class Attempt:
             held = await self._requeue(step, report, crashed=crashed)
         else:
             state, answer = await self._delivered(*await self._judged(step))
-            if state is State.FAILED is not step.state:
-                outcome, report = Outcome.CALLER_ERROR, dataclasses.replace(report, outcome=Outcome.CALLER_ERROR)
+            outcome = _outcome_of(state, step.state, outcome)
+            report = dataclasses.replace(report, outcome=outcome)
             held = await self._parts.desk.finish(Finish(self.lease, state, answer, report))
         if not held:
             await self._abandon(report)
@@ -216,12 +220,15 @@ class Attempt:
         self._parts.metrics.observe(ATTEMPT_SECONDS, report.device_seconds, self.lease.model_id)
 
     async def _judged(self, step: Publish) -> tuple[State, Answer]:
-        if step.state is State.SUCCEEDED and self._parts.checks:
+        spec = self._spec()
+        checks = [check for check in self._parts.checks if check.concerns(self.lease, spec)]
+        if step.state is State.SUCCEEDED and checks:
+            self.replica.release(self.running)  # the device is free while its output is judged
             await self._parts.desk.checking(self.lease)
-            for check in self._parts.checks:
-                instead = await check.judge(self.lease, step.answer)
-                if instead is not None:
-                    return instead.state, instead.answer
+            for check in checks:
+                step = await check.judge(self.lease, spec, step.answer) or step
+                if step.state is not State.SUCCEEDED:
+                    break
         return step.state, step.answer
 
     async def _delivered(self, state: State, answer: Answer) -> tuple[State, Answer]:
@@ -263,6 +270,13 @@ class Attempt:
 
     def _endpoint(self) -> EndpointSpec:
         return endpoint_of(self._spec(), self.lease.endpoint)
+
+
+def _outcome_of(state: State, wanted: State, outcome: Outcome) -> Outcome:
+    """Return how the attempt ended, where the output was blocked or the caller's own bucket refused it."""
+    if state is State.BLOCKED:
+        return Outcome.SAFETY
+    return Outcome.CALLER_ERROR if state is State.FAILED is not wanted else outcome
 
 
 def endpoint_of(spec: ModelSpec, path: str) -> EndpointSpec:

@@ -8,7 +8,7 @@ model; its slot stays taken until the model returns. Served by `worker/process.p
 import asyncio
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Protocol, assert_never, cast
 
 import msgspec
@@ -20,6 +20,7 @@ from forestay.queue.model import Answer
 from forestay.telemetry.logs import logger
 from forestay.worker.attempt import endpoint_of
 from forestay.worker.conclude import ReplicaStep, allowed_headers, explain, replica_step
+from forestay.worker.direct_judging import POLICY_CLOSE, DirectJudging, StreamTooLarge, session_error
 from forestay.worker.hosts.host import Answered, CallRequest, CallResult, Host, ModelSocket, Stream
 from forestay.worker.inputs import Inputs
 from forestay.worker.replica import DIRECT_ATTEMPT, Replica, Running
@@ -59,14 +60,23 @@ class _Call:
     proof: str
     receive: Receive
     send: Send
+    running: Running
+    body: bytes = b""  # what the caller sent
 
 
 class DirectLane:
     """An ASGI application."""
 
     def __init__(
-        self, find_replica: FindReplica, inputs: Inputs, internal_key: str, clock: Clock, blocks: SlotBlocks
+        self,
+        find_replica: FindReplica,
+        inputs: Inputs,
+        internal_key: str,
+        clock: Clock,
+        blocks: SlotBlocks,
+        judging: DirectJudging,
     ) -> None:
+        self._judging = judging
         self._find_replica = find_replica
         self._inputs = inputs
         self._key = internal_key
@@ -116,7 +126,6 @@ class DirectLane:
         query = cast("bytes", scope.get("query_string") or b"").decode("latin-1")
         target = f"/{inner}?{query}" if query else f"/{inner}"
         method = str(scope.get("method", "GET"))
-        call = _Call(replica, target, method, headers, request_id, proof, receive, send)
         lifetime = headers.get(LIFETIME_HEADER, "")
         running = Running(
             request_id=request_id,
@@ -124,7 +133,9 @@ class DirectLane:
             tenant_id=TenantId(headers.get(TENANT_HEADER, "")),
             object_lifetime_seconds=int(lifetime) if lifetime.isascii() and lifetime.isdigit() else None,
             upload_policy=headers.get(POLICY_HEADER),
+            guarded=self._judging.guards(replica.revision.spec, request_id),
         )
+        call = _Call(replica, target, method, headers, request_id, proof, receive, send, running)
         host = replica.host
         if host is None or not await replica.take_in_turn(running):
             await _refuse(scope, send, _plain(429, "no free slot", {"x-forestay-busy": "1"}), proof)
@@ -159,6 +170,7 @@ class DirectLane:
             return
         spec = call.replica.revision.spec
         endpoint = call.path.partition("?")[0]
+        call = dataclasses.replace(call, body=body)
         prepared = await self._inputs.prepare(body, endpoint_of(spec, endpoint))
         if isinstance(prepared, Answer):
             await _say(call.send, prepared, call.proof)
@@ -185,7 +197,8 @@ class DirectLane:
                     await self._fail(call, opened, gone)
                     return
                 if not gone.is_set():
-                    await self._pass_on(call, opened, gone)
+                    guarded = call.running.guarded and opened.status_code < 400
+                    await (self._pass_on_judged if guarded else self._pass_on)(call, opened, gone)
                 await self._treat(call, replica_step(opened.status_code, opened.headers))
         except TimeoutError:  # the answer had begun: all that is left is to break it off
             call.replica.condemn(f"direct call {request.request_id} exceeded request_timeout")
@@ -201,6 +214,24 @@ class DirectLane:
             if gone.is_set():
                 return
             await call.send({"type": "http.response.body", "body": piece, "more_body": True})
+        await call.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _pass_on_judged(self, call: _Call, stream: Stream, gone: asyncio.Event) -> None:
+        """Relay what the guard lets go: events one by one, everything else as a whole."""
+        call.replica.answered += 1
+        call.replica.learn_hints(stream.headers.get("x-fal-runner-hints"))
+        headers = {**allowed_headers(stream.headers), AUTH_HEADER.lower(): call.proof}
+        if not stream.headers.get("content-type", "").startswith("text/event-stream"):
+            answer = Answer(stream.status_code, allowed_headers(stream.headers), await _whole(stream.pieces))
+            answer = await self._judging.whole(call.replica, call.running, answer, call.body)
+            if not gone.is_set():
+                await _say(call.send, answer, call.proof)
+            return
+        await call.send(_start(stream.status_code, headers))
+        async for event in self._judging.events(call.replica, call.running, stream.pieces):
+            if gone.is_set():
+                return
+            await call.send({"type": "http.response.body", "body": event, "more_body": True})
         await call.send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _fail(self, call: _Call, result: CallResult, gone: asyncio.Event) -> None:
@@ -267,6 +298,12 @@ class DirectLane:
             if message["type"] != "websocket.receive":
                 return
             frame = message.get("bytes") if message.get("bytes") is not None else message.get("text")
+            if call.running.guarded:
+                sent = cast("str | bytes", frame)
+                refused = await self._judging.frame(call.replica, call.running, sent, coming_in=True)
+                if refused is not None:
+                    await self._end_session(call, refused)
+                    return
             try:
                 await model.send(cast("str | bytes", frame))
             except ConnectionError:
@@ -274,10 +311,22 @@ class DirectLane:
 
     async def _from_model(self, call: _Call, model: ModelSocket) -> None:
         while (frame := await model.receive()) is not None:
+            if call.running.guarded:
+                refused = await self._judging.frame(call.replica, call.running, frame, coming_in=False)
+                if refused is not None and not refused.body:
+                    continue
+                if refused is not None:
+                    await self._end_session(call, refused)
+                    return
             kind = "text" if isinstance(frame, str) else "bytes"
             await call.send({"type": "websocket.send", kind: frame})
         code = model.close_code if model.close_code not in {1005, 1006} else 1011
         await call.send({"type": "websocket.close", "code": code})
+
+    async def _end_session(self, call: _Call, refused: Answer) -> None:
+        """Tell the caller why the session ends, and end it."""
+        await call.send({"type": "websocket.send", "text": session_error(refused)})
+        await call.send({"type": "websocket.close", "code": POLICY_CLOSE})
 
 
 class _Ask(msgspec.Struct):
@@ -317,6 +366,16 @@ async def _body(receive: Receive) -> bytes:
                 raise ConnectionError("the body is too large")
             if not message.get("more_body", False):
                 return bytes(collected)
+
+
+async def _whole(pieces: AsyncIterator[bytes]) -> bytes:
+    """Read a whole answer; StreamTooLarge beyond what may be judged."""
+    collected = bytearray()
+    async for piece in pieces:
+        collected += piece
+        if len(collected) > MAX_BODY_BYTES:
+            raise StreamTooLarge(f"the answer is larger than {MAX_BODY_BYTES} bytes")
+    return bytes(collected)
 
 
 def _plain(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Answer:

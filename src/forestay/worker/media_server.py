@@ -84,7 +84,7 @@ class MediaServer:
         file_name = urllib.parse.unquote(request.headers.get("X-Fal-File-Name", "file"))
         content_type = request.headers.get("Content-Type", OCTET_STREAM)
         pieces = capped(_pieces(request), self._max_bytes)
-        if owner.upload_policy is not None and not owner.attempt:
+        if owner.upload_policy is not None and not owner.attempt and not owner.guarded:
             return await self._outputs.take(owner.upload_policy, pieces, file_name, content_type)
         item = await self._media.save(
             pieces,
@@ -95,8 +95,9 @@ class MediaServer:
             attempt=owner.attempt,
             lifetime_seconds=_lifetime(request.headers.get("X-Fal-Object-Lifecycle-Preference"))
             or owner.object_lifetime_seconds,
-            # The direct lane has no finish that could release: what it makes is on its way to the caller already.
-            state="quarantine" if owner.attempt else "released",
+            # A direct call has no finish that could release: its files are on their way to the caller already, unless
+            # they must be judged first.
+            state="quarantine" if owner.attempt or owner.guarded else "released",
         )
         return item.url
 

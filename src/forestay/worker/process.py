@@ -29,6 +29,8 @@ from forestay.media.decode import Decoder, limits_of
 from forestay.media.fetch import Fetcher, FetchLimits
 from forestay.media.store import MediaStore
 from forestay.queue.store import QueueStore
+from forestay.safety.guard import Guard
+from forestay.safety.policies import Policies
 from forestay.settings import Settings
 from forestay.storage.objects import ObjectStore
 from forestay.storage.valkey import Wakeups
@@ -41,12 +43,16 @@ from forestay.worker.cancels import CancelWatch
 from forestay.worker.claiming import Claimer
 from forestay.worker.desk import Desk
 from forestay.worker.direct import DirectLane
+from forestay.worker.direct_judging import DirectJudging
 from forestay.worker.direct_server import listen, serve
 from forestay.worker.inputs import InputPorts, Inputs
+from forestay.worker.judging import JudgingPorts, OutputJudge
 from forestay.worker.keeping import ReplicaKeeper
 from forestay.worker.lease_keeper import LeaseKeeper, QueueOpener
 from forestay.worker.loading import Folders, Loader
 from forestay.worker.logs import LogBook
+from forestay.worker.looks import Looks
+from forestay.worker.output_check import SafetyCheck
 from forestay.worker.slot_blocks import SlotBlocks
 
 log = logger("worker")
@@ -72,7 +78,9 @@ class WorkerPorts:
     metrics: Metrics
     artefacts: Admission
     environment: Mapping[str, str]  # the process's own; model processes get a few names of it, see hosts/fal_app
-    checks: Sequence[OutputCheck] = ()
+    guard: Guard
+    policies: Policies
+    checks: Sequence[OutputCheck] = ()  # beside the guard's
 
 
 async def run_worker(ports: WorkerPorts, stop: asyncio.Event, on_ready: Callable[[str], None]) -> None:
@@ -86,6 +94,8 @@ async def run_worker(ports: WorkerPorts, stop: asyncio.Event, on_ready: Callable
             group.create_task(serve(worker.lane, listener)),
             group.create_task(worker.desk.run()),
             group.create_task(worker.log_book.run()),
+            group.create_task(ports.policies.run()),
+            group.create_task(ports.guard.run()),
             group.create_task(worker.log_book.keep_flushing()),
             group.create_task(worker.replicas.run(group)),
             group.create_task(worker.replicas.listen(ports.wakeups)),
@@ -130,10 +140,11 @@ class _Worker:
         self.decoder = Decoder(
             limits_of(settings.ingress), at_a_time=settings.ingress.decoders, on_start=_tell_isolation
         )
+        fetcher = Fetcher(allow_private=settings.worker.allow_private_inputs, limits=_fetch_limits(settings))
         inputs = Inputs(
             InputPorts(
                 media=ports.media,
-                fetcher=Fetcher(allow_private=settings.worker.allow_private_inputs, limits=_fetch_limits(settings)),
+                fetcher=fetcher,
                 opener=self.decoder,
                 check_weights=check_weights,
                 folder=self.folders.scratch,
@@ -151,6 +162,17 @@ class _Worker:
         )
         outputs = BucketOutputs(
             ports.media, bucket, self.folders.scratch, delivery.allow_private_buckets, ports.metrics
+        )
+        judge = OutputJudge(
+            JudgingPorts(
+                guard=ports.guard,
+                media=ports.media,
+                fetcher=fetcher,
+                viewer=Looks(self.decoder),
+                folder=self.folders.scratch,
+                clock=clock,
+                file_seconds=settings.ingress.total_seconds,
+            )
         )
         loader = Loader(
             objects=ports.objects,
@@ -183,13 +205,14 @@ class _Worker:
             clock=clock,
             chance=ports.chance,
             metrics=ports.metrics,
-            checks=ports.checks,
+            checks=(SafetyCheck(judge), *ports.checks),
         )
         self.claimer = Claimer(self.worker_id, self.replicas.all_replicas, self.replicas.routes, parts)
         self.replicas.on_change = self.claimer.wake
         self.cancels = CancelWatch(self.worker_id, self.claimer.attempts, self.desk, clock, ports.metrics)
         blocks = SlotBlocks(clock, self.claimer.wake)
-        self.lane = DirectLane(self.replicas.replica, inputs, settings.secrets.internal_key, clock, blocks)
+        judging = DirectJudging(judge, outputs, ports.metrics)
+        self.lane = DirectLane(self.replicas.replica, inputs, settings.secrets.internal_key, clock, blocks, judging)
 
     def describe(self) -> WorkerReport:
         """Say what this worker is."""

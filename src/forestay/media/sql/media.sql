@@ -29,16 +29,23 @@ FROM media
 WHERE media_id = $1 AND size_bytes >= 0 AND state <> 'deleted' AND (expires_at IS NULL OR expires_at > now());
 
 -- name: expired
--- Files past their end, and quarantine that no finish released within $2 seconds (its attempt was lost).
+-- Files past their end, and quarantine that no finish released within $2 seconds (its attempt was lost); what a person
+-- still has to look at is neither.
 (SELECT media_id, object_key FROM media WHERE expires_at <= now() AND state <> 'deleted' ORDER BY expires_at LIMIT $1)
 UNION
 (SELECT media_id, object_key FROM media
- WHERE state = 'quarantine' AND created_at < now() - make_interval(secs => $2::float8) ORDER BY created_at LIMIT $1)
+ WHERE state = 'quarantine' AND created_at < now() - make_interval(secs => $2::float8)
+   AND NOT EXISTS (SELECT FROM requests r WHERE r.request_id = media.request_id AND r.state = 'withheld')
+ ORDER BY created_at LIMIT $1)
 LIMIT $1;
 
 -- name: keys
 -- Where the bytes of these files lie.
 SELECT object_key FROM media WHERE media_id = ANY ($1::text[]);
+
+-- name: release
+-- Let quarantined files be read.
+UPDATE media SET state = 'released' WHERE media_id = ANY ($1::text[]) AND state = 'quarantine';
 
 -- name: delete_rows
 -- Forget files whose bytes are gone.

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 from forestay.clock import Clock
-from forestay.fleet.spec import ModelSpec
+from forestay.fleet.spec import UNGUARDED, ModelSpec
 from forestay.ids import RequestId
 from forestay.worker.hosts.connection import ModelConnection
 from forestay.worker.hosts.host import CallRequest, CallResult, Description, Exit, HealthCheck, ModelSocket, Stream
@@ -43,9 +43,12 @@ class HttpServerHost:
             openapi=await self._openapi(),
             slots=self._spec.limits.max_multiplexing,
             # Files of inputs are fetched and opened by the worker: then gateways may not go past it.
-            direct_url=None if self._takes_files() else self._spec.host.url.rstrip("/"),
+            direct_url=None if self._takes_files() or self._is_guarded() else self._spec.host.url.rstrip("/"),
             health_check=self._check,
         )
+
+    def _is_guarded(self) -> bool:
+        return self._spec.safety.policy != UNGUARDED
 
     def _takes_files(self) -> bool:
         return any(endpoint.media_inputs for endpoint in self._spec.endpoints)

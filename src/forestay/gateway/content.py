@@ -1,0 +1,89 @@
+"""The text of an input, judged after admission and before anything is queued or called.
+
+Every string of the body is judged, whatever its field. What the policy blocks is a 422 that names category and field;
+what nobody could judge is a 503 that says when to try again, because it says nothing about the content. It decides no
+content: `safety/decide` does. Called by the queue's submit and the direct lane.
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+from forestay.fleet.spec import UNGUARDED
+from forestay.gateway.exchange import Exchange
+from forestay.gateway.guards import Target
+from forestay.gateway.responses import Reply, reply_of, unavailable
+from forestay.queue.model import Answer
+from forestay.safety.decide import Place
+from forestay.safety.guard import Item, Subject
+from forestay.safety.leaves import LeafKind, leaves_of, parsed
+from forestay.safety.model import Text
+from forestay.safety.policy import Action
+from forestay.safety.records import Point
+from forestay.safety.refusal import refusal
+from forestay.safety.taxonomy import Modality
+
+if TYPE_CHECKING:
+    from forestay.safety.guard import Guard
+
+RETRY_SECONDS = 5.0
+UNJUDGED = "content_not_judged"  # the cause, for metrics and facts
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refused:
+    """An input that does not go on; with an answer to keep when it is the content's own fault."""
+
+    reply: Reply
+    answer: Answer | None
+
+
+class ContentGate:
+    """Judges inputs at one gateway."""
+
+    def __init__(self, guard: "Guard | None") -> None:
+        self._guard = guard
+
+    async def check(self, exchange: Exchange, target: Target, body: bytes, query: str = "") -> Refused | None:
+        """Return None when the input may go on."""
+        policy_id = target.revision.spec.safety.policy
+        if policy_id == UNGUARDED:
+            return None
+        if self._guard is None:
+            return _unjudged(f"no guard runs here, and policy {policy_id} asks for one")
+        if Modality.TEXT not in self._guard.modalities(policy_id, target.request_id):
+            return None
+        subject = Subject(
+            request_id=target.request_id,
+            attempt=0,
+            point=Point.INPUT,
+            tenant_id=target.caller.tenant_id,
+            key_id=target.caller.key_id,
+            model_id=target.model.model_id,
+            revision_id=target.revision.revision_id,
+            policy_id=policy_id,
+        )
+        judgement = await self._guard.judge(subject, items_of(body, query), ())
+        exchange.fields["verdict"] = judgement.verdict.value
+        if judgement.action in {Action.ALLOW, Action.FLAG, Action.THROTTLE}:
+            return None
+        if judgement.category is None:
+            return _unjudged(judgement.reason)
+        answer = refusal(judgement, "body")
+        return Refused(reply_of(answer), answer)
+
+
+def items_of(body: bytes, query: str = "") -> list[Item]:
+    """Return every string of an input as something to judge; what is too much to look at is a place without a look."""
+    try:
+        leaves = leaves_of(parsed(body)) if body else []
+    except ValueError:  # not JSON, or too much of it
+        return [Item(Place("body", Modality.TEXT), ())]
+    texts = [Text(leaf.where, leaf.text) for leaf in leaves if leaf.kind is LeafKind.TEXT and leaf.text.strip()]
+    texts += [Text(f"query.{name}", value) for name, value in parse_qsl(query) if value.strip()]
+    return [Item(Place(text.where, Modality.TEXT), (text,)) for text in texts]
+
+
+def _unjudged(reason: str) -> Refused:
+    reply = unavailable("The content of this request cannot be judged now; try again", RETRY_SECONDS)
+    return Refused(dataclasses.replace(reply, cause=UNJUDGED, why=reason), None)

@@ -1,0 +1,301 @@
+"""Judging one piece of a request from end to end: policy, detectors, decision, record.
+
+It decides nothing about content (`decide` does) and everything about failing: without a policy that can be read, or
+without a record that is committed, nothing is released. A place may be seen in several looks (frames of a film): its
+scores are the highest of them, and one look without a score leaves the place without one, unless another look blocks.
+Candidate policies judge in shadow afterwards, off the path. Called by the gateway for inputs, by the worker for media
+and outputs; one in each process, whose `run` must run beside.
+"""
+
+import asyncio
+import dataclasses
+import functools
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+from forestay.chance import Chance
+from forestay.clock import Clock
+from forestay.errors import Unavailable
+from forestay.ids import KeyId, ModelId, RequestId, RevisionId, TenantId
+from forestay.queue.group_commit import BatchLimits, GroupCommit
+from forestay.safety.decide import NOTHING_TO_JUDGE, Judgement, Place, decide, fallbacks, is_decisive, wanted
+from forestay.safety.model import Content, DetectorInfo, Detectors, Outcome, Scores, Trouble, Unscored
+from forestay.safety.pipeline import Check, run_checks
+from forestay.safety.policies import Policies
+from forestay.safety.policy import Action, Policy
+from forestay.safety.records import Point, VerdictRecord, VerdictSink, check_records, shadowed
+from forestay.safety.taxonomy import Category, Modality
+from forestay.telemetry.logs import logger
+from forestay.telemetry.metrics import SHADOWS_DROPPED, VERDICT_SECONDS, VERDICTS, VERDICTS_UNWRITTEN, Metrics
+from forestay.verdicts import Verdict
+
+KNOWN_SECONDS = 5.0  # how long what detectors declare of themselves is taken for true
+FLUSH_SECONDS = 0.2
+MAX_KEPT = 10_000  # records of allowed inputs that wait to be written
+MAX_SHADOWS = 32  # judgements that candidates still owe; beyond, they are dropped and counted
+SALT_BITS = 128
+_LOG = logger("safety")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose content is judged, and where."""
+
+    request_id: RequestId
+    attempt: int
+    point: Point
+    tenant_id: TenantId
+    key_id: KeyId
+    model_id: ModelId
+    revision_id: RevisionId
+    policy_id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Item:
+    """A place with the looks that were taken at it; none: it could not be opened."""
+
+    place: Place
+    looks: tuple[Content, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GuardPorts:
+    """What a guard may use of the world."""
+
+    detectors: Detectors
+    policies: Policies
+    records: VerdictSink
+    clock: Clock
+    chance: Chance
+    metrics: Metrics
+
+
+class Guard:
+    """Judges."""
+
+    def __init__(self, ports: GuardPorts) -> None:
+        self._ports = ports
+        self._writes = GroupCommit[VerdictRecord, None](self._write, BatchLimits(patience_seconds=10.0))
+        self._kept: deque[VerdictRecord] = deque()
+        self._shadows: asyncio.Queue[tuple[Subject, Policy, Sequence[Item]]] = asyncio.Queue(MAX_SHADOWS)
+        self._known: Mapping[str, DetectorInfo] = {}
+        self._known_at = float("-inf")
+
+    def guards(self, policy_id: str, request_id: RequestId) -> bool:
+        """Tell whether anything of this request is to be judged."""
+        found = self._ports.policies.of(policy_id, request_id)
+        return found.deciding is None or found.deciding.guards or found.shadow is not None
+
+    def modalities(self, policy_id: str, request_id: RequestId) -> frozenset[Modality]:
+        """Return which content of this request has to be looked at; all of it while the policy cannot be read."""
+        found = self._ports.policies.of(policy_id, request_id)
+        if found.deciding is None:
+            return frozenset(Modality)
+        shadow = found.shadow.modalities() if found.shadow else frozenset[Modality]()
+        return found.deciding.modalities() | shadow
+
+    def streams(self, policy_id: str, request_id: RequestId) -> str:
+        """Return what becomes of pieces of streams and frames: judge, withhold or pass."""
+        deciding = self._ports.policies.of(policy_id, request_id).deciding
+        return "withhold" if deciding is None else deciding.streams
+
+    async def judge(self, subject: Subject, items: Sequence[Item], judged: Sequence[str]) -> Judgement:
+        """Judge the items together; `judged` are digests of what was looked at.
+
+        The record is committed when this returns, but for inputs that are allowed: theirs follows soon.
+        """
+        found = self._ports.policies.of(subject.policy_id, subject.request_id)
+        started = self._ports.clock.monotonic()
+        if found.deciding is None:
+            judgement = _no_policy(subject.policy_id)
+        else:
+            judgement = await self._by(found.deciding, subject, items)
+        seconds = self._ports.clock.monotonic() - started
+        self._ports.metrics.add(VERDICTS, subject.model_id, subject.point.value, judgement.verdict.value)
+        self._ports.metrics.observe(VERDICT_SECONDS, seconds, subject.point.value)
+        self._owe_shadow(subject, found.shadow, items)
+        record = self._record(subject, found.deciding, judgement, judged, seconds)
+        return await self._keep(subject, record, judgement)
+
+    async def run(self) -> None:
+        """Write records and judge in shadow, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._writes.run())
+            group.create_task(self._flush_for_ever())
+            group.create_task(self._judge_in_shadow())
+
+    async def flush(self) -> None:
+        """Write the records of allowed inputs that still wait; raises Unavailable, and keeps them."""
+        while self._kept:
+            batch = [self._kept.popleft() for _ in range(min(500, len(self._kept)))]
+            try:
+                await self._ports.records.write(batch)
+            except Unavailable:
+                self._kept.extendleft(reversed(batch))
+                raise
+
+    async def _by(self, policy: Policy, subject: Subject, items: Sequence[Item]) -> Judgement:
+        """Judge by one policy within its deadline; cheaper detectors stand in for those that gave no score."""
+        places = [item.place for item in items]
+        named = wanted(policy, places)
+        if not named:
+            return decide(policy, places, [])
+        clock = self._ports.clock
+        ends = clock.monotonic() + policy.deadline_seconds
+        looks = {item.place: item.looks for item in items}
+        outcomes = await self._ask(policy, named, looks, policy.deadline_seconds)
+        instead = fallbacks(policy, places, outcomes)
+        if instead:
+            left = max(0.05 * policy.deadline_seconds, ends - clock.monotonic())
+            outcomes += await self._ask(policy, instead, looks, left)
+        return decide(policy, places, outcomes, self._ports.policies.waived(subject.model_id))
+
+    async def _ask(
+        self,
+        policy: Policy,
+        named: Mapping[str, tuple[Place, ...]],
+        looks: Mapping[Place, tuple[Content, ...]],
+        within_seconds: float,
+    ) -> list[Outcome]:
+        """Ask the named detectors about all looks at their places, and put the looks together again."""
+        known = await self._declared()
+        modality_of = {look.where: place.modality for place, taken in looks.items() for look in taken}
+        checks = [
+            Check(
+                detector_id,
+                tuple(look for place in places for look in looks[place]),
+                costly=detector_id in known and known[detector_id].costly,
+            )
+            for detector_id, places in named.items()
+        ]
+
+        def decisive(said: Sequence[Outcome]) -> bool:
+            return any(is_decisive(policy, modality_of[outcome.where], outcome) for outcome in said)
+
+        said = await run_checks(checks, self._ports.detectors, within_seconds, self._ports.clock, decisive)
+        by_look = {(outcome.detector_id, outcome.where): outcome for outcome in said}
+        return [
+            joined(
+                detector_id,
+                place,
+                [by_look[detector_id, look.where] for look in looks[place]],
+                functools.partial(is_decisive, policy, place.modality),
+            )
+            for detector_id, places in named.items()
+            for place in places
+        ]
+
+    async def _declared(self) -> Mapping[str, DetectorInfo]:
+        """Return what detectors say of themselves; what was heard last while nobody answers."""
+        now = self._ports.clock.monotonic()
+        if now - self._known_at >= KNOWN_SECONDS:
+            self._known_at = now
+            try:
+                self._known = {info.detector_id: info for info in await self._ports.detectors.known()}
+            except Unavailable as error:
+                _LOG.warning("safety.detectors_silent", reason=str(error))
+        return self._known
+
+    def _record(
+        self, subject: Subject, policy: Policy | None, judgement: Judgement, judged: Sequence[str], seconds: float
+    ) -> VerdictRecord:
+        chance, digests = self._ports.chance, {name: info.digest for name, info in self._known.items()}
+        return VerdictRecord(
+            at=self._ports.clock.now(),
+            verdict_id=uuid.UUID(int=chance.bits(128)),
+            request_id=subject.request_id,
+            attempt=subject.attempt,
+            point=subject.point.value,
+            tenant_id=subject.tenant_id,
+            key_id=subject.key_id,
+            model_id=subject.model_id,
+            revision_id=subject.revision_id,
+            policy_id=subject.policy_id,
+            policy_version=-1 if policy is None else policy.version,
+            policy_digest="" if policy is None else policy.digest,
+            shadow=False,
+            verdict=judgement.verdict.value,
+            action=judgement.action.value,
+            category=None if judgement.category is None else judgement.category.value,
+            place=judgement.where,
+            reason=judgement.reason,
+            checks=check_records(judgement, digests),
+            judged=list(judged),
+            seconds=round(seconds, 6),
+            salt=chance.bits(SALT_BITS).to_bytes(SALT_BITS // 8),
+        )
+
+    async def _keep(self, subject: Subject, record: VerdictRecord, judgement: Judgement) -> Judgement:
+        """Commit the record before anything is released by it; what cannot be recorded is not released."""
+        if subject.point is Point.INPUT:
+            if len(self._kept) >= MAX_KEPT:
+                self._kept.popleft()
+                self._ports.metrics.add(VERDICTS_UNWRITTEN, "dropped")
+            self._kept.append(record)
+            return judgement
+        try:
+            await self._writes.add(record)
+        except Unavailable as error:
+            self._ports.metrics.add(VERDICTS_UNWRITTEN, "refused")
+            _LOG.warning("safety.verdict_unwritten", request_id=str(subject.request_id), reason=str(error))
+            if judgement.verdict in {Verdict.ALLOW, Verdict.FLAG}:
+                what = "its verdict could not be recorded"
+                return dataclasses.replace(judgement, verdict=Verdict.INCONCLUSIVE, action=Action.REVIEW, reason=what)
+        return judgement
+
+    async def _write(self, batch: Sequence[VerdictRecord]) -> Sequence[None]:
+        await self._ports.records.write(batch)
+        return [None] * len(batch)
+
+    async def _flush_for_ever(self) -> None:
+        while True:
+            await self._ports.clock.sleep(FLUSH_SECONDS)
+            try:
+                await self.flush()
+            except Unavailable as error:
+                _LOG.warning("safety.verdicts_unwritten", waiting=len(self._kept), reason=str(error))
+
+    def _owe_shadow(self, subject: Subject, shadow: Policy | None, items: Sequence[Item]) -> None:
+        if shadow is None:
+            return
+        try:
+            self._shadows.put_nowait((subject, shadow, items))
+        except asyncio.QueueFull:
+            self._ports.metrics.add(SHADOWS_DROPPED)
+
+    async def _judge_in_shadow(self) -> None:
+        while True:
+            subject, policy, items = await self._shadows.get()
+            started = self._ports.clock.monotonic()
+            judgement = await self._by(policy, subject, items)
+            seconds = self._ports.clock.monotonic() - started
+            record = self._record(subject, policy, judgement, (), seconds)
+            while len(self._kept) >= MAX_KEPT:
+                await self._ports.clock.sleep(FLUSH_SECONDS)
+            self._kept.append(shadowed(record))
+
+
+def joined(detector_id: str, place: Place, said: Sequence[Outcome], blocks: Callable[[Outcome], bool]) -> Outcome:
+    """Put the looks at one place together: the highest scores; trouble of one look is trouble of the place.
+
+    Unless the looks that have scores already block: then nothing that the others could say would change it.
+    """
+    seconds = sum(outcome.seconds for outcome in said)
+    silent = [outcome.trouble for outcome in said if isinstance(outcome, Unscored)]
+    scores: dict[Category, float] = {}
+    notes: dict[str, str] = {}
+    for outcome in said:
+        if isinstance(outcome, Scores):
+            notes.update(outcome.notes)
+            scores |= {name: max(score, scores.get(name, 0.0)) for name, score in outcome.scores.items()}
+    found = Scores(detector_id, place.where, scores, seconds, notes)
+    if not said:
+        return Unscored(detector_id, place.where, Trouble.UNREADABLE)
+    return Unscored(detector_id, place.where, silent[0], seconds) if silent and not blocks(found) else found
+
+
+def _no_policy(policy_id: str) -> Judgement:
+    reason = f"policy {policy_id} cannot be read here"
+    return dataclasses.replace(NOTHING_TO_JUDGE, verdict=Verdict.INCONCLUSIVE, action=Action.REVIEW, reason=reason)

@@ -1,0 +1,141 @@
+"""What an answer consists of: every text, link, data URI and stored file in it, with the place where it stands.
+
+Pure. Decides what kind each leaf is, not what follows. Bounded: an answer with more leaves or more depth than may be
+looked at is TooMuch, never half looked at. Called by the worker for outputs, pieces of streams and frames.
+"""
+
+import base64
+import binascii
+import dataclasses
+import enum
+import json
+import re
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from forestay.media.urls import SCHEME
+
+MAX_LEAVES = 5_000
+MAX_DEPTH = 32
+Path = tuple[str | int, ...]
+_LINK = re.compile(r"\s*https?://\S+\s*", re.IGNORECASE)
+_STEP = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
+
+
+class LeafKind(enum.StrEnum):
+    """What a leaf is."""
+
+    TEXT = "text"
+    STORED = "stored"  # a file of ours, by its stored name
+    DATA = "data"  # a data: URI
+    LINK = "link"  # a URL of somebody else
+    BYTES = "bytes"  # in a frame that is not JSON
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Leaf:
+    """One string or run of bytes."""
+
+    path: Path
+    kind: LeafKind
+    text: str = ""
+    data: bytes = b""
+
+    @property
+    def where(self) -> str:
+        """Return its place in one word: `images[0].url`."""
+        return where_of(self.path)
+
+
+class TooMuch(ValueError):
+    """More than may be looked at."""
+
+
+def leaves_of(value: object) -> list[Leaf]:
+    """Return every string and run of bytes of a value, in order; TooMuch beyond MAX_LEAVES or MAX_DEPTH."""
+    found: list[Leaf] = []
+    waiting: list[tuple[Path, object]] = [((), value)]
+    looked = 0
+    while waiting:
+        path, node = waiting.pop()
+        looked += 1
+        if len(path) > MAX_DEPTH or looked > MAX_LEAVES:
+            raise TooMuch(f"an answer deeper than {MAX_DEPTH} or with more than {MAX_LEAVES} parts")
+        if isinstance(node, str):
+            found.append(Leaf(path, kind_of(node), node))
+        elif isinstance(node, bytes | bytearray):
+            found.append(Leaf(path, LeafKind.BYTES, data=bytes(node)))
+        elif isinstance(node, Mapping):
+            items = list(cast("Mapping[object, object]", node).items())
+            waiting += [((*path, str(name)), inner) for name, inner in reversed(items)]
+        elif isinstance(node, list | tuple):
+            inner = list(cast("Sequence[object]", node))
+            waiting += [((*path, place), inner[place]) for place in reversed(range(len(inner)))]
+    return found
+
+
+def parsed(body: bytes) -> object:
+    """Parse JSON so that nothing hides: a name that stands twice in an object keeps all its values. ValueError if none.
+
+    Readers differ in which of the two they take; whoever judges must see both.
+    """
+    try:
+        return cast("object", json.loads(body, object_pairs_hook=_all_pairs))
+    except RecursionError:
+        raise TooMuch("JSON nested too deep") from None
+
+
+def _all_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        found[name] = [found[name], value] if name in found else value
+    return found
+
+
+def kind_of(text: str) -> LeafKind:
+    """Return what a string is."""
+    if text.startswith(SCHEME):
+        return LeafKind.STORED
+    if text.lstrip()[:5].lower() == "data:":
+        return LeafKind.DATA
+    return LeafKind.LINK if _LINK.fullmatch(text) else LeafKind.TEXT
+
+
+def where_of(path: Path) -> str:
+    """Write a path in one word; the empty path is the whole answer."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".") or "body"
+
+
+def path_of(where: str) -> list[str | int]:
+    """Read back what `where_of` wrote, for the `loc` of an error; names with dots and brackets come apart."""
+    return [int(number) if number else name for number, name in _STEP.findall(where)]
+
+
+def unpacked(uri: str) -> bytes:
+    """Return the bytes of a data: URI (RFC 2397); ValueError when it holds none."""
+    head, comma, payload = uri.strip()[5:].partition(",")
+    if not comma:
+        raise ValueError("the data: URI holds no comma")
+    raw = urllib.parse.unquote_to_bytes(payload)
+    if not head.rstrip().lower().endswith(";base64"):
+        return raw
+    packed = b"".join(raw.split()).rstrip(b"=")
+    try:
+        return base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"the data: URI is not valid base64: {error}") from None
+
+
+def replaced(value: object, texts: Mapping[Path, str], path: Path = ()) -> object:
+    """Return the value with other strings at some places."""
+    if path in texts:
+        return texts[path]
+    if isinstance(value, dict):
+        items = cast("dict[object, object]", value).items()
+        return {name: replaced(inner, texts, (*path, str(name))) for name, inner in items}
+    if isinstance(value, list):
+        inner = cast("list[object]", value)
+        return [replaced(node, texts, (*path, place)) for place, node in enumerate(inner)]
+    return value

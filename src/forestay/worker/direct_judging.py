@@ -1,0 +1,174 @@
+"""Judges what the direct lane gives out: whole answers, events of streams, frames of sessions, before they leave.
+
+It decides where one piece ends (an event of a stream at its empty line, a frame at its end) and what is said in the
+place of a piece that is not let go; the guard decides which. What cannot be parsed is withheld unless the policy lets
+streams pass. A direct call cannot be withheld for a person, since somebody is waiting: it is refused. Called by
+`direct`.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from typing import cast
+
+import msgspec
+
+from forestay.fleet.spec import ModelSpec
+from forestay.ids import KeyId, RequestId
+from forestay.media.urls import stored_ids
+from forestay.queue.model import Answer
+from forestay.safety.guard import Subject
+from forestay.safety.records import Point
+from forestay.safety.refusal import refusal
+from forestay.telemetry.metrics import PIECES_WITHHELD, Metrics
+from forestay.worker.bucket_outputs import FAILED_DEPENDENCY, BucketOutputs
+from forestay.worker.judging import OutputJudge, Ruled, echoes
+from forestay.worker.replica import Replica, Running
+
+MAX_EVENT_BYTES = 64 * 1024 * 1024
+POLICY_CLOSE = 1008
+_UNPARSED = object()
+
+
+class StreamTooLarge(ConnectionError):
+    """An event or an answer is larger than may be judged; the connection ends."""
+
+
+class DirectJudging:
+    """Judges for one worker's direct lane."""
+
+    def __init__(self, judge: OutputJudge, outputs: BucketOutputs, metrics: Metrics) -> None:
+        self._judge = judge
+        self._outputs = outputs
+        self._metrics = metrics
+
+    def guards(self, spec: ModelSpec, request_id: RequestId) -> bool:
+        """Tell whether the model's policy judges anything of this request."""
+        return self._judge.guards(spec.safety.policy, request_id)
+
+    async def whole(self, replica: Replica, running: Running, answer: Answer, said: bytes) -> Answer:
+        """Return the answer as it may leave: as judged, in the caller's own bucket, or a refusal."""
+        subject = _subject(replica, running, Point.OUTPUT)
+        kind = answer.headers.get("content-type", "")
+        ruled = await self._judge.judge(
+            subject, answer.body, kind, said=echoes(said), lifetime_seconds=running.object_lifetime_seconds
+        )
+        if not ruled.released:
+            return refusal(ruled.judgement, "output")
+        return await self._let_go(running, Answer(answer.status_code, answer.headers, ruled.body), ruled)
+
+    async def events(self, replica: Replica, running: Running, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Pass on the events of a stream one by one; the first that is not let go ends it with an event `error`."""
+        subject = _subject(replica, running, Point.PIECE)
+        mode = self._judge.streams(subject)
+        async for event in whole_events(pieces):
+            data = _data_of(event)
+            if data is None:  # a comment, or a name alone
+                yield event
+                continue
+            value = _json(data)
+            if mode == "withhold" or (value is _UNPARSED and mode != "pass"):
+                self._metrics.add(PIECES_WITHHELD, str(replica.revision.model_id))
+                continue
+            if mode == "pass":
+                await self._judge.release(stored_ids(data))
+                yield event
+                continue
+            ruled = await self._judge.judge_value(subject, value, data)
+            if not ruled.released:
+                yield b"event: error\ndata: " + refusal(ruled.judgement, "output").body + b"\n\n"
+                return
+            let_go = await self._let_go(running, Answer(200, {}, data), ruled)
+            if let_go.status_code != 200:
+                yield b"event: error\ndata: " + let_go.body + b"\n\n"
+                return
+            yield event if let_go.body == data else b"data: " + let_go.body + b"\n\n"
+
+    async def frame(self, replica: Replica, running: Running, frame: str | bytes, *, coming_in: bool) -> Answer | None:
+        """Judge a frame of a session; None: it may go on. An Answer without body: it is withheld without a word."""
+        subject = _subject(replica, running, Point.INPUT if coming_in else Point.PIECE)
+        mode = self._judge.streams(subject)
+        raw = frame.encode() if isinstance(frame, str) else frame
+        if mode == "pass":
+            await self._judge.release(() if coming_in else stored_ids(raw))
+            return None
+        value = _json(frame.encode()) if isinstance(frame, str) else _packed(frame)
+        if not coming_in and (mode == "withhold" or value is _UNPARSED):
+            self._metrics.add(PIECES_WITHHELD, str(replica.revision.model_id))
+            return Answer(204, {}, b"")
+        ruled = await self._judge.judge_value(subject, None if value is _UNPARSED else value, raw)
+        if ruled.released:
+            await self._judge.release(() if coming_in else ruled.media_ids)
+            return None
+        return refusal(ruled.judgement, "body" if coming_in else "output")
+
+    async def _let_go(self, running: Running, answer: Answer, ruled: Ruled) -> Answer:
+        if running.upload_policy is not None and ruled.media_ids:
+            moved = await self._outputs.deliver(running.upload_policy, answer)
+            return moved if moved.status_code == FAILED_DEPENDENCY else Answer(200, answer.headers, moved.body)
+        await self._judge.release(ruled.media_ids)
+        return answer
+
+
+async def whole_events(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Put a stream's pieces together to events, each with the empty line that ends it (WHATWG, server-sent events)."""
+    held = bytearray()
+    async for piece in pieces:
+        held += piece
+        while (end := _end_of_event(held)) > 0:
+            yield bytes(held[:end])
+            del held[:end]
+        if len(held) > MAX_EVENT_BYTES:
+            raise StreamTooLarge(f"an event is larger than {MAX_EVENT_BYTES} bytes")
+    if held.strip():
+        yield bytes(held)
+
+
+def session_error(answer: Answer) -> str:
+    """Return the text frame that tells fal's clients why a session ends."""
+    reason = answer.error or "refused by the content policy"
+    return json.dumps({"type": "x-fal-error", "error": "CONTENT_POLICY_VIOLATION", "reason": reason})
+
+
+def _end_of_event(held: bytearray) -> int:
+    """Return where the first event ends, after its empty line; 0 while it is not whole."""
+    ends = [place + len(mark) for mark in (b"\n\n", b"\r\n\r\n", b"\r\r") if (place := held.find(mark)) >= 0]
+    return min(ends, default=0)
+
+
+def _data_of(event: bytes) -> bytes | None:
+    """Return an event's data, its lines joined; None when it has none."""
+    lines = [
+        line.partition(b":")[2].removeprefix(b" ")
+        for line in event.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        if line.startswith(b"data:") or line == b"data"
+    ]
+    return b"\n".join(lines) if lines else None
+
+
+def _json(data: bytes) -> object:
+    try:
+        return cast("object", json.loads(data))
+    except (ValueError, RecursionError):
+        return _UNPARSED
+
+
+def _packed(data: bytes) -> object:
+    """Read a binary frame as fal's clients write it: MessagePack."""
+    try:
+        return cast("object", msgspec.msgpack.decode(data))
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return _UNPARSED
+
+
+def _subject(replica: Replica, running: Running, point: Point) -> Subject:
+    revision = replica.revision
+    return Subject(
+        request_id=running.request_id,
+        attempt=running.attempt,
+        point=point,
+        tenant_id=running.tenant_id,
+        key_id=KeyId(""),
+        model_id=revision.model_id,
+        revision_id=revision.revision_id,
+        policy_id=revision.spec.safety.policy,
+    )

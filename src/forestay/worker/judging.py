@@ -1,0 +1,292 @@
+"""Judges what a model gives out before anybody can have it: answers, pieces of streams, frames.
+
+Every road takes the same way: the leaves of an answer, each opened where it is media (a file of ours, a data: URI, a
+link of a provider: fetched, and from then on ours, so that what is read later is what was judged), then the guard. What
+cannot be opened is a place without a look, which the policy answers. It decides no content; `safety/decide` does.
+Called by `attempt` through `output_check` and by `direct`.
+"""
+
+import asyncio
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Callable, Collection, Sequence
+from typing import IO, Protocol, cast
+
+import msgspec
+
+from forestay.clock import Clock
+from forestay.errors import ForestayError
+from forestay.ids import RequestId
+from forestay.media.decode import MediaRefused, open_scratch
+from forestay.media.formats import content_type_of, safe_file_name
+from forestay.media.store import MediaStore
+from forestay.media.urls import own_media_id, stored_ids
+from forestay.safety.decide import NOTHING_TO_JUDGE, Judgement, Place
+from forestay.safety.guard import Guard, Item, Subject
+from forestay.safety.leaves import Leaf, LeafKind, Path, TooMuch, leaves_of, parsed, replaced, unpacked
+from forestay.safety.model import Text
+from forestay.safety.policy import Action
+from forestay.safety.taxonomy import Modality
+from forestay.telemetry.logs import logger
+
+AT_A_TIME = 4  # files of one answer that are opened at once
+MAX_FILES = 64
+MAX_FILE_BYTES = 256 * 1024 * 1024
+_MEDIA = frozenset({Modality.IMAGE, Modality.VIDEO, Modality.AUDIO})
+log = logger("worker")
+
+
+class Fetcher(Protocol):
+    """Fetches a URL that a stranger named; see `media/fetch`."""
+
+    async def fetch_into(self, url: str, write: Callable[[bytes], object], max_bytes: int | None = None) -> int:
+        """Pass the body on; a ForestayError says why not."""
+        ...
+
+
+class Viewer(Protocol):
+    """Opens media in a limited child and takes looks at it; see `safety/media`."""
+
+    async def look(self, file: IO[bytes], where: str) -> Sequence[Item]:
+        """Return the items to judge; MediaRefused when the file cannot be opened."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class JudgingPorts:
+    """What judging outputs may use of the world."""
+
+    guard: Guard
+    media: MediaStore
+    fetcher: Fetcher
+    viewer: Viewer
+    folder: pathlib.Path  # for scratch files
+    clock: Clock
+    file_seconds: float  # to bring and open one file
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ruled:
+    """A judged answer: its body as it may leave, and the stored files that it names."""
+
+    judgement: Judgement
+    body: bytes
+    media_ids: tuple[str, ...] = ()
+
+    @property
+    def released(self) -> bool:
+        """Tell whether it may leave."""
+        return self.judgement.action in {Action.ALLOW, Action.FLAG, Action.THROTTLE}
+
+
+@dataclasses.dataclass(slots=True)
+class _Work:
+    """One answer while it is judged."""
+
+    subject: Subject
+    wanted: frozenset[Modality]
+    lifetime_seconds: int | None
+    items: list[Item] = dataclasses.field(default_factory=list[Item])
+    digests: list[str] = dataclasses.field(default_factory=list[str])
+    adopted: dict[Path, str] = dataclasses.field(default_factory=dict[Path, str])
+
+    def unreadable(self, where: str) -> None:
+        """Note a place that could not be opened: every kind of media that the policy judges may be in it."""
+        self.items += [Item(Place(where, modality), ()) for modality in sorted(self.wanted & _MEDIA)]
+
+
+class OutputJudge:
+    """Judges outputs of one worker."""
+
+    def __init__(self, ports: JudgingPorts) -> None:
+        self._ports = ports
+
+    def guards(self, policy_id: str, request_id: RequestId) -> bool:
+        """Tell whether anything of this request is to be judged."""
+        return self._ports.guard.guards(policy_id, request_id)
+
+    def streams(self, subject: Subject) -> str:
+        """Return what becomes of pieces and frames of this request: judge, withhold or pass."""
+        return self._ports.guard.streams(subject.policy_id, subject.request_id)
+
+    async def judge(
+        self,
+        subject: Subject,
+        body: bytes,
+        content_type: str,
+        *,
+        said: Collection[str] = (),
+        lifetime_seconds: int | None = None,
+    ) -> Ruled:
+        """Judge a whole answer; `said` are strings of the caller's own input, which an echo of is nobody's output."""
+        work = self._begin(subject, body, lifetime_seconds)
+        value = _parsed(body) if "json" in content_type or not content_type else None
+        if value is None:
+            await self._take_file(work, body, content_type)
+            return Ruled(await self._ruled(work), body, ())
+        await self._take(work, value, said)
+        judgement = await self._ruled(work)
+        if work.adopted:
+            value = replaced(value, work.adopted)
+            body = _written(value)
+        return Ruled(judgement, _with_concepts(value, body, judgement, work.wanted), tuple(stored_ids(body)))
+
+    async def judge_value(self, subject: Subject, value: object, raw: bytes) -> Ruled:
+        """Judge one piece of a stream or a frame, already parsed; it leaves as it came or not at all."""
+        work = self._begin(subject, raw, None)
+        await self._take(work, value, ())
+        return Ruled(await self._ruled(work), raw, tuple(stored_ids(raw)))
+
+    async def release(self, media_ids: Sequence[str]) -> None:
+        """Let files of an allowed answer be read; raises Unavailable."""
+        if media_ids:
+            await self._ports.media.release(media_ids)
+
+    def _begin(self, subject: Subject, body: bytes, lifetime_seconds: int | None) -> _Work:
+        wanted = self._ports.guard.modalities(subject.policy_id, subject.request_id)
+        work = _Work(subject, wanted, lifetime_seconds)
+        work.digests.append(_digest(body))
+        return work
+
+    async def _ruled(self, work: _Work) -> Judgement:
+        if not work.items and not work.wanted:
+            return NOTHING_TO_JUDGE
+        return await self._ports.guard.judge(work.subject, work.items, work.digests)
+
+    async def _take(self, work: _Work, value: object, said: Collection[str]) -> None:
+        """Open every leaf, a few at a time."""
+        try:
+            leaves = [leaf for leaf in leaves_of(value) if not leaf.text or leaf.text not in said]
+        except TooMuch:
+            work.unreadable("body")
+            work.items += [Item(Place("body", Modality.TEXT), ())] if Modality.TEXT in work.wanted else []
+            return
+        if Modality.TEXT in work.wanted:
+            texts = [leaf for leaf in leaves if leaf.kind is LeafKind.TEXT and leaf.text.strip()]
+            work.items += [Item(Place(leaf.where, Modality.TEXT), (Text(leaf.where, leaf.text),)) for leaf in texts]
+        files = [leaf for leaf in leaves if leaf.kind is not LeafKind.TEXT]
+        if not work.wanted & _MEDIA or not files:
+            return
+        for leaf in files[MAX_FILES:]:
+            work.unreadable(leaf.where)
+        gate = asyncio.Semaphore(AT_A_TIME)
+
+        async def one(leaf: Leaf) -> None:
+            async with gate:
+                await self._open(work, leaf)
+
+        async with asyncio.TaskGroup() as group:
+            for leaf in files[:MAX_FILES]:
+                group.create_task(one(leaf))
+
+    async def _open(self, work: _Work, leaf: Leaf) -> None:
+        """Bring one file here and look at it; what fails is a place that could not be opened."""
+        try:
+            async with asyncio.timeout(self._ports.file_seconds):
+                with open_scratch(self._ports.folder) as file:
+                    await self._bring(work, leaf, file)
+                    work.items += await self._ports.viewer.look(file, leaf.where)
+        except (ForestayError, MediaRefused, OSError, TimeoutError, ValueError) as error:
+            log.info("judging.unreadable", request=str(work.subject.request_id), reason=type(error).__name__)
+            work.unreadable(leaf.where)
+
+    async def _bring(self, work: _Work, leaf: Leaf, file: IO[bytes]) -> None:
+        digest = hashlib.sha256()
+        size = 0
+
+        def write(piece: bytes) -> None:
+            nonlocal size
+            size += len(piece)
+            if size > MAX_FILE_BYTES:
+                raise ValueError("the file is too large to be judged")
+            digest.update(piece)
+            file.write(piece)
+
+        match leaf.kind:
+            case LeafKind.BYTES:
+                write(leaf.data)
+            case LeafKind.DATA:
+                write(await asyncio.to_thread(unpacked, leaf.text))
+            case _:
+                await self._read(work, leaf, write, file)
+        file.flush()
+        file.seek(0)
+        work.digests.append(f"sha256:{digest.hexdigest()}")
+
+    async def _read(self, work: _Work, leaf: Leaf, write: Callable[[bytes], None], file: IO[bytes]) -> None:
+        """Read a stored file; fetch a foreign one and make it ours: what it names may be another file tomorrow."""
+        media_id = own_media_id(leaf.text.strip())
+        item = await self._ports.media.find(media_id) if media_id is not None else None
+        if item is not None:
+            async for piece in self._ports.media.open(item, 0, item.size_bytes):
+                write(piece)
+            return
+        if leaf.kind is LeafKind.STORED:
+            raise ValueError("the stored file is gone")
+        await self._ports.fetcher.fetch_into(leaf.text.strip(), write, MAX_FILE_BYTES)
+        work.adopted[leaf.path] = await self._adopt(work, leaf, file)
+
+    async def _adopt(self, work: _Work, leaf: Leaf, file: IO[bytes]) -> str:
+        file.flush()
+        file.seek(0)
+        name = leaf.text.strip().partition("?")[0].rpartition("/")[2][:200]
+        data = file.read()
+        kind = content_type_of(data[:4096], file_name=name, declared="")
+        saved = await self._ports.media.save(
+            data,
+            tenant_id=work.subject.tenant_id,
+            file_name=safe_file_name(name, kind),
+            content_type=kind,
+            request_id=work.subject.request_id,
+            attempt=work.subject.attempt,
+            lifetime_seconds=work.lifetime_seconds,
+            state="quarantine",
+        )
+        return saved.url
+
+    async def _take_file(self, work: _Work, body: bytes, content_type: str) -> None:
+        """An answer that is no JSON is one file, or one text."""
+        if content_type.startswith("text/"):
+            if Modality.TEXT in work.wanted:
+                text = Text("body", body.decode("utf-8", "replace"))
+                work.items.append(Item(Place("body", Modality.TEXT), (text,)))
+            return
+        if work.wanted & _MEDIA:
+            await self._open(work, Leaf((), LeafKind.BYTES, data=body))
+
+
+def _parsed(body: bytes) -> object:
+    """Parse JSON; None when it is none."""
+    try:
+        return parsed(body)
+    except ValueError:
+        return None
+
+
+def _written(value: object) -> bytes:
+    return msgspec.json.encode(value)
+
+
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _with_concepts(value: object, body: bytes, judgement: Judgement, wanted: Collection[Modality]) -> bytes:
+    """Fill `has_nsfw_concepts` beside `images`, as fal's own models do, where pictures were judged."""
+    answer = cast("dict[str, object]", value) if isinstance(value, dict) else {}
+    images = answer.get("images")
+    if Modality.IMAGE not in wanted or not isinstance(images, list) or "has_nsfw_concepts" in answer:
+        return body
+    flagged = {check.where for check in judgement.checks if check.action is not Action.ALLOW}
+    count = len(cast("list[object]", images))
+    concepts = [any(where.startswith(f"images[{place}]") for where in flagged) for place in range(count)]
+    return _written({**answer, "has_nsfw_concepts": concepts})
+
+
+def echoes(body: bytes) -> frozenset[str]:
+    """Return the strings of an input: what an answer repeats of them was judged when it came in."""
+    try:
+        return frozenset(leaf.text for leaf in leaves_of(_parsed(body)) if leaf.text)
+    except TooMuch:
+        return frozenset()

@@ -1,0 +1,57 @@
+"""Whether the output of a queued request may be published: the guard's seam in the worker.
+
+It decides nothing: it asks `judging` and says what the queue does with the answer: publish it as it was judged, end the
+request BLOCKED, or keep it WITHHELD until a person or a waiver lets it go. Called by `attempt` before every finish.
+"""
+
+from forestay.fleet.spec import ModelSpec
+from forestay.ids import KeyId
+from forestay.queue.model import Answer, Lease, State
+from forestay.safety.guard import Subject
+from forestay.safety.policy import Action
+from forestay.safety.records import Point
+from forestay.safety.refusal import refusal
+from forestay.worker.conclude import Publish
+from forestay.worker.judging import OutputJudge, echoes
+
+
+class SafetyCheck:
+    """The check of content."""
+
+    def __init__(self, judge: OutputJudge) -> None:
+        self._judge = judge
+
+    def concerns(self, lease: Lease, spec: ModelSpec) -> bool:
+        """Tell whether the model's policy names any check."""
+        return self._judge.guards(spec.safety.policy, lease.request_id)
+
+    async def judge(self, lease: Lease, spec: ModelSpec, answer: Answer) -> Publish | None:
+        """Return what is published instead of the answer as it came."""
+        subject = subject_of(lease, spec)
+        kind = answer.headers.get("content-type", "")
+        ruled = await self._judge.judge(
+            subject,
+            answer.body,
+            kind,
+            said=echoes(lease.body),
+            lifetime_seconds=lease.options.object_lifetime_seconds,
+        )
+        if ruled.released:
+            return Publish(State.SUCCEEDED, Answer(answer.status_code, answer.headers, ruled.body))
+        if ruled.judgement.action is Action.BLOCK:
+            return Publish(State.BLOCKED, refusal(ruled.judgement, "output"))
+        return Publish(State.WITHHELD, Answer(answer.status_code, answer.headers, ruled.body))
+
+
+def subject_of(lease: Lease, spec: ModelSpec) -> Subject:
+    """Return whose output it is."""
+    return Subject(
+        request_id=lease.request_id,
+        attempt=lease.attempt,
+        point=Point.OUTPUT,
+        tenant_id=lease.tenant_id,
+        key_id=KeyId(""),
+        model_id=lease.model_id,
+        revision_id=lease.revision_id,
+        policy_id=spec.safety.policy,
+    )

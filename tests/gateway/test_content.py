@@ -1,0 +1,77 @@
+"""Inputs of a guarded model at the gateway: judged after admission, before anything is queued or called."""
+
+import json
+
+import pytest
+from tests.gateway.world import World
+from tests.safety.doubles import MARKER
+
+from forestay.queue.model import State
+from forestay.safety.model import Trouble
+
+GUARDED = "/queue/acme/guarded"
+
+
+@pytest.mark.threat("ML01:2023", "AML.T0054")
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ({"prompt": MARKER}, ["body", "prompt"]),
+        ({"prompt": "calm", "negative_prompt": MARKER}, ["body", "negative_prompt"]),
+        ({"prompt": "calm", "turns": [{"role": "user", "text": MARKER}]}, ["body", "turns", 0, "text"]),
+    ],
+)
+async def test_a_blocked_input_is_refused_and_kept_as_blocked(
+    world: World, body: dict[str, object], place: list[str | int]
+) -> None:
+    """Every string of the body counts; the answer has an id, and the request of that id is BLOCKED for ever."""
+    reply = await world.call("POST", GUARDED, body)
+    assert reply.status == 422
+    [detail] = json.loads(reply.body)["detail"]
+    assert (detail["loc"], detail["type"]) == (place, "content_policy_violation")
+    assert detail["ctx"]["codes"] == {"ailuminate": "vcr", "openai": "violence", "azure": "Violence"}
+    assert MARKER not in reply.body.decode()
+    request_id = reply.headers["x-fal-request-id"]
+    status = await world.call("GET", f"{GUARDED}/requests/{request_id}/status")
+    assert (status.status, status.field("status"), status.field("error_type")) == (
+        200, "COMPLETED", "content_policy_violation",
+    )  # fmt: skip
+    assert (await world.call("GET", f"{GUARDED}/requests/{request_id}")).status == 422
+    assert (await world.call("PUT", f"{GUARDED}/requests/{request_id}/cancel")).status == 400
+
+
+async def test_a_name_that_stands_twice_does_not_hide_the_first(world: World) -> None:
+    """The model may read the other one."""
+    raw = b'{"prompt": "%s", "prompt": "calm"}' % MARKER.encode()
+    assert (await world.call("POST", GUARDED, raw=raw)).status == 422
+
+
+async def test_a_harmless_input_is_queued(world: World) -> None:
+    """And its verdict is recorded soon."""
+    reply = await world.call("POST", GUARDED, {"prompt": "a lighthouse"})
+    assert reply.status == 200
+    await world.safety.guard.flush()
+    assert [record.point for record in world.safety.verdicts.records] == ["input"]
+    assert str(world.safety.verdicts.records[0].request_id) == reply.field("request_id")
+
+
+async def test_the_direct_lane_is_judged_alike(world: World) -> None:
+    """Body and query; nothing reached the model."""
+    assert (await world.call("POST", "/run/acme/guarded", {"prompt": MARKER})).status == 422
+    before = len(world.model.calls)
+    assert (await world.call("GET", f"/run/acme/guarded?prompt={MARKER}")).status == 422
+    assert len(world.model.calls) == before
+
+
+async def test_an_input_that_nobody_can_judge_is_refused_for_now(world: World) -> None:
+    """503 with a time, since nothing is said about the content; nothing is queued."""
+    world.safety.detectors.trouble |= {"words@1": Trouble.CRASH, "spare@1": Trouble.CRASH}
+    reply = await world.call("POST", GUARDED, {"prompt": "a lighthouse"})
+    assert (reply.status, reply.headers["retry-after"]) == (503, "5")
+    assert all(row.state is not State.QUEUED for row in world.queue._rows.values())
+
+
+async def test_a_model_without_a_guard_is_not_judged(world: World) -> None:
+    """Its spec names no policy: no detector is asked."""
+    assert (await world.call("POST", "/queue/acme/echo", {"prompt": MARKER})).status == 200
+    assert world.safety.detectors.asked == []

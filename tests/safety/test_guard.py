@@ -1,0 +1,147 @@
+"""The guard from end to end: what fails releases nothing, and what is released has its record."""
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncIterator
+
+import pytest
+from tests.safety.doubles import MARKER, POLICY, GuardWorld, guard_world
+
+from forestay.chance import SeededChance
+from forestay.ids import KeyId, ModelId, RevisionId, TenantId, new_request_id
+from forestay.safety.decide import Place
+from forestay.safety.guard import Item, Subject, joined
+from forestay.safety.model import Picture, Scores, Text, Trouble, Unscored
+from forestay.safety.policy import Action
+from forestay.safety.records import Point
+from forestay.safety.taxonomy import Category, Modality
+from forestay.telemetry.metrics import VERDICTS_UNWRITTEN
+from forestay.verdicts import Verdict
+
+NOW = dt.datetime(2026, 11, 26, tzinfo=dt.UTC)
+
+
+def subject(point: Point = Point.OUTPUT, policy_id: str = "strict") -> Subject:
+    """Some request's content."""
+    request_id = new_request_id(NOW, 0, SeededChance(3))
+    ids = (TenantId("acme"), KeyId("k"), ModelId("acme/film"), RevisionId("r1"))
+    return Subject(request_id, 1, point, *ids, policy_id)
+
+
+def text(words: str, where: str = "caption") -> Item:
+    """A text to judge."""
+    return Item(Place(where, Modality.TEXT), (Text(where, words),))
+
+
+def picture(where: str, *colours: tuple[int, int, int], modality: Modality = Modality.IMAGE) -> Item:
+    """A picture, or a film of pictures, each of one colour."""
+    looks = tuple(Picture(f"{where}#{n}", 1, 1, bytes(colour)) for n, colour in enumerate(colours))
+    return Item(Place(where, modality), looks)
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[GuardWorld]:
+    """A guard that runs."""
+    made = await guard_world()
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(made.guard.run())
+        await asyncio.sleep(0)
+        yield made
+        running.cancel()
+
+
+async def test_an_allowed_output_has_its_record_when_it_is_released(world: GuardWorld) -> None:
+    """With policy, detectors, digests, what was judged; and without a word of it."""
+    judgement = await world.guard.judge(subject(), [text("a lighthouse in a storm")], ["sha256:ab"])
+    assert judgement.verdict is Verdict.ALLOW
+    [record] = world.verdicts.records
+    assert (record.policy_id, record.policy_version, record.verdict, record.judged) == (
+        "strict", 1, "allow", ["sha256:ab"],
+    )  # fmt: skip
+    assert [(check.detector, check.digest, check.score) for check in record.checks] == [("words@1", "sha256:a", 0.0)]
+    assert "lighthouse" not in str(record)
+
+
+async def test_what_is_marked_is_blocked_with_category_and_place(world: GuardWorld) -> None:
+    """In a text and in a picture; the record says the same."""
+    judgement = await world.guard.judge(
+        subject(), [text("calm"), text(MARKER, "alt"), picture("images[0]", (0, 9, 0))], []
+    )
+    assert (judgement.verdict, judgement.category, judgement.where) == (Verdict.BLOCK, Category.VIOLENCE, "alt")
+    judgement = await world.guard.judge(subject(), [picture("images[0]", (255, 0, 0))], [])
+    assert (judgement.verdict, judgement.category, judgement.where) == (Verdict.BLOCK, Category.SEXUAL, "images[0]")
+    assert [record.place for record in world.verdicts.records] == ["alt", "images[0]"]
+
+
+async def test_one_frame_is_enough(world: GuardWorld) -> None:
+    """A film is as bad as its worst frame; and a film that could not be opened is blocked, as the policy says."""
+    calm, marked = (0, 0, 0), (255, 0, 0)
+    film = [picture("images[0]", calm, calm, marked, calm)]
+    assert (await world.guard.judge(subject(), film, [])).verdict is Verdict.BLOCK
+    assert (await world.guard.judge(subject(), [picture("images[0]")], [])).action is Action.BLOCK
+
+
+async def test_a_detector_that_is_down_is_stood_in_for(world: GuardWorld) -> None:
+    """By the cheaper one that the policy names; when that is down too, the output is withheld."""
+    world.detectors.trouble["words@1"] = Trouble.CRASH
+    assert (await world.guard.judge(subject(), [text("calm")], [])).verdict is Verdict.ALLOW
+    assert (await world.guard.judge(subject(), [text(MARKER)], [])).verdict is Verdict.BLOCK
+    world.detectors.trouble["spare@1"] = Trouble.OVERLOAD
+    assert (await world.guard.judge(subject(), [text("calm")], [])).verdict is Verdict.INCONCLUSIVE
+
+
+async def test_a_detector_that_hangs_costs_the_deadline_and_no_more(world: GuardWorld) -> None:
+    """After a second, as the policy says, the output is withheld."""
+    world.detectors.hanging.add("colours@1")
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    judgement = await world.guard.judge(subject(), [picture("images[0]", (0, 0, 0))], [])
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert 0.9 < loop.time() - began < 1.5
+
+
+async def test_what_cannot_be_recorded_is_not_released(world: GuardWorld) -> None:
+    """The log is down: an output that every check allowed is withheld, and that is counted."""
+    world.verdicts.away = True
+    judgement = await world.guard.judge(subject(), [text("calm")], [])
+    assert (judgement.verdict, judgement.action) == (Verdict.INCONCLUSIVE, Action.REVIEW)
+    assert world.metrics.value(VERDICTS_UNWRITTEN, "refused") == 1
+
+
+async def test_inputs_wait_for_no_record(world: GuardWorld) -> None:
+    """Theirs follow in a batch, and outlast a log that is away for a while."""
+    world.verdicts.away = True
+    assert (await world.guard.judge(subject(Point.INPUT), [text("calm")], [])).verdict is Verdict.ALLOW
+    world.verdicts.away = False
+    await world.guard.flush()
+    assert [record.point for record in world.verdicts.records] == ["input"]
+
+
+async def test_without_a_policy_nothing_is_released(world: GuardWorld) -> None:
+    """A name that nobody has set, or a version whose seal is broken."""
+    judgement = await world.guard.judge(subject(policy_id="nobody-set-this"), [text("calm")], [])
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert "cannot be read" in judgement.reason
+
+
+async def test_a_candidate_judges_in_shadow_and_changes_nothing(world: GuardWorld) -> None:
+    """Its judgement is recorded beside the one that counts."""
+    world.store.put("strict", POLICY.replace("block_at: 0.9", "block_at: 0.95"), shadow=True)
+    await world.policies.refresh()
+    assert (await world.guard.judge(subject(), [text("calm")], [])).verdict is Verdict.ALLOW
+    async with asyncio.timeout(5):
+        while len(world.verdicts.records) < 2:  # noqa: ASYNC110 - the guard tells nobody of what it does in shadow
+            await asyncio.sleep(0.02)
+    assert [(record.policy_version, record.shadow) for record in world.verdicts.records] == [(1, False), (2, True)]
+
+
+def test_looks_at_one_place_are_put_together_by_the_worst() -> None:
+    """The highest score counts; a look without a score leaves the place without one, unless another look blocks."""
+    place = Place("film", Modality.VIDEO)
+    low, high = (Scores("d", f"film#{n}", {Category.SEXUAL: score}) for n, score in enumerate((0.1, 0.7)))
+    late = Unscored("d", "film#2", Trouble.TIMEOUT)
+    whole = Scores("d", "film", {Category.SEXUAL: 0.7})
+    assert joined("d", place, [low, high], lambda _: False) == whole
+    assert joined("d", place, [low, high, late], lambda _: False) == Unscored("d", "film", Trouble.TIMEOUT)
+    assert joined("d", place, [low, high, late], lambda _: True) == whole
+    assert joined("d", place, [], lambda _: True) == Unscored("d", "film", Trouble.UNREADABLE)

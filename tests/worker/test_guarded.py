@@ -1,0 +1,145 @@
+"""A worker whose model is guarded: whatever road an output takes, it is judged before anybody has it."""
+
+import json
+from collections.abc import AsyncIterator
+
+import aiohttp
+import msgpack
+import pytest
+import pytest_asyncio
+from tests.safety.doubles import MARKER
+from tests.worker.harness import APP, Harness, running_worker, spec_of, until
+
+from forestay.fleet.model import Revision
+from forestay.ids import RequestId
+from forestay.queue.model import Outcome, State
+from forestay.safety.model import Trouble
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+QUIET = MARKER.lower()  # the model makes the marker of it: it is no echo of the input
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def guarded() -> AsyncIterator[tuple[Harness, str]]:
+    """A worker with one guarded replica."""
+    async with running_worker() as harness:
+        revision: Revision = await harness.deploy(spec_of(policy="strict"), {"app.py": APP})
+        yield harness, (await harness.ready(revision))[0].replica_id
+
+
+@pytest.fixture(autouse=True)
+def _calm(guarded: tuple[Harness, str]) -> None:
+    """Every test begins with detectors and a log that work."""
+    harness, _ = guarded
+    harness.guard.detectors.trouble.clear()
+    harness.guard.verdicts.records.clear()
+    harness.guard.verdicts.away = False
+
+
+async def direct(guarded: tuple[Harness, str], body: object, path: str = "/") -> tuple[int, str]:
+    """Call as a gateway does."""
+    harness, replica_id = guarded
+    full = f"/direct/{replica_id}{path}"
+    headers = harness.proof("POST", full)
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(harness.address + full, json=body, headers=headers) as got,
+    ):
+        return got.status, await got.text()
+
+
+async def test_a_harmless_output_is_published_with_its_record(guarded: tuple[Harness, str]) -> None:
+    """The record was there before the result."""
+    harness, _ = guarded
+    stored = await harness.run({"do": "shout", "text": "a lighthouse"})
+    assert (stored.snapshot.state, json.loads(stored.answer.body)["text"]) == (State.SUCCEEDED, "A LIGHTHOUSE")
+    [record] = harness.guard.verdicts.records
+    assert (record.request_id, record.attempt, record.verdict) == (stored.snapshot.request_id, 1, "allow")
+
+
+async def test_a_blocked_output_ends_the_request_with_a_typed_refusal(guarded: tuple[Harness, str]) -> None:
+    """422, category and field; nothing of the output; told as safety's doing."""
+    harness, _ = guarded
+    stored = await harness.run({"do": "shout", "text": QUIET})
+    assert stored.snapshot.state is State.BLOCKED
+    assert (stored.answer.status_code, stored.answer.error_type) == (422, "content_policy_violation")
+    [detail] = json.loads(stored.answer.body)["detail"]
+    assert (detail["loc"], detail["ctx"]["category"]) == (["output", "text"], "violence")
+    assert MARKER not in stored.answer.body.decode()
+    assert harness.queue.attempt_facts[-1][2] is Outcome.SAFETY
+
+
+@pytest.mark.threat("ML01:2023", "AML.T0054")
+async def test_what_nobody_can_judge_is_withheld(guarded: tuple[Harness, str]) -> None:
+    """Every detector is down: the caller sees a request in progress, and no result."""
+    harness, _ = guarded
+    harness.guard.detectors.trouble |= {"words@1": Trouble.CRASH, "spare@1": Trouble.CRASH}
+    request_id = await harness.submit({"do": "shout", "text": "a lighthouse"})
+    await _until_state(harness, request_id, State.WITHHELD)
+    assert await harness.queue.result(request_id) is None
+
+
+async def test_what_cannot_be_recorded_is_withheld(guarded: tuple[Harness, str]) -> None:
+    """A log that is away releases nothing."""
+    harness, _ = guarded
+    harness.guard.verdicts.away = True
+    request_id = await harness.submit({"do": "shout", "text": "a lighthouse"})
+    await _until_state(harness, request_id, State.WITHHELD)
+
+
+@pytest.mark.threat("ML01:2023", "AML.T0054")
+async def test_a_file_that_cannot_be_opened_is_not_let_go(guarded: tuple[Harness, str]) -> None:
+    """It is no picture: the policy says that what cannot be looked at is blocked, on both lanes, and it stays shut."""
+    harness, _ = guarded
+    stored = await harness.run({"do": "file"})
+    assert stored.snapshot.state is State.BLOCKED
+    status, text = await direct(guarded, {"do": "file"})
+    assert (status, "content_policy_violation" in text) == (422, True)
+    assert {item.state for item in harness.media.items.values()} == {"quarantine"}
+
+
+async def test_a_direct_call_is_judged_as_a_whole(guarded: tuple[Harness, str]) -> None:
+    """What is blocked is refused; what cannot be judged is refused too, since somebody waits."""
+    assert (await direct(guarded, {"do": "shout", "text": "calm"}))[0] == 200
+    status, text = await direct(guarded, {"do": "shout", "text": QUIET})
+    assert (status, MARKER in text) == (422, False)
+    guarded[0].guard.detectors.trouble |= {"words@1": Trouble.TIMEOUT}
+    assert (await direct(guarded, {"do": "shout", "text": "calm"}))[0] == 422
+
+
+async def test_a_stream_ends_at_the_event_that_is_not_let_go(guarded: tuple[Harness, str]) -> None:
+    """Events before it have arrived, one by one; in its place stands why."""
+    status, text = await direct(guarded, {"do": QUIET, "text": "3"}, "/stream")
+    events = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data:")]
+    assert (status, events[0]) == (200, {"number": 0})
+    assert events[1]["detail"][0]["type"] == "content_policy_violation"
+    assert "event: error" in text
+    assert len(events) == 2
+    _, text = await direct(guarded, {"text": "3"}, "/stream")
+    assert text.count("data:") == 3
+
+
+@pytest.mark.parametrize("text", [MARKER, MARKER[::-1]], ids=["said", "answered"])
+async def test_a_session_ends_at_the_frame_that_is_not_let_go(guarded: tuple[Harness, str], text: str) -> None:
+    """Whether the caller said it or the model answered it; frames before it went through."""
+    harness, replica_id = guarded
+    path = f"/direct/{replica_id}/realtime"
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(harness.address + path, headers=harness.proof("GET", path)) as socket,
+    ):
+        await socket.send_bytes(msgpack.packb({"text": "abc"}) or b"")
+        assert msgpack.unpackb(await socket.receive_bytes(timeout=5))["text"] == "cba"
+        await socket.send_bytes(msgpack.packb({"text": text}) or b"")
+        said = json.loads(await socket.receive_str(timeout=5))
+        assert (said["type"], said["error"]) == ("x-fal-error", "CONTENT_POLICY_VIOLATION")
+        await socket.receive(timeout=5)
+        assert socket.close_code == 1008
+
+
+async def _until_state(harness: Harness, request_id: RequestId, state: State) -> None:
+    async def there() -> bool:
+        found = (await harness.queue.snapshots([request_id])).get(request_id)
+        return found is not None and found.state is state
+
+    await until(there, f"the request is {state}")
