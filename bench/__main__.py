@@ -22,6 +22,8 @@ NAMES = (
     "abuse",
     "fairness",
     "overload",
+    "safety_latency",
+    "safety_image",
     "hashes",
 )
 

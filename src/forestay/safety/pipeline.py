@@ -67,21 +67,17 @@ class _Run:
         self._found: dict[int, Sequence[Outcome]] = {}
         self._pending: dict[asyncio.Task[Sequence[Outcome]], int] = {}
         self._settled = False
+        self._loop = asyncio.get_running_loop()
+        self._turn: asyncio.Future[None] | None = None
 
     async def until_settled(self, tasks: asyncio.TaskGroup) -> None:
         """Ask until all have answered, one was decisive, or the time is over; nothing asked is left running."""
-        costly_asked = False
         self._ask(tasks, costly=False)
-        while not self._settled:
-            if not costly_asked and (not self._pending or self._left(_CHEAP_SHARE) <= 0):
-                costly_asked = True
+        if any(check.costly for check in self._checks):
+            await self._turn_within(self._left(_CHEAP_SHARE))
+            if not self._settled:
                 self._ask(tasks, costly=True)
-            if not self._pending or self._left() <= 0:
-                break
-            wait = self._left() if costly_asked else self._left(_CHEAP_SHARE)
-            done, _ = await asyncio.wait(self._pending, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                self._take(self._pending.pop(task), task)
+        await self._turn_within(self._left())
         for task in self._pending:
             task.cancel()
 
@@ -103,7 +99,9 @@ class _Run:
             return
         for index, check in enumerate(self._checks):
             if check.costly is costly and check.contents:
-                self._pending[tasks.create_task(self._one(check, left))] = index
+                task = tasks.create_task(self._one(check, left))
+                self._pending[task] = index
+                task.add_done_callback(self._ended)
 
     async def _one(self, check: Check, left_seconds: float) -> Sequence[Outcome]:
         """Return what a detector says of a check, or that it broke its promises."""
@@ -117,9 +115,32 @@ class _Run:
             return _all(check, Trouble.CRASH, self._clock.monotonic() - started)
         return [checked(outcome) if isinstance(outcome, Scores) else outcome for outcome in said]
 
-    def _take(self, index: int, task: "asyncio.Task[Sequence[Outcome]]") -> None:
+    async def _turn_within(self, seconds: float) -> None:
+        """Wait until all that was asked has ended or one was decisive; one wake-up, however many checks there are."""
+        if self._settled or not self._pending or seconds <= 0:
+            return
+        turn = self._turn = self._loop.create_future()
+        timer = self._loop.call_later(seconds, _wake, turn)
+        try:
+            await turn
+        finally:
+            timer.cancel()
+
+    def _ended(self, task: "asyncio.Task[Sequence[Outcome]]") -> None:
+        index = self._pending.pop(task, None)
+        if index is None or task.cancelled():
+            return
         self._found[index] = task.result()
-        self._settled = self._settled or self._decisive(self._found[index])
+        try:
+            self._settled = self._settled or self._decisive(self._found[index])
+        finally:
+            if self._turn is not None and (self._settled or not self._pending):
+                _wake(self._turn)
+
+
+def _wake(turn: "asyncio.Future[None]") -> None:
+    if not turn.done():
+        turn.set_result(None)
 
 
 def _all(check: Check, trouble: Trouble, seconds: float) -> list[Outcome]:
