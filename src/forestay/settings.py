@@ -376,6 +376,9 @@ class Safety:
     verdicts_retention_seconds: float = setting(
         "FORESTAY_VERDICTS_RETENTION", 365 * 86400.0, "How long verdict records are kept; whole days are dropped."
     )
+    providers_file: str = setting(
+        "FORESTAY_SAFETY_PROVIDERS", "", "YAML that names detectors behind HTTP; empty: none but those of the judge."
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -202,6 +202,8 @@ class Guarding:
 @contextlib.asynccontextmanager
 async def open_guard(process: Process, stores: Stores, name: str) -> AsyncGenerator[Guarding]:
     """Open the way to the judge, and close it behind the block."""
+    from forestay.safety.classifiers.provider import detectors_of
+    from forestay.safety.classifiers.provider_file import read_providers
     from forestay.safety.guard import Guard, GuardPorts
     from forestay.safety.judge.client import JudgeClient
     from forestay.safety.policies import Policies
@@ -215,13 +217,16 @@ async def open_guard(process: Process, stores: Stores, name: str) -> AsyncGenera
     seal = PolicySeal(process.settings.secrets.internal_key)
     store = PostgresSafetyStore(stores.database, stores.wakeups, seal, writer=name)
     policies, verdicts = Policies(store, seal, process.clock), PostgresVerdicts(stores.facts_database)
-    detectors = RoutedDetectors({}, judge)
+    providers = detectors_of(read_providers(process.settings.safety.providers_file), process.clock)
+    detectors = RoutedDetectors(providers, judge)
     ports = GuardPorts(detectors, policies, verdicts, process.clock, process.chance, process.metrics)
     try:
         yield Guarding(Guard(ports), policies, store, verdicts)
     finally:
         if judge is not None:
             await judge.close()
+        for provider in providers.values():
+            await provider.close()
 
 
 def admission(process: Process, stores: Stores, name: str) -> "Admission":
