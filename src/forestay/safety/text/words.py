@@ -45,6 +45,8 @@ _READ_AS: Mapping[str, str] = {  # a sign that is not here separates letters and
     "%": "x",
     "?": "aeiou",
 }
+_LONGER = re.compile(r"[a-z]{3,}")
+MAX_COUNTED = 60  # words of a text that are looked up to tell whether it is English
 _RUNS = re.compile(r"(.)\1{2,}")
 
 
@@ -83,6 +85,12 @@ def known(word: str) -> bool:
         )
         for stem in stems
     )
+
+
+def share(text: str) -> float:
+    """Return which part of a lower-case text's words of three letters and more are known; 0 when it has none."""
+    longer = _LONGER.findall(text)[:MAX_COUNTED]
+    return sum(map(known, longer)) / len(longer) if longer else 0.0
 
 
 @functools.lru_cache(maxsize=4_096)

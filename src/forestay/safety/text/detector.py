@@ -1,0 +1,118 @@
+"""The text detector: from strings to scores by category, with what was seen on the way. It decides nothing.
+
+Each text is scored in its folded view, and where that undid a disguise also in its raw view; the higher score counts.
+Two detectors share the work: `text-linear@1` needs numpy alone, `text-meaning@1` also the packages of the extra
+`safety` and some milliseconds (about 0.3 ms a token on one core). Where the cheap one is sure, the dear one is not
+asked. A long text is scored in pieces, so that padding hides nothing. Called by the judge's process, `forestay safety
+evaluate` and the benches; weights load once, in `TextGuard.load`.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from forestay.safety.model import DetectorInfo
+from forestay.safety.taxonomy import Category, Modality
+from forestay.safety.text.canonical import Views, views
+from forestay.safety.text.grams import grams_of
+from forestay.safety.text.language import language_of
+from forestay.safety.text.lexicon import Markers, counts, default_markers, hints
+from forestay.safety.text.model import STRIDE_TOKENS, WINDOW_TOKENS, Features, Floats, Weights, by_category, load, score
+from forestay.sentences import Sentences
+
+LINEAR, MEANING = "text-linear@1", "text-meaning@1"
+MAX_WINDOWS = 12  # of a long text that are embedded, evenly spread
+PIECE_CHARS, OVERLAP_CHARS = 2_000, 200  # of a long text that are scored at once
+SURE = 0.003  # below this the cheap score decides: the dear one is not asked
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TextScores:
+    """What is known of one text: the highest score is how harmful it is, 0.5 the operating point."""
+
+    scores: Mapping[Category, float]
+    language: str  # ISO 639-1; empty when the text is too short or mixed to tell
+    disguises: frozenset[str]
+    matched: Mapping[str, str]  # what lists saw: how many words of which category, which marker category
+
+    @property
+    def overall(self) -> float:
+        """Return the highest score."""
+        return max(self.scores.values(), default=0.0)
+
+
+class Embedding:
+    """What a text means, as the heads were taught to read it."""
+
+    def __init__(self) -> None:
+        self._sentences = Sentences("safety", inner=True)
+
+    def of(self, folded: str) -> Floats:
+        """Return `[4 * 384] float32` of length 2: the mean over at most MAX_WINDOWS windows of the text."""
+        tokens = self._sentences.tokens(folded)
+        starts = list(range(0, max(len(tokens) - WINDOW_TOKENS + STRIDE_TOKENS, 1), STRIDE_TOKENS))
+        if len(starts) > MAX_WINDOWS:
+            starts = [starts[at * (len(starts) - 1) // (MAX_WINDOWS - 1)] for at in range(MAX_WINDOWS)]
+        layers = [self._sentences.means(tokens[at : at + WINDOW_TOKENS]).reshape(-1) for at in starts]
+        mean = np.mean(layers, axis=0)
+        return 2.0 * mean / max(float(np.linalg.norm(mean)), 1e-12)
+
+
+class TextGuard:
+    """Weights, markers and, where it was asked for, the embedding model."""
+
+    def __init__(self, weights: Weights, embedding: Embedding | None, markers: Mapping[str, Category]) -> None:
+        self._weights = weights
+        self._embedding = embedding
+        self._markers = Markers(markers)
+
+    @classmethod
+    def load(cls, *, with_embeddings: bool, markers: Mapping[str, Category] | None = None) -> "TextGuard":
+        """Load the weights that ship; raises UsageError when a file or a package is not what it should be."""
+        embedding = Embedding() if with_embeddings else None
+        return cls(load(), embedding, default_markers() if markers is None else markers)
+
+    @property
+    def info(self) -> DetectorInfo:
+        """Return what this detector declares of itself."""
+        covers = {Modality.TEXT: frozenset(self._weights.categories) | {Category.MINORS}}
+        dear = self._embedding is not None
+        return DetectorInfo(MEANING if dear else LINEAR, self._weights.digest, covers, dear)
+
+    def score(self, texts: Sequence[str]) -> list[TextScores]:
+        """Return what is known of each text; never raises for what a text holds."""
+        return [self._one(text) for text in texts]
+
+    def _one(self, text: str) -> TextScores:
+        seen = views(text)
+        found = dict(self._scores(seen.folded[:PIECE_CHARS]))
+        for start in range(PIECE_CHARS - OVERLAP_CHARS, len(seen.folded) - OVERLAP_CHARS, PIECE_CHARS - OVERLAP_CHARS):
+            _raise(found, self._scores(seen.folded[start : start + PIECE_CHARS]))
+        if seen.disguises:
+            _raise(found, self._scores(seen.raw.lower(), cheap=True))
+        marked = self._markers.found(seen)
+        found.update(dict.fromkeys(marked, 1.0))
+        return TextScores(found, language_of(seen), seen.disguises, _matched(seen, marked))
+
+    def _scores(self, text: str, *, cheap: bool = False) -> dict[Category, float]:
+        if not text.strip():
+            return dict.fromkeys(self._weights.categories, 0.0)
+        features = Features(grams_of(text), counts(text), None)
+        mode = self._weights.modes["linear"]
+        overall = score(self._weights, mode, features)
+        if self._embedding is not None and not cheap and overall > SURE:
+            features = dataclasses.replace(features, meaning=self._embedding.of(text))
+            mode = self._weights.modes["meaning"]
+            overall = score(self._weights, mode, features)
+        return by_category(self._weights, mode, features, overall)
+
+
+def _raise(found: dict[Category, float], other: Mapping[Category, float]) -> None:
+    for category, value in other.items():
+        found[category] = max(found[category], value)
+
+
+def _matched(seen: Views, marked: frozenset[Category]) -> dict[str, str]:
+    notes = {f"words.{name}": str(count) for name, count in hints(seen.folded).items()}
+    return notes | {f"marker.{category}": "1" for category in marked}

@@ -1,0 +1,96 @@
+"""Words and marker tokens that hint at a category: a signal among others, and part of the explanation.
+
+A word decides nothing: how many words of each list a text has goes into the learned score, beside what the text
+means. A marker decides: it is an opaque token that stands for content which nobody writes out. Both lists are ours and
+lie in `data/`. Pure but for reading them once. Called by `model` and `detector`.
+"""
+
+import functools
+import importlib.resources
+import math
+import re
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from forestay.safety.taxonomy import Category
+from forestay.safety.text.canonical import Views, views
+
+_WORD = re.compile(r"[a-z0-9']+")
+_MANY = 1.5  # of the logarithm of a count
+_SCALE = 0.5  # beside vectors of length 2
+
+
+@functools.cache
+def _lists() -> tuple[tuple[str, ...], Mapping[int, tuple[int, ...]]]:
+    """Return the names of the lists, and for the CRC-32 of a word the lists it is in."""
+    names: list[str] = []
+    where: dict[int, tuple[int, ...]] = {}
+    for line in _lines("lexicon.txt"):
+        name, _, rest = line.partition(":")
+        for word in rest.split():
+            key = int(word[1:], 16) if word.startswith("~") else zlib.crc32(word.encode())
+            where[key] = (*where.get(key, ()), len(names))
+        names.append(name)
+    return tuple(names), where
+
+
+def size() -> int:
+    """Return how many numbers `counts` gives."""
+    return 2 * len(_lists()[0]) + 3
+
+
+def counts(folded: str) -> npt.NDArray[np.float32]:
+    """Return `[size()] float32` for a folded text: of each list the logarithm of its count and its share, and marks."""
+    names, where = _lists()
+    found = np.zeros(len(names), dtype=np.float32)
+    words = _WORD.findall(folded)
+    for word in words:
+        for at in where.get(zlib.crc32(word.encode()), ()):
+            found[at] += 1
+    marks = (min(1.0, folded.count("!") / 5), min(1.0, folded.count("?")), math.log1p(len(words)) / 7)
+    share = np.minimum(1.0, 5.0 * found / max(1, len(words)))
+    logarithm = np.minimum(_MANY, np.log1p(found))
+    return (_SCALE * np.concatenate([logarithm, share, np.array(marks)])).astype(np.float32)
+
+
+def hints(folded: str) -> Mapping[str, int]:
+    """Return how many words of each category's list a folded text has; the words themselves are not told."""
+    names, where = _lists()
+    found: dict[str, int] = {}
+    for word in _WORD.findall(folded):
+        for at in where.get(zlib.crc32(word.encode()), ()):
+            if not names[at].startswith("="):
+                found[names[at]] = found.get(names[at], 0) + 1
+    return found
+
+
+@functools.cache
+def default_markers() -> Mapping[str, Category]:
+    """Return the markers of `data/markers.txt` and their categories."""
+    found: dict[str, Category] = {}
+    for line in _lines("markers.txt"):
+        name, _, rest = line.partition(":")
+        found.update({token: Category(name) for token in rest.split()})
+    return found
+
+
+class Markers:
+    """Opaque tokens, found also when they are disguised."""
+
+    def __init__(self, tokens: Mapping[str, Category]) -> None:
+        self._tokens = {token.lower(): category for token, category in tokens.items()}
+        self._folded = {views(token).folded: category for token, category in tokens.items()}
+
+    def found(self, seen: Views) -> frozenset[Category]:
+        """Return the categories whose markers a text holds, in either view."""
+        raw = seen.raw.lower()
+        plain = {category for token, category in self._tokens.items() if token in raw or token in seen.folded}
+        return frozenset(plain | {category for token, category in self._folded.items() if token in seen.folded})
+
+
+def _lines(name: str) -> list[str]:
+    text = importlib.resources.files("forestay.safety.text").joinpath("data", name).read_text("utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]

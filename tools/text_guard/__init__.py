@@ -1,0 +1,1 @@
+"""What teaches the text detector: reading the prompt sets, our own contrast lines, fitting, and scoring honestly."""

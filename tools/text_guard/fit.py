@@ -1,0 +1,223 @@
+"""Fitting the text detector's heads: the one training code, of the shipped weights and of every cross-validation.
+
+Each register has a head of its own, taught mostly by its own sets and a little by the others. Weights of rows make
+harmful and harmless count the same in each source, so that no head gains by telling sources apart. The operating point
+of a head is a quantile of harmless rows that inner folds kept away from it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+from scipy.optimize import minimize
+from tools.text_guard.features import Floats, Matrix
+from tools.text_guard.rows import Row
+
+from forestay.safety.taxonomy import Category
+from forestay.safety.text.grams import BUCKETS
+from forestay.safety.text.model import Heads, Mode, Register, Weights
+
+Indices = npt.NDArray[np.int64]
+REGISTERS = tuple(Register)
+INNER_FOLDS = 4
+CATEGORY_BUCKETS = 2**13
+ROUNDS = 120  # of L-BFGS
+MASS = 100.0  # what harmful rows of a register weigh together, and harmless ones
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one register's head is taught: how much each source weighs (harmful, harmless), and how stiff it is."""
+
+    sources: Mapping[str, tuple[float, float]]
+    stiff_dense: float
+    stiff_grams: float
+    flagged: Mapping[str, float]  # at the operating point, of these harmless sources
+
+
+RECIPES: Mapping[Register, Recipe] = {
+    Register.REQUEST: Recipe(
+        {"xstest": (1.0, 1.0), "contrast": (1.5, 1.5), "ailuminate": (0.15, 0.0)}, 0.2, 0.3, {"xstest": 0.11}
+    ),
+    Register.PROSE: Recipe({"openai": (1.0, 1.0)}, 0.5, 0.5, {"openai": 0.135}),
+    Register.PICTURE: Recipe(
+        {
+            "i2p": (1.0, 0.0),
+            "nibbler": (0.15, 0.0),
+            "ring_a_bell": (0.05, 0.0),
+            "diffusiondb": (0.0, 1.0),
+            "captions": (0.0, 0.1),
+            "parti": (0.0, 0.15),
+        },
+        0.1,
+        0.05,
+        {"diffusiondb": 0.035},
+    ),
+}
+GATE_SOURCES: Mapping[Register, tuple[str, ...]] = {
+    Register.REQUEST: ("xstest", "contrast", "ailuminate"),
+    Register.PROSE: ("openai",),
+    Register.PICTURE: ("i2p", "nibbler", "diffusiondb", "captions", "parti", "ring_a_bell"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """One linear function."""
+
+    dense: Floats
+    grams: Floats
+    bias: float
+
+    def decide(self, dense: Floats, grams: sp.csr_matrix) -> Floats:
+        """Return `[n]`."""
+        return dense @ self.dense + grams @ self.grams + self.bias
+
+
+def logistic(dense: Floats, grams: sp.csr_matrix, truth: Floats, weight: Floats, stiff: tuple[float, float]) -> Linear:
+    """Fit a weighted logistic regression with a ridge of its own on each part of the features."""
+    size, buckets = dense.shape[1], grams.shape[1]
+    sign = np.where(truth > 0, 1.0, -1.0)
+    turned = grams.T.tocsr()
+
+    def loss(point: Floats) -> tuple[float, Floats]:
+        on_dense, on_grams = point[:size], point[size:-1]
+        margin = sign * (dense @ on_dense + grams @ on_grams + point[-1])
+        slope = -weight * sign * np.exp(-np.logaddexp(0.0, margin))
+        value = weight @ np.logaddexp(0.0, -margin)
+        value += 0.5 * (stiff[0] * on_dense @ on_dense + stiff[1] * on_grams @ on_grams)
+        parts = [dense.T @ slope + stiff[0] * on_dense, turned @ slope + stiff[1] * on_grams, [slope.sum()]]
+        return float(value), np.concatenate(parts)
+
+    start = np.zeros(size + buckets + 1)
+    best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": ROUNDS, "maxcor": 8}).x
+    return Linear(best[:size], best[size:-1], float(best[-1]))
+
+
+class Teacher:
+    """Rows with their features; fits weights from any part of them."""
+
+    def __init__(self, rows: Sequence[Row], matrix: Matrix) -> None:
+        self.rows = rows
+        self.matrix = matrix
+        self.source = np.array([row.source for row in rows])
+        self.truth = np.array([np.nan if row.harmful is None else float(row.harmful) for row in rows])
+        self.group = np.array([row.group for row in rows])
+
+    def fit(self, part: Indices, modes: Sequence[str] = ("linear", "meaning"), *, seed: int = 0) -> Weights:
+        """Fit everything on some rows."""
+        gate = self._gate(part)
+        fitted = {name: self._mode(part, seed, meaning=name == "meaning") for name in modes}
+        return Weights("", gate, fitted, self.categories(part))
+
+    def folds(self, seed: int, count: int) -> Indices:
+        """Return which fold each row is in; a group of near-duplicates is in one."""
+        return np.random.default_rng(seed).integers(0, count, self.group.max() + 1)[self.group]
+
+    def categories(self, part: Indices) -> tuple[Category, ...]:
+        """Return the categories that have harmful rows."""
+        seen = {self.rows[at].category for at in part if self.rows[at].harmful}
+        return tuple(category for category in Category if category in seen)
+
+    def _mode(self, part: Indices, seed: int, *, meaning: bool) -> Mode:
+        heads, slopes, offsets = [], [], []
+        for register in REGISTERS:
+            heads.append(self._head(part, register, meaning=meaning))
+            slope, offset = self._scale(part, register, seed, meaning=meaning)
+            slopes.append(slope)
+            offsets.append(offset)
+        return Mode(_side_by_side(heads), np.array(slopes), np.array(offsets), self._categories(part, meaning=meaning))
+
+    def _head(self, part: Indices, register: Register, *, meaning: bool) -> Linear:
+        recipe = RECIPES[register]
+        weight = self._weights(part, recipe)
+        used = part[weight > 0]
+        matrix = self.matrix.rows(used)
+        stiff = (recipe.stiff_dense, recipe.stiff_grams)
+        return logistic(matrix.dense(meaning=meaning), matrix.grams, self.truth[used], weight[weight > 0], stiff)
+
+    def _weights(self, part: Indices, recipe: Recipe) -> Floats:
+        weight = np.zeros(len(part))
+        for harmful in (1.0, 0.0):
+            for source, shares in recipe.sources.items():
+                mine = (self.source[part] == source) & (self.truth[part] == harmful)
+                share = shares[0] if harmful else shares[1]
+                if mine.any():
+                    weight[mine] = MASS * share / mine.sum()
+        return weight
+
+    def _scale(self, part: Indices, register: Register, seed: int, *, meaning: bool) -> tuple[float, float]:
+        """Return slope and offset of a head's score: by rows that inner folds kept away from it (Platt 1999)."""
+        recipe = RECIPES[register]
+        fold = self.folds(seed + 1_000, INNER_FOLDS)[part]
+        mine = np.isin(self.source[part], [name for name in recipe.sources if name != "contrast"])
+        value = np.full(len(part), np.nan)
+        for number in range(INNER_FOLDS):
+            head = self._head(part[fold != number], register, meaning=meaning)
+            kept = np.flatnonzero(mine & (fold == number))
+            matrix = self.matrix.rows(part[kept])
+            value[kept] = head.decide(matrix.dense(meaning=meaning), matrix.grams)
+        offset = max(
+            float(np.quantile(value[(self.source[part] == name) & (self.truth[part] == 0)], 1.0 - share))
+            for name, share in recipe.flagged.items()
+        )
+        return self._slope(part, value, recipe), offset
+
+    def _slope(self, part: Indices, value: Floats, recipe: Recipe) -> float:
+        weight = self._weights(part, recipe)
+        used = (weight > 0) & ~np.isnan(value)
+        flat = sp.csr_matrix((int(used.sum()), 1))
+        fitted = logistic(value[used][:, None], flat, self.truth[part][used], weight[used], (1e-3, 1.0))
+        return float(max(fitted.dense[0], 0.2))
+
+    def _gate(self, part: Indices) -> Heads:
+        heads = []
+        for register in REGISTERS:
+            mine = np.isin(self.source[part], GATE_SOURCES[register])
+            weight = np.where(mine, MASS / max(1, mine.sum()), MASS / max(1, (~mine).sum()))
+            matrix = self.matrix.rows(part)
+            heads.append(logistic(matrix.counts, matrix.grams, mine.astype(float), weight, (0.3, 0.3)))
+        return _side_by_side(heads)
+
+    def _categories(self, part: Indices, *, meaning: bool) -> Heads:
+        named = self.categories(part)
+        of = np.array([self.rows[at].category if self.rows[at].harmful else None for at in part], dtype=object)
+        used = np.flatnonzero(of != None)  # noqa: E711 - an array is compared
+        matrix = self.matrix.rows(part[used])
+        grams = folded_grams(matrix.grams)
+        heads = []
+        for category in named:
+            mine = of[used] == category
+            weight = np.where(mine, MASS / mine.sum(), MASS / max(1, (~mine).sum()))
+            heads.append(logistic(matrix.dense(meaning=meaning), grams, mine.astype(float), weight, (1.0, 1.0)))
+        return _side_by_side(heads)
+
+
+def folded_grams(grams: sp.csr_matrix) -> sp.csr_matrix:
+    """Return n-grams in the fewer buckets of the heads of categories."""
+    fold = sp.csr_matrix((np.ones(BUCKETS), (np.arange(BUCKETS), np.arange(BUCKETS) % CATEGORY_BUCKETS)))
+    return (grams @ fold).tocsr()
+
+
+def _side_by_side(heads: Sequence[Linear]) -> Heads:
+    return Heads(
+        np.stack([head.grams for head in heads], axis=1),
+        np.stack([head.dense for head in heads], axis=1),
+        np.array([head.bias for head in heads]),
+    )
+
+
+def scores(weights: Weights, mode: str, matrix: Matrix) -> Floats:
+    """Return the overall score of many rows at once: what `model.score` returns for each."""
+    heads = weights.modes[mode]
+    share = _all(weights.gate, matrix, meaning=False)
+    share = np.exp(share - share.max(axis=1, keepdims=True))
+    share /= share.sum(axis=1, keepdims=True)
+    value = heads.slope * (_all(heads.registers, matrix, meaning=mode == "meaning") - heads.offset)
+    return (share / (1.0 + np.exp(-np.clip(value, -30, 30)))).sum(axis=1)
+
+
+def _all(heads: Heads, matrix: Matrix, *, meaning: bool) -> Floats:
+    return matrix.dense(meaning=meaning) @ heads.dense + matrix.grams @ heads.grams + heads.bias
