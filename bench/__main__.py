@@ -25,6 +25,9 @@ NAMES = (
     "safety_latency",
     "safety_image",
     "hashes",
+    "safety_text",
+    "safety_thresholds",
+    "safety_disguise",
 )
 
 

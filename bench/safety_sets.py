@@ -1,7 +1,8 @@
 """The prompt sets that the safety benches measure on, taught and scored out of fold. No bench by itself.
 
 The folder comes from FORESTAY_PROMPT_SETS, or is `../shared/data/prompts` beside the repository. The teaching code is
-the one that made the shipped weights (`tools/text_guard`); what is reported was never seen by the weights that score it.
+the one that made the shipped weights (`tools/text_guard`); what is reported was never seen by the
+weights that score it.
 """
 
 import functools

@@ -13,10 +13,8 @@ from confusable_homoglyphs import confusables
 
 Trick = Callable[[str, random.Random], str]
 _BLOCKS = ((0x300, 0x36F), (0x1AB0, 0x1ABD), (0x1DC4, 0x1DFF), (0x20D0, 0x20DC))
-_LEET = dict(
-    pair.split(" ")
-    for pair in ["a 4@^", "b 86", "c (<", "e 3€", "g 96", "h #", "i 1!|", "l 1|", "o 0", "s 5$", "t 7+", "z 2"]
-)
+_LEET_PAIRS = "a 4@^,b 86,c (<,e 3\u20ac,g 96,h #,i 1!|,l 1|,o 0,s 5$,t 7+,z 2"
+_LEET = {pair[0]: pair[2:] for pair in _LEET_PAIRS.split(",")}
 _ALPHABETS = (0x1D41A, 0x1D44E, 0x1D4EA, 0x1D552, 0x1D5BA, 0x1D5EE, 0x1D622, 0x1D68A, 0xFF41, 0x24D0)
 _SIGNS = (0x1F130, 0x1F150, 0x1F170)
 _INVISIBLE = "\u200b\u200c\u200d\u2060\u00ad\ufeff\u200e\u200f\u2061\u2063"

@@ -59,7 +59,7 @@ class Sentences:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def means(self, tokens: Sequence[int]) -> Vectors:
-        """Return `[layers, 384] float32`: of each layer asked for, the last one last, its mean over tokens, length 1."""
+        """Return `[layers, 384] float32`: of each layer, the last one last, the mean over tokens, of length 1."""
         ids = np.array([[_CLS, *tokens, _SEP]], dtype=np.int64)
         feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         known = {name: value for name, value in feeds.items() if name in self._inputs}

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import json
 import pathlib
 
@@ -20,11 +21,12 @@ ROWS = [
 
 def write(file: pathlib.Path, rows: list[tuple[str, str]] = ROWS) -> pathlib.Path:
     """Write a data set, packed if its name says so."""
-    opened = gzip.open(file, "wt", encoding="utf-8", newline="") if file.suffix == ".gz" else file.open("w", newline="")
-    with opened as sink:
-        writer = csv.writer(sink)
-        writer.writerow(("prompt", "label"))
-        writer.writerows(rows)
+    sink = io.StringIO(newline="")
+    writer = csv.writer(sink)
+    writer.writerow(("prompt", "label"))
+    writer.writerows(rows)
+    data = sink.getvalue().encode()
+    file.write_bytes(gzip.compress(data) if file.suffix == ".gz" else data)
     return file
 
 

@@ -78,7 +78,7 @@ class Linear:
 
 def logistic(dense: Floats, grams: sp.csr_matrix, truth: Floats, weight: Floats, stiff: tuple[float, float]) -> Linear:
     """Fit a weighted logistic regression with a ridge of its own on each part of the features."""
-    size, buckets = dense.shape[1], grams.shape[1]
+    size, buckets = dense.shape[1], (grams.shape or (0, 0))[1]
     sign = np.where(truth > 0, 1.0, -1.0)
     turned = grams.T.tocsr()
 
@@ -198,7 +198,7 @@ class Teacher:
 def folded_grams(grams: sp.csr_matrix) -> sp.csr_matrix:
     """Return n-grams in the fewer buckets of the heads of categories."""
     fold = sp.csr_matrix((np.ones(BUCKETS), (np.arange(BUCKETS), np.arange(BUCKETS) % CATEGORY_BUCKETS)))
-    return (grams @ fold).tocsr()
+    return sp.csr_matrix(grams @ fold)
 
 
 def _side_by_side(heads: Sequence[Linear]) -> Heads:

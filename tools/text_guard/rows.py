@@ -56,7 +56,7 @@ _I2P = {
     "hate": Category.HATE,
 }
 _NIBBLER = {"sexual": Category.SEXUAL, "violent": Category.VIOLENCE, "hate": Category.HATE, "bias": Category.HATE}
-_HAZARDS = {code.ailuminate: category for category, code in reversed(CODES.items())}
+_HAZARDS = {code.ailuminate: category for category, code in reversed(list(CODES.items()))}
 
 
 def _openai(cells: _Cells) -> tuple[bool | None, Category | None]:

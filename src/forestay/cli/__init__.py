@@ -55,7 +55,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {  # name -> module, panel, one lin
     "safety": (
         "forestay.cli.safety",
         _FLEET,
-        "Know harmful content: lists of hashes, looking a file up, measuring detectors.",
+        "Know harmful content: hash lists, looking a file up, measuring.",
     ),
     "audit": ("forestay.cli.audit", _FLEET, "Read who did what, and why."),
 }

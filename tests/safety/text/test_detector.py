@@ -1,4 +1,4 @@
-"""What the text detector says: scores that can be trusted to be numbers, markers under any disguise, honest coverage."""
+"""What the text detector says: scores that are always numbers, markers under any disguise, honest coverage."""
 
 import dataclasses
 import functools

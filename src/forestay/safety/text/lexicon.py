@@ -19,6 +19,7 @@ from forestay.safety.taxonomy import Category
 from forestay.safety.text.canonical import Views, views
 
 _WORD = re.compile(r"[a-z0-9']+")
+_BETWEEN = re.compile(r"[\W_]+")
 _MANY = 1.5  # of the logarithm of a count
 _SCALE = 0.5  # beside vectors of length 2
 
@@ -78,17 +79,21 @@ def default_markers() -> Mapping[str, Category]:
 
 
 class Markers:
-    """Opaque tokens, found also when they are disguised."""
+    """Opaque tokens, found also when they are disguised: by their letters and digits, as written and as folded."""
 
     def __init__(self, tokens: Mapping[str, Category]) -> None:
-        self._tokens = {token.lower(): category for token, category in tokens.items()}
-        self._folded = {views(token).folded: category for token, category in tokens.items()}
+        self._squeezed: dict[str, Category] = {}
+        for token, category in tokens.items():
+            self._squeezed |= {_squeezed(token): category, _squeezed(views(token).folded): category}
 
     def found(self, seen: Views) -> frozenset[Category]:
         """Return the categories whose markers a text holds, in either view."""
-        raw = seen.raw.lower()
-        plain = {category for token, category in self._tokens.items() if token in raw or token in seen.folded}
-        return frozenset(plain | {category for token, category in self._folded.items() if token in seen.folded})
+        texts = (_squeezed(seen.raw), _squeezed(seen.folded))
+        return frozenset(category for token, category in self._squeezed.items() if any(token in text for text in texts))
+
+
+def _squeezed(text: str) -> str:
+    return _BETWEEN.sub("", text.lower())
 
 
 def _lines(name: str) -> list[str]:
