@@ -312,6 +312,9 @@ class LocalPlatform:
             "FORESTAY_HOST": self._settings.gateway.host,
             "FORESTAY_SECRETS_DIR": self._settings.worker.secrets_dir or str(self._folder.model_secrets),
             "FORESTAY_JUDGE_SOCKET": self._judge_socket(),
+            "FORESTAY_PROVENANCE_DIR": self._settings.safety.provenance_dir or str(self._folder.secrets / "provenance"),
+            "FORESTAY_WATERMARK_KEY": self._settings.safety.watermark_key
+            or self._folder.secret("watermark-key", self._chance),
         }
 
     def _judge_socket(self) -> str:

@@ -379,6 +379,23 @@ class Safety:
     providers_file: str = setting(
         "FORESTAY_SAFETY_PROVIDERS", "", "YAML that names detectors behind HTTP; empty: none but those of the judge."
     )
+    report_url: str = setting(
+        "FORESTAY_REPORT_URL", "", "Who is told of matches that the law asks to report; empty: cases wait, preserved."
+    )
+    report_tries: int = setting(
+        "FORESTAY_REPORT_TRIES", 20, "Tries at telling the receiver before a case waits for a person."
+    )
+    report_media: bool = setting(
+        "FORESTAY_REPORT_MEDIA", False, "Send the preserved copy along with the report; only where the law asks for it."
+    )
+    provenance_dir: str = setting(
+        "FORESTAY_PROVENANCE_DIR",
+        "",
+        "Folder with chain.pem and key.pem (ES256) that sign manifests, made there if absent; empty: no manifests.",
+    )
+    watermark_key: str = setting(
+        "FORESTAY_WATERMARK_KEY", "", "Secret under which watermarks are written and read; empty: no watermarks."
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

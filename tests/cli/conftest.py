@@ -42,11 +42,13 @@ from forestay.gateway.ports import AbuseDesk, AdminReaders, GatewayPorts, LimitP
 from forestay.gateway.standing import Standings
 from forestay.ids import TenantId
 from forestay.limits.postgres_store import PostgresLimitStore
+from forestay.media.decode import Decoder
 from forestay.queue.claiming import PostgresTurns
 from forestay.queue.listing import PostgresRequestList
 from forestay.queue.postgres_store import open_queue_store
 from forestay.safety.hashes.postgres_store import PostgresBankStore
-from forestay.settings import Gateway, Queue, Secrets, Settings, process_environment
+from forestay.safety.provenance.wiring import origins_of
+from forestay.settings import Gateway, Queue, Safety, Secrets, Settings, process_environment
 from forestay.storage.objects import ObjectStore
 from forestay.storage.postgres import Database
 from forestay.storage.valkey import LocalWakeups
@@ -55,6 +57,7 @@ from forestay.telemetry.fact_reader import PostgresFactReader
 from forestay.telemetry.metrics import Metrics
 
 MAX_UPLOAD = 100_000
+WATERMARK_KEY = "a watermark's key of the tests"
 PEPPER = "a pepper of the tests, long enough"
 
 
@@ -95,7 +98,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
     ]
     admin, api = (item.credential for item in issued if item is not None)
     async with open_queue_store(database, objects, queue_settings, SeededChance(3)) as queue:
-        wakeups = LocalWakeups()
+        wakeups, decoder = LocalWakeups(), Decoder()
         known: dict[str, object] = {
             "queue": queue,
             "fleet": PostgresFleetStore(database, wakeups),
@@ -122,6 +125,12 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
             "artefacts": Admission(PostgresArtefactStore(database, clock), objects, clock),
             "abuse": AbuseDesk(PostgresAbuseStore(database), PostgresCalls(database)),
             "banks": PostgresBankStore(database, wakeups, clock),
+            "origins": origins_of(
+                Safety(provenance_dir=str(tmp_path / "provenance"), watermark_key=WATERMARK_KEY),
+                decoder,
+                database,
+                clock.now(),
+            ),
             "admin": AdminReaders(
                 PostgresRequestList(database),
                 PostgresFactReader(database),
@@ -134,6 +143,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
         ports = GatewayPorts(**(absent | known))  # pyright: ignore[reportArgumentType]
         async with _served(Starlette(routes=[*routes(ports), *standing_routes.routes(ports)])) as url:
             yield Platform(url, admin, api, ports, database)
+        await decoder.close()
 
 
 class _served:  # noqa: N801 - reads as a function

@@ -5,8 +5,15 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.cli.conftest import Platform, Ran
+from tests.cli.conftest import WATERMARK_KEY, Platform, Ran
 from tests.safety.hashes.drawn import drawn
+
+from forestay.clock import SystemClock
+from forestay.media.decode import Decoder
+from forestay.safety.provenance.manifest import Made
+from forestay.safety.provenance.stamp import Wishes
+from forestay.safety.provenance.wiring import stamps_of
+from forestay.settings import Safety
 
 Forestay = Callable[..., Awaitable[Ran]]
 CREATE = ("safety", "bank", "create", "marker-7f3a", "--source", "tests", "--category", "graphic_violence")
@@ -97,3 +104,30 @@ async def test_what_is_not_there_or_no_hash_is_told_with_the_mend(forestay: Fore
         refused = await forestay("safety", "bank", "add", "marker-7f3a", str(path), "--reason", "r")
         assert refused.status in {1, 2}
         assert told in refused.err
+
+
+async def test_made_by_us_tells_of_every_layer_and_says_no_more_than_it_knows(
+    platform: Platform, forestay: Forestay, picture: Path, tmp_path: Path
+) -> None:
+    """A stranger's picture, then the same one after it was released."""
+    small = tmp_path / "small.jpg"
+    Image.open(picture).resize((320, 240)).save(small, quality=92)
+    unknown = await forestay("safety", "made-by-us", str(small))
+    assert unknown.status == 0, unknown.err
+    assert "does not show that we did not" in unknown.out
+    settings = Safety(provenance_dir=str(tmp_path / "provenance"), watermark_key=WATERMARK_KEY)
+    decoder = Decoder()
+    stamps = stamps_of(settings, decoder, platform.database, SystemClock().now())
+    out = tmp_path / "released.jpg"
+    made = Made("r-7f3a", "acme/pictures", "rev-7", "m" * 32, SystemClock().now())
+    with small.open("rb") as source, out.open("w+b") as released:
+        await stamps.put(source, released, "image/jpeg", made, Wishes(watermark=True))
+    await decoder.close()
+    told = await forestay("safety", "made-by-us", str(out))
+    assert [line.partition(",")[0] for line in told.out.splitlines()[1::2]] == ["manifest", "watermark", "fingerprint"]
+    assert "r-7f3a" in told.out
+    assert "acme/pictures" in told.out
+    found = (await forestay("safety", "made-by-us", str(out), "--json")).json()
+    assert found["made_by_us"] is True
+    missing = await forestay("safety", "made-by-us", str(tmp_path / "missing.png"))
+    assert missing.status == 2

@@ -38,6 +38,7 @@ from forestay.limits.counters import RemoteCounters
 from forestay.queue.model import Answer, AttemptReport, Finish, Lease, Outcome, State
 from forestay.queue.store import Offer
 from forestay.safety.hashes.store import BankStore
+from forestay.safety.provenance.made import Origins
 from forestay.safety.records import VerdictSource
 from forestay.safety.store import SafetyStore
 from forestay.settings import Gateway as GatewaySettings
@@ -522,6 +523,7 @@ async def a_world(
         calls=calls,
         abuse=cast("AbuseDesk", None),
         banks=cast("BankStore", None),
+        origins=cast("Origins", None),
         artefacts=Admission(MemoryArtefactStore(clock), objects, clock),
         safety=SafetyDesk(
             safety.guard, safety.policies, cast("SafetyStore", safety.store), cast("VerdictSource", safety.verdicts)

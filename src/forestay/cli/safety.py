@@ -2,7 +2,7 @@
 
 import typer
 
-from forestay.cli import safety_evaluate, safety_hashes
+from forestay.cli import safety_evaluate, safety_hashes, safety_provenance
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -10,3 +10,4 @@ app = typer.Typer(
 )
 safety_hashes.register(app)
 safety_evaluate.register(app)
+safety_provenance.register(app)

@@ -25,6 +25,7 @@ from forestay.gateway import (
     admin_limits,
     admin_oidc,
     admin_people,
+    admin_provenance,
     admin_requests,
     admin_safety_hashes,
     admin_sign_in,
@@ -107,6 +108,7 @@ _TABLE: tuple[tuple[str, str, Permission, Handler], ...] = (
     ("GET", "/safety/banks/{bank_id}/entries", Permission.SAFETY, admin_safety_hashes.get_entries),
     ("POST", "/safety/entries/{entry_id}/restore", Permission.SAFETY, admin_safety_hashes.post_restore),
     ("POST", "/safety/match", Permission.SAFETY, admin_safety_hashes.post_match),
+    ("POST", "/safety/made-by-us", Permission.READ, admin_provenance.post_file),
 )
 
 

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from forestay.safety.guard import Guard
     from forestay.safety.hashes.store import BankStore
     from forestay.safety.policies import Policies
+    from forestay.safety.provenance.made import Origins
     from forestay.safety.records import VerdictSource
     from forestay.safety.store import SafetyStore
     from forestay.storage.objects import ObjectStore
@@ -137,6 +138,7 @@ class GatewayPorts:
     guesses: Guesses  # addresses that show wrong credentials
     abuse: "AbuseDesk"
     banks: "BankStore"  # of known hashes
+    origins: "Origins"  # did we make this?
     calls: "CallSink"  # notes of calls, for the judges of misuse
     embedder: "Embedder | None" = None  # where meanings of prompts are hashed
     oidc: OidcProvider | None = None  # without an issuer
