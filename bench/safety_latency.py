@@ -1,9 +1,10 @@
 """`safety_latency`: how long judging takes on loopback, against a real judge process, 20 questions a second.
 
 Open loop: questions leave on a fixed beat whatever the answers do, so that a slow answer makes the next ones wait and
-is counted. The picture is 1,024 x 1,024 and decoded: what is measured is the way to the judge, its preparation and the
-network, and the way back. `overhead` is the pipeline's own time: 32 callers at once, each running four checks by stub
-detectors that take ten milliseconds, less those ten; beside it stands what the event loop itself adds to such a wait.
+is counted. A text is a prompt of 4 to 20 words, asked of both text detectors. The picture is 1,024 x 1,024 and decoded:
+what is measured is the way to the judge, its preparation and the network, and the way back. `overhead` is the
+pipeline's own time: 32 callers at once, each running four checks by stub detectors that take ten milliseconds, less
+those ten; beside it stands what the event loop itself adds to such a wait.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from bench.table import Row, median
 from forestay.clock import SystemClock
 from forestay.safety.judge.client import JudgeClient
 from forestay.safety.judge.folder import environment_of_judge
-from forestay.safety.model import Content, DetectorInfo, Outcome, Picture, Scores
+from forestay.safety.model import Content, DetectorInfo, Outcome, Picture, Scores, Text
 from forestay.safety.pipeline import Check, run_checks
 from forestay.safety.taxonomy import Category
 from forestay.settings import process_environment
@@ -34,6 +35,13 @@ SECONDS = 8.0  # a round
 WARM_UP = 20
 CALLERS = 32
 STUB_SECONDS = 0.010
+_SUBJECTS = ("a lighthouse", "two foxes", "an old sailor", "a glass city", "the last train", "a bowl of pears")
+_PLACES = ("on a cliff at dawn", "in deep snow", "by a harbour in the rain", "under a violet sky", "in a quiet library")
+_STYLES = (
+    "oil painting",
+    "35mm photograph, soft light, shallow depth of field, highly detailed",
+    "watercolour with visible brush strokes, muted colours, wide composition, trending style of the nineties",
+)
 RUNS = 40  # of each caller and round
 CLOCK = SystemClock()
 
@@ -129,6 +137,18 @@ async def _pictures(client: JudgeClient) -> list[float]:
     return await open_loop(lambda number: client.ask("nsfw@1", [pictures[number % 4]], 5.0), int(RATE * SECONDS))
 
 
+async def _texts(client: JudgeClient) -> list[float]:
+    """Both text detectors, as a guard asks them: the costly one beside the cheap one, through the pipeline."""
+    prompts = [f"{subject} {place}, {style}" for subject in _SUBJECTS for place in _PLACES for style in _STYLES]
+
+    async def ask(number: int) -> Sequence[Outcome]:
+        content = (Text("prompt", prompts[number * 7 % len(prompts)]),)
+        checks = [Check("text-linear@1", content), Check("text-meaning@1", content, costly=True)]
+        return await run_checks(checks, client, 5.0, CLOCK)
+
+    return await open_loop(ask, int(RATE * SECONDS))
+
+
 async def _recovery(client: JudgeClient, pid: int) -> float:
     """Return milliseconds until a question to a judge that was just killed is told so."""
     picture = Picture("image", 64, 64, bytes(64 * 64 * 3))
@@ -139,11 +159,17 @@ async def _recovery(client: JudgeClient, pid: int) -> float:
 
 
 async def _measure(rounds: int) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {name: [] for name in ("p50", "p99", "overhead p50", "overhead p99", "bare p99")}
+    found: dict[str, list[float]] = {
+        name: [] for name in ("text p50", "text p99", "p50", "p99", "overhead p50", "overhead p99", "bare p99")
+    }
     async with judge() as (client, pid):
         for _ in range(WARM_UP):
             await client.ask("nsfw@1", [Picture("image", 64, 64, bytes(64 * 64 * 3))], 10.0)
+            await client.ask("text-meaning@1", [Text("prompt", "a lighthouse at dawn")], 10.0)
         for _ in range(rounds):
+            read = await _texts(client)
+            found["text p50"].append(percentile(read, 0.5))
+            found["text p99"].append(percentile(read, 0.99))
             took = await _pictures(client)
             found["p50"].append(percentile(took, 0.5))
             found["p99"].append(percentile(took, 0.99))
@@ -162,6 +188,8 @@ def run(rounds: int) -> list[Row]:
     found = uvloop.run(_measure(rounds))
     cores = f"{os.cpu_count()} cores"
     return [
+        Row("text, p50", median(found["text p50"]), "ms", 8.0, "<=", "both detectors, one after the other"),
+        Row("text, p99", median(found["text p99"]), "ms", 30.0, "<="),
         Row("picture 1,024 px, p50", median(found["p50"]), "ms", 45.0, "<=", f"20 a second, {cores}"),
         Row("picture 1,024 px, p99", median(found["p99"]), "ms", 90.0, "<="),
         Row("pipeline overhead, p50", median(found["overhead p50"]), "ms", note="32 callers, 4 stubs of 10 ms each"),

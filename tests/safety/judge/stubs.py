@@ -65,6 +65,9 @@ class Stub:
     def load(self) -> None:
         """Need nothing."""
 
+    def settle(self) -> None:
+        """Need nothing more."""
+
     def score(self, content: Content) -> Outcome:
         """Do what it is for."""
         return Scores(self.info.detector_id, content.where, {Category.HATE: self._act(content)})

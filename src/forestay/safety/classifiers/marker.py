@@ -84,6 +84,9 @@ class Markers:
     def load(self) -> None:
         """Need nothing."""
 
+    def settle(self) -> None:
+        """Need nothing more."""
+
     def score(self, content: Content) -> Outcome:
         """Return 1 for each category whose marker is there."""
         if not isinstance(content, Picture):

@@ -56,6 +56,9 @@ class OpenNsfw:
         self._input = str(self._session.get_inputs()[0].name)
         self.score(Picture("", 1, 1, b"\0\0\0"))
 
+    def settle(self) -> None:
+        """Need nothing more."""
+
     def score(self, content: Content) -> Outcome:
         """Return the score of a picture."""
         if self._session is None:

@@ -17,6 +17,7 @@ from forestay.safety.model import Content, DetectorInfo, Outcome, Scores, Troubl
 from forestay.telemetry.logs import logger
 
 _LOG = logger("judge")
+_QUIET_SECONDS = 5.0
 
 
 class Detector(Protocol):
@@ -29,6 +30,10 @@ class Detector(Protocol):
 
     def load(self) -> None:
         """Make ready to score; whatever it raises makes every answer a crash."""
+        ...
+
+    def settle(self) -> None:
+        """Load what is seldom needed; called once, when nobody has asked for a while, so that a start is quick."""
         ...
 
     def score(self, content: Content) -> Outcome:
@@ -88,6 +93,7 @@ class Lane:
         self._changed = threading.Condition()
         self._ended = False
         self._loaded = False
+        self._settled = False
         self.busy_since = 0.0  # monotonic; 0 while it waits for work
         self._thread = threading.Thread(target=self._work, name=f"judge-{self._id}", daemon=True)
         self._thread.start()
@@ -148,10 +154,22 @@ class Lane:
         finally:
             self.busy_since = 0.0
 
+    def _settle(self) -> None:
+        """Let the detector load the rest; who asks meanwhile waits for it. The lock is let go."""
+        self._settled = True
+        self._changed.release()
+        try:
+            self._detector.settle()
+        except Exception as error:  # noqa: BLE001 - what fails now fails again when it is needed, and is a crash then
+            _LOG.warning("judge.detector_not_settled", detector=self._id, reason=type(error).__name__)
+        finally:
+            self._changed.acquire()
+
     def _next(self) -> Question | None:
         with self._changed:
             while not self._waiting and not self._ended:
-                self._changed.wait()
+                if not self._changed.wait(None if self._settled else _QUIET_SECONDS) and not self._waiting:
+                    self._settle()
             return None if self._ended else self._waiting.popleft()
 
     def _judge(self, question: Question) -> list[Outcome]:
