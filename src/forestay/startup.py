@@ -202,6 +202,7 @@ class Guarding:
 @contextlib.asynccontextmanager
 async def open_guard(process: Process, stores: Stores, name: str) -> AsyncGenerator[Guarding]:
     """Open the way to the judge, and close it behind the block."""
+    from forestay.safety.classifiers.lexicon import DETECTOR_ID, LexiconDetectors
     from forestay.safety.classifiers.provider import detectors_of
     from forestay.safety.classifiers.provider_file import read_providers
     from forestay.safety.guard import Guard, GuardPorts
@@ -218,7 +219,7 @@ async def open_guard(process: Process, stores: Stores, name: str) -> AsyncGenera
     store = PostgresSafetyStore(stores.database, stores.wakeups, seal, writer=name)
     policies, verdicts = Policies(store, seal, process.clock), PostgresVerdicts(stores.facts_database)
     providers = detectors_of(read_providers(process.settings.safety.providers_file), process.clock)
-    detectors = RoutedDetectors(providers, judge)
+    detectors = RoutedDetectors({DETECTOR_ID: LexiconDetectors(process.clock), **providers}, judge)
     ports = GuardPorts(detectors, policies, verdicts, process.clock, process.chance, process.metrics)
     try:
         yield Guarding(Guard(ports), policies, store, verdicts)
