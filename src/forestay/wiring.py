@@ -85,6 +85,7 @@ def _gateway_ports(process: Process, stores: Stores, embedder: "Embedder | None"
     from forestay.gateway.standing import Standings
     from forestay.limits.postgres_store import PostgresLimitStore
     from forestay.media.decode import Decoder, limits_of
+    from forestay.safety.hashes.postgres_reports import PostgresReports
     from forestay.safety.hashes.postgres_store import PostgresBankStore
     from forestay.safety.provenance.wiring import origins_of
     from forestay.telemetry.call_facts import PostgresCalls
@@ -118,6 +119,7 @@ def _gateway_ports(process: Process, stores: Stores, embedder: "Embedder | None"
         embedder=embedder,
         abuse=AbuseDesk(PostgresAbuseStore(stores.database, writer=writer), calls),
         banks=PostgresBankStore(stores.database, stores.wakeups, process.clock, writer),
+        reports=PostgresReports(stores.database, process.clock, writer),
         origins=origins_of(settings.safety, Decoder(limits_of(settings.ingress)), stores.database, process.clock.now()),
         standings=Standings(process.clock, settings.gateway.throttled_rate),
         guesses=Guesses(process.clock, settings.gateway.guesses, settings.gateway.guess_pause_seconds),

@@ -46,6 +46,7 @@ from forestay.media.decode import Decoder
 from forestay.queue.claiming import PostgresTurns
 from forestay.queue.listing import PostgresRequestList
 from forestay.queue.postgres_store import open_queue_store
+from forestay.safety.hashes.postgres_reports import PostgresReports
 from forestay.safety.hashes.postgres_store import PostgresBankStore
 from forestay.safety.provenance.wiring import origins_of
 from forestay.settings import Gateway, Queue, Safety, Secrets, Settings, process_environment
@@ -125,6 +126,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
             "artefacts": Admission(PostgresArtefactStore(database, clock), objects, clock),
             "abuse": AbuseDesk(PostgresAbuseStore(database), PostgresCalls(database)),
             "banks": PostgresBankStore(database, wakeups, clock),
+            "reports": PostgresReports(database, clock),
             "origins": origins_of(
                 Safety(provenance_dir=str(tmp_path / "provenance"), watermark_key=WATERMARK_KEY),
                 decoder,

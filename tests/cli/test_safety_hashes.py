@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 from PIL import Image
@@ -10,6 +11,7 @@ from tests.safety.hashes.drawn import drawn
 
 from forestay.clock import SystemClock
 from forestay.media.decode import Decoder
+from forestay.safety.hashes.report import CaseState, NewCase, Step, case_id_of
 from forestay.safety.provenance.manifest import Made
 from forestay.safety.provenance.stamp import Wishes
 from forestay.safety.provenance.wiring import stamps_of
@@ -131,3 +133,25 @@ async def test_made_by_us_tells_of_every_layer_and_says_no_more_than_it_knows(
     assert found["made_by_us"] is True
     missing = await forestay("safety", "made-by-us", str(tmp_path / "missing.png"))
     assert missing.status == 2
+
+
+async def test_cases_are_listed_with_their_proof_and_an_undelivered_one_is_told_anew(
+    platform: Platform, forestay: Forestay
+) -> None:
+    """A marker's case: what a person sees of it, and the one thing that a person may do."""
+    assert "no cases" in (await forestay("safety", "report", "list")).out
+    now = SystemClock().now()
+    name = case_id_of("r-7f3a", "prompt", 7)
+    await platform.ports.reports.open(NewCase(name, 7, "marker-7f3a", "minors", 3, "r-7f3a", "acme", "prompt", now))
+    assert name in (await forestay("safety", "report", "list", "--state", "matched")).out
+    early = await forestay("safety", "report", "retry", name, "--reason", "again")
+    assert early.status == 1
+    assert "no undelivered case" in early.err
+    for state in (CaseState.BLOCKED, CaseState.PRESERVED, CaseState.UNDELIVERED):
+        await platform.database.execute("UPDATE hash_reports SET due_at = now()")
+        (case,) = await platform.ports.reports.claim(1, 60.0)
+        assert await platform.ports.reports.settle(case, Step(state, now, "the hook is away"))
+    done = await forestay("safety", "report", "retry", name, "--reason", "their hook is back")
+    assert done.status == 0, done.err
+    (row,) = cast("list[dict[str, object]]", (await forestay("safety", "report", "list", "--json")).json())
+    assert (row["state"], row["tries"], row["request_id"]) == ("preserved", 0, "r-7f3a")

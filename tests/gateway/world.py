@@ -37,6 +37,7 @@ from forestay.ids import BUCKETS, ModelId, ReplicaId, RequestId, RevisionId, Ten
 from forestay.limits.counters import RemoteCounters
 from forestay.queue.model import Answer, AttemptReport, Finish, Lease, Outcome, State
 from forestay.queue.store import Offer
+from forestay.safety.hashes.postgres_reports import PostgresReports
 from forestay.safety.hashes.store import BankStore
 from forestay.safety.provenance.made import Origins
 from forestay.safety.records import VerdictSource
@@ -523,6 +524,7 @@ async def a_world(
         calls=calls,
         abuse=cast("AbuseDesk", None),
         banks=cast("BankStore", None),
+        reports=cast("PostgresReports", None),
         origins=cast("Origins", None),
         artefacts=Admission(MemoryArtefactStore(clock), objects, clock),
         safety=SafetyDesk(

@@ -2,7 +2,7 @@
 
 import typer
 
-from forestay.cli import safety_evaluate, safety_hashes, safety_provenance
+from forestay.cli import safety_evaluate, safety_hashes, safety_provenance, safety_reports
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -11,3 +11,4 @@ app = typer.Typer(
 safety_hashes.register(app)
 safety_evaluate.register(app)
 safety_provenance.register(app)
+safety_reports.register(app)

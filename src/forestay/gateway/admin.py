@@ -28,6 +28,7 @@ from forestay.gateway import (
     admin_provenance,
     admin_requests,
     admin_safety_hashes,
+    admin_safety_reports,
     admin_sign_in,
     admin_turns,
 )
@@ -108,6 +109,8 @@ _TABLE: tuple[tuple[str, str, Permission, Handler], ...] = (
     ("GET", "/safety/banks/{bank_id}/entries", Permission.SAFETY, admin_safety_hashes.get_entries),
     ("POST", "/safety/entries/{entry_id}/restore", Permission.SAFETY, admin_safety_hashes.post_restore),
     ("POST", "/safety/match", Permission.SAFETY, admin_safety_hashes.post_match),
+    ("GET", "/safety/reports", Permission.SAFETY, admin_safety_reports.get_cases),
+    ("POST", "/safety/reports/{case_id}/retry", Permission.SAFETY, admin_safety_reports.post_retry),
     ("POST", "/safety/made-by-us", Permission.READ, admin_provenance.post_file),
 )
 

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from forestay.queue.claiming import Turns
     from forestay.queue.listing import RequestList
     from forestay.safety.guard import Guard
+    from forestay.safety.hashes.postgres_reports import PostgresReports
     from forestay.safety.hashes.store import BankStore
     from forestay.safety.policies import Policies
     from forestay.safety.provenance.made import Origins
@@ -138,6 +139,7 @@ class GatewayPorts:
     guesses: Guesses  # addresses that show wrong credentials
     abuse: "AbuseDesk"
     banks: "BankStore"  # of known hashes
+    reports: "PostgresReports"  # cases that the law asks to report
     origins: "Origins"  # did we make this?
     calls: "CallSink"  # notes of calls, for the judges of misuse
     embedder: "Embedder | None" = None  # where meanings of prompts are hashed

@@ -184,3 +184,24 @@ async def test_the_same_content_always_gets_the_same_share(store: PostgresBankSt
     asked = [is_asked(half, value) for value in range(2_000)]
     assert asked == [is_asked(half, value) for value in range(2_000)]
     assert 900 < sum(asked) < 1_100
+
+
+async def test_many_changes_are_merged_and_none_of_them_is_lost(store: PostgresBankStore) -> None:
+    """A small buffer that fills many times over, with removals in between and a merge beside them."""
+    banks = Banks(store, buffer_rows=8)
+    await added(store, NewEntry(1))
+    await banks.refresh()
+    held = {1}
+    async with asyncio.TaskGroup() as group:
+        for number in range(1, 9):
+            values = [(number << 100) + (place << 40) for place in range(12)]
+            await store.add(BANK.bank_id, [NewEntry(value) for value in values], actor="human:k", reason="known")
+            await store.remove(BANK.bank_id, values[:2], actor="human:k", reason="wrong")
+            held |= set(values[2:])
+            await banks.refresh()
+            group.create_task(banks.merge())
+            found = {value for value in held if any(hit.distance == 0 for hit in banks.find(value))}
+            assert found == held
+    await banks.merge()
+    assert len(banks) == len(held)
+    assert {value for value in held if any(hit.distance == 0 for hit in banks.find(value))} == held

@@ -15,14 +15,15 @@ import numpy as np
 
 from forestay.errors import Unavailable
 from forestay.safety.hashes.banks import Bank, Entry, Hint, is_asked, parts_of
-from forestay.safety.hashes.index import HashIndex
+from forestay.safety.hashes.index import BUFFER_ROWS, HashIndex
 from forestay.safety.hashes.segment import MAX_RADIUS, REMOVED, Rows, words_of
 from forestay.safety.hashes.store import CHANNEL, Place
 from forestay.storage.valkey import Wakeups
 from forestay.telemetry.logs import logger
 
 POLL_SECONDS = 1.0
-_PAGE = 20_000
+_FIRST_PAGE = 20_000
+_PAGE = 1_000  # of what changed meanwhile: taken over in a few hundredths of a second, in which nobody is answered
 _log = logger("safety.hashes")
 
 
@@ -51,9 +52,10 @@ class Hit:
 class Banks:
     """Banks and their hashes, as this process knows them."""
 
-    def __init__(self, changes: Changes) -> None:
+    def __init__(self, changes: Changes, *, buffer_rows: int = BUFFER_ROWS) -> None:
         self._changes = changes
-        self._index = HashIndex()
+        self._buffer_rows = buffer_rows
+        self._index = HashIndex(buffer_rows=buffer_rows)
         self._banks: dict[int, Bank] = {}
         self._bank_version = 0
         self._place = Place()
@@ -93,8 +95,8 @@ class Banks:
         """Take over what has changed; returns how many entries did. Raises Unavailable when the store is away."""
         async with self._refreshing:
             loading: list[Rows] | None = [] if self._place == Place() else None
-            taken = 0
-            while page := await self._changes.changed_entries(self._place, _PAGE):
+            taken, size = 0, _PAGE if loading is None else _FIRST_PAGE
+            while page := await self._changes.changed_entries(self._place, size):
                 if loading is None:
                     for entry in page:
                         self._apply(entry)
@@ -103,10 +105,10 @@ class Banks:
                     self._note_suspended(page)
                 taken += len(page)
                 self._place = Place(page[-1].changed, page[-1].entry_id)
-                if len(page) < _PAGE:
+                if len(page) < size:
                     break
             if loading:
-                self._index = await asyncio.to_thread(_built, loading)
+                self._index = await asyncio.to_thread(_built, loading, self._buffer_rows)
             for version, bank in await self._changes.changed_banks(self._bank_version):
                 self._banks[bank.bank_number] = bank
                 self._bank_version = max(self._bank_version, version)
@@ -123,9 +125,12 @@ class Banks:
 
             async with asyncio.TaskGroup() as group:
                 group.create_task(listen())
+                merging = group.create_task(self.merge())
                 while True:
                     waiting.clear()
                     await self._once()
+                    if merging.done():  # beside what changes meanwhile: a merge of millions takes its time
+                        merging = group.create_task(self.merge())
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(poll_seconds):
                             await waiting.wait()
@@ -143,8 +148,6 @@ class Banks:
             await self.refresh()
         except Unavailable as error:
             _log.warning("hashes.not_followed", reason=str(error))
-            return
-        await self.merge()
 
     def _apply(self, entry: Entry) -> None:
         if entry.removed:
@@ -176,7 +179,7 @@ def _rows_of(entries: Sequence[Entry]) -> Rows:
     return Rows(words, keys, np.array(thresholds, np.int8))
 
 
-def _built(pages: Sequence[Rows]) -> HashIndex:
+def _built(pages: Sequence[Rows], buffer_rows: int) -> HashIndex:
     """Build the index of a first load at once; of an entry that changed meanwhile the last word counts."""
     keys = np.concatenate([page.keys for page in pages])
     thresholds = np.concatenate([page.thresholds for page in pages])
@@ -184,4 +187,4 @@ def _built(pages: Sequence[Rows]) -> HashIndex:
     kept = len(keys) - 1 - last
     kept = kept[thresholds[kept] != REMOVED]
     words = np.concatenate([page.words for page in pages])
-    return HashIndex(Rows(words[kept], keys[kept], thresholds[kept]))
+    return HashIndex(Rows(words[kept], keys[kept], thresholds[kept]), buffer_rows=buffer_rows)
