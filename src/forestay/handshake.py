@@ -11,6 +11,7 @@ from forestay.chance import Chance
 
 AUTH_HEADER = "X-Forestay-Auth"
 TENANT_HEADER = "x-forestay-tenant"  # to a worker: whose the files are that a direct call makes
+RISK_HEADER = "x-forestay-risk"  # to a worker: the highest score that the guard gave the input of a direct call
 POLICY_HEADER = "x-forestay-upload-policy"  # to a worker: the caller's own bucket for the files of a direct call
 LIFETIME_HEADER = "x-forestay-object-lifetime"  # to a worker: seconds for which they are kept
 SKEW_SECONDS = 30

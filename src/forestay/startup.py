@@ -7,11 +7,13 @@ gateway does not carry a worker's weight. Called by the wiring and by `control_l
 import asyncio
 import contextlib
 import dataclasses
+import datetime as dt
+import functools
 import os
 import pathlib
 import platform
 import socket
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from forestay.chance import Chance, SystemChance
@@ -38,10 +40,12 @@ if TYPE_CHECKING:
     from forestay.limits.valkey_counters import ValkeyCounters
     from forestay.media.postgres_store import PostgresMediaStore
     from forestay.queue.postgres_store import PostgresQueueStore
+    from forestay.safety.chain import ChainFault
     from forestay.safety.guard import Guard
     from forestay.safety.policies import Policies
     from forestay.safety.postgres_store import PostgresSafetyStore
     from forestay.safety.records import PostgresVerdicts
+    from forestay.safety.routed import RoutedDetectors
     from forestay.storage.objects import ObjectStore
     from forestay.storage.postgres import Database
     from forestay.storage.valkey import Wakeups
@@ -194,14 +198,17 @@ class Guarding:
     """What judges content in a gateway or a worker."""
 
     guard: "Guard"
+    detectors: "RoutedDetectors"
     policies: "Policies"
     store: "PostgresSafetyStore"
     verdicts: "PostgresVerdicts"
+    verify: "Callable[[dt.datetime], Awaitable[tuple[int, list[ChainFault]]]]"
 
 
 @contextlib.asynccontextmanager
 async def open_guard(process: Process, stores: Stores, name: str) -> AsyncGenerator[Guarding]:
     """Open the way to the judge, and close it behind the block."""
+    from forestay.safety import chain
     from forestay.safety.classifiers.lexicon import DETECTOR_ID, LexiconDetectors
     from forestay.safety.classifiers.provider import detectors_of
     from forestay.safety.classifiers.provider_file import read_providers
@@ -222,7 +229,8 @@ async def open_guard(process: Process, stores: Stores, name: str) -> AsyncGenera
     detectors = RoutedDetectors({DETECTOR_ID: LexiconDetectors(process.clock), **providers}, judge)
     ports = GuardPorts(detectors, policies, verdicts, process.clock, process.chance, process.metrics)
     try:
-        yield Guarding(Guard(ports), policies, store, verdicts)
+        verify = functools.partial(chain.verify, stores.facts_database)
+        yield Guarding(Guard(ports), detectors, policies, store, verdicts, verify)
     finally:
         if judge is not None:
             await judge.close()

@@ -56,7 +56,9 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
         _embedder(process) as embedder,
         open_guard(process, stores, own_name("gateway")) as guarding,
     ):
-        desk = SafetyDesk(guarding.guard, guarding.policies, guarding.store, guarding.verdicts)
+        desk = SafetyDesk(
+            guarding.guard, guarding.detectors, guarding.policies, guarding.store, guarding.verdicts, guarding.verify
+        )
         ports = dataclasses.replace(_gateway_ports(process, stores, embedder), safety=desk)
         application = build_gateway(ports)
         listeners = _gateway_listeners(process, ports.tunnels)

@@ -2,18 +2,20 @@
 
 import asyncio
 import dataclasses
+import functools
 import io
 import json
 import pathlib
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from typing import cast
 
 import pytest
 import uvicorn
 from starlette.applications import Starlette
+from tests.safety.doubles import StubDetectors
 
 from forestay.abuse.postgres_store import PostgresAbuseStore
 from forestay.artefacts.admission import Admission
@@ -38,7 +40,7 @@ from forestay.gateway.admin import routes
 from forestay.gateway.caller_address import Tunnels
 from forestay.gateway.guesses import Guesses
 from forestay.gateway.password_desk import PasswordDesk
-from forestay.gateway.ports import AbuseDesk, AdminReaders, GatewayPorts, LimitPorts
+from forestay.gateway.ports import AbuseDesk, AdminReaders, GatewayPorts, LimitPorts, SafetyDesk
 from forestay.gateway.standing import Standings
 from forestay.ids import TenantId
 from forestay.limits.postgres_store import PostgresLimitStore
@@ -46,9 +48,17 @@ from forestay.media.decode import Decoder
 from forestay.queue.claiming import PostgresTurns
 from forestay.queue.listing import PostgresRequestList
 from forestay.queue.postgres_store import open_queue_store
+from forestay.safety import chain
+from forestay.safety.guard import Guard, GuardPorts
 from forestay.safety.hashes.postgres_reports import PostgresReports
 from forestay.safety.hashes.postgres_store import PostgresBankStore
+from forestay.safety.model import DetectorInfo
+from forestay.safety.policies import Policies
+from forestay.safety.postgres_store import PostgresSafetyStore
 from forestay.safety.provenance.wiring import origins_of
+from forestay.safety.records import PostgresVerdicts
+from forestay.safety.sealing import PolicySeal
+from forestay.safety.taxonomy import Category, Modality
 from forestay.settings import Gateway, Queue, Safety, Secrets, Settings, process_environment
 from forestay.storage.objects import ObjectStore
 from forestay.storage.postgres import Database
@@ -116,6 +126,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
             "metrics": Metrics(),
             "tunnels": Tunnels(),
             "anchor": AuditAnchor(database, objects, load_or_create_keys(tmp_path / "signing.pem"), clock),
+            "safety": _safety(database, wakeups, clock),
             "people": PostgresPeopleStore(database, clock, SystemChance()),
             "sign_ins": PostgresSignInStore(database),
             "desk": PasswordDesk(SystemChance(), Cost(log2_n=4, r=1, p=1)),
@@ -146,6 +157,30 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
         async with _served(Starlette(routes=[*routes(ports), *standing_routes.routes(ports)])) as url:
             yield Platform(url, admin, api, ports, database)
         await decoder.close()
+
+
+def _safety(database: Database, wakeups: LocalWakeups, clock: SystemClock) -> SafetyDesk:
+    """The guard's stores, and detectors that are there without a judge."""
+    seal = PolicySeal("a long random text")
+    store, verdicts = PostgresSafetyStore(database, wakeups, seal), PostgresVerdicts(database)
+    policies, detectors = Policies(store, seal, clock), Declared()
+    ports = GuardPorts(detectors, policies, verdicts, clock, SeededChance(5), Metrics())
+    verify = functools.partial(chain.verify, database)
+    return SafetyDesk(Guard(ports), detectors, policies, store, verdicts, verify)
+
+
+class Declared(StubDetectors):
+    """The detectors that the standard policy names, as they declare themselves."""
+
+    async def known(self) -> Sequence[DetectorInfo]:
+        """Say what there is."""
+        texts = {Modality.TEXT: frozenset(Category)}
+        pictures = {modality: frozenset({Category.SEXUAL}) for modality in (Modality.IMAGE, Modality.VIDEO)}
+        return [
+            DetectorInfo("text-meaning@1", "sha256:a", texts, costly=True),
+            DetectorInfo("text-lexicon@1", "sha256:b", texts, costly=False),
+            DetectorInfo("nsfw@1", "sha256:c", pictures, costly=True),
+        ]
 
 
 class _served:  # noqa: N801 - reads as a function

@@ -499,6 +499,8 @@ async def a_world(
     queue = MemoryQueueStore(clock)
     calls = Calls()
     safety = await guard_world()
+    store, verdicts = cast("SafetyStore", safety.store), cast("VerdictSource", safety.verdicts)
+    desk = SafetyDesk(safety.guard, safety.detectors, safety.policies, store, verdicts, safety.verify)
     ports = GatewayPorts(
         queue=queue,
         fleet=fleet,
@@ -527,9 +529,7 @@ async def a_world(
         reports=cast("PostgresReports", None),
         origins=cast("Origins", None),
         artefacts=Admission(MemoryArtefactStore(clock), objects, clock),
-        safety=SafetyDesk(
-            safety.guard, safety.policies, cast("SafetyStore", safety.store), cast("VerdictSource", safety.verdicts)
-        ),
+        safety=desk,
     )
     model = ModelServer()
     worker = WorkerServer(model)

@@ -135,6 +135,15 @@ async def test_a_candidate_judges_in_shadow_and_changes_nothing(world: GuardWorl
     assert [(record.policy_version, record.shadow) for record in world.verdicts.records] == [(1, False), (2, True)]
 
 
+async def test_two_texts_of_one_place_are_both_judged(world: GuardWorld) -> None:
+    """Whatever order they come in; and a place of which a part could not be read is not judged by the rest."""
+    for texts in ([MARKER, "calm"], ["calm", MARKER]):
+        judgement = await world.guard.judge(subject(), [text(words, "prompt") for words in texts], [])
+        assert judgement.verdict is Verdict.BLOCK
+    cut = [text("calm", "prompt"), Item(Place("prompt", Modality.TEXT), ())]
+    assert (await world.guard.judge(subject(), cut, [])).action is Action.BLOCK
+
+
 def test_looks_at_one_place_are_put_together_by_the_worst() -> None:
     """The highest score counts; a look without a score leaves the place without one, unless another look blocks."""
     place = Place("film", Modality.VIDEO)

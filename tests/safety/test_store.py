@@ -69,7 +69,7 @@ async def test_a_policy_written_past_us_is_not_used(store: PostgresSafetyStore, 
     """Who can write rows but has not the platform's key sets nothing: what it should judge is not released."""
     await store.propose("mine", standard_text(), actor="ann", reason="a try")
     await store.advance("mine", 100.0, actor="ann", reason="a try")
-    await database.execute("UPDATE safety_policies SET text = replace(text, 'block_at: 0.75', 'block_at: 0.99')")
+    await database.execute("UPDATE safety_policies SET text = replace(text, 'block_at: 0.8', 'block_at: 0.99')")
     seen = seen_by(store)
     await seen.refresh()
     assert seen.of("mine", a_request()).deciding is None

@@ -143,8 +143,11 @@ class Probe(fal.App, name="probe"):
             }))
         if ask == "shout":
             return Out(text=input.text.upper())
+        if ask == "picture":
+            import base64
+            return Out(file=File.from_bytes(base64.b64decode(input.text), content_type="image/png", file_name="a.png"))
         if ask == "link":
-            return Out(file=File(url=input.text.replace("_", "/"), content_type="image/png", file_name="a.png"))
+            return Out(file=File(url="http:" + input.text, content_type="image/png", file_name="a.png"))
         if ask == "cwd":
             return Out(text=" ".join(sorted(os.listdir("."))))
         if ask == "seen":

@@ -1,12 +1,20 @@
 """A worker whose model is guarded: whatever road an output takes, it is judged before anybody has it."""
 
+import asyncio
+import base64
+import hashlib
+import io
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
 
 import aiohttp
 import msgpack
 import pytest
 import pytest_asyncio
+from aiohttp import web
+from PIL import Image
 from tests.safety.doubles import MARKER
 from tests.worker.harness import APP, Harness, running_worker, spec_of, until
 
@@ -22,7 +30,7 @@ QUIET = MARKER.lower()  # the model makes the marker of it: it is no echo of the
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def guarded() -> AsyncIterator[tuple[Harness, str]]:
     """A worker with one guarded replica."""
-    async with running_worker() as harness:
+    async with running_worker(allow_private_inputs=True) as harness:
         revision: Revision = await harness.deploy(spec_of(policy="strict"), {"app.py": APP})
         yield harness, (await harness.ready(revision))[0].replica_id
 
@@ -96,6 +104,65 @@ async def test_a_file_that_cannot_be_opened_is_not_let_go(guarded: tuple[Harness
     status, text = await direct(guarded, {"do": "file"})
     assert (status, "content_policy_violation" in text) == (422, True)
     assert {item.state for item in harness.media.items.values()} == {"quarantine"}
+
+
+def png(colour: tuple[int, int, int]) -> bytes:
+    """A picture of one colour; red is what the stub detector knows."""
+    target = io.BytesIO()
+    Image.new("RGB", (32, 32), colour).save(target, "PNG")
+    return target.getvalue()
+
+
+async def test_pictures_are_judged_on_both_lanes_before_anybody_may_read_them(guarded: tuple[Harness, str]) -> None:
+    """The harmless one is released with the answer, the marked one stays in quarantine."""
+    harness, _ = guarded
+    blue, red = (base64.b64encode(png(colour)).decode() for colour in ((0, 0, 255), (255, 0, 0)))
+    stored = await harness.run({"do": "picture", "text": blue})
+    assert stored.snapshot.state is State.SUCCEEDED, stored.answer.body
+    stored = await harness.run({"do": "picture", "text": red})
+    assert (stored.snapshot.state, json.loads(stored.answer.body)["detail"][0]["loc"]) == (
+        State.BLOCKED, ["output", "file", "url"],
+    )  # fmt: skip
+    status, text = await direct(guarded, {"do": "picture", "text": blue})
+    media_id = json.loads(text)["file"]["url"].split("/")[2]
+    assert (status, harness.media.items[media_id].state) == (200, "released")
+    before = set(harness.media.items)
+    assert (await direct(guarded, {"do": "picture", "text": red}))[0] == 422
+    [made] = set(harness.media.items) - before
+    assert harness.media.items[made].state == "quarantine"
+    digests = {digest for record in harness.guard.verdicts.records for digest in record.judged}
+    assert f"sha256:{hashlib.sha256(harness.media.data[media_id]).hexdigest()}" in digests
+
+
+async def test_a_link_of_a_provider_is_fetched_judged_and_from_then_on_ours(guarded: tuple[Harness, str]) -> None:
+    """What is read later is what was judged; a marked picture behind a link is blocked like any other."""
+    harness, _ = guarded
+    for colour, state in (((0, 0, 255), State.SUCCEEDED), ((255, 0, 0), State.BLOCKED)):
+        async with serving_file(png(colour)) as address:
+            stored = await harness.run({"do": "link", "text": address.removeprefix("http:")})
+        assert stored.snapshot.state is state
+        assert address not in stored.answer.body.decode()
+    assert any(item.file_name == "a.png" and item.state == "quarantine" for item in harness.media.items.values())
+
+
+@asynccontextmanager
+async def serving_file(data: bytes) -> AsyncIterator[str]:
+    """A provider's file on loopback."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=data, content_type="image/png")
+
+    app = web.Application()
+    app.router.add_get("/a.png", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    server = cast("asyncio.Server", site._server)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a.png"
+    finally:
+        await runner.cleanup()
 
 
 async def test_a_direct_call_is_judged_as_a_whole(guarded: tuple[Harness, str]) -> None:

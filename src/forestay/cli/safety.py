@@ -2,13 +2,15 @@
 
 import typer
 
-from forestay.cli import safety_evaluate, safety_hashes, safety_provenance, safety_reports
-
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Hash lists: make, fill and read them; look a file up. Detectors: measure them on rows of your own.",
+from forestay.cli import (
+    safety_evaluate,
+    safety_hashes,
+    safety_policy,
+    safety_provenance,
+    safety_replay,
+    safety_reports,
 )
-safety_hashes.register(app)
-safety_evaluate.register(app)
-safety_provenance.register(app)
-safety_reports.register(app)
+
+app = typer.Typer(no_args_is_help=True, help="Policies of content, coverage, verdicts, detectors, hash lists, origin.")
+for subject in (safety_policy, safety_replay, safety_evaluate, safety_hashes, safety_provenance, safety_reports):
+    subject.register(app)

@@ -16,12 +16,13 @@ from forestay.gateway.responses import Reply, reply_of, unavailable
 from forestay.queue.model import Answer
 from forestay.safety.decide import Place
 from forestay.safety.guard import Item, Subject
-from forestay.safety.leaves import LeafKind, leaves_of, parsed
+from forestay.safety.leaves import parsed
 from forestay.safety.model import Text
 from forestay.safety.policy import Action
 from forestay.safety.records import Point
 from forestay.safety.refusal import refusal
 from forestay.safety.taxonomy import Modality
+from forestay.safety.text.fields import texts_of
 
 if TYPE_CHECKING:
     from forestay.safety.guard import Guard
@@ -65,6 +66,7 @@ class ContentGate:
         )
         judgement = await self._guard.judge(subject, items_of(body, query), ())
         exchange.fields["verdict"] = judgement.verdict.value
+        exchange.risk = judgement.risk
         if judgement.action in {Action.ALLOW, Action.FLAG, Action.THROTTLE}:
             return None
         if judgement.category is None:
@@ -76,12 +78,12 @@ class ContentGate:
 def items_of(body: bytes, query: str = "") -> list[Item]:
     """Return every string of an input as something to judge; what is too much to look at is a place without a look."""
     try:
-        leaves = leaves_of(parsed(body)) if body else []
-    except ValueError:  # not JSON, or too much of it
+        found = texts_of(parsed(body)) if body else texts_of(None)
+    except ValueError:  # not JSON, or nested too deep
         return [Item(Place("body", Modality.TEXT), ())]
-    texts = [Text(leaf.where, leaf.text) for leaf in leaves if leaf.kind is LeafKind.TEXT and leaf.text.strip()]
-    texts += [Text(f"query.{name}", value) for name, value in parse_qsl(query) if value.strip()]
-    return [Item(Place(text.where, Modality.TEXT), (text,)) for text in texts]
+    texts = [*found.texts, *(Text(f"query.{name}", value) for name, value in parse_qsl(query) if value.strip())]
+    items = [Item(Place(text.where, Modality.TEXT), (text,)) for text in texts]
+    return items + [Item(Place(place.where, Modality.TEXT), ()) for place in found.unread]
 
 
 def _unjudged(reason: str) -> Refused:

@@ -6,6 +6,7 @@ nowhere is wanted at once and waited for. A caller that leaves cancels the work.
 """
 
 import asyncio
+import dataclasses
 import functools
 import re
 from collections.abc import AsyncGenerator
@@ -27,7 +28,7 @@ from forestay.gateway.result import caller_headers, served_from, with_media_urls
 from forestay.gateway.slots import BUSY_SECONDS, SUSPECT_SECONDS, Pool
 from forestay.gateway.streams import rewrite_lines, send_chunks
 from forestay.gateway.upstream import Busy, Call, Failed, failure_of
-from forestay.handshake import LIFETIME_HEADER, POLICY_HEADER, TENANT_HEADER
+from forestay.handshake import LIFETIME_HEADER, POLICY_HEADER, RISK_HEADER, TENANT_HEADER
 from forestay.ids import ReplicaId
 from forestay.queue.model import ErrorType
 from forestay.telemetry.logs import logger
@@ -65,6 +66,9 @@ class DirectRoutes:
         refused = await self._judged(exchange, work, reservation)
         if refused is not None:
             return refused
+        if exchange.risk:
+            headers = {**work.call.headers, RISK_HEADER: f"{exchange.risk:.4f}"}
+            work = dataclasses.replace(work, call=dataclasses.replace(work.call, headers=headers))
         return await self._run(exchange, Ledger(self._parts, work, reservation), work, receive, send)
 
     async def _judged(self, exchange: Exchange, work: Work, reservation: Reservation) -> Reply | None:

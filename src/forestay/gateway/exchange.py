@@ -45,6 +45,7 @@ class Exchange:
     quiet: bool = False  # polls: counted, not logged
     cause: str = ""  # of a refusal, as precisely as it is known
     said: Said | None = None
+    risk: float = 0.0  # the highest score that the guard gave the input
     limit_headers: tuple[tuple[bytes, bytes], ...] = ()  # what a limited caller is told beside its answer
     fields: dict[str, object] = dataclasses.field(default_factory=dict[str, object])  # more for the log line
 

@@ -21,7 +21,8 @@ and `/cdn` first. A route finds the call's id, the caller's bases and the whole 
 """
 
 import dataclasses
-from collections.abc import Sequence
+import datetime as dt
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from forestay.capacity.costs import CostStore
@@ -53,9 +54,11 @@ if TYPE_CHECKING:
     from forestay.limits.store import LimitStore
     from forestay.queue.claiming import Turns
     from forestay.queue.listing import RequestList
+    from forestay.safety.chain import ChainFault
     from forestay.safety.guard import Guard
     from forestay.safety.hashes.postgres_reports import PostgresReports
     from forestay.safety.hashes.store import BankStore
+    from forestay.safety.model import Detectors
     from forestay.safety.policies import Policies
     from forestay.safety.provenance.made import Origins
     from forestay.safety.records import VerdictSource
@@ -98,9 +101,11 @@ class SafetyDesk:
     """What judges content here, and what the admin API needs of it."""
 
     guard: "Guard"
+    detectors: "Detectors"
     policies: "Policies"
     store: "SafetyStore"
     verdicts: "VerdictSource"
+    verify: "Callable[[dt.datetime], Awaitable[tuple[int, list[ChainFault]]]]"  # of what was sealed since then
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

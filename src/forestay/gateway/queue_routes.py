@@ -137,6 +137,10 @@ class QueueRoutes:
         refused = refused or await self._judged(exchange, target, submission, reservation)
         if refused is not None:
             return refused
+        if exchange.risk:
+            submission = dataclasses.replace(
+                submission, options=dataclasses.replace(submission.options, risk=exchange.risk)
+            )
         outcome, present = await self._commit(submission, choices.max_queue_length, receive, reservation)
         return await self._submitted(exchange, submission, outcome, present=present)
 

@@ -23,6 +23,7 @@ from forestay.handshake import (
     AUTH_HEADER,
     LIFETIME_HEADER,
     POLICY_HEADER,
+    RISK_HEADER,
     TENANT_HEADER,
     new_nonce,
     reply_holds,
@@ -38,7 +39,7 @@ MAX_PER_HOST = 1_024
 KEEP_ALIVE_SECONDS = 30.0
 BUSY_HEADER = "X-Forestay-Busy"
 MAX_FRAME = 64 * 1024 * 1024
-_OURS = frozenset({TENANT_HEADER, LIFETIME_HEADER, POLICY_HEADER})
+_OURS = frozenset({TENANT_HEADER, LIFETIME_HEADER, POLICY_HEADER, RISK_HEADER})
 _PATH_SAFE = "/~!$&'()*+,;=:@-._%"
 
 

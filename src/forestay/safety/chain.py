@@ -20,6 +20,7 @@ from forestay.storage.postgres import Database, load_queries
 
 BATCH = 1_000
 PAGE = 100
+MOST_SEALS = 100_000
 AGE = dt.timedelta(days=2)  # nothing older than this is still written: which partitions to look at
 _SQL = load_queries("forestay.safety", "sql/verdicts.sql")
 _LABEL = b"forestay verdict seal 1\n"
@@ -110,7 +111,7 @@ class Sealer:
         return len(rows)
 
 
-async def verify(facts: Database, kept_since: dt.datetime, limit: int) -> tuple[int, list[ChainFault]]:
+async def verify(facts: Database, kept_since: dt.datetime, limit: int = MOST_SEALS) -> tuple[int, list[ChainFault]]:
     """Check every seal and the records below it, at most `limit` seals; returns how many were checked.
 
     Of what was sealed before `kept_since` retention may have dropped records; of the rest every one must be there.

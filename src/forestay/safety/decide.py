@@ -38,6 +38,7 @@ class Check:
     action: Action
     trouble: Trouble | None = None
     seconds: float = 0.0
+    scores: Mapping[Category, float] = dataclasses.field(default_factory=dict[Category, float])  # all that it said
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,6 +51,11 @@ class Judgement:
     where: str  # the field or place that led to it; empty when nothing did
     reason: str
     checks: tuple[Check, ...] = ()
+
+    @property
+    def risk(self) -> float:
+        """Return the highest score of all checks; 1 where one has none."""
+        return max((1.0 if check.score is None else check.score for check in self.checks), default=0.0)
 
 
 Waived = Collection[str]  # detectors whose trouble a person has waived for now
@@ -157,6 +163,7 @@ def _scored(rule: Rule, place: Place, outcome: Scores) -> Check:
         threshold=threshold,
         action=action,
         seconds=outcome.seconds,
+        scores=outcome.scores,
     )
 
 

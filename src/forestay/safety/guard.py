@@ -138,6 +138,7 @@ class Guard:
 
     async def _by(self, policy: Policy, subject: Subject, items: Sequence[Item]) -> Judgement:
         """Judge by one policy within its deadline; cheaper detectors stand in for those that gave no score."""
+        items = merged(items)
         places = [item.place for item in items]
         named = wanted(policy, places)
         if not named:
@@ -275,6 +276,31 @@ class Guard:
             while len(self._kept) >= MAX_KEPT:
                 await self._ports.clock.sleep(FLUSH_SECONDS)
             self._kept.append(shadowed(record))
+
+
+def merged(items: Sequence[Item]) -> list[Item]:
+    """Put items of one place together and give every look a name of its own: no look may stand for another.
+
+    A place of which any part could not be opened has no look at all.
+    """
+    looks: dict[Place, list[Content]] = {}
+    shut: set[Place] = set()
+    for item in items:
+        looks.setdefault(item.place, []).extend(item.looks)
+        if not item.looks:
+            shut.add(item.place)
+    taken: set[str] = set()
+    made: list[Item] = []
+    for place, found in looks.items():
+        named: list[Content] = []
+        for look in () if place in shut else found:
+            number, where = 1, look.where
+            while where in taken:
+                number, where = number + 1, f"{look.where} #{number + 1}"
+            taken.add(where)
+            named.append(look if where == look.where else dataclasses.replace(look, where=where))
+        made.append(Item(place, tuple(named)))
+    return made
 
 
 def joined(detector_id: str, place: Place, said: Sequence[Outcome], blocks: Callable[[Outcome], bool]) -> Outcome:

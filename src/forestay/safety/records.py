@@ -19,6 +19,7 @@ from forestay.safety.decide import Check, Judgement
 from forestay.storage.postgres import Database, load_queries
 
 DAYS_AHEAD = 3
+LEAST_SCORE = 0.001  # smaller ones are not kept
 _SQL = load_queries("forestay.safety", "sql/verdicts.sql")
 
 
@@ -43,6 +44,7 @@ class CheckRecord(msgspec.Struct, frozen=True, gc=False):
     action: str
     trouble: str | None
     seconds: float
+    scores: dict[str, float] = {}  # everything that the detector said, for replays
 
 
 class VerdictRecord(msgspec.Struct, frozen=True, gc=False):
@@ -115,6 +117,7 @@ def _check_record(check: Check, digests: Mapping[str, str]) -> CheckRecord:
         action=check.action.value,
         trouble=None if check.trouble is None else check.trouble.value,
         seconds=round(check.seconds, 6),
+        scores={category.value: round(score, 6) for category, score in check.scores.items() if score >= LEAST_SCORE},
     )
 
 

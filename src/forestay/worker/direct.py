@@ -14,7 +14,15 @@ from typing import Protocol, assert_never, cast
 import msgspec
 
 from forestay.clock import Clock
-from forestay.handshake import AUTH_HEADER, LIFETIME_HEADER, POLICY_HEADER, TENANT_HEADER, CallVerifier, sign_reply
+from forestay.handshake import (
+    AUTH_HEADER,
+    LIFETIME_HEADER,
+    POLICY_HEADER,
+    RISK_HEADER,
+    TENANT_HEADER,
+    CallVerifier,
+    sign_reply,
+)
 from forestay.ids import RequestId, TenantId, parse_request_id
 from forestay.queue.model import Answer
 from forestay.telemetry.logs import logger
@@ -133,6 +141,7 @@ class DirectLane:
             tenant_id=TenantId(headers.get(TENANT_HEADER, "")),
             object_lifetime_seconds=int(lifetime) if lifetime.isascii() and lifetime.isdigit() else None,
             upload_policy=headers.get(POLICY_HEADER),
+            risk=_risk(headers.get(RISK_HEADER)),
             guarded=self._judging.guards(replica.revision.spec, request_id),
         )
         call = _Call(replica, target, method, headers, request_id, proof, receive, send, running)
@@ -337,6 +346,14 @@ class _Ask(msgspec.Struct):
     seconds: float
     awaited: int = 0
     returned: int = 0
+
+
+def _risk(text: str | None) -> float:
+    """Read what a gateway says of the prompt; what it does not say is the worst."""
+    try:
+        return min(1.0, max(0.0, float(text))) if text is not None else 1.0
+    except ValueError:
+        return 1.0
 
 
 def _headers(scope: Scope) -> dict[str, str]:

@@ -50,7 +50,12 @@ class DirectJudging:
         subject = _subject(replica, running, Point.OUTPUT)
         kind = answer.headers.get("content-type", "")
         ruled = await self._judge.judge(
-            subject, answer.body, kind, said=echoes(said), lifetime_seconds=running.object_lifetime_seconds
+            subject,
+            answer.body,
+            kind,
+            said=echoes(said),
+            lifetime_seconds=running.object_lifetime_seconds,
+            prompt_score=running.risk,
         )
         if not ruled.released:
             return refusal(ruled.judgement, "output")

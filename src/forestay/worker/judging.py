@@ -28,6 +28,7 @@ from forestay.safety.leaves import Leaf, LeafKind, Path, TooMuch, leaves_of, par
 from forestay.safety.model import Text
 from forestay.safety.policy import Action
 from forestay.safety.taxonomy import Modality
+from forestay.safety.text.fields import texts_of
 from forestay.telemetry.logs import logger
 
 AT_A_TIME = 4  # files of one answer that are opened at once
@@ -48,7 +49,7 @@ class Fetcher(Protocol):
 class Viewer(Protocol):
     """Opens media in a limited child and takes looks at it; see `safety/media`."""
 
-    async def look(self, file: IO[bytes], where: str) -> Sequence[Item]:
+    async def look(self, file: IO[bytes], where: str, prompt_score: float) -> Sequence[Item]:
         """Return the items to judge; MediaRefused when the file cannot be opened."""
         ...
 
@@ -87,6 +88,7 @@ class _Work:
     subject: Subject
     wanted: frozenset[Modality]
     lifetime_seconds: int | None
+    prompt_score: float
     items: list[Item] = dataclasses.field(default_factory=list[Item])
     digests: list[str] = dataclasses.field(default_factory=list[str])
     adopted: dict[Path, str] = dataclasses.field(default_factory=dict[Path, str])
@@ -118,9 +120,13 @@ class OutputJudge:
         *,
         said: Collection[str] = (),
         lifetime_seconds: int | None = None,
+        prompt_score: float = 0.0,
     ) -> Ruled:
-        """Judge a whole answer; `said` are strings of the caller's own input, which an echo of is nobody's output."""
-        work = self._begin(subject, body, lifetime_seconds)
+        """Judge a whole answer; `said` are strings of the caller's own input, which an echo of is nobody's output.
+
+        `prompt_score` is the highest score of the input: the higher, the more of a film is looked at.
+        """
+        work = self._begin(subject, body, lifetime_seconds, prompt_score)
         value = _parsed(body) if "json" in content_type or not content_type else None
         if value is None:
             await self._take_file(work, body, content_type)
@@ -134,7 +140,7 @@ class OutputJudge:
 
     async def judge_value(self, subject: Subject, value: object, raw: bytes) -> Ruled:
         """Judge one piece of a stream or a frame, already parsed; it leaves as it came or not at all."""
-        work = self._begin(subject, raw, None)
+        work = self._begin(subject, raw, None, 1.0)
         await self._take(work, value, ())
         return Ruled(await self._ruled(work), raw, tuple(stored_ids(raw)))
 
@@ -143,9 +149,9 @@ class OutputJudge:
         if media_ids:
             await self._ports.media.release(media_ids)
 
-    def _begin(self, subject: Subject, body: bytes, lifetime_seconds: int | None) -> _Work:
+    def _begin(self, subject: Subject, body: bytes, lifetime_seconds: int | None, prompt_score: float) -> _Work:
         wanted = self._ports.guard.modalities(subject.policy_id, subject.request_id)
-        work = _Work(subject, wanted, lifetime_seconds)
+        work = _Work(subject, wanted, lifetime_seconds, prompt_score)
         work.digests.append(_digest(body))
         return work
 
@@ -163,8 +169,10 @@ class OutputJudge:
             work.items += [Item(Place("body", Modality.TEXT), ())] if Modality.TEXT in work.wanted else []
             return
         if Modality.TEXT in work.wanted:
-            texts = [leaf for leaf in leaves if leaf.kind is LeafKind.TEXT and leaf.text.strip()]
-            work.items += [Item(Place(leaf.where, Modality.TEXT), (Text(leaf.where, leaf.text),)) for leaf in texts]
+            found = texts_of(value)
+            fresh = [text for text in found.texts if text.text not in said]
+            work.items += [Item(Place(text.where, Modality.TEXT), (text,)) for text in fresh]
+            work.items += [Item(Place(place.where, Modality.TEXT), ()) for place in found.unread]
         files = [leaf for leaf in leaves if leaf.kind is not LeafKind.TEXT]
         if not work.wanted & _MEDIA or not files:
             return
@@ -186,7 +194,7 @@ class OutputJudge:
             async with asyncio.timeout(self._ports.file_seconds):
                 with open_scratch(self._ports.folder) as file:
                     await self._bring(work, leaf, file)
-                    work.items += await self._ports.viewer.look(file, leaf.where)
+                    work.items += await self._ports.viewer.look(file, leaf.where, work.prompt_score)
         except (ForestayError, MediaRefused, OSError, TimeoutError, ValueError) as error:
             log.info("judging.unreadable", request=str(work.subject.request_id), reason=type(error).__name__)
             work.unreadable(leaf.where)

@@ -35,6 +35,7 @@ class SafetyCheck:
             kind,
             said=echoes(lease.body),
             lifetime_seconds=lease.options.object_lifetime_seconds,
+            prompt_score=lease.options.risk,
         )
         if ruled.released:
             return Publish(State.SUCCEEDED, Answer(answer.status_code, answer.headers, ruled.body))

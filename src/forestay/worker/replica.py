@@ -37,6 +37,7 @@ class Running:
     alone: bool = False  # it has lost two leases: nothing else may run beside it
     object_lifetime_seconds: int | None = None
     upload_policy: str | None = None  # the caller's own bucket
+    risk: float = 1.0  # of the prompt, where it was judged
     guarded: bool = False  # a direct call whose files must be judged before anybody may have them
 
 

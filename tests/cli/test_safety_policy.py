@@ -1,0 +1,107 @@
+"""`forestay safety`: policies, coverage, verdicts, replay, seals and broken glass, against real stores."""
+
+import datetime as dt
+import json
+import pathlib
+import uuid
+
+import msgspec
+from tests.cli.conftest import Platform
+from tests.cli.test_abuse import Forestay
+from tests.safety.test_chain import record
+
+from forestay.clock import SystemClock
+from forestay.safety.chain import Sealer
+from forestay.safety.policy_file import standard_text
+from forestay.safety.records import CheckRecord, PostgresVerdicts, keep_partitions
+
+REASON = ("--reason", "a test")
+
+
+async def test_a_policy_goes_from_a_file_into_force_and_back(forestay: Forestay, tmp_path: pathlib.Path) -> None:
+    """Shown, checked, set in shadow, staged, rolled back; each step says where it stands."""
+    shown = await forestay("safety", "policy", "show", "standard")
+    file = tmp_path / "mine.yaml"
+    file.write_text(shown.out, encoding="utf-8")
+    assert shown.out == standard_text()
+    assert "detectors nsfw@1, text-lexicon@1, text-meaning@1" in (await forestay("safety", "policy", "check", file)).out
+    assert "judges in shadow" in (await forestay("safety", "policy", "set", "standard", file, *REASON)).out
+    staged = await forestay("safety", "policy", "stage", "standard", "25", *REASON)
+    assert "version 1 decides for 25 % of requests, version 0 for the rest" in staged.out
+    assert "version 1 decides for all" in (await forestay("safety", "policy", "stage", "standard", "100", *REASON)).out
+    listed = json.loads((await forestay("safety", "policy", "list", "--json")).out)
+    assert listed == [{"policy_id": "standard", "stage": "all", "live": 1, "candidate": None, "percent": 0.0}]
+    again = await forestay("safety", "policy", "rollback", "standard", "--version", "1", *REASON)
+    assert (again.status, "version 1 decides for all" in again.out) == (0, True)
+    missing = await forestay("safety", "policy", "rollback", "standard", "--version", "7", *REASON)
+    assert (missing.status, "has no version 7" in missing.err) == (1, True)
+
+
+async def test_a_wrong_policy_is_told_with_its_line(forestay: Forestay, tmp_path: pathlib.Path) -> None:
+    """Without a platform by `check`, with the gap by `set`."""
+    file = tmp_path / "wrong.yaml"
+    file.write_text(standard_text().replace("block_at: 0.8", "block_at: 8", 1), encoding="utf-8")
+    checked = await forestay("safety", "policy", "check", file)
+    assert (checked.status, "rules.0.block_at: must be a score" in checked.err) == (2, True)
+    file.write_text(standard_text().replace("[sexual]", "[sexual, weapons]", 1), encoding="utf-8")
+    refused = await forestay("safety", "policy", "set", "standard", file, *REASON)
+    assert (refused.status, "weapons in image: nsfw@1 does not cover it" in refused.err) == (1, True)
+
+
+async def test_coverage_shows_gaps(forestay: Forestay) -> None:
+    """A row a category, a column a modality."""
+    shown = (await forestay("safety", "coverage")).out
+    [weapons] = [line for line in shown.splitlines() if "weapons" in line]
+    assert "text-meaning@1" in weapons
+    assert "nsfw@1" not in weapons
+
+
+async def test_verdicts_are_shown_replayed_and_verified(
+    forestay: Forestay, platform: Platform, tmp_path: pathlib.Path
+) -> None:
+    """What a stricter policy would change, with precision and recall; an altered record is betrayed."""
+    clock = SystemClock()
+    await keep_partitions(platform.database, clock, 86_400 * 30)
+    verdicts = PostgresVerdicts(platform.database)
+    for number, score in enumerate((0.1, 0.6, 0.9), 1):
+        check = CheckRecord(
+            "text-meaning@1", "", "prompt", "text", "violence", score, 0.5, "flag", None, 0.0, {"violence": score}
+        )
+        action = "block" if score > 0.8 else "flag"
+        made = msgspec.structs.replace(
+            record(number), at=clock.now() - dt.timedelta(minutes=1), checks=[check], action=action, point="input",
+            request_id=uuid.UUID(int=number),
+        )  # fmt: skip
+        await verdicts.write([made])
+    assert await Sealer(platform.database, clock).run_once() == 3
+    file, labels = tmp_path / "new.yaml", tmp_path / "labels.csv"
+    file.write_text(standard_text().replace("block_at: 0.8", "block_at: 0.55", 1), encoding="utf-8")
+    truth = "".join(
+        f"{uuid.UUID(int=number)},{label}\n" for number, label in ((1, "safe"), (2, "unsafe"), (3, "unsafe"))
+    )
+    labels.write_text(f"request_id,label\n{truth}", encoding="utf-8")
+    played = await forestay("safety", "replay", "--policy", file, "--since", "1h", "--labels", labels, "--json")
+    said = json.loads(played.out)
+    assert (said["judged"], [change["after"] for change in said["changes"]]) == (3, ["allow", "block"])
+    assert said["scores"] == {
+        "in_force": {"precision": 1.0, "recall": 0.5}, "new": {"precision": 1.0, "recall": 1.0},
+    }  # fmt: skip
+    shown = await forestay("safety", "verdicts", str(uuid.UUID(int=3)))
+    assert "block" in shown.out
+    assert (await forestay("safety", "verify")).out == "1 seals checked\n"
+    await platform.database.execute("UPDATE verdict_facts SET action = 'allow'")
+    betrayed = await forestay("safety", "verify")
+    assert (betrayed.status != 0, "a record was changed" in betrayed.err) == (True, True)
+
+
+async def test_glass_is_broken_for_a_while_and_mended(forestay: Forestay) -> None:
+    """Listed while it lasts."""
+    broken = json.loads(
+        (await forestay("safety", "break-glass", "on", "nsfw@1", "--for", "30m", *REASON, "--json")).out
+    )
+    listed = json.loads((await forestay("safety", "break-glass", "list", "--json")).out)
+    assert [row["detector_id"] for row in listed] == ["nsfw@1"]
+    assert (await forestay("safety", "break-glass", "off", broken["waiver_id"], *REASON)).status == 0
+    assert json.loads((await forestay("safety", "break-glass", "list", "--json")).out) == []
+    long = await forestay("safety", "break-glass", "on", "nsfw@1", "--for", "2d", *REASON)
+    assert (long.status, "for_seconds" in long.err) == (1, True)
