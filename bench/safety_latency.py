@@ -4,7 +4,8 @@ Open loop: questions leave on a fixed beat whatever the answers do, so that a sl
 is counted. A text is a prompt of 4 to 20 words, asked of both text detectors. The picture is 1,024 x 1,024 and decoded:
 what is measured is the way to the judge, its preparation and the network, and the way back. `overhead` is the
 pipeline's own time: 32 callers at once, each running four checks by stub detectors that take ten milliseconds, less
-those ten; beside it stands what the event loop itself adds to such a wait.
+those ten, before the judge is asked anything in a round; beside it stands what the event loop itself adds to such a
+wait. The machine must have nothing else to do: all of it is about milliseconds on two cores.
 """
 
 import asyncio
@@ -76,7 +77,10 @@ async def judge() -> AsyncIterator[tuple[JudgeClient, int]]:
 
 
 async def open_loop(ask: Callable[[int], Awaitable[Sequence[Outcome]]], count: int) -> list[float]:
-    """Ask `count` times on a fixed beat; returns milliseconds from when each was due. Fails when one is not scored."""
+    """Ask `count` times on a fixed beat; returns milliseconds from when each was due, the whole round for one unscored.
+
+    So a judge that turns questions away on a machine that is too slow shows as slow, never as quick.
+    """
     took: list[float] = []
     begin = time.perf_counter() + 0.05
 
@@ -84,9 +88,8 @@ async def open_loop(ask: Callable[[int], Awaitable[Sequence[Outcome]]], count: i
         due = begin + number / RATE
         await asyncio.sleep(due - time.perf_counter())
         outcomes = await ask(number)
-        took.append((time.perf_counter() - due) * 1000)
-        if not all(isinstance(outcome, Scores) for outcome in outcomes):
-            raise RuntimeError(f"not scored: {outcomes}")
+        scored = all(isinstance(outcome, Scores) for outcome in outcomes)
+        took.append((time.perf_counter() - due if scored else count / RATE) * 1000)
 
     async with asyncio.TaskGroup() as tasks:
         for number in range(count):
@@ -167,16 +170,16 @@ async def _measure(rounds: int) -> dict[str, list[float]]:
             await client.ask("nsfw@1", [Picture("image", 64, 64, bytes(64 * 64 * 3))], 10.0)
             await client.ask("text-meaning@1", [Text("prompt", "a lighthouse at dawn")], 10.0)
         for _ in range(rounds):
+            own = await overhead(bare=False)
+            found["overhead p50"].append(percentile(own, 0.5))
+            found["overhead p99"].append(percentile(own, 0.99))
+            found["bare p99"].append(percentile(await overhead(bare=True), 0.99))
             read = await _texts(client)
             found["text p50"].append(percentile(read, 0.5))
             found["text p99"].append(percentile(read, 0.99))
             took = await _pictures(client)
             found["p50"].append(percentile(took, 0.5))
             found["p99"].append(percentile(took, 0.99))
-            own = await overhead(bare=False)
-            found["overhead p50"].append(percentile(own, 0.5))
-            found["overhead p99"].append(percentile(own, 0.99))
-            found["bare p99"].append(percentile(await overhead(bare=True), 0.99))
         found["dead"] = [await _recovery(client, pid)]
     return found
 
