@@ -1,18 +1,20 @@
 """Banks in Postgres, and the readers that follow them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 from tests.safety.hashes.drawn import drawn
 
 from forestay.clock import SystemClock
-from forestay.errors import UsageError
+from forestay.errors import Unavailable, UsageError
 from forestay.fleet import postgres_audit
-from forestay.safety.hashes.banks import Hint, NewBank, NewEntry, is_asked
+from forestay.safety.hashes import follow
+from forestay.safety.hashes.banks import Bank, Entry, Hint, NewBank, NewEntry, is_asked
 from forestay.safety.hashes.follow import Banks
 from forestay.safety.hashes.pdq import hash_of
 from forestay.safety.hashes.postgres_store import PostgresBankStore
+from forestay.safety.hashes.store import Place
 from forestay.safety.taxonomy import Category
 from forestay.storage.postgres import Database
 from forestay.storage.valkey import Wakeups
@@ -205,3 +207,37 @@ async def test_many_changes_are_merged_and_none_of_them_is_lost(store: PostgresB
     await banks.merge()
     assert len(banks) == len(held)
     assert {value for value in held if any(hit.distance == 0 for hit in banks.find(value))} == held
+
+
+class Breaking:
+    """A store whose second page of entries breaks off once."""
+
+    def __init__(self, store: PostgresBankStore) -> None:
+        self._store = store
+        self._asked = 0
+
+    async def changed_banks(self, version: int) -> Sequence[tuple[int, Bank]]:
+        """Ask the store."""
+        return await self._store.changed_banks(version)
+
+    async def changed_entries(self, after: Place, limit: int) -> Sequence[Entry]:
+        """Ask the store, but break off the second time."""
+        self._asked += 1
+        if self._asked == 2:
+            raise Unavailable("the database went away")
+        return await self._store.changed_entries(after, limit)
+
+
+async def test_a_first_load_that_breaks_off_begins_anew_and_misses_nothing(
+    store: PostgresBankStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read before the break is not taken for all that there is."""
+    monkeypatch.setattr(follow, "_FIRST_PAGE", 4)
+    await added(store, *(NewEntry(number << 40) for number in range(10)))
+    banks = Banks(Breaking(store))
+    with pytest.raises(Unavailable):
+        await banks.refresh()
+    assert not banks.loaded
+    assert await banks.refresh() == 10
+    assert banks.loaded
+    assert len(banks) == 10

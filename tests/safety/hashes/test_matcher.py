@@ -116,6 +116,17 @@ async def test_an_entry_that_matches_for_everybody_is_suspended_with_a_reason(
     assert metrics.value(HASH_SUSPENDED) == 1
     (again,) = await asked(banks, shown(KNOWN))
     assert isinstance(again, Scores)
-    assert again.notes["hint"] == "review"
+    assert (again.notes["hint"], again.scores) == ("review", {Category.MINORS: 0.5})
     (bank,) = await store.banks("marker-7f3a")
     assert bank.suspended == 1
+
+
+async def test_until_the_banks_are_read_nothing_is_called_unknown(store: PostgresBankStore) -> None:
+    """A process that has just started, and one that only declares what there is: trouble, never a score of zero."""
+    for with_entries in (True, False):
+        banks = Banks(store, with_entries=with_entries)
+        if not with_entries:
+            await banks.refresh()
+            assert HashMatcher(banks, SystemClock()).info().covers[Modality.IMAGE] == frozenset({Category.MINORS})
+        (outcome,) = await asked(banks, shown(KNOWN))
+        assert isinstance(outcome, Unscored)

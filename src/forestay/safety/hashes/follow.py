@@ -52,8 +52,11 @@ class Hit:
 class Banks:
     """Banks and their hashes, as this process knows them."""
 
-    def __init__(self, changes: Changes, *, buffer_rows: int = BUFFER_ROWS) -> None:
+    def __init__(self, changes: Changes, *, buffer_rows: int = BUFFER_ROWS, with_entries: bool = True) -> None:
+        """Know nothing yet; without entries only what banks there are, which takes no memory and finds nothing."""
         self._changes = changes
+        self._with_entries = with_entries
+        self.loaded = False  # whether the entries have been read once: before, nothing may be called unknown
         self._buffer_rows = buffer_rows
         self._index = HashIndex(buffer_rows=buffer_rows)
         self._banks: dict[int, Bank] = {}
@@ -94,25 +97,35 @@ class Banks:
     async def refresh(self) -> int:
         """Take over what has changed; returns how many entries did. Raises Unavailable when the store is away."""
         async with self._refreshing:
-            loading: list[Rows] | None = [] if self._place == Place() else None
-            taken, size = 0, _PAGE if loading is None else _FIRST_PAGE
-            while page := await self._changes.changed_entries(self._place, size):
-                if loading is None:
-                    for entry in page:
-                        self._apply(entry)
-                else:
-                    loading.append(_rows_of(page))
-                    self._note_suspended(page)
-                taken += len(page)
-                self._place = Place(page[-1].changed, page[-1].entry_id)
-                if len(page) < size:
-                    break
-            if loading:
-                self._index = await asyncio.to_thread(_built, loading, self._buffer_rows)
+            taken = 0
+            if self._with_entries:
+                taken = await self._take_changes() if self.loaded else await self._load()
             for version, bank in await self._changes.changed_banks(self._bank_version):
                 self._banks[bank.bank_number] = bank
                 self._bank_version = max(self._bank_version, version)
+            self.loaded = self._with_entries
             return taken
+
+    async def _load(self) -> int:
+        """Read all entries at once; what breaks off in the middle begins anew the next time."""
+        place, pages = Place(), list[Rows]()
+        while page := await self._changes.changed_entries(place, _FIRST_PAGE):
+            pages.append(_rows_of(page))
+            self._note_suspended(page)
+            place = Place(page[-1].changed, page[-1].entry_id)
+        if pages:
+            self._index = await asyncio.to_thread(_built, pages, self._buffer_rows)
+        self._place = place
+        return sum(len(page.keys) for page in pages)
+
+    async def _take_changes(self) -> int:
+        taken = 0
+        while page := await self._changes.changed_entries(self._place, _PAGE):
+            for entry in page:
+                self._apply(entry)
+            taken += len(page)
+            self._place = Place(page[-1].changed, page[-1].entry_id)
+        return taken
 
     async def run(self, wakeups: Wakeups, poll_seconds: float = POLL_SECONDS) -> None:
         """Follow until cancelled: at every wake-up and every `poll_seconds`, and merge what is due."""

@@ -1,5 +1,8 @@
 """The detector of known pictures: a score of 1 in the category of a bank whose entry is near, 0 otherwise.
 
+Where a match should only lead to review (the bank says so, or flood control has suspended the entry) the score is 0.5:
+a policy for hash lists says review_at 0.5 and block_at 1.
+
 The picture is hashed as it is and in its seven turned and mirrored forms, so that turning it hides nothing. A picture
 without structure (PDQ's own quality below 50) shares its bits with every other flat one: it matches only what it
 equals. The notes say which bank, entry and distance, and the bank's hint. It decides nothing, and holds no picture. Run
@@ -16,6 +19,7 @@ import numpy as np
 
 from forestay.clock import Clock
 from forestay.errors import Unavailable
+from forestay.safety.hashes.banks import Hint
 from forestay.safety.hashes.flood import FloodLimits, Sightings, Suspend, decide_flood, sighted
 from forestay.safety.hashes.follow import Banks, Hit
 from forestay.safety.hashes.pdq import LEAST_QUALITY, Hash, hash_of, hashes_of
@@ -26,6 +30,7 @@ from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import HASH_MATCHES, HASH_SUSPENDED, Metrics
 
 DETECTOR_ID = "hash-pdq@1"
+REVIEW_SCORE = 0.5
 _MODALITIES = (Modality.IMAGE, Modality.VIDEO)
 _MOST_WATCHED = 10_000  # entries whose matches are counted at a time
 _log = logger("safety.hashes")
@@ -58,8 +63,8 @@ class HashMatcher:
 
     async def _asked(self, detector_id: str, content: Content, deadline: float) -> Outcome:
         began = self._clock.monotonic()
-        if detector_id != DETECTOR_ID:
-            return Unscored(detector_id, content.where, Trouble.CRASH)
+        if detector_id != DETECTOR_ID or not self._banks.loaded:
+            return Unscored(detector_id, content.where, Trouble.CRASH)  # what was not read yet is not unknown
         if not isinstance(content, Picture) or not 0 < len(content.rgb) == 3 * content.width * content.height:
             return Unscored(detector_id, content.where, Trouble.UNREADABLE)
         try:
@@ -88,7 +93,10 @@ class HashMatcher:
 
 def scores_of(where: str, hits: Sequence[Hit], seconds: float = 0.0) -> Scores:
     """Return the scores that hits amount to; the notes are of the nearest."""
-    scores: dict[Category, float] = {hit.bank.category: 1.0 for hit in hits}
+    scores: dict[Category, float] = {}
+    for hit in hits:
+        score = REVIEW_SCORE if hit.hint is Hint.REVIEW else 1.0
+        scores[hit.bank.category] = max(score, scores.get(hit.bank.category, 0.0))
     notes: Mapping[str, str] = {}
     if hits:
         first = hits[0]
