@@ -18,9 +18,20 @@ from forestay.safety.text.canonical import Views, views
 from forestay.safety.text.grams import grams_of
 from forestay.safety.text.language import language_of
 from forestay.safety.text.lexicon import Markers, counts, default_markers, hints
-from forestay.safety.text.model import STRIDE_TOKENS, WINDOW_TOKENS, Features, Floats, Weights, by_category, load, score
+from forestay.safety.text.model import (
+    STRIDE_TOKENS,
+    WINDOW_TOKENS,
+    Features,
+    Floats,
+    Weights,
+    by_category,
+    load,
+    read_card,
+    score,
+)
 from forestay.sentences import Sentences
 
+OPERATING_POINT = 0.5  # of the overall score
 LINEAR, MEANING = "text-linear@1", "text-meaning@1"
 MAX_WINDOWS = 12  # of a long text that are embedded, evenly spread
 PIECE_CHARS, OVERLAP_CHARS = 2_000, 200  # of a long text that are scored at once
@@ -40,6 +51,17 @@ class TextScores:
     def overall(self) -> float:
         """Return the highest score."""
         return max(self.scores.values(), default=0.0)
+
+
+def declared(*, with_embeddings: bool) -> DetectorInfo:
+    """Return what the shipped detector declares, without loading its weights."""
+    card = read_card()
+    return _declared(card.digest, card.categories, dear=with_embeddings)
+
+
+def _declared(digest: str, categories: Sequence[Category], *, dear: bool) -> DetectorInfo:
+    covers = {Modality.TEXT: frozenset(categories) | {Category.MINORS}}  # minors: by marker alone
+    return DetectorInfo(MEANING if dear else LINEAR, digest, covers, dear)
 
 
 class Embedding:
@@ -76,9 +98,7 @@ class TextGuard:
     @property
     def info(self) -> DetectorInfo:
         """Return what this detector declares of itself."""
-        covers = {Modality.TEXT: frozenset(self._weights.categories) | {Category.MINORS}}
-        dear = self._embedding is not None
-        return DetectorInfo(MEANING if dear else LINEAR, self._weights.digest, covers, dear)
+        return _declared(self._weights.digest, self._weights.categories, dear=self._embedding is not None)
 
     def score(self, texts: Sequence[str]) -> list[TextScores]:
         """Return what is known of each text; never raises for what a text holds."""
@@ -100,11 +120,11 @@ class TextGuard:
             return dict.fromkeys(self._weights.categories, 0.0)
         features = Features(grams_of(text), counts(text), None)
         mode = self._weights.modes["linear"]
-        overall = score(self._weights, mode, features)
+        overall = score(mode, features)
         if self._embedding is not None and not cheap and overall > SURE:
             features = dataclasses.replace(features, meaning=self._embedding.of(text))
             mode = self._weights.modes["meaning"]
-            overall = score(self._weights, mode, features)
+            overall = score(mode, features)
         return by_category(self._weights, mode, features, overall)
 
 

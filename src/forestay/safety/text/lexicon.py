@@ -10,7 +10,7 @@ import importlib.resources
 import math
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,7 @@ def counts(folded: str) -> npt.NDArray[np.float32]:
     names, where = _lists()
     found = np.zeros(len(names), dtype=np.float32)
     words = _WORD.findall(folded)
-    for word in words:
+    for word in _phrases(words):
         for at in where.get(zlib.crc32(word.encode()), ()):
             found[at] += 1
     marks = (min(1.0, folded.count("!") / 5), min(1.0, folded.count("?")), math.log1p(len(words)) / 7)
@@ -61,11 +61,18 @@ def hints(folded: str) -> Mapping[str, int]:
     """Return how many words of each category's list a folded text has; the words themselves are not told."""
     names, where = _lists()
     found: dict[str, int] = {}
-    for word in _WORD.findall(folded):
+    for word in _phrases(_WORD.findall(folded)):
         for at in where.get(zlib.crc32(word.encode()), ()):
             if not names[at].startswith("="):
                 found[names[at]] = found.get(names[at], 0) + 1
     return found
+
+
+def _phrases(words: list[str]) -> Iterator[str]:
+    """Return words, and runs of two and three of them joined by _."""
+    yield from words
+    for length in (2, 3):
+        yield from map("_".join, zip(*(words[at:] for at in range(length)), strict=False))
 
 
 @functools.cache

@@ -25,6 +25,7 @@ from forestay.safety.taxonomy import Category
 from forestay.safety.text.grams import Grams
 
 Floats = npt.NDArray[np.floating]
+_FOLDER = importlib.resources.files("forestay.safety.text").joinpath("data")
 WINDOW_TOKENS, STRIDE_TOKENS = 62, 48  # of a text embedded at once; windows overlap
 LAYERS = 4
 
@@ -69,6 +70,7 @@ class Heads:
 class Mode:
     """The heads of one detector: with or without the embedding model."""
 
+    gate: Heads
     registers: Heads
     slope: Floats  # [registers]
     offset: Floats  # [registers]: the head's value that scores 0.5
@@ -80,14 +82,13 @@ class Weights:
     """Everything that was learned."""
 
     digest: str  # "sha256:<hex>" of the file of weights
-    gate: Heads
     modes: Mapping[str, Mode]  # "linear", "meaning"
     categories: tuple[Category, ...]
 
 
-def score(weights: Weights, mode: Mode, features: Features) -> float:
+def score(mode: Mode, features: Features) -> float:
     """Return how likely a text is harmful, in [0, 1]; 0.5 is the operating point."""
-    share = gate(weights.gate, features)
+    share = gate(mode.gate, features)
     each = 1.0 / (1.0 + np.exp(-np.clip(mode.slope * (mode.registers.decide(features) - mode.offset), -30, 30)))
     return float(np.clip(share @ each, 0.0, 1.0))
 
@@ -111,24 +112,37 @@ def _softmax(values: Floats) -> Floats:
     return powers / powers.sum()
 
 
-def load(data: bytes | None = None, card: bytes | None = None) -> Weights:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Card:
+    """What is told of weights beside them."""
+
+    digest: str
+    categories: tuple[Category, ...]
+
+
+def read_card(data: bytes | None = None) -> Card:
+    """Read the card of the weights that ship, or the one given."""
+    told = cast("dict[str, object]", json.loads(data or _FOLDER.joinpath("weights.json").read_bytes()))
+    return Card(str(told["digest"]), tuple(map(Category, cast("Sequence[str]", told["categories"]))))
+
+
+def load(data: bytes | None = None, card: Card | None = None) -> Weights:
     """Read the weights that ship, or those given; raises UsageError when they are not what their card says."""
-    folder = importlib.resources.files("forestay.safety.text").joinpath("data")
-    data = folder.joinpath("weights.npz").read_bytes() if data is None else data
-    settings = cast("dict[str, object]", json.loads(card or folder.joinpath("weights.json").read_bytes()))
+    data = _FOLDER.joinpath("weights.npz").read_bytes() if data is None else data
+    card = card or read_card()
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    if settings["digest"] != digest:
-        raise UsageError("weights.npz", f"has digest {digest}, its card says {settings['digest']}; reinstall forestay")
-    names = cast("Sequence[str]", settings["categories"])
+    if card.digest != digest:
+        raise UsageError("weights.npz", f"has digest {digest}, its card says {card.digest}; reinstall forestay")
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         kept = {name: cast("Floats", arrays[name]) for name in arrays.files}
-    modes = {name: _mode(kept, name) for name in ("linear", "meaning")}
-    return Weights(digest, _heads(kept, "gate"), modes, tuple(Category(name) for name in names))
+    return Weights(digest, {name: _mode(kept, name) for name in ("linear", "meaning")}, card.categories)
 
 
 def _mode(arrays: Mapping[str, Floats], name: str) -> Mode:
     registers, categories = _heads(arrays, f"{name}_registers"), _heads(arrays, f"{name}_categories")
-    return Mode(registers, arrays[f"{name}_slope"], arrays[f"{name}_offset"], categories)
+    return Mode(
+        _heads(arrays, f"{name}_gate"), registers, arrays[f"{name}_slope"], arrays[f"{name}_offset"], categories
+    )
 
 
 def _heads(arrays: Mapping[str, Floats], name: str) -> Heads:
@@ -152,7 +166,8 @@ def save(weights: Weights) -> bytes:
 
 
 def _all_heads(weights: Weights) -> dict[str, Heads]:
-    found = {"gate": weights.gate}
+    found: dict[str, Heads] = {}
     for name, mode in weights.modes.items():
+        found[f"{name}_gate"] = mode.gate
         found |= {f"{name}_registers": mode.registers, f"{name}_categories": mode.categories}
     return found
