@@ -4,10 +4,12 @@ They are made by the very functions that the detector uses, one text at a time.
 """
 
 import hashlib
+import os
 import pathlib
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,9 +65,10 @@ def _meanings(folded: Sequence[str]) -> Floats:
         return np.load(kept, allow_pickle=False).astype(np.float64)
     embedding = Embedding()
     found = np.zeros((len(folded), 1536), dtype=np.float32)
-    for at, text in enumerate(folded):
-        found[at] = embedding.of(text)
-        if at % 500 == 0:
-            print(f"embedded {at:,} of {len(folded):,} texts", file=sys.stderr, flush=True)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for at, vector in enumerate(pool.map(embedding.of, folded)):
+            found[at] = vector
+            if at % 500 == 0:
+                print(f"embedded {at:,} of {len(folded):,} texts", file=sys.stderr, flush=True)
     np.save(kept, found, allow_pickle=False)
     return found.astype(np.float64)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 from tools.text_guard.features import Floats, Matrix
 from tools.text_guard.rows import Row
 
@@ -92,7 +93,8 @@ def logistic(dense: Floats, grams: sp.csr_matrix, truth: Floats, weight: Floats,
         return float(value), np.concatenate(parts)
 
     start = np.zeros(size + buckets + 1)
-    best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": ROUNDS, "maxcor": 8}).x
+    with threadpool_limits(1):  # threads cost more than they bring on vectors of this size
+        best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": ROUNDS, "maxcor": 8}).x
     return Linear(best[:size], best[size:-1], float(best[-1]))
 
 
