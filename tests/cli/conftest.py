@@ -178,7 +178,7 @@ class Declared(StubDetectors):
         pictures = {modality: frozenset({Category.SEXUAL}) for modality in (Modality.IMAGE, Modality.VIDEO)}
         return [
             DetectorInfo("text-meaning@1", "sha256:a", texts, costly=True),
-            DetectorInfo("text-lexicon@1", "sha256:b", texts, costly=False),
+            DetectorInfo("text-linear@1", "sha256:b", texts, costly=False),
             DetectorInfo("nsfw@1", "sha256:c", pictures, costly=True),
         ]
 

@@ -24,7 +24,7 @@ async def test_a_policy_goes_from_a_file_into_force_and_back(forestay: Forestay,
     file = tmp_path / "mine.yaml"
     file.write_text(shown.out, encoding="utf-8")
     assert shown.out == standard_text()
-    assert "detectors nsfw@1, text-lexicon@1, text-meaning@1" in (await forestay("safety", "policy", "check", file)).out
+    assert "detectors nsfw@1, text-linear@1, text-meaning@1" in (await forestay("safety", "policy", "check", file)).out
     assert "judges in shadow" in (await forestay("safety", "policy", "set", "standard", file, *REASON)).out
     staged = await forestay("safety", "policy", "stage", "standard", "25", *REASON)
     assert "version 1 decides for 25 % of requests, version 0 for the rest" in staged.out

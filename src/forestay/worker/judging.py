@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import hashlib
 import pathlib
+import re
 from collections.abc import Callable, Collection, Sequence
 from typing import IO, Protocol, cast
 
@@ -21,7 +22,7 @@ from forestay.ids import RequestId
 from forestay.media.decode import MediaRefused, open_scratch
 from forestay.media.formats import content_type_of, safe_file_name
 from forestay.media.store import MediaStore
-from forestay.media.urls import own_media_id, stored_ids
+from forestay.media.urls import SCHEME, own_media_id, stored_ids
 from forestay.safety.decide import NOTHING_TO_JUDGE, Judgement, Place
 from forestay.safety.guard import Guard, Item, Subject
 from forestay.safety.leaves import Leaf, LeafKind, Path, TooMuch, leaves_of, parsed, replaced, unpacked
@@ -34,6 +35,8 @@ from forestay.telemetry.logs import logger
 AT_A_TIME = 4  # files of one answer that are opened at once
 MAX_FILES = 64
 MAX_FILE_BYTES = 256 * 1024 * 1024
+_LABELS = frozenset({"file_name", "content_type"})
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MEDIA = frozenset({Modality.IMAGE, Modality.VIDEO, Modality.AUDIO})
 log = logger("worker")
 
@@ -170,7 +173,7 @@ class OutputJudge:
             return
         if Modality.TEXT in work.wanted:
             found = texts_of(value)
-            fresh = [text for text in found.texts if text.text not in said]
+            fresh = [text for text in found.texts if text.text not in said and not _is_label(text)]
             work.items += [Item(Place(text.where, Modality.TEXT), (text,)) for text in fresh]
             work.items += [Item(Place(place.where, Modality.TEXT), ()) for place in found.unread]
         files = [leaf for leaf in leaves if leaf.kind is not LeafKind.TEXT]
@@ -270,6 +273,13 @@ def _parsed(body: bytes) -> object:
         return parsed(body)
     except ValueError:
         return None
+
+
+def _is_label(text: Text) -> bool:
+    """Tell whether a text of an output is a file's name, kind or place, or an id: what is written beside media."""
+    name = text.where.rpartition(".")[2]
+    beside = name in _LABELS and " " not in text.text.strip()
+    return beside or text.text.startswith(SCHEME) or _UUID.fullmatch(text.text) is not None
 
 
 def _written(value: object) -> bytes:
