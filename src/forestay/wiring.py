@@ -218,6 +218,7 @@ async def _connect_proxy(
 async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None:
     """Run one worker until SIGTERM, then drain."""
     process = start_process("worker", settings, environment)
+    from forestay.safety.provenance.wiring import stamps_of
     from forestay.worker.process import WorkerPorts
     from forestay.worker.process import run_worker as work
 
@@ -242,6 +243,7 @@ async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None
             environment=environment,
             guard=guarding.guard,
             policies=guarding.policies,
+            stamps=lambda decoder: stamps_of(settings.safety, decoder, stores.database, process.clock.now()),
         )
 
         def ready(address: str) -> None:

@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import cast
 
 from tests.conformance.memory_artefacts import MemoryArtefactStore, report_on
 from tests.conformance.memory_fleet import MemoryFleetStore
@@ -31,6 +32,10 @@ from forestay.ids import BUCKETS, KeyId, ModelId, RequestId, RevisionId, TenantI
 from forestay.media.store import MediaItem, MediaState, UploadStore
 from forestay.queue.model import Options, Submission
 from forestay.queue.store import QueueStore, Stored
+from forestay.safety.provenance.fingerprints import Fingerprint, PostgresFingerprints
+from forestay.safety.provenance.identity import load_or_create_identity
+from forestay.safety.provenance.stamp import Stamps
+from forestay.safety.provenance.watermark import Watermark
 from forestay.settings import Delivery, Queue, Secrets, Settings, Worker
 from forestay.storage.objects import ObjectStore, open_object_store
 from forestay.storage.valkey import LocalWakeups
@@ -190,6 +195,7 @@ class MemoryMedia:
 
     def __init__(self, clock: SystemClock) -> None:
         self._clock = clock
+        self.saved = 0
         self.items: dict[str, MediaItem] = {}
         self.data: dict[str, bytes] = {}
         self.attempts: dict[str, tuple[RequestId | None, int | None]] = {}
@@ -214,7 +220,8 @@ class MemoryMedia:
         """Keep it."""
         del lifetime_seconds
         whole = data if isinstance(data, bytes) else b"".join([piece async for piece in data])
-        media_id = f"{len(self.items):032d}"
+        self.saved += 1
+        media_id = f"{self.saved:032d}"
         item = MediaItem(
             media_id,
             "",
@@ -258,6 +265,17 @@ class MemoryMedia:
         return 0
 
 
+class MemoryFingerprints:
+    """Fingerprints in memory."""
+
+    def __init__(self) -> None:
+        self.kept: list[Fingerprint] = []
+
+    async def keep(self, fingerprints: Sequence[Fingerprint]) -> None:
+        """Keep them."""
+        self.kept += fingerprints
+
+
 @dataclasses.dataclass
 class Harness:
     """A running worker and everything around it."""
@@ -274,6 +292,7 @@ class Harness:
     artefacts: MemoryArtefactStore
     environment: Mapping[str, str]
     guard: GuardWorld
+    fingerprints: MemoryFingerprints
     address: str = ""
     deployed: int = 0
 
@@ -463,6 +482,7 @@ async def running_worker(
             artefacts=MemoryArtefactStore(clock),
             environment=environment or {},
             guard=await guard_world(),
+            fingerprints=MemoryFingerprints(),
         )
         async with running_process(harness):
             yield harness
@@ -501,6 +521,12 @@ async def running_process(harness: Harness) -> AsyncGenerator[None, None]:
         environment=harness.environment,
         guard=harness.guard.guard,
         policies=harness.guard.policies,
+        stamps=lambda decoder: Stamps(
+            decoder,
+            cast("PostgresFingerprints", harness.fingerprints),
+            load_or_create_identity(harness.folder / "provenance", harness.clock.now()),
+            Watermark("a watermark's key of the tests"),
+        ),
     )
     async with asyncio.TaskGroup() as group:
         running = group.create_task(run_worker(ports, stop, on_ready))

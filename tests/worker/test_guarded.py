@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from PIL import Image
-from tests.safety.doubles import MARKER
+from tests.safety.doubles import MARKER, POLICY
 from tests.worker.harness import APP, Harness, running_worker, spec_of, until
 
 from forestay.fleet.model import Revision
@@ -132,6 +132,31 @@ async def test_pictures_are_judged_on_both_lanes_before_anybody_may_read_them(gu
     assert harness.media.items[made].state == "quarantine"
     digests = {digest for record in harness.guard.verdicts.records for digest in record.judged}
     assert f"sha256:{hashlib.sha256(harness.media.data[media_id]).hexdigest()}" in digests
+
+
+async def test_a_file_is_given_what_its_policy_asks_for(guarded: tuple[Harness, str]) -> None:
+    """A signed manifest and a fingerprint; the stamped file alone is released, and what it is stands on record."""
+    harness, _ = guarded
+    harness.guard.store.put(
+        "strict", POLICY.replace("streams: judge", "streams: judge\nprovenance: [manifest, fingerprint]")
+    )
+    await harness.guard.policies.refresh()
+    try:
+        plain = png((0, 0, 200))
+        stored = await harness.run({"do": "picture", "text": base64.b64encode(plain).decode()})
+        assert stored.snapshot.state is State.SUCCEEDED, stored.answer.body
+        status, text = await direct(guarded, {"do": "picture", "text": base64.b64encode(plain).decode()})
+    finally:
+        harness.guard.store.put("strict", POLICY)
+        await harness.guard.policies.refresh()
+    media_id = json.loads(text)["file"]["url"].split("/")[2]
+    stamped = harness.media.data[media_id]
+    assert (status, harness.media.items[media_id].state) == (200, "released")
+    assert b"c2pa" in stamped
+    assert plain not in harness.media.data.values()
+    assert {one.made.model_id for one in harness.fingerprints.kept} == {"acme/probe"}
+    digests = {digest for record in harness.guard.verdicts.records for digest in record.judged}
+    assert f"sha256:{hashlib.sha256(stamped).hexdigest()}" in digests
 
 
 async def test_a_link_of_a_provider_is_fetched_judged_and_from_then_on_ours(guarded: tuple[Harness, str]) -> None:

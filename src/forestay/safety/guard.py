@@ -101,6 +101,17 @@ class Guard:
         deciding = self._ports.policies.of(policy_id, request_id).deciding
         return "withhold" if deciding is None else deciding.streams
 
+    def provenance(self, policy_id: str, request_id: RequestId) -> frozenset[str]:
+        """Return what released files of this request are given: manifest, watermark, fingerprint."""
+        deciding = self._ports.policies.of(policy_id, request_id).deciding
+        return frozenset[str]() if deciding is None else deciding.provenance
+
+    async def note(self, subject: Subject, judgement: Judgement, judged: Sequence[str]) -> Judgement:
+        """Record what a judged output has become (stamped copies) before it is released; as `judge` in failing."""
+        deciding = self._ports.policies.of(subject.policy_id, subject.request_id).deciding
+        said = dataclasses.replace(judgement, reason=f"{judgement.reason}; stored with provenance", checks=())
+        return await self._keep(subject, self._record(subject, deciding, said, judged, 0.0), judgement)
+
     async def judge(self, subject: Subject, items: Sequence[Item], judged: Sequence[str]) -> Judgement:
         """Judge the items together; `judged` are digests of what was looked at.
 

@@ -75,6 +75,7 @@ class Policy:
     deadline_seconds: float
     rules: tuple[Rule, ...]
     streams: str = "judge"  # judge | withhold | pass: what becomes of a piece of a stream or a realtime frame
+    provenance: frozenset[str] = frozenset()  # of manifest, watermark, fingerprint: what released files are given
 
     @property
     def guards(self) -> bool:

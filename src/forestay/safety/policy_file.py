@@ -25,6 +25,7 @@ VERSION = 1
 STANDARD = "standard"
 MAX_RULES, MAX_DETECTORS, LONGEST_SECONDS = 100, 20, 60.0
 STREAMS = ("judge", "withhold", "pass")
+PROVENANCE = ("manifest", "watermark", "fingerprint")
 _DETECTOR = re.compile(r"[a-z][a-z0-9-]{0,39}@[0-9]{1,4}")
 _ID = re.compile(r"[a-z][a-z0-9_-]{0,59}")
 _SECONDS = re.compile(r"(\d{1,6})(ms|s)")
@@ -73,7 +74,7 @@ class _Reader:
 
     def policy(self, values: object, policy_id: str, version: int) -> Policy | None:
         """Read the whole file."""
-        allowed = ("version", "deadline", "streams", "rules")
+        allowed = ("version", "deadline", "streams", "provenance", "rules")
         top = self._mapping((), values, needed=("version", "deadline", "rules"), allowed=allowed)
         if top is None:
             return None
@@ -81,6 +82,11 @@ class _Reader:
             self.fault(("version",), f"must be {VERSION}")
         deadline = self._seconds(("deadline",), top.get("deadline"))
         streams = self._one_of(("streams",), top.get("streams", "judge"), STREAMS)
+        provenance = frozenset[str]()
+        if "provenance" in top:
+            named = self._items(("provenance",), top["provenance"], len(PROVENANCE))
+            chosen = [self._one_of(at, item, PROVENANCE) for at, item in named]
+            provenance = frozenset(name for name in chosen if name is not None)
         rules = [
             made
             for place, item in self._items(("rules",), top.get("rules"), MAX_RULES)
@@ -89,7 +95,7 @@ class _Reader:
         self._refuse_twice(rules)
         if deadline is None or streams is None:
             return None
-        return Policy(policy_id, version, "", deadline, tuple(rules), streams)
+        return Policy(policy_id, version, "", deadline, tuple(rules), streams, provenance)
 
     def _rule(self, place: Place, value: object) -> Rule | None:
         allowed = ("modality", "categories", "detectors", "trouble", "uncovered", *_BANDS)

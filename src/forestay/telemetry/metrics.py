@@ -148,6 +148,7 @@ VERDICTS_UNWRITTEN = _counter(
     "what",
 )
 PIECES_WITHHELD = _counter("forestay_pieces_withheld_total", "Events and frames that were not passed on.", "model")
+STAMPED = _counter("forestay_stamped_total", "Files given provenance: whole, partly, failed.", "outcome")
 SHADOWS_DROPPED = _counter("forestay_shadow_verdicts_dropped_total", "Judgements that a candidate policy still owed.")
 
 # Every process

@@ -28,9 +28,11 @@ from forestay.safety.guard import Guard, Item, Subject
 from forestay.safety.leaves import Leaf, LeafKind, Path, TooMuch, leaves_of, parsed, replaced, unpacked
 from forestay.safety.model import Text
 from forestay.safety.policy import Action
+from forestay.safety.provenance.stamp import Wishes
 from forestay.safety.taxonomy import Modality
 from forestay.safety.text.fields import texts_of
 from forestay.telemetry.logs import logger
+from forestay.worker.stamping import Stamping
 
 AT_A_TIME = 4  # files of one answer that are opened at once
 MAX_FILES = 64
@@ -68,6 +70,7 @@ class JudgingPorts:
     folder: pathlib.Path  # for scratch files
     clock: Clock
     file_seconds: float  # to bring and open one file
+    stamping: Stamping | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -139,7 +142,20 @@ class OutputJudge:
         if work.adopted:
             value = replaced(value, work.adopted)
             body = _written(value)
-        return Ruled(judgement, _with_concepts(value, body, judgement, work.wanted), tuple(stored_ids(body)))
+        body = _with_concepts(value, body, judgement, work.wanted)
+        return await self._stamped(subject, Ruled(judgement, body, tuple(stored_ids(body))))
+
+    async def _stamped(self, subject: Subject, ruled: Ruled) -> Ruled:
+        """Give the files of an allowed answer what its policy asks for, with a record of what they are now."""
+        asked = self._ports.guard.provenance(subject.policy_id, subject.request_id)
+        if self._ports.stamping is None or not (asked and ruled.released and ruled.media_ids):
+            return ruled
+        wishes = Wishes("manifest" in asked, "watermark" in asked, "fingerprint" in asked)
+        body, digests = await self._ports.stamping.apply(subject, ruled.body, ruled.media_ids, wishes)
+        judgement = ruled.judgement
+        if digests:
+            judgement = await self._ports.guard.note(subject, judgement, [_digest(body), *digests])
+        return Ruled(judgement, body, tuple(stored_ids(body)))
 
     async def judge_value(self, subject: Subject, value: object, raw: bytes) -> Ruled:
         """Judge one piece of a stream or a frame, already parsed; it leaves as it came or not at all."""

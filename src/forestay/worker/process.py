@@ -31,6 +31,7 @@ from forestay.media.store import MediaStore
 from forestay.queue.store import QueueStore
 from forestay.safety.guard import Guard
 from forestay.safety.policies import Policies
+from forestay.safety.provenance.stamp import Stamps
 from forestay.settings import Settings
 from forestay.storage.objects import ObjectStore
 from forestay.storage.valkey import Wakeups
@@ -54,6 +55,7 @@ from forestay.worker.logs import LogBook
 from forestay.worker.looks import Looks
 from forestay.worker.output_check import SafetyCheck
 from forestay.worker.slot_blocks import SlotBlocks
+from forestay.worker.stamping import Stamping
 
 log = logger("worker")
 MAX_SOCKET_FOLDER_CHARS = 60  # leaves room for the rest of a unix socket's path
@@ -80,6 +82,7 @@ class WorkerPorts:
     environment: Mapping[str, str]  # the process's own; model processes get a few names of it, see hosts/fal_app
     guard: Guard
     policies: Policies
+    stamps: Callable[[Decoder], Stamps]
     checks: Sequence[OutputCheck] = ()  # beside the guard's
 
 
@@ -172,6 +175,7 @@ class _Worker:
                 folder=self.folders.scratch,
                 clock=clock,
                 file_seconds=settings.ingress.total_seconds,
+                stamping=Stamping(ports.stamps(self.decoder), ports.media, self.folders.scratch, clock, ports.metrics),
             )
         )
         loader = Loader(
