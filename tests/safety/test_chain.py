@@ -88,6 +88,7 @@ async def test_an_untouched_log_verifies(database: Database, verdicts: PostgresV
         ("UPDATE verdict_seals SET rows = 2 WHERE sequence = 2", 2, "the seal itself was changed"),
     ],
 )
+@pytest.mark.threat("API8:2023")
 async def test_whatever_was_altered_is_betrayed(
     database: Database, verdicts: PostgresVerdicts, statement: str, sequence: int, what: str
 ) -> None:

@@ -65,6 +65,7 @@ async def test_a_version_that_was_never_set_cannot_come_back(store: PostgresSafe
         await store.roll_back("mine", 9, actor="ann", reason="a slip")
 
 
+@pytest.mark.threat("API8:2023")
 async def test_a_policy_written_past_us_is_not_used(store: PostgresSafetyStore, database: Database) -> None:
     """Who can write rows but has not the platform's key sets nothing: what it should judge is not released."""
     await store.propose("mine", standard_text(), actor="ann", reason="a try")

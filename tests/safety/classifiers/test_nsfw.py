@@ -57,6 +57,7 @@ def test_it_says_what_it_covers_and_does_not_score_texts() -> None:
     assert text.trouble is Trouble.UNREADABLE
 
 
+@pytest.mark.threat("ML06:2023", "AML.T0010")
 def test_weights_that_are_not_the_expected_ones_are_left_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:

@@ -124,6 +124,7 @@ async def test_contents_travel_in_batches_with_pictures_inside_and_each_has_its_
         (200, '{"version": 1, "results": [{"scores": {}}]}' + " " * 1_100_000, Trouble.CRASH),
     ],
 )
+@pytest.mark.threat("API10:2023")
 async def test_an_answer_that_is_none_is_trouble_and_never_a_score(
     served: Served, status: int, body: str, trouble: Trouble
 ) -> None:

@@ -272,6 +272,7 @@ async def test_a_judge_that_speaks_garbage_is_a_crash(
     server.close()
 
 
+@pytest.mark.threat("API8:2023")
 async def test_the_socket_opens_for_our_user_alone(folder: pathlib.Path, judge: asyncio.subprocess.Process) -> None:
     """By its mode, and by asking the kernel who is there even where the mode would let others in."""
     path = folder / "s"

@@ -105,6 +105,7 @@ async def test_a_turned_photograph_is_seen_upright(decoder: Decoder) -> None:
     assert (seen.pictures[0].width, seen.pictures[0].height) == (32, 64)
 
 
+@pytest.mark.threat("ML01:2023", "AML.T0015")
 async def test_grey_of_sixteen_bits_is_not_seen_as_white(decoder: Decoder) -> None:
     """A picture that a browser shows must not look blank to a judge."""
     ramp = np.linspace(0, 65535, 64 * 64, dtype=np.uint16).reshape(64, 64)

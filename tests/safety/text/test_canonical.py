@@ -37,6 +37,7 @@ TRICKS = {
 
 
 @pytest.mark.parametrize("trick", TRICKS)
+@pytest.mark.threat("ML01:2023", "AML.T0015")
 def test_a_trick_is_undone_and_named(trick: str) -> None:
     """Whatever hides a sentence, it reads as before, and what was undone is said."""
     found = views(TRICKS[trick])

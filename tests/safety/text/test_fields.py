@@ -3,6 +3,7 @@
 import base64
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,6 +38,7 @@ def test_prompts_negative_prompts_and_turns_are_found_by_their_places() -> None:
     assert found["messages[*]"] == "how do I paint it"
 
 
+@pytest.mark.threat("ML01:2023", "AML.T0015")
 def test_json_inside_a_string_is_read_as_json() -> None:
     """A workflow's graph in one string hides no prompt."""
     inner = json.dumps({"nodes": [{"inputs": {"text": "a red house"}}]})

@@ -1,6 +1,7 @@
 """The text detector: from strings to scores by category, with what was seen on the way. It decides nothing.
 
-Each text is scored in its folded view, and where that undid a disguise also in its raw view; the higher score counts.
+Each text is scored in its folded view, and where that undid a disguise also in its raw view, which counts where it is
+sure.
 Two detectors share the work: `text-linear@1` needs numpy alone, `text-meaning@1` also the packages of the extra
 `safety` and some milliseconds (about 0.3 ms a token on one core). Where the cheap one is sure, the dear one is not
 asked. A long text is scored in pieces, so that padding hides nothing. Called by the judge's process, `forestay safety
@@ -35,6 +36,7 @@ OPERATING_POINT = 0.5  # of the overall score
 LINEAR, MEANING = "text-linear@1", "text-meaning@1"
 MAX_WINDOWS = 12  # of a long text that are embedded, evenly spread
 PIECE_CHARS, OVERLAP_CHARS = 2_000, 200  # of a long text that are scored at once
+RAW_SURE = 0.9  # from here on a score of the raw view counts: the heads were never taught what a disguise looks like
 SURE = 0.003  # below this the cheap score decides: the dear one is not asked
 
 
@@ -110,7 +112,8 @@ class TextGuard:
         for start in range(PIECE_CHARS - OVERLAP_CHARS, len(seen.folded) - OVERLAP_CHARS, PIECE_CHARS - OVERLAP_CHARS):
             _raise(found, self._scores(seen.folded[start : start + PIECE_CHARS]))
         if seen.disguises:
-            _raise(found, self._scores(seen.raw.lower(), cheap=True))
+            raw = self._scores(seen.raw.lower(), cheap=True)
+            _raise(found, {category: value for category, value in raw.items() if value >= RAW_SURE})
         marked = self._markers.found(seen)
         found.update(dict.fromkeys(marked, 1.0))
         return TextScores(found, language_of(seen), seen.disguises, _matched(seen, marked))
