@@ -197,7 +197,7 @@ def request_fact(call: CallFact, error_type: str) -> dict[str, object]:
     """What the queue says of a request that has ended, as the outbox holds it."""
     ended = call.at + dt.timedelta(seconds=2)
     return {
-        "lane": "queue", "request_id": str(call.call_id), "error_type": error_type, "status_code": 422,
+        "lane": "queue", "attempts": 1, "request_id": str(call.call_id), "error_type": error_type, "status_code": 422,
         "submitted_at": call.at.isoformat(), "finished_at": ended.isoformat(),
     }  # fmt: skip
 

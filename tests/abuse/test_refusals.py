@@ -10,7 +10,7 @@ from forestay.abuse import refusals
 from forestay.abuse.refusals import LateRefusals
 from forestay.clock import SystemClock
 from forestay.ids import WorkerId
-from forestay.queue.model import State, Submission
+from forestay.queue.model import Answer, State, Submission
 from forestay.storage.objects import ObjectStore
 from forestay.storage.postgres import Database
 from forestay.telemetry.call_facts import LATEST, REFUSED_LATER, CallFact, PostgresCalls
@@ -83,3 +83,14 @@ async def test_a_call_that_is_written_after_its_refusal_is_found_all_the_same(
     await ship(database, database, (settle,))
     found = await calls.after(0, items[0].submitted_at - LATEST, 10)
     assert sum(fact.verb == REFUSED_LATER for fact in found) == 2
+
+
+async def test_a_prompt_that_was_refused_at_submit_is_not_noted_twice(database: Database, objects: ObjectStore) -> None:
+    """Its gateway has noted the refusal: counted again, it would look like probing."""
+    calls = PostgresCalls(database)
+    async with postgres_harness(database, objects) as harness:
+        item = submission(harness)
+        await harness.store.refuse(item, Answer(422, {}, b"{}", "refused", REFUSAL))
+    await calls.write([noted(item)])
+    await ship(database, database, (LateRefusals(calls, SystemClock()).settle,))
+    assert await database.fetchval("SELECT count(*) FROM call_facts") == 1
