@@ -373,6 +373,11 @@ class Identity:
 class Safety:
     """How content is judged."""
 
+    patience_seconds: float = setting(
+        "FORESTAY_JUDGE_PATIENCE",
+        15.0,
+        "How long a worker judges an output again and again while detectors are down, before it is withheld.",
+    )
     verdicts_retention_seconds: float = setting(
         "FORESTAY_VERDICTS_RETENTION", 365 * 86400.0, "How long verdict records are kept; whole days are dropped."
     )

@@ -1,5 +1,6 @@
 """`forestay safety`: policies, coverage, verdicts, replay, seals and broken glass, against real stores."""
 
+import asyncio
 import datetime as dt
 import json
 import pathlib
@@ -10,7 +11,20 @@ from tests.cli.conftest import Platform
 from tests.cli.test_abuse import Forestay
 from tests.safety.test_chain import record
 
+from forestay.chance import SeededChance
 from forestay.clock import SystemClock
+from forestay.ids import (
+    BUCKETS,
+    KeyId,
+    ModelId,
+    ReplicaId,
+    RevisionId,
+    TenantId,
+    WorkerId,
+    new_request_id,
+)
+from forestay.queue.model import Answer, AttemptReport, Finish, Outcome, State, Submission
+from forestay.queue.store import Offer
 from forestay.safety.chain import Sealer
 from forestay.safety.policy_file import standard_text
 from forestay.safety.records import CheckRecord, PostgresVerdicts, keep_partitions
@@ -105,3 +119,33 @@ async def test_glass_is_broken_for_a_while_and_mended(forestay: Forestay) -> Non
     assert json.loads((await forestay("safety", "break-glass", "list", "--json")).out) == []
     long = await forestay("safety", "break-glass", "on", "nsfw@1", "--for", "2d", *REASON)
     assert (long.status, "for_seconds" in long.err) == (1, True)
+
+
+async def test_a_person_rules_about_a_withheld_output_once(forestay: Forestay, platform: Platform) -> None:
+    """Released as the model gave it, on record by name; a second ruling comes too late."""
+    queue = platform.ports.queue
+    now = SystemClock().now()
+    ids = [new_request_id(now, 0, SeededChance(number)) for number in (1, 2)]
+    for request_id in ids:
+        who = (TenantId("acme"), KeyId("k"), ModelId("acme/film"))
+        await queue.submit([Submission(request_id, *who, "/", b"{}", now)], {})
+    offered = Offer(ReplicaId("r"), RevisionId("v"), ModelId("acme/film"), ((0, BUCKETS),), 2, idle=True)
+    for lease in await queue.claim(WorkerId("w"), [offered], 15.0):
+        report = AttemptReport(Outcome.SUCCEEDED, now, now, now, 0.1)
+        answer = Answer(200, {"content-type": "application/json"}, b'{"ok": true}')
+        assert await queue.finish([Finish(lease, State.WITHHELD, answer, report)])
+    listed = await forestay("request", "list", "--state", "withheld", "--json")
+    assert {row["request_id"] for row in json.loads(listed.out)} == {str(request_id) for request_id in ids}
+    async with asyncio.TaskGroup() as group:
+        assert platform.ports.safety is not None
+        running = group.create_task(platform.ports.safety.guard.run())
+        released = await forestay("safety", "release", str(ids[0]), *REASON)
+        blocked = await forestay("safety", "block", str(ids[1]), *REASON)
+        again = await forestay("safety", "block", str(ids[0]), *REASON)
+        running.cancel()
+    assert (released.status, blocked.status, again.status) == (0, 0, 1), (released.err, blocked.err)
+    assert "not withheld" in again.err
+    results = [await queue.result(request_id) for request_id in ids]
+    assert [result.answer.status_code for result in results if result is not None] == [200, 422]
+    reasons = [row[0] for row in await platform.database.fetch("SELECT reason FROM verdict_facts ORDER BY position")]
+    assert [reason.endswith(": a test") for reason in reasons] == [True, True]

@@ -36,7 +36,7 @@ from forestay.safety.provenance.fingerprints import Fingerprint, PostgresFingerp
 from forestay.safety.provenance.identity import load_or_create_identity
 from forestay.safety.provenance.stamp import Stamps
 from forestay.safety.provenance.watermark import Watermark
-from forestay.settings import Delivery, Queue, Secrets, Settings, Worker
+from forestay.settings import Delivery, Queue, Safety, Secrets, Settings, Worker
 from forestay.storage.objects import ObjectStore, open_object_store
 from forestay.storage.valkey import LocalWakeups
 from forestay.telemetry.metrics import Metrics
@@ -443,6 +443,7 @@ async def running_worker(
     environment: Mapping[str, str] | None = None,
     lease_seconds: float = 15.0,
     delivery: Delivery | None = None,
+    patience_seconds: float = 2.0,
     **worker: object,
 ) -> AsyncGenerator[Harness, None]:
     """Run a worker while the context lasts."""
@@ -467,6 +468,7 @@ async def running_worker(
             worker=dataclasses.replace(Worker(), **fields),
             delivery=delivery or Delivery(),
             secrets=Secrets(internal_key=INTERNAL_KEY),
+            safety=Safety(patience_seconds=patience_seconds),
         )
         clock = SystemClock()
         harness = Harness(

@@ -87,6 +87,22 @@ async def test_what_nobody_can_judge_is_withheld(guarded: tuple[Harness, str]) -
     assert await harness.queue.result(request_id) is None
 
 
+async def test_a_judge_that_is_back_soon_is_asked_again(guarded: tuple[Harness, str]) -> None:
+    """The output waits for it, and is then published as if nothing had been."""
+    harness, _ = guarded
+    harness.guard.detectors.trouble |= {"words@1": Trouble.CRASH, "spare@1": Trouble.CRASH}
+    request_id = await harness.submit({"do": "shout", "text": "a lighthouse"})
+
+    async def judged_once() -> bool:
+        return bool(harness.guard.verdicts.records)
+
+    await until(judged_once, "the output was judged in vain")
+    harness.guard.detectors.trouble.clear()
+    assert (await harness.result(request_id)).snapshot.state is State.SUCCEEDED
+    said = [record.verdict for record in harness.guard.verdicts.records]
+    assert (said[0], said[-1]) == ("inconclusive", "allow")
+
+
 async def test_what_cannot_be_recorded_is_withheld(guarded: tuple[Harness, str]) -> None:
     """A log that is away releases nothing."""
     harness, _ = guarded

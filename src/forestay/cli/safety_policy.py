@@ -26,6 +26,8 @@ def register(app: typer.Typer) -> None:
     app.command(name="coverage")(coverage)
     app.command(name="verdicts")(verdicts)
     app.command(name="verify")(verify)
+    app.command(name="release")(release)
+    app.command(name="block")(block)
 
 
 @policy_app.command(name="list")
@@ -165,6 +167,35 @@ def verdicts(
         for row in found
     ]
     print_table(("point", "policy", "verdict", "action", "category", "place", "reason"), rows, empty="no verdicts")
+
+
+_REQUEST = typer.Argument(help="A withheld request; `forestay request list --state withheld` finds them.")
+
+
+def release(
+    request_id: Annotated[str, _REQUEST], reason: Annotated[str, _REASON], json: Annotated[bool, JSON_OPTION] = False
+) -> None:
+    """Release a withheld output as the model gave it. On record before it takes effect.
+
+    Example: forestay safety release 0199d0c2-1111-7000-8000-000000000000 --reason "looked at it: a film still"
+    """
+    _rule(request_id, reason, release=True, json=json)
+
+
+def block(
+    request_id: Annotated[str, _REQUEST], reason: Annotated[str, _REASON], json: Annotated[bool, JSON_OPTION] = False
+) -> None:
+    """Block a withheld output for good.
+
+    Example: forestay safety block 0199d0c2-1111-7000-8000-000000000000 --reason "against the policy"
+    """
+    _rule(request_id, reason, release=False, json=json)
+
+
+def _rule(request_id: str, reason: str, *, release: bool, json: bool) -> None:
+    body = {"release": release, "reason": reason}
+    ruled = cast("Row", connect().post(f"/admin/safety/withheld/{request_id}", body))
+    print_json(ruled) if json else typer.echo(f"request {ruled['request_id']} is {ruled['state']}")
 
 
 def verify(json: Annotated[bool, JSON_OPTION] = False) -> None:

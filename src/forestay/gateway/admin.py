@@ -109,6 +109,7 @@ _TABLE: tuple[tuple[str, str, Permission, Handler], ...] = (
     ("GET", "/safety/coverage", Permission.READ, admin_safety.get_coverage),
     ("GET", "/safety/verdicts", Permission.SAFETY, admin_safety.get_verdicts),
     ("GET", "/safety/verify", Permission.READ, admin_safety.get_verification),
+    ("POST", "/safety/withheld/{request_id}", Permission.SAFETY, admin_safety.post_ruling),
     ("GET", "/safety/glass", Permission.READ, admin_safety.get_glass),
     ("POST", "/safety/glass", Permission.SAFETY, admin_safety.post_glass),
     ("POST", "/safety/glass/{waiver_id}/end", Permission.SAFETY, admin_safety.post_glass_end),

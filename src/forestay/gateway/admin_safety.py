@@ -14,12 +14,18 @@ from forestay.fleet.spec_yaml import SpecError
 from forestay.gateway.admin_reading import Act, NotThere, Problem, plain_text
 from forestay.gateway.ports import SafetyDesk
 from forestay.gateway.responses import Reply, json_reply
+from forestay.ids import RevisionId
+from forestay.queue.model import State
 from forestay.safety.coverage import gaps, matrix
+from forestay.safety.guard import Subject
 from forestay.safety.policy import UNGUARDED
 from forestay.safety.policy_file import STANDARD, read_policy, standard_policy, standard_text
+from forestay.safety.records import Point
+from forestay.safety.refusal import refusal
 from forestay.safety.staging import Staging
 from forestay.safety.store import StoredPolicy, Waiver
 from forestay.safety.taxonomy import CODES
+from forestay.verdicts import Verdict
 
 MAX_VERSIONS = 100
 MAX_RECORDS = 2_000
@@ -47,6 +53,11 @@ class _Glass(msgspec.Struct, forbid_unknown_fields=True):
     reason: str
     for_seconds: int
     model: str = ""
+
+
+class _Ruling(msgspec.Struct, forbid_unknown_fields=True):
+    release: bool
+    reason: str
 
 
 class _Reason(msgspec.Struct, forbid_unknown_fields=True):
@@ -193,6 +204,37 @@ async def post_glass_end(act: Act) -> Reply:
     if not await _desk(act).store.end_waiver(waiver_id, actor=act.actor, reason=reason):
         raise NotThere("no such waiver runs")
     return json_reply(200, {"ended": str(waiver_id)})
+
+
+async def post_ruling(act: Act) -> Reply:
+    """Decide about a withheld output: release it, or block it. On record before it takes effect."""
+    wanted, request_id = await act.json(_Ruling), act.request_id()
+    reason = plain_text("reason", wanted.reason, empty=False)
+    found = (await act.ports.queue.snapshots([request_id])).get(request_id)
+    if found is None:
+        raise NotThere("no such request")
+    if found.state is not State.WITHHELD:
+        raise Problem(409, f"the request is {found.state.value}, not withheld", "not_withheld")
+    subject = Subject(
+        request_id=request_id,
+        attempt=found.attempt,
+        point=Point.OUTPUT,
+        tenant_id=found.tenant_id,
+        key_id=found.key_id,
+        model_id=found.model_id,
+        revision_id=found.revision_id or RevisionId(""),
+        policy_id="person",
+    )
+    verdict = Verdict.ALLOW if wanted.release else Verdict.BLOCK
+    judgement = await _desk(act).guard.rule(subject, verdict, f"{act.actor}: {reason}")
+    if judgement.verdict is not verdict:
+        raise Problem(503, "the ruling could not be recorded, so it does not take effect; try again", "verdicts")
+    state, answer = (State.SUCCEEDED, None) if wanted.release else (State.BLOCKED, refusal(judgement, "output"))
+    await act.record("rule_withheld", f"request:{request_id}", {"release": wanted.release}, reason)
+    if not await act.ports.queue.withheld(request_id, state, answer):
+        raise Problem(409, "somebody else was quicker, or the request has ended", "not_withheld")
+    await act.ports.wakeups.publish("forestay:changed", request_id.hex)
+    return json_reply(200, {"request_id": str(request_id), "state": state.value})
 
 
 def _desk(act: Act) -> SafetyDesk:

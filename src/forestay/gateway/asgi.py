@@ -274,6 +274,8 @@ class Gateway:
             await self.notes.flush(last=True)
             await self.ports.keys.flush()
             await self.limits.close()
+            if self.ports.safety is not None:
+                await self.ports.safety.guard.flush()
         except Unavailable as error:
             _LOG.warning("gateway.not_settled", reason=str(error))
 

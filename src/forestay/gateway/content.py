@@ -69,7 +69,7 @@ class ContentGate:
         exchange.risk = judgement.risk
         if judgement.action in {Action.ALLOW, Action.FLAG, Action.THROTTLE}:
             return None
-        if judgement.category is None:
+        if judgement.again:
             return _unjudged(judgement.reason)
         answer = refusal(judgement, "body")
         return Refused(reply_of(answer), answer)

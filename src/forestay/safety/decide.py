@@ -51,6 +51,7 @@ class Judgement:
     where: str  # the field or place that led to it; empty when nothing did
     reason: str
     checks: tuple[Check, ...] = ()
+    again: bool = False  # nobody could say now: judging again may help
 
     @property
     def risk(self) -> float:
@@ -58,6 +59,7 @@ class Judgement:
         return max((1.0 if check.score is None else check.score for check in self.checks), default=0.0)
 
 
+PASSING = frozenset({Trouble.CRASH, Trouble.TIMEOUT, Trouble.OVERLOAD})  # troubles that time may mend
 Waived = Collection[str]  # detectors whose trouble a person has waived for now
 
 NOTHING_TO_JUDGE = Judgement(Verdict.ALLOW, Action.ALLOW, None, "", "the policy names no check for this content")
@@ -75,7 +77,8 @@ def decide(policy: Policy, places: Sequence[Place], outcomes: Sequence[Outcome],
     if not checks:
         return NOTHING_TO_JUDGE
     worst = max(checks, key=_weight)
-    return Judgement(_verdict(worst), worst.action, worst.category, _told(worst), _reason(worst), checks)
+    again = worst.score is None and worst.trouble in PASSING and worst.action in {Action.REVIEW, Action.BLOCK}
+    return Judgement(_verdict(worst), worst.action, worst.category, _told(worst), _reason(worst), checks, again)
 
 
 def wanted(policy: Policy, places: Sequence[Place]) -> Mapping[str, tuple[Place, ...]]:

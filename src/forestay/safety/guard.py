@@ -19,7 +19,7 @@ from forestay.clock import Clock
 from forestay.errors import Unavailable
 from forestay.ids import KeyId, ModelId, RequestId, RevisionId, TenantId
 from forestay.queue.group_commit import BatchLimits, GroupCommit
-from forestay.safety.decide import NOTHING_TO_JUDGE, Judgement, Place, decide, fallbacks, is_decisive, wanted
+from forestay.safety.decide import Judgement, Place, decide, fallbacks, is_decisive, wanted
 from forestay.safety.model import Content, DetectorInfo, Detectors, Outcome, Scores, Trouble, Unscored
 from forestay.safety.pipeline import Check, run_checks
 from forestay.safety.policies import Policies
@@ -30,7 +30,8 @@ from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import SHADOWS_DROPPED, VERDICT_SECONDS, VERDICTS, VERDICTS_UNWRITTEN, Metrics
 from forestay.verdicts import Verdict
 
-KNOWN_SECONDS = 5.0  # how long what detectors declare of themselves is taken for true
+KNOWN_SECONDS = 5.0  # how often detectors are asked what they are
+FIRST_SECONDS = 0.25  # the first judgement waits so long for that
 FLUSH_SECONDS = 0.2
 MAX_KEPT = 10_000  # records of allowed inputs that wait to be written
 MAX_SHADOWS = 32  # judgements that candidates still owe; beyond, they are dropped and counted
@@ -81,7 +82,6 @@ class Guard:
         self._kept: deque[VerdictRecord] = deque()
         self._shadows: asyncio.Queue[tuple[Subject, Policy, Sequence[Item]]] = asyncio.Queue(MAX_SHADOWS)
         self._known: Mapping[str, DetectorInfo] = {}
-        self._known_at = float("-inf")
 
     def guards(self, policy_id: str, request_id: RequestId) -> bool:
         """Tell whether anything of this request is to be judged."""
@@ -105,6 +105,12 @@ class Guard:
         """Return what released files of this request are given: manifest, watermark, fingerprint."""
         deciding = self._ports.policies.of(policy_id, request_id).deciding
         return frozenset[str]() if deciding is None else deciding.provenance
+
+    async def rule(self, subject: Subject, verdict: Verdict, reason: str) -> Judgement:
+        """Record what a person decided about a withheld output, before it takes effect."""
+        action = Action.ALLOW if verdict is Verdict.ALLOW else Action.BLOCK
+        judgement = Judgement(verdict, action, None, "", reason)
+        return await self._keep(subject, self._record(subject, None, judgement, (), 0.0), judgement)
 
     async def note(self, subject: Subject, judgement: Judgement, judged: Sequence[str]) -> Judgement:
         """Record what a judged output has become (stamped copies) before it is released; as `judge` in failing."""
@@ -134,6 +140,7 @@ class Guard:
         """Write records and judge in shadow, for ever."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._writes.run())
+            group.create_task(self._learn_for_ever())
             group.create_task(self._flush_for_ever())
             group.create_task(self._judge_in_shadow())
 
@@ -200,15 +207,22 @@ class Guard:
         ]
 
     async def _declared(self) -> Mapping[str, DetectorInfo]:
-        """Return what detectors say of themselves; what was heard last while nobody answers."""
-        now = self._ports.clock.monotonic()
-        if now - self._known_at >= KNOWN_SECONDS:
-            self._known_at = now
-            try:
-                self._known = {info.detector_id: info for info in await self._ports.detectors.known()}
-            except Unavailable as error:
-                _LOG.warning("safety.detectors_silent", reason=str(error))
+        """Return what detectors say of themselves, as it was heard last; nobody waits for it but the first."""
+        if not self._known:
+            await self._learn(FIRST_SECONDS)
         return self._known
+
+    async def _learn(self, within_seconds: float) -> None:
+        try:
+            async with asyncio.timeout(within_seconds):
+                self._known = {info.detector_id: info for info in await self._ports.detectors.known()}
+        except (Unavailable, TimeoutError) as error:
+            _LOG.warning("safety.detectors_silent", reason=str(error) or type(error).__name__)
+
+    async def _learn_for_ever(self) -> None:
+        while True:
+            await self._learn(KNOWN_SECONDS)
+            await self._ports.clock.sleep(KNOWN_SECONDS)
 
     def _record(
         self, subject: Subject, policy: Policy | None, judgement: Judgement, judged: Sequence[str], seconds: float
@@ -254,7 +268,8 @@ class Guard:
             _LOG.warning("safety.verdict_unwritten", request_id=str(subject.request_id), reason=str(error))
             if judgement.verdict in {Verdict.ALLOW, Verdict.FLAG}:
                 what = "its verdict could not be recorded"
-                return dataclasses.replace(judgement, verdict=Verdict.INCONCLUSIVE, action=Action.REVIEW, reason=what)
+                withheld = dataclasses.replace(judgement, verdict=Verdict.INCONCLUSIVE, action=Action.REVIEW)
+                return dataclasses.replace(withheld, reason=what, again=True)
         return judgement
 
     async def _write(self, batch: Sequence[VerdictRecord]) -> Sequence[None]:
@@ -335,4 +350,4 @@ def joined(detector_id: str, place: Place, said: Sequence[Outcome], blocks: Call
 
 def _no_policy(policy_id: str) -> Judgement:
     reason = f"policy {policy_id} cannot be read here"
-    return dataclasses.replace(NOTHING_TO_JUDGE, verdict=Verdict.INCONCLUSIVE, action=Action.REVIEW, reason=reason)
+    return Judgement(Verdict.INCONCLUSIVE, Action.REVIEW, None, "", reason, again=True)

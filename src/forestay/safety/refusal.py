@@ -21,6 +21,8 @@ def refusal(judgement: Judgement, root: str) -> Answer:
     context: dict[str, object] = {"verdict": judgement.verdict.value}
     if judgement.category is None:
         message = f"The {side} could not be judged, so it was refused."
+        troubles = [check.trouble.value for check in judgement.checks if check.trouble is not None]
+        context |= {"trouble": troubles[0]} if troubles else {}
     else:
         codes = CODES[judgement.category]
         message = f"The {side} was refused by the content policy: {judgement.category.value.replace('_', ' ')}."

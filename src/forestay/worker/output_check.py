@@ -4,6 +4,7 @@ It decides nothing: it asks `judging` and says what the queue does with the answ
 request BLOCKED, or keep it WITHHELD until a person or a waiver lets it go. Called by `attempt` before every finish.
 """
 
+from forestay.clock import Clock
 from forestay.fleet.spec import ModelSpec
 from forestay.ids import KeyId
 from forestay.queue.model import Answer, Lease, State
@@ -12,14 +13,18 @@ from forestay.safety.policy import Action
 from forestay.safety.records import Point
 from forestay.safety.refusal import refusal
 from forestay.worker.conclude import Publish
-from forestay.worker.judging import OutputJudge, echoes
+from forestay.worker.judging import OutputJudge, Ruled, echoes
+
+FIRST_PAUSE_SECONDS = 0.25
 
 
 class SafetyCheck:
     """The check of content."""
 
-    def __init__(self, judge: OutputJudge) -> None:
+    def __init__(self, judge: OutputJudge, clock: Clock, patience_seconds: float) -> None:
         self._judge = judge
+        self._clock = clock
+        self._patience_seconds = patience_seconds
 
     def concerns(self, lease: Lease, spec: ModelSpec) -> bool:
         """Tell whether the model's policy names any check."""
@@ -27,21 +32,27 @@ class SafetyCheck:
 
     async def judge(self, lease: Lease, spec: ModelSpec, answer: Answer) -> Publish | None:
         """Return what is published instead of the answer as it came."""
-        subject = subject_of(lease, spec)
-        kind = answer.headers.get("content-type", "")
-        ruled = await self._judge.judge(
-            subject,
-            answer.body,
-            kind,
-            said=echoes(lease.body),
-            lifetime_seconds=lease.options.object_lifetime_seconds,
-            prompt_score=lease.options.risk,
-        )
+        ends, pause = self._clock.monotonic() + self._patience_seconds, FIRST_PAUSE_SECONDS
+        ruled = await self._once(lease, spec, answer)
+        while ruled.judgement.again and self._clock.monotonic() + pause < ends:  # a judge is back within seconds
+            await self._clock.sleep(pause)
+            pause *= 2
+            ruled = await self._once(lease, spec, answer)
         if ruled.released:
             return Publish(State.SUCCEEDED, Answer(answer.status_code, answer.headers, ruled.body))
         if ruled.judgement.action is Action.BLOCK:
             return Publish(State.BLOCKED, refusal(ruled.judgement, "output"))
         return Publish(State.WITHHELD, Answer(answer.status_code, answer.headers, ruled.body))
+
+    async def _once(self, lease: Lease, spec: ModelSpec, answer: Answer) -> Ruled:
+        return await self._judge.judge(
+            subject_of(lease, spec),
+            answer.body,
+            answer.headers.get("content-type", ""),
+            said=echoes(lease.body),
+            lifetime_seconds=lease.options.object_lifetime_seconds,
+            prompt_score=lease.options.risk,
+        )
 
 
 def subject_of(lease: Lease, spec: ModelSpec) -> Subject:

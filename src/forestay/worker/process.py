@@ -209,7 +209,7 @@ class _Worker:
             clock=clock,
             chance=ports.chance,
             metrics=ports.metrics,
-            checks=(SafetyCheck(judge), *ports.checks),
+            checks=(SafetyCheck(judge, clock, settings.safety.patience_seconds), *ports.checks),
         )
         self.claimer = Claimer(self.worker_id, self.replicas.all_replicas, self.replicas.routes, parts)
         self.replicas.on_change = self.claimer.wake
