@@ -7,7 +7,9 @@ comment, thumbnail), which must not come through.
 import dataclasses
 import functools
 import io
+import os
 import struct
+import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -181,8 +183,17 @@ def _animations() -> Iterator[Good]:
 def film(form: str, picture_codec: str, sound_codec: str = "", **muxing: str) -> bytes:
     """Write a second of film with marks in its metadata."""
     with tempfile.NamedTemporaryFile() as target:
-        _film(target.name, form, (picture_codec, sound_codec), muxing)
+        try:
+            _film(target.name, form, (picture_codec, sound_codec), muxing)
+        finally:
+            _share_the_processor()
         return target.read()
+
+
+def _share_the_processor() -> None:
+    """Undo what the AV1 encoder does under root: it makes its caller's thread real-time, and so all that it starts."""
+    if sys.platform == "linux" and os.sched_getscheduler(0) != os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _film(path: str, form: str, codecs: tuple[str, str], muxing: Mapping[str, str]) -> None:
