@@ -66,7 +66,7 @@ def check(file: Annotated[pathlib.Path, typer.Argument(help="A policy in YAML.")
 
     Example: forestay safety policy check mine.yaml
     """
-    policy = read_policy(_text(file), "checked", 0, str(file))
+    policy = read_policy(read_text(file), "checked", 0, str(file))
     typer.echo(f"{file}: {len(policy.rules)} rules, detectors {', '.join(sorted(policy.detectors())) or 'none'}")
 
 
@@ -81,7 +81,7 @@ def set_policy(
 
     Example: forestay safety policy set standard mine.yaml --reason "fewer false alarms on film stills"
     """
-    text = _text(file)
+    text = read_text(file)
     read_policy(text, policy_id, 0, str(file))
     made = cast("Row", connect().post(f"/admin/safety/policies/{policy_id}", {"text": text, "reason": reason}))
     print_json(made) if json else typer.echo(
@@ -256,7 +256,8 @@ def list_glass(json: Annotated[bool, JSON_OPTION] = False) -> None:
     print_json(rows) if json else print_table(columns, found, empty="no glass is broken")
 
 
-def _text(file: pathlib.Path) -> str:
+def read_text(file: pathlib.Path) -> str:
+    """Read a file that a person named; UsageError says why it cannot be read."""
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -16,6 +16,7 @@ import typer
 from forestay.cli.client import PlatformClient, connect
 from forestay.cli.durations import seconds_of
 from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.safety_policy import read_text
 from forestay.clock import SystemClock
 from forestay.errors import UsageError
 from forestay.safety.policy_file import read_policy
@@ -48,7 +49,7 @@ def replay(
 
     Example: forestay safety replay --policy new.yaml --since 7d --labels reviewed.csv
     """
-    wanted = read_policy(_text(policy), "replayed", 0, str(policy))
+    wanted = read_policy(read_text(policy), "replayed", 0, str(policy))
     truth = {} if labels is None else read_labels(labels)
     now = SystemClock().now()
     played = Replay(wanted, truth)
@@ -61,7 +62,7 @@ def replay(
 def read_labels(file: pathlib.Path) -> dict[str, bool]:
     """Read `request_id,label` lines; raises UsageError naming file, line and what would be right."""
     found: dict[str, bool] = {}
-    for number, row in enumerate(csv.reader(_text(file).splitlines()), 1):
+    for number, row in enumerate(csv.reader(read_text(file).splitlines()), 1):
         if not row or (number == 1 and row[0].strip() == "request_id"):
             continue
         if len(row) != 2 or row[1].strip() not in _TRUTH:
@@ -131,10 +132,3 @@ def _as_json(played: Replay) -> Row:
 
 def _share(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3f}"
-
-
-def _text(file: pathlib.Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError("FILE", f"{file} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None

@@ -144,40 +144,9 @@ class _Worker:
             limits_of(settings.ingress), at_a_time=settings.ingress.decoders, on_start=_tell_isolation
         )
         fetcher = Fetcher(allow_private=settings.worker.allow_private_inputs, limits=_fetch_limits(settings))
-        inputs = Inputs(
-            InputPorts(
-                media=ports.media,
-                fetcher=fetcher,
-                opener=self.decoder,
-                check_weights=check_weights,
-                folder=self.folders.scratch,
-                settings=settings.ingress,
-                clock=clock,
-                metrics=ports.metrics,
-            )
-        )
-        delivery = settings.delivery
-        bucket = Bucket(
-            clock,
-            ports.chance,
-            allow_private=delivery.allow_private_buckets,
-            limits=BucketLimits(delivery.bucket_timeout_seconds, delivery.bucket_tries),
-        )
-        outputs = BucketOutputs(
-            ports.media, bucket, self.folders.scratch, delivery.allow_private_buckets, ports.metrics
-        )
-        judge = OutputJudge(
-            JudgingPorts(
-                guard=ports.guard,
-                media=ports.media,
-                fetcher=fetcher,
-                viewer=Looks(self.decoder),
-                folder=self.folders.scratch,
-                clock=clock,
-                file_seconds=settings.ingress.total_seconds,
-                stamping=Stamping(ports.stamps(self.decoder), ports.media, self.folders.scratch, clock, ports.metrics),
-            )
-        )
+        inputs = _inputs(ports, fetcher, self.decoder, self.folders.scratch)
+        outputs = _outputs(ports, self.folders.scratch)
+        judge = _judge(ports, fetcher, self.decoder, self.folders.scratch)
         loader = Loader(
             objects=ports.objects,
             media=ports.media,
@@ -284,6 +253,50 @@ class _Worker:
 
     async def _report(self) -> None:
         await self.replicas.report(self.describe())
+
+
+def _inputs(ports: WorkerPorts, fetcher: Fetcher, decoder: Decoder, folder: pathlib.Path) -> Inputs:
+    """Return what brings the files of inputs; `folder` is for scratch files."""
+    return Inputs(
+        InputPorts(
+            media=ports.media,
+            fetcher=fetcher,
+            opener=decoder,
+            check_weights=check_weights,
+            folder=folder,
+            settings=ports.settings.ingress,
+            clock=ports.clock,
+            metrics=ports.metrics,
+        )
+    )
+
+
+def _outputs(ports: WorkerPorts, folder: pathlib.Path) -> BucketOutputs:
+    """Return the way of outputs into callers' buckets."""
+    delivery = ports.settings.delivery
+    bucket = Bucket(
+        ports.clock,
+        ports.chance,
+        allow_private=delivery.allow_private_buckets,
+        limits=BucketLimits(delivery.bucket_timeout_seconds, delivery.bucket_tries),
+    )
+    return BucketOutputs(ports.media, bucket, folder, delivery.allow_private_buckets, ports.metrics)
+
+
+def _judge(ports: WorkerPorts, fetcher: Fetcher, decoder: Decoder, folder: pathlib.Path) -> OutputJudge:
+    """Return who judges outputs, and stamps those that are allowed."""
+    return OutputJudge(
+        JudgingPorts(
+            guard=ports.guard,
+            media=ports.media,
+            fetcher=fetcher,
+            viewer=Looks(decoder),
+            folder=folder,
+            clock=ports.clock,
+            file_seconds=ports.settings.ingress.total_seconds,
+            stamping=Stamping(ports.stamps(decoder), ports.media, folder, ports.clock, ports.metrics),
+        )
+    )
 
 
 def _fetch_limits(settings: Settings) -> FetchLimits:

@@ -159,7 +159,7 @@ class JudgeClient:
         """Return one outcome for each piece of content; never raises for trouble, and never takes longer."""
         started = self._clock.monotonic()
         found: list[Outcome | None] = [None] * len(contents)
-        trouble = Trouble.TIMEOUT
+        trouble = Trouble.CRASH
         try:
             async with asyncio.timeout(max(0.0, within_seconds)):
                 for group in _groups(contents):
@@ -168,7 +168,7 @@ class JudgeClient:
                     for index, outcome in zip(group, outcomes, strict=True):
                         found[index] = outcome
         except TimeoutError:
-            pass
+            trouble = Trouble.TIMEOUT
         except _Gone:
             trouble = Trouble.CRASH
         except _Full:
