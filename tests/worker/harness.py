@@ -150,7 +150,8 @@ class Probe(fal.App, name="probe"):
             return Out(text=input.text.upper())
         if ask == "picture":
             import base64
-            return Out(file=File.from_bytes(base64.b64decode(input.text), content_type="image/png", file_name="a.png"))
+            data = base64.b64decode(input.text[::-1])  # written backwards: the guard of inputs sees no picture in it
+            return Out(file=File.from_bytes(data, content_type="image/png", file_name="a.png"))
         if ask == "link":
             return Out(file=File(url="http:" + input.text, content_type="image/png", file_name="a.png"))
         if ask == "cwd":

@@ -134,7 +134,7 @@ def png(colour: tuple[int, int, int]) -> bytes:
 async def test_pictures_are_judged_on_both_lanes_before_anybody_may_read_them(guarded: tuple[Harness, str]) -> None:
     """The harmless one is released with the answer, the marked one stays in quarantine."""
     harness, _ = guarded
-    blue, red = (base64.b64encode(png(colour)).decode() for colour in ((0, 0, 255), (255, 0, 0)))
+    blue, red = (base64.b64encode(png(colour)).decode()[::-1] for colour in ((0, 0, 255), (255, 0, 0)))
     stored = await harness.run({"do": "picture", "text": blue})
     assert stored.snapshot.state is State.SUCCEEDED, stored.answer.body
     stored = await harness.run({"do": "picture", "text": red})
@@ -161,9 +161,9 @@ async def test_a_file_is_given_what_its_policy_asks_for(guarded: tuple[Harness, 
     await harness.guard.policies.refresh()
     try:
         plain = png((0, 0, 200))
-        stored = await harness.run({"do": "picture", "text": base64.b64encode(plain).decode()})
+        stored = await harness.run({"do": "picture", "text": base64.b64encode(plain).decode()[::-1]})
         assert stored.snapshot.state is State.SUCCEEDED, stored.answer.body
-        status, text = await direct(guarded, {"do": "picture", "text": base64.b64encode(plain).decode()})
+        status, text = await direct(guarded, {"do": "picture", "text": base64.b64encode(plain).decode()[::-1]})
     finally:
         harness.guard.store.put("strict", POLICY)
         await harness.guard.policies.refresh()

@@ -18,7 +18,6 @@ from forestay.safety.decide import Place
 from forestay.safety.guard import Item, Subject
 from forestay.safety.leaves import parsed
 from forestay.safety.model import Text
-from forestay.safety.policy import Action
 from forestay.safety.records import Point
 from forestay.safety.refusal import refusal
 from forestay.safety.taxonomy import Modality
@@ -67,7 +66,7 @@ class ContentGate:
         judgement = await self._guard.judge(subject, items_of(body, query), ())
         exchange.fields["verdict"] = judgement.verdict.value
         exchange.risk = judgement.risk
-        if judgement.action in {Action.ALLOW, Action.FLAG, Action.THROTTLE}:
+        if judgement.releases:
             return None
         if judgement.again:
             return _unjudged(judgement.reason)

@@ -54,6 +54,11 @@ class Judgement:
     again: bool = False  # nobody could say now: judging again may help
 
     @property
+    def releases(self) -> bool:
+        """Tell whether the content may go on."""
+        return self.action.severity < Action.REVIEW.severity
+
+    @property
     def risk(self) -> float:
         """Return the highest score of all checks; 1 where one has none."""
         return max((1.0 if check.score is None else check.score for check in self.checks), default=0.0)

@@ -255,7 +255,7 @@ class Guard:
 
     async def _keep(self, subject: Subject, record: VerdictRecord, judgement: Judgement) -> Judgement:
         """Commit the record before anything is released by it; what cannot be recorded is not released."""
-        if subject.point is Point.INPUT:
+        if subject.point in {Point.INPUT, Point.INPUT_MEDIA}:
             if len(self._kept) >= MAX_KEPT:
                 self._kept.popleft()
                 self._ports.metrics.add(VERDICTS_UNWRITTEN, "dropped")

@@ -26,7 +26,8 @@ _SQL = load_queries("forestay.safety", "sql/verdicts.sql")
 class Point(enum.StrEnum):
     """Where content was judged."""
 
-    INPUT = "input"
+    INPUT = "input"  # its text, and what comes in through a realtime session
+    INPUT_MEDIA = "input_media"  # its pictures, films and sound
     OUTPUT = "output"
     PIECE = "piece"  # of a stream or a realtime session
 

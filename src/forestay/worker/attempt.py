@@ -1,4 +1,4 @@
-"""One attempt from claim to finish: inputs -> host -> conclusion -> output checks -> finish or requeue.
+"""One attempt from claim to finish: inputs, judged -> host -> conclusion -> output checks -> finish or requeue.
 
 It decides nothing itself: `conclude` does. It makes sure that every claimed lease ends in exactly one of finish,
 requeue or abandon, that the slot is held until the model has let go, and that a replica under suspicion is asked before
@@ -48,6 +48,14 @@ class OutputCheck(Protocol):
         ...
 
 
+class InputCheck(Protocol):
+    """Judges the media of an input before the model is called."""
+
+    async def check(self, lease: Lease, spec: ModelSpec, endpoint: EndpointSpec, body: bytes) -> Publish | None:
+        """Return None when the model may be called with this body, or how the request ends instead."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class AttemptParts:
     """What every attempt of a worker shares."""
@@ -62,6 +70,7 @@ class AttemptParts:
     clock: Clock
     chance: Chance
     metrics: Metrics
+    input_check: InputCheck
     checks: Sequence[OutputCheck] = ()
 
 
@@ -150,6 +159,10 @@ class Attempt:
         body = await self._parts.inputs.prepare(lease.body, self._endpoint())
         if isinstance(body, Answer):
             await self._end(Publish(State.FAILED, body), Outcome.CALLER_ERROR, crashed=False)
+            return
+        refused = await self._parts.input_check.check(lease, self._spec(), self._endpoint(), body)
+        if refused is not None:
+            await self._end(refused, Outcome.SAFETY, crashed=False)
             return
         result = await self._call(host, body)
         sizes = {"input_bytes": float(len(lease.body)), "output_bytes": float(len(getattr(result, "body", b"")))}

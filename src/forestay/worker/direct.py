@@ -181,6 +181,8 @@ class DirectLane:
         endpoint = call.path.partition("?")[0]
         call = dataclasses.replace(call, body=body)
         prepared = await self._inputs.prepare(body, endpoint_of(spec, endpoint))
+        if isinstance(prepared, bytes) and call.running.guarded:
+            prepared = await self._judging.call(call.replica, call.running, call.path, prepared) or prepared
         if isinstance(prepared, Answer):
             await _say(call.send, prepared, call.proof)
             return
@@ -309,7 +311,7 @@ class DirectLane:
             frame = message.get("bytes") if message.get("bytes") is not None else message.get("text")
             if call.running.guarded:
                 sent = cast("str | bytes", frame)
-                refused = await self._judging.frame(call.replica, call.running, sent, coming_in=True)
+                refused = await self._judging.frame_in(call.replica, call.running, call.path, sent)
                 if refused is not None:
                     await self._end_session(call, refused)
                     return
@@ -321,7 +323,7 @@ class DirectLane:
     async def _from_model(self, call: _Call, model: ModelSocket) -> None:
         while (frame := await model.receive()) is not None:
             if call.running.guarded:
-                refused = await self._judging.frame(call.replica, call.running, frame, coming_in=False)
+                refused = await self._judging.frame_out(call.replica, call.running, frame)
                 if refused is not None and not refused.body:
                     continue
                 if refused is not None:

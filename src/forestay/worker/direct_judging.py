@@ -1,4 +1,4 @@
-"""Judges what the direct lane gives out: whole answers, events of streams, frames of sessions, before they leave.
+"""Judges what the direct lane takes in and gives out: media of calls, whole answers, events of streams, frames.
 
 It decides where one piece ends (an event of a stream at its empty line, a frame at its end) and what is said in the
 place of a piece that is not let go; the guard decides which. What cannot be parsed is withheld unless the policy lets
@@ -20,7 +20,10 @@ from forestay.safety.guard import Subject
 from forestay.safety.records import Point
 from forestay.safety.refusal import refusal
 from forestay.telemetry.metrics import PIECES_WITHHELD, Metrics
+from forestay.worker.attempt import endpoint_of
 from forestay.worker.bucket_outputs import FAILED_DEPENDENCY, BucketOutputs
+from forestay.worker.input_judging import InputJudge, direct_answer
+from forestay.worker.input_media import Reader
 from forestay.worker.judging import OutputJudge, Ruled, echoes
 from forestay.worker.replica import Replica, Running
 
@@ -36,14 +39,23 @@ class StreamTooLarge(ConnectionError):
 class DirectJudging:
     """Judges for one worker's direct lane."""
 
-    def __init__(self, judge: OutputJudge, outputs: BucketOutputs, metrics: Metrics) -> None:
+    def __init__(self, judge: OutputJudge, inputs: InputJudge, outputs: BucketOutputs, metrics: Metrics) -> None:
         self._judge = judge
+        self._inputs = inputs
         self._outputs = outputs
         self._metrics = metrics
 
     def guards(self, spec: ModelSpec, request_id: RequestId) -> bool:
         """Tell whether the model's policy judges anything of this request."""
         return self._judge.guards(spec.safety.policy, request_id)
+
+    async def call(self, replica: Replica, running: Running, path: str, body: bytes) -> Answer | None:
+        """Return None when the model may be called with this body, or what its caller is told."""
+        endpoint, _, query = path.partition("?")
+        spec = replica.revision.spec
+        reader = Reader.of(spec.host, endpoint_of(spec, endpoint))
+        subject = _subject(replica, running, Point.INPUT_MEDIA)
+        return direct_answer(await self._inputs.judge_call(subject, body, query, reader, running.risk))
 
     async def whole(self, replica: Replica, running: Running, answer: Answer, said: bytes) -> Answer:
         """Return the answer as it may leave: as judged, in the caller's own bucket, or a refusal."""
@@ -88,23 +100,35 @@ class DirectJudging:
                 return
             yield event if let_go.body == data else b"data: " + let_go.body + b"\n\n"
 
-    async def frame(self, replica: Replica, running: Running, frame: str | bytes, *, coming_in: bool) -> Answer | None:
-        """Judge a frame of a session; None: it may go on. An Answer without body: it is withheld without a word."""
-        subject = _subject(replica, running, Point.INPUT if coming_in else Point.PIECE)
+    async def frame_in(self, replica: Replica, running: Running, path: str, frame: str | bytes) -> Answer | None:
+        """Judge a frame that a caller sends; None: it may go on."""
+        subject = _subject(replica, running, Point.INPUT)
+        if self._judge.streams(subject) == "pass":
+            return None
+        value = _json(frame.encode()) if isinstance(frame, str) else _packed(frame)
+        spec = replica.revision.spec
+        reader = Reader.of(spec.host, endpoint_of(spec, path.partition("?")[0]))
+        raw = frame.encode() if isinstance(frame, str) else frame
+        judgement = await self._inputs.judge_frame(subject, frame if value is _UNPARSED else value, raw, reader)
+        return None if judgement is None or judgement.releases else refusal(judgement, "body")
+
+    async def frame_out(self, replica: Replica, running: Running, frame: str | bytes) -> Answer | None:
+        """Judge a frame that a model sends; None: it may go on. An Answer without body: it is withheld silently."""
+        subject = _subject(replica, running, Point.PIECE)
         mode = self._judge.streams(subject)
         raw = frame.encode() if isinstance(frame, str) else frame
         if mode == "pass":
-            await self._judge.release(() if coming_in else stored_ids(raw))
+            await self._judge.release(stored_ids(raw))
             return None
         value = _json(frame.encode()) if isinstance(frame, str) else _packed(frame)
-        if not coming_in and (mode == "withhold" or value is _UNPARSED):
+        if mode == "withhold" or value is _UNPARSED:
             self._metrics.add(PIECES_WITHHELD, str(replica.revision.model_id))
             return Answer(204, {}, b"")
-        ruled = await self._judge.judge_value(subject, None if value is _UNPARSED else value, raw)
+        ruled = await self._judge.judge_value(subject, value, raw)
         if ruled.released:
-            await self._judge.release(() if coming_in else ruled.media_ids)
+            await self._judge.release(ruled.media_ids)
             return None
-        return refusal(ruled.judgement, "body" if coming_in else "output")
+        return refusal(ruled.judgement, "output")
 
     async def _let_go(self, running: Running, answer: Answer, ruled: Ruled) -> Answer:
         if running.upload_policy is not None and ruled.media_ids:

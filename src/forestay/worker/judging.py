@@ -6,71 +6,28 @@ cannot be opened is a place without a look, which the policy answers. It decides
 Called by `attempt` through `output_check` and by `direct`.
 """
 
-import asyncio
 import dataclasses
 import hashlib
-import pathlib
 import re
-from collections.abc import Callable, Collection, Sequence
-from typing import IO, Protocol, cast
+from collections.abc import Collection, Sequence
+from typing import cast
 
 import msgspec
 
-from forestay.clock import Clock
-from forestay.errors import ForestayError
 from forestay.ids import RequestId
-from forestay.media.decode import MediaRefused, open_scratch
-from forestay.media.formats import content_type_of, safe_file_name
-from forestay.media.store import MediaStore
-from forestay.media.urls import SCHEME, own_media_id, stored_ids
+from forestay.media.urls import SCHEME, stored_ids
 from forestay.safety.decide import NOTHING_TO_JUDGE, Judgement, Place
-from forestay.safety.guard import Guard, Item, Subject
-from forestay.safety.leaves import Leaf, LeafKind, Path, TooMuch, leaves_of, parsed, replaced, unpacked
+from forestay.safety.guard import Item, Subject
+from forestay.safety.leaves import Leaf, LeafKind, TooMuch, leaves_of, parsed, replaced
 from forestay.safety.model import Text
 from forestay.safety.policy import Action
 from forestay.safety.provenance.stamp import Wishes
 from forestay.safety.taxonomy import Modality
 from forestay.safety.text.fields import texts_of
-from forestay.telemetry.logs import logger
-from forestay.worker.stamping import Stamping
+from forestay.worker.opening import MEDIA, JudgingPorts, Opening, Work
 
-AT_A_TIME = 4  # files of one answer that are opened at once
-MAX_FILES = 64
-MAX_FILE_BYTES = 256 * 1024 * 1024
 _LABELS = frozenset({"file_name", "content_type"})
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_MEDIA = frozenset({Modality.IMAGE, Modality.VIDEO, Modality.AUDIO})
-log = logger("worker")
-
-
-class Fetcher(Protocol):
-    """Fetches a URL that a stranger named; see `media/fetch`."""
-
-    async def fetch_into(self, url: str, write: Callable[[bytes], object], max_bytes: int | None = None) -> int:
-        """Pass the body on; a ForestayError says why not."""
-        ...
-
-
-class Viewer(Protocol):
-    """Opens media in a limited child and takes looks at it; see `safety/media`."""
-
-    async def look(self, file: IO[bytes], where: str, prompt_score: float) -> Sequence[Item]:
-        """Return the items to judge; MediaRefused when the file cannot be opened."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class JudgingPorts:
-    """What judging outputs may use of the world."""
-
-    guard: Guard
-    media: MediaStore
-    fetcher: Fetcher
-    viewer: Viewer
-    folder: pathlib.Path  # for scratch files
-    clock: Clock
-    file_seconds: float  # to bring and open one file
-    stamping: Stamping | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,24 +41,7 @@ class Ruled:
     @property
     def released(self) -> bool:
         """Tell whether it may leave."""
-        return self.judgement.action in {Action.ALLOW, Action.FLAG, Action.THROTTLE}
-
-
-@dataclasses.dataclass(slots=True)
-class _Work:
-    """One answer while it is judged."""
-
-    subject: Subject
-    wanted: frozenset[Modality]
-    lifetime_seconds: int | None
-    prompt_score: float
-    items: list[Item] = dataclasses.field(default_factory=list[Item])
-    digests: list[str] = dataclasses.field(default_factory=list[str])
-    adopted: dict[Path, str] = dataclasses.field(default_factory=dict[Path, str])
-
-    def unreadable(self, where: str) -> None:
-        """Note a place that could not be opened: every kind of media that the policy judges may be in it."""
-        self.items += [Item(Place(where, modality), ()) for modality in sorted(self.wanted & _MEDIA)]
+        return self.judgement.releases
 
 
 class OutputJudge:
@@ -109,6 +49,7 @@ class OutputJudge:
 
     def __init__(self, ports: JudgingPorts) -> None:
         self._ports = ports
+        self._opening = Opening(ports)
 
     def guards(self, policy_id: str, request_id: RequestId) -> bool:
         """Tell whether anything of this request is to be judged."""
@@ -168,18 +109,18 @@ class OutputJudge:
         if media_ids:
             await self._ports.media.release(media_ids)
 
-    def _begin(self, subject: Subject, body: bytes, lifetime_seconds: int | None, prompt_score: float) -> _Work:
+    def _begin(self, subject: Subject, body: bytes, lifetime_seconds: int | None, prompt_score: float) -> Work:
         wanted = self._ports.guard.modalities(subject.policy_id, subject.request_id)
-        work = _Work(subject, wanted, lifetime_seconds, prompt_score)
+        work = Work(subject, wanted, lifetime_seconds, prompt_score)
         work.digests.append(_digest(body))
         return work
 
-    async def _ruled(self, work: _Work) -> Judgement:
+    async def _ruled(self, work: Work) -> Judgement:
         if not work.items and not work.wanted:
             return NOTHING_TO_JUDGE
         return await self._ports.guard.judge(work.subject, work.items, work.digests)
 
-    async def _take(self, work: _Work, value: object, said: Collection[str]) -> None:
+    async def _take(self, work: Work, value: object, said: Collection[str]) -> None:
         """Open every leaf, a few at a time."""
         try:
             leaves = [leaf for leaf in leaves_of(value) if not leaf.text or leaf.text not in said]
@@ -193,94 +134,19 @@ class OutputJudge:
             work.items += [Item(Place(text.where, Modality.TEXT), (text,)) for text in fresh]
             work.items += [Item(Place(place.where, Modality.TEXT), ()) for place in found.unread]
         files = [leaf for leaf in leaves if leaf.kind is not LeafKind.TEXT]
-        if not work.wanted & _MEDIA or not files:
+        if not work.wanted & MEDIA or not files:
             return
-        for leaf in files[MAX_FILES:]:
-            work.unreadable(leaf.where)
-        gate = asyncio.Semaphore(AT_A_TIME)
+        await self._opening.take(work, files)
 
-        async def one(leaf: Leaf) -> None:
-            async with gate:
-                await self._open(work, leaf)
-
-        async with asyncio.TaskGroup() as group:
-            for leaf in files[:MAX_FILES]:
-                group.create_task(one(leaf))
-
-    async def _open(self, work: _Work, leaf: Leaf) -> None:
-        """Bring one file here and look at it; what fails is a place that could not be opened."""
-        try:
-            async with asyncio.timeout(self._ports.file_seconds):
-                with open_scratch(self._ports.folder) as file:
-                    await self._bring(work, leaf, file)
-                    work.items += await self._ports.viewer.look(file, leaf.where, work.prompt_score)
-        except (ForestayError, MediaRefused, OSError, TimeoutError, ValueError) as error:
-            log.info("judging.unreadable", request=str(work.subject.request_id), reason=type(error).__name__)
-            work.unreadable(leaf.where)
-
-    async def _bring(self, work: _Work, leaf: Leaf, file: IO[bytes]) -> None:
-        digest = hashlib.sha256()
-        size = 0
-
-        def write(piece: bytes) -> None:
-            nonlocal size
-            size += len(piece)
-            if size > MAX_FILE_BYTES:
-                raise ValueError("the file is too large to be judged")
-            digest.update(piece)
-            file.write(piece)
-
-        match leaf.kind:
-            case LeafKind.BYTES:
-                write(leaf.data)
-            case LeafKind.DATA:
-                write(await asyncio.to_thread(unpacked, leaf.text))
-            case _:
-                await self._read(work, leaf, write, file)
-        file.flush()
-        file.seek(0)
-        work.digests.append(f"sha256:{digest.hexdigest()}")
-
-    async def _read(self, work: _Work, leaf: Leaf, write: Callable[[bytes], None], file: IO[bytes]) -> None:
-        """Read a stored file; fetch a foreign one and make it ours: what it names may be another file tomorrow."""
-        media_id = own_media_id(leaf.text.strip())
-        item = await self._ports.media.find(media_id) if media_id is not None else None
-        if item is not None:
-            async for piece in self._ports.media.open(item, 0, item.size_bytes):
-                write(piece)
-            return
-        if leaf.kind is LeafKind.STORED:
-            raise ValueError("the stored file is gone")
-        await self._ports.fetcher.fetch_into(leaf.text.strip(), write, MAX_FILE_BYTES)
-        work.adopted[leaf.path] = await self._adopt(work, leaf, file)
-
-    async def _adopt(self, work: _Work, leaf: Leaf, file: IO[bytes]) -> str:
-        file.flush()
-        file.seek(0)
-        name = leaf.text.strip().partition("?")[0].rpartition("/")[2][:200]
-        data = file.read()
-        kind = content_type_of(data[:4096], file_name=name, declared="")
-        saved = await self._ports.media.save(
-            data,
-            tenant_id=work.subject.tenant_id,
-            file_name=safe_file_name(name, kind),
-            content_type=kind,
-            request_id=work.subject.request_id,
-            attempt=work.subject.attempt,
-            lifetime_seconds=work.lifetime_seconds,
-            state="quarantine",
-        )
-        return saved.url
-
-    async def _take_file(self, work: _Work, body: bytes, content_type: str) -> None:
+    async def _take_file(self, work: Work, body: bytes, content_type: str) -> None:
         """An answer that is no JSON is one file, or one text."""
         if content_type.startswith("text/"):
             if Modality.TEXT in work.wanted:
                 text = Text("body", body.decode("utf-8", "replace"))
                 work.items.append(Item(Place("body", Modality.TEXT), (text,)))
             return
-        if work.wanted & _MEDIA:
-            await self._open(work, Leaf((), LeafKind.BYTES, data=body))
+        if work.wanted & MEDIA:
+            await self._opening.open(work, Leaf((), LeafKind.BYTES, data=body))
 
 
 def _parsed(body: bytes) -> object:

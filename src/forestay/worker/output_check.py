@@ -4,7 +4,6 @@ It decides nothing: it asks `judging` and says what the queue does with the answ
 request BLOCKED, or keep it WITHHELD until a person or a waiver lets it go. Called by `attempt` before every finish.
 """
 
-from forestay.clock import Clock
 from forestay.fleet.spec import ModelSpec
 from forestay.ids import KeyId
 from forestay.queue.model import Answer, Lease, State
@@ -14,17 +13,15 @@ from forestay.safety.records import Point
 from forestay.safety.refusal import refusal
 from forestay.worker.conclude import Publish
 from forestay.worker.judging import OutputJudge, Ruled, echoes
-
-FIRST_PAUSE_SECONDS = 0.25
+from forestay.worker.patience import Patience
 
 
 class SafetyCheck:
     """The check of content."""
 
-    def __init__(self, judge: OutputJudge, clock: Clock, patience_seconds: float) -> None:
+    def __init__(self, judge: OutputJudge, patience: Patience) -> None:
         self._judge = judge
-        self._clock = clock
-        self._patience_seconds = patience_seconds
+        self._patience = patience
 
     def concerns(self, lease: Lease, spec: ModelSpec) -> bool:
         """Tell whether the model's policy names any check."""
@@ -32,12 +29,11 @@ class SafetyCheck:
 
     async def judge(self, lease: Lease, spec: ModelSpec, answer: Answer) -> Publish | None:
         """Return what is published instead of the answer as it came."""
-        ends, pause = self._clock.monotonic() + self._patience_seconds, FIRST_PAUSE_SECONDS
-        ruled = await self._once(lease, spec, answer)
-        while ruled.judgement.again and self._clock.monotonic() + pause < ends:  # a judge is back within seconds
-            await self._clock.sleep(pause)
-            pause *= 2
-            ruled = await self._once(lease, spec, answer)
+
+        async def once() -> Ruled:
+            return await self._once(lease, spec, answer)
+
+        ruled = await self._patience.ask(once, lambda said: said.judgement.again)
         if ruled.released:
             return Publish(State.SUCCEEDED, Answer(answer.status_code, answer.headers, ruled.body))
         if ruled.judgement.action is Action.BLOCK:

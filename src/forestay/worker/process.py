@@ -46,14 +46,17 @@ from forestay.worker.desk import Desk
 from forestay.worker.direct import DirectLane
 from forestay.worker.direct_judging import DirectJudging
 from forestay.worker.direct_server import listen, serve
+from forestay.worker.input_judging import InputJudge, QueueInputs
 from forestay.worker.inputs import InputPorts, Inputs
-from forestay.worker.judging import JudgingPorts, OutputJudge
+from forestay.worker.judging import OutputJudge
 from forestay.worker.keeping import ReplicaKeeper
 from forestay.worker.lease_keeper import LeaseKeeper, QueueOpener
 from forestay.worker.loading import Folders, Loader
 from forestay.worker.logs import LogBook
 from forestay.worker.looks import Looks
+from forestay.worker.opening import JudgingPorts
 from forestay.worker.output_check import SafetyCheck
+from forestay.worker.patience import Patience
 from forestay.worker.slot_blocks import SlotBlocks
 from forestay.worker.stamping import Stamping
 
@@ -146,7 +149,9 @@ class _Worker:
         fetcher = Fetcher(allow_private=settings.worker.allow_private_inputs, limits=_fetch_limits(settings))
         inputs = _inputs(ports, fetcher, self.decoder, self.folders.scratch)
         outputs = _outputs(ports, self.folders.scratch)
-        judge = _judge(ports, fetcher, self.decoder, self.folders.scratch)
+        judging_ports = _judging_ports(ports, fetcher, self.decoder, self.folders.scratch)
+        judge, input_judge = OutputJudge(judging_ports), InputJudge(judging_ports)
+        patience = Patience(clock, settings.safety.patience_seconds)
         loader = Loader(
             objects=ports.objects,
             media=ports.media,
@@ -178,13 +183,14 @@ class _Worker:
             clock=clock,
             chance=ports.chance,
             metrics=ports.metrics,
-            checks=(SafetyCheck(judge, clock, settings.safety.patience_seconds), *ports.checks),
+            input_check=QueueInputs(input_judge, patience),
+            checks=(SafetyCheck(judge, patience), *ports.checks),
         )
         self.claimer = Claimer(self.worker_id, self.replicas.all_replicas, self.replicas.routes, parts)
         self.replicas.on_change = self.claimer.wake
         self.cancels = CancelWatch(self.worker_id, self.claimer.attempts, self.desk, clock, ports.metrics)
         blocks = SlotBlocks(clock, self.claimer.wake)
-        judging = DirectJudging(judge, outputs, ports.metrics)
+        judging = DirectJudging(judge, input_judge, outputs, ports.metrics)
         self.lane = DirectLane(self.replicas.replica, inputs, settings.secrets.internal_key, clock, blocks, judging)
 
     def describe(self) -> WorkerReport:
@@ -283,19 +289,17 @@ def _outputs(ports: WorkerPorts, folder: pathlib.Path) -> BucketOutputs:
     return BucketOutputs(ports.media, bucket, folder, delivery.allow_private_buckets, ports.metrics)
 
 
-def _judge(ports: WorkerPorts, fetcher: Fetcher, decoder: Decoder, folder: pathlib.Path) -> OutputJudge:
-    """Return who judges outputs, and stamps those that are allowed."""
-    return OutputJudge(
-        JudgingPorts(
-            guard=ports.guard,
-            media=ports.media,
-            fetcher=fetcher,
-            viewer=Looks(decoder),
-            folder=folder,
-            clock=ports.clock,
-            file_seconds=ports.settings.ingress.total_seconds,
-            stamping=Stamping(ports.stamps(decoder), ports.media, folder, ports.clock, ports.metrics),
-        )
+def _judging_ports(ports: WorkerPorts, fetcher: Fetcher, decoder: Decoder, folder: pathlib.Path) -> JudgingPorts:
+    """Return what those who judge inputs and outputs may use."""
+    return JudgingPorts(
+        guard=ports.guard,
+        media=ports.media,
+        fetcher=fetcher,
+        viewer=Looks(decoder),
+        folder=folder,
+        clock=ports.clock,
+        file_seconds=ports.settings.ingress.total_seconds,
+        stamping=Stamping(ports.stamps(decoder), ports.media, folder, ports.clock, ports.metrics),
     )
 
 

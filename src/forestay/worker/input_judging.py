@@ -1,0 +1,119 @@
+"""Judges the media of an input before the model is called, on every lane; nothing that is not let go reaches a model.
+
+`input_media` says where media stands in the body that the model would get, `opening` looks at it, the guard judges, and
+here is decided what follows: an input that is blocked, or that a person would have to look at, is a refusal with
+category and field; one that nobody can judge now is judged again for a while on the queue, and told to come back on the
+direct lane. The text of a call was judged by the gateway; of a frame of a session text and media are judged here.
+Called by `attempt` and `direct_judging`.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from forestay.fleet.spec import EndpointSpec, ModelSpec
+from forestay.ids import KeyId, RequestId
+from forestay.queue.model import Answer, Lease, State
+from forestay.safety.decide import Judgement, Place
+from forestay.safety.guard import Item, Subject
+from forestay.safety.records import Point
+from forestay.safety.refusal import refusal
+from forestay.safety.taxonomy import Modality
+from forestay.safety.text.fields import texts_of
+from forestay.worker.conclude import Publish
+from forestay.worker.input_media import Found, Reader, media_of, media_of_body
+from forestay.worker.opening import MEDIA, JudgingPorts, Opening, Work
+from forestay.worker.patience import Patience
+
+RETRY_SECONDS = 5
+
+
+class InputJudge:
+    """Judges inputs of one worker."""
+
+    def __init__(self, ports: JudgingPorts) -> None:
+        self._ports = ports
+        self._opening = Opening(ports)
+
+    def concerns(self, policy_id: str, request_id: RequestId) -> bool:
+        """Tell whether any media of this request is to be judged."""
+        return bool(self._ports.guard.modalities(policy_id, request_id) & MEDIA)
+
+    async def judge_call(
+        self, subject: Subject, body: bytes, query: str, reader: Reader, risk: float
+    ) -> Judgement | None:
+        """Judge the media of a call's body as the model would get it; None when there is none to judge."""
+        if not self.concerns(subject.policy_id, subject.request_id):
+            return None
+        return await self._judge(self._work(subject, body, risk), media_of_body(body, query, reader))
+
+    async def judge_frame(self, subject: Subject, value: object, raw: bytes, reader: Reader) -> Judgement | None:
+        """Judge text and media of a frame that comes in: parsed, or as it came where it could not be."""
+        work = self._work(subject, raw, 1.0)
+        work.items += texts_to_judge(value) if Modality.TEXT in work.wanted else []
+        found = media_of(value, reader) if work.wanted & MEDIA else Found()
+        return await self._judge(work, found)
+
+    def _work(self, subject: Subject, body: bytes, risk: float) -> Work:
+        wanted = self._ports.guard.modalities(subject.policy_id, subject.request_id)
+        digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+        return Work(subject, wanted, None, risk, adopts=False, digests=[digest])
+
+    async def _judge(self, work: Work, found: Found) -> Judgement | None:
+        for where in found.unread:
+            work.unreadable(where)
+        await self._opening.take(work, found.files)
+        if not work.items:
+            return None
+        return await self._ports.guard.judge(work.subject, work.items, work.digests)
+
+
+class QueueInputs:
+    """The check of the inputs of queued requests."""
+
+    def __init__(self, judge: InputJudge, patience: Patience) -> None:
+        self._judge = judge
+        self._patience = patience
+
+    async def check(self, lease: Lease, spec: ModelSpec, endpoint: EndpointSpec, body: bytes) -> Publish | None:
+        """Return None when the model may be called with this body, or how the request ends instead."""
+        subject = Subject(
+            request_id=lease.request_id,
+            attempt=lease.attempt,
+            point=Point.INPUT_MEDIA,
+            tenant_id=lease.tenant_id,
+            key_id=KeyId(""),
+            model_id=lease.model_id,
+            revision_id=lease.revision_id,
+            policy_id=spec.safety.policy,
+        )
+        reader = Reader.of(spec.host, endpoint)
+
+        async def once() -> Judgement | None:
+            return await self._judge.judge_call(subject, body, "", reader, lease.options.risk)
+
+        judgement = await self._patience.ask(once, lambda said: said is not None and said.again)
+        if judgement is None or judgement.releases:
+            return None
+        return Publish(State.BLOCKED, refusal(judgement, "body"))
+
+
+def direct_answer(judgement: Judgement | None) -> Answer | None:
+    """Return what somebody who waits is told of an input that does not go on, None when it does.
+
+    What nobody can judge now says nothing about the content: 503 with a time, as for text.
+    """
+    if judgement is None or judgement.releases:
+        return None
+    if not judgement.again:
+        return refusal(judgement, "body")
+    detail = "The content of this request cannot be judged now; try again"
+    headers = {"content-type": "application/json", "retry-after": str(RETRY_SECONDS)}
+    return Answer(503, headers, json.dumps({"detail": detail}).encode(), detail, "content_not_judged")
+
+
+def texts_to_judge(value: object) -> Sequence[Item]:
+    """Return every text of a value as something to judge; what is too much to look at is a place without a look."""
+    found = texts_of(value)
+    items = [Item(Place(text.where, Modality.TEXT), (text,)) for text in found.texts]
+    return [*items, *(Item(Place(place.where, Modality.TEXT), ()) for place in found.unread)]
