@@ -138,16 +138,18 @@ def _settlement_loops(process: Process, stores: Stores) -> "list[Loop]":
     from forestay.queue import claiming
     from forestay.telemetry import facts
     from forestay.telemetry.call_facts import PostgresCalls
+    from forestay.telemetry.causes import probe_tenants_of
 
     store = PostgresLimitStore(stores.database, stores.wakeups, process.clock)
     ground = settlement.Ground(store, stores.fleet, process.settings.limits)
     settle = settlement.Settlement(ground, process.metrics).settle
     refusals = LateRefusals(PostgresCalls(stores.facts_database), process.clock)
+    probes = probe_tenants_of(process.settings.observe.probe_tenants)
 
     async def ship() -> int:
         await ground.refresh()
         return await facts.ship(
-            stores.database, stores.facts_database, (claiming.settle_facts, settle, refusals.settle)
+            stores.database, stores.facts_database, (claiming.settle_facts, settle, refusals.settle), probes
         )
 
     async def tidy() -> int:

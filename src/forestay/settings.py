@@ -160,6 +160,11 @@ class Worker:
     worker_id: str = setting("FORESTAY_WORKER_ID", "", "Name, unique and stable across restarts; empty: host and slot.")
     pool: str = setting("FORESTAY_POOL", "cpu", "Pool that this worker belongs to.")
     devices: int = setting("FORESTAY_DEVICES", 1, "Devices (GPUs or CPU slots) that this worker owns.")
+    device_name: str = setting(
+        "FORESTAY_DEVICE_NAME",
+        "",
+        "What facts call this worker's devices, a GPU's UUID for one; empty: the worker's name.",
+    )
     memory_mb: int = setting("FORESTAY_WORKER_MEMORY_MB", 0, "Memory for replicas; 0 means the machine's, shared out.")
     host: str = setting("FORESTAY_WORKER_HOST", "127.0.0.1", "Address on which gateways reach this worker.")
     port: int = setting("FORESTAY_WORKER_PORT", 0, "Port for gateways; 0 picks a free one.")
@@ -418,6 +423,15 @@ class Client:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Observe:
+    """What is kept of what happened, and who else is told."""
+
+    probe_tenants: str = setting(
+        "FORESTAY_PROBE_TENANTS", "", "Tenants, separated by commas, whose calls are synthetic: told apart as probes."
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Settings:
     """Everything, by domain."""
 
@@ -433,6 +447,7 @@ class Settings:
     secrets: Secrets = dataclasses.field(default_factory=Secrets)
     identity: Identity = dataclasses.field(default_factory=Identity)
     safety: Safety = dataclasses.field(default_factory=Safety)
+    observe: Observe = dataclasses.field(default_factory=Observe)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -450,6 +465,7 @@ class Settings:
             secrets=_read(Secrets, environment),
             identity=_read(Identity, environment),
             safety=_read(Safety, environment),
+            observe=_read(Observe, environment),
         )
 
 
@@ -481,6 +497,7 @@ Group = TypeVar(
     Secrets,
     Identity,
     Safety,
+    Observe,
     Client,
 )
 _PARSERS: Mapping[type, typing.Callable[[str], object]] = types.MappingProxyType(

@@ -220,6 +220,13 @@ async def test_every_call_leaves_one_fact(world: World) -> None:
         ("direct", "model_error", 500),
     ]
     assert all(fact.device_seconds > 0 and fact.replica_id == "r1" for fact in world.facts.kept)
+    assert [fact.cause for fact in world.facts.kept] == [None, None, "model"]
+    first_bytes = [fact.first_byte_at for fact in world.facts.kept]
+    stream = world.facts.kept[1]
+    assert first_bytes[0] is None
+    assert first_bytes[1] is not None
+    assert stream.started_at is not None
+    assert stream.started_at <= first_bytes[1] <= stream.finished_at
     assert (await world.fleet.load()).replicas[next(iter((await world.fleet.load()).replicas))].last_used_at
 
 

@@ -24,6 +24,7 @@ DIGESTS = {
     "facts_migrations/0003_calls.pre.sql": "25c6143d2935694f532fc1c3bb0a60b030dbee4c12d1922918feae9847935806",
     "facts_migrations/0004_call_ids.pre.sql": "fe678d8bbc79f35fe1f1f60d586da5c24751c69c736b340ffc0640499508c1f4",
     "facts_migrations/0005_verdicts.pre.sql": "521486707ed313774d9132a0f33d0d7b61c85e2d1228fb02f2f583acee1f38be",
+    "facts_migrations/0006_stages.pre.sql": "5ff6946031c037ed807ad8982deaab0771dbba1c2ff826f7154c683df2b5b56a",
 }
 
 

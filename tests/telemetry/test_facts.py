@@ -7,6 +7,8 @@ from tests.conformance.queue_harness import Harness, finish, offer, postgres_har
 
 from forestay.chance import SystemChance
 from forestay.clock import SystemClock
+from forestay.delivery.decide import Dead, Delivered, Retry
+from forestay.delivery.outbox import ClaimLimits, PostgresOutbox
 from forestay.ids import KeyId, ModelId, RequestId, TenantId, WorkerId, new_request_id
 from forestay.queue import answers
 from forestay.queue.model import Options, State
@@ -105,9 +107,9 @@ async def test_facts_of_the_direct_lane_are_appended_once(database: Database) ->
 
 async def test_old_days_of_facts_are_dropped_whole(database: Database) -> None:
     """Partitions are made ahead and dropped by their day."""
-    assert await make_partitions(database, SystemClock()) == 8
+    assert await make_partitions(database, SystemClock()) == 12
     dropped = await drop_partitions(database, SystemClock().now() + dt.timedelta(days=1))
-    assert len(dropped) == 2
+    assert len(dropped) == 3
 
 
 async def test_the_facts_loop_keeps_the_days_of_its_retention_and_no_others(database: Database) -> None:
@@ -120,8 +122,70 @@ async def test_the_facts_loop_keeps_the_days_of_its_retention_and_no_others(data
         f"{old:%Y-%m-%d}",
         f"{old + dt.timedelta(days=1):%Y-%m-%d}",
     )
-    assert await keep_partitions(database, clock, 30 * 86400.0) == 9
+    assert await keep_partitions(database, clock, 30 * 86400.0) == 13
     assert await keep_partitions(database, clock, 30 * 86400.0) == 0
+
+
+async def test_a_request_tells_when_each_of_its_stages_was_reached(database: Database, objects: ObjectStore) -> None:
+    """Accepted, queued, leased, started, answered, checked, stored: in that order, with device, cause and trace."""
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with postgres_harness(database, objects) as harness:
+        options = Options(tags={"note": '"traceparent":"no"'}, traceparent=trace)
+        await harness.store.submit([submission(harness, options=options)], {})
+        [lease] = await harness.store.claim(WORKER, [offer(1)], 15)
+        await harness.store.start([lease])
+        done = finish(lease)
+        at = harness.now()
+        told = dataclasses.replace(done.report, finished_at=at, checked_at=at, device="GPU-7")
+        await harness.store.finish([dataclasses.replace(done, report=told)])
+    await ship(database, database)
+    [fact] = await database.fetch("SELECT * FROM request_facts")
+    stages = ("queued_at", "leased_at", "started_at", "answered_at", "checked_at", "finished_at")
+    moments = [fact["submitted_at"], *(fact[name] for name in stages)]
+    assert moments == sorted(moments)
+    told_too = [fact[name] for name in ("device", "traceparent", "worker_id", "cause", "traffic")]
+    assert told_too == ["GPU-7", trace, "w", None, "caller"]
+    [attempt] = await database.fetch("SELECT * FROM attempt_facts")
+    assert [attempt[name] for name in ("device", "checked_at", "finished_at")] == ["GPU-7", at, at]
+
+
+async def test_a_failed_attempt_tells_who_is_to_blame(database: Database, objects: ObjectStore) -> None:
+    """Attempts that are given back carry a cause; a cancel is the caller's doing; a probe's tenant is told apart."""
+    async with postgres_harness(database, objects) as harness:
+        await _one_of_each_end(harness)
+    await ship(database, database, probe_tenants={"tenant-1"})
+    attempts = await database.fetch("SELECT cause, traffic FROM attempt_facts ORDER BY submitted_at, attempt")
+    assert [tuple(row) for row in attempts] == [("model", "probe"), (None, "probe"), (None, "probe")]
+    requests = await database.fetch("SELECT cause FROM request_facts ORDER BY submitted_at")
+    assert [row[0] for row in requests] == [None, "caller", "caller"]
+
+
+async def test_what_became_of_a_webhook_is_a_fact_of_its_own(database: Database, objects: ObjectStore) -> None:
+    """A notice that arrived and one that was given up are told once each; one to be tried again is not yet."""
+    outbox, limits = PostgresOutbox(database), ClaimLimits(10, 10, 15.0, 15.0)
+    async with postgres_harness(database, objects) as harness:
+        options = Options(webhook_url="https://example.com/")
+        await harness.store.submit([submission(harness, options=options) for _ in range(3)], {})
+        leases = await harness.store.claim(WORKER, [offer(3)], 15)
+        await harness.store.finish([finish(lease) for lease in leases])
+        now = harness.now()
+    delivered, dead, again = await outbox.claim(limits, [])
+    for due, fate in ((delivered, Delivered("200")), (dead, Dead("gone")), (again, Retry(now, "500"))):
+        assert await outbox.settle(due, fate, 200)
+    assert not await outbox.settle(delivered, Dead("late"), 500)
+    await ship(database, database)
+    found = await database.fetch("SELECT outcome, tries, model_id FROM delivery_facts ORDER BY finished_at")
+    assert [tuple(row) for row in found] == [("delivered", 1, "acme/digits"), ("dead", 1, "acme/digits")]
+    assert await database.fetchval("SELECT bool_and(request_finished_at <= finished_at) FROM delivery_facts") is True
+
+
+async def test_positions_are_in_order_of_commit_over_all_facts(database: Database, objects: ObjectStore) -> None:
+    """No two rows share one, whatever table they are in."""
+    async with postgres_harness(database, objects) as harness:
+        await _one_of_each_end(harness)
+    await ship(database, database)
+    rows = await database.fetch("SELECT position FROM request_facts UNION ALL SELECT position FROM attempt_facts")
+    assert len({row[0] for row in rows}) == 6
 
 
 def _request_id(now: dt.datetime) -> RequestId:

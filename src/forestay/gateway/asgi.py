@@ -54,6 +54,7 @@ from forestay.gateway.validation import Contracts
 from forestay.ids import new_request_id
 from forestay.media.store import TooLarge
 from forestay.settings import Gateway as GatewaySettings
+from forestay.telemetry.causes import probe_tenants_of
 from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import UNHANDLED
 
@@ -87,6 +88,7 @@ class Gateway:
             predictions=predictions,
             limits=self.limits,
             content=content,
+            probe_tenants=probe_tenants_of(ports.settings.observe.probe_tenants),
         )
         self.admission: Final = AdmissionDesk(ports, self.fleet, predictions)
         self._keeper = BlockKeeper(self.direct)

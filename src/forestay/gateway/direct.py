@@ -110,6 +110,7 @@ class DirectRoutes:
         return Work(target, call, choices, "stream" if stream else "direct", foretold.seconds, foretold.features)
 
     async def _run(self, exchange: Exchange, ledger: Ledger, work: Work, receive: Receive, send: Send) -> Reply | None:
+        exchange.on_first_byte = ledger.first_byte
         try:
             attempt = functools.partial(self._attempt, exchange, work, ledger, send)
             answered = await self._parts.sentinels.stop_when_gone(receive, attempt)

@@ -4,6 +4,7 @@ Filled step by step by the pipeline in `asgi`; found by route handlers through `
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import cast
 
 from starlette.types import ASGIApp, Scope
@@ -47,6 +48,7 @@ class Exchange:
     said: Said | None = None
     risk: float = 0.0  # the highest score that the guard gave the input
     limit_headers: tuple[tuple[bytes, bytes], ...] = ()  # what a limited caller is told beside its answer
+    on_first_byte: Callable[[], None] | None = None  # told when the first piece of a stream is there
     fields: dict[str, object] = dataclasses.field(default_factory=dict[str, object])  # more for the log line
 
 

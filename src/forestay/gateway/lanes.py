@@ -45,6 +45,7 @@ class DirectParts:
     limits: LimitGate
     content: ContentGate
     sentinels: Sentinels = dataclasses.field(default_factory=Sentinels)
+    probe_tenants: frozenset[str] = frozenset()  # whose calls are synthetic
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from forestay.gateway.lanes import DirectParts, Work
 from forestay.gateway.limits import Reservation
 from forestay.gateway.slots import Pool
 from forestay.queue.model import ErrorType, Outcome, State, predicted_work
+from forestay.telemetry.causes import cause_of, traffic_of
 from forestay.telemetry.facts import RequestFact
 from forestay.telemetry.metrics import DIRECT_CALLS, DIRECT_WAIT_SECONDS
 
@@ -24,6 +25,7 @@ class Ledger:
         self._clock = parts.ports.clock
         self._began = self._clock.monotonic()
         self._started: float | None = None
+        self._first_byte: float | None = None
         self._ended = False
         self.pool: Pool | None = None
         self.error_type: ErrorType | None = None
@@ -32,6 +34,11 @@ class Ledger:
         """Note the replica and the moment it got the call."""
         self.pool = pool
         self._started = self._clock.monotonic()
+
+    def first_byte(self) -> None:
+        """Note that the first piece of a stream is there."""
+        if self._first_byte is None:
+            self._first_byte = self._clock.monotonic()
 
     def turned_away(self) -> None:
         """Note that the replica had no free slot after all: the call waits on, and has not started."""
@@ -44,7 +51,8 @@ class Ledger:
         self._ended = True
         target, now = self._work.target, self._clock.now()
         outcome = _outcome(status_code, error_type, started=self._started is not None)
-        seconds = 0.0 if self._started is None else self._clock.monotonic() - self._started
+        ended = self._clock.monotonic()
+        seconds = 0.0 if self._started is None else ended - self._started
         devices = 0 if self.pool is None else self.pool.replica.report.devices
         if self._started is not None:
             wait = self._started - self._began
@@ -72,6 +80,12 @@ class Ledger:
                 started_at=None if self._started is None else _before(now, seconds),
                 device_seconds=seconds * devices,
                 tags=self._work.choices.options.tags or None,
+                traffic=traffic_of(target.caller.tenant_id, self._parts.probe_tenants),
+                cause=cause_of(outcome, None if error_type is None else error_type.value),
+                worker_id=None if self.pool is None else self.pool.replica.report.worker_id,
+                first_byte_at=None if self._first_byte is None else _before(now, ended - self._first_byte),
+                answered_at=None if self._started is None else now,
+                traceparent=self._work.choices.options.traceparent,
                 work=predicted_work(self._work.predicted_seconds, self._work.features),
             )
         )

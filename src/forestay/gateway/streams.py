@@ -37,6 +37,8 @@ async def send_chunks(
     async with aclosing(stream):
         await send({"type": "http.response.start", "status": status_code, "headers": [*headers, *_STREAM_HEADERS]})
         async for chunk in stream:
+            if not exchange.sent_bytes and exchange.on_first_byte is not None:
+                exchange.on_first_byte()
             exchange.sent_bytes += len(chunk)
             await send_piece(send, chunk, more=True)
         await send_piece(send, b"", more=False)

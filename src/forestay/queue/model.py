@@ -206,6 +206,8 @@ class AttemptReport:
     work: Mapping[str, float] = dataclasses.field(
         default_factory=dict[str, float]
     )  # e.g. {"images": 1, "output_bytes": 4096}
+    checked_at: dt.datetime | None = None  # the output was judged; None where nothing judges it
+    device: str = ""  # what it ran on, as the worker names it
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -193,8 +193,8 @@ class Ending:
 
 
 def end_columns(endings: Sequence[Ending]) -> Columns:
-    """Return the seventeen columns of `end`, in the order in which rows are locked everywhere."""
-    return columns([_end_row(item) for item in sorted(endings, key=lambda item: item.request_id)], 17)
+    """Return the nineteen columns of `end`, in the order in which rows are locked everywhere."""
+    return columns([_end_row(item) for item in sorted(endings, key=lambda item: item.request_id)], 19)
 
 
 def _end_row(item: Ending) -> tuple[object, ...]:
@@ -217,6 +217,8 @@ def _end_row(item: Ending) -> tuple[object, ...]:
         None if report is None else report.finished_at,
         0.0 if report is None else report.device_seconds,
         _NO_WORK if report is None or not report.work else _encode(report.work).decode(),
+        None if report is None else report.checked_at,
+        None if report is None else report.device,
     )
 
 
@@ -247,10 +249,12 @@ def withhold_columns(items: Sequence[Finish]) -> Columns:
             item.report.device_seconds,
             _encode(item.report.work).decode(),
             _encode(dataclasses.replace(item.answer, body=b"")).decode(),
+            item.report.checked_at,
+            item.report.device,
         )
         for item in sorted(items, key=lambda item: item.lease.request_id)
     ]
-    return columns(rows, 8)
+    return columns(rows, 10)
 
 
 def held_back(value: object) -> Answer:
@@ -277,7 +281,7 @@ class GivenBack:
 
 
 def requeue_columns(items: Sequence[GivenBack]) -> Columns:
-    """Return the thirteen columns of `requeue`, in locking order."""
+    """Return the fourteen columns of `requeue`, in locking order."""
     rows: list[tuple[object, ...]] = [
         (
             item.request_id,
@@ -293,10 +297,11 @@ def requeue_columns(items: Sequence[GivenBack]) -> Columns:
             None if item.report is None else item.report.finished_at,
             0.0 if item.report is None else item.report.device_seconds,
             _NO_WORK if item.report is None else _encode(item.report.work).decode(),
+            None if item.report is None else item.report.device,
         )
         for item in sorted(items, key=lambda item: item.request_id)
     ]
-    return columns(rows, 13)
+    return columns(rows, 14)
 
 
 def lease_columns(leases: Sequence[Lease]) -> Columns:
@@ -431,6 +436,8 @@ def abandoned_fact(lease: Lease, report: AttemptReport) -> str:
         "leased_at": report.leased_at,
         "started_at": report.started_at,
         "finished_at": report.finished_at,
+        "checked_at": report.checked_at,
+        "device": report.device,
         "device_seconds": report.device_seconds,
         "predicted_seconds": lease.predicted_seconds,
         "work": report.work,

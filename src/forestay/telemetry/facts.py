@@ -1,22 +1,24 @@
-"""Facts: one append-only row per request and per attempt, what every later judge reads.
+"""Facts: one append-only row per request, per attempt and per delivered notice, what every later judge reads.
 
 Two ways lead here. The queue writes a finish's facts into `fact_outbox` in the statement that finishes; `ship` moves
 them into the facts tables, which may be in another database, each exactly once by its key. The direct lane has no row
 in the queue: the gateway hands `FactWriter` what happened, in batches off the path; a crash may lose the last second.
-It decides nothing about what facts mean.
+Whoever writes adds what follows from a fact alone: the cause of a failure (`causes`) and whose traffic it was. Each row
+gets a position in order of commit. It decides nothing else about what facts mean.
 """
 
 import dataclasses
 import datetime as dt
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import msgspec
 
 from forestay.clock import Clock
-from forestay.ids import KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId
+from forestay.ids import KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId
 from forestay.storage.postgres import Connection, Database, load_queries
+from forestay.telemetry.causes import cause_of, traffic_of
 
-TABLES = ("request_facts", "attempt_facts")
+TABLES = ("request_facts", "attempt_facts", "delivery_facts")
 DAYS_AHEAD = 3
 _BATCHES_AT_ONCE = 200
 _MOST_ROUNDS = 100
@@ -48,21 +50,34 @@ class RequestFact:
     device_seconds: float
     work: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])
     tags: Mapping[str, str] | None = None  # X-Fal-Tags
+    source: str = ""  # who saw it; empty: ourselves
+    traffic: str = "caller"  # telemetry/causes.py, Traffic
+    cause: str | None = None  # telemetry/causes.py, Cause; None without a failure
+    worker_id: WorkerId | None = None
+    queued_at: dt.datetime | None = None
+    first_byte_at: dt.datetime | None = None  # of a stream
+    answered_at: dt.datetime | None = None
+    traceparent: str | None = None
 
 
-async def ship(main: Database, facts: Database, settlers: Sequence[Settler] = ()) -> int:
+async def ship(
+    main: Database, facts: Database, settlers: Sequence[Settler] = (), probe_tenants: Collection[str] = ()
+) -> int:
     """Move what waits in the outbox into the facts tables; returns how many facts went.
 
     The facts are committed before the outbox forgets them; a crash in between ships them again onto their own keys.
-    Settlers see each fact once: what they write in the main database commits with the outbox's forgetting.
+    Settlers see each fact once: what they write in the main database commits with the outbox's forgetting. Facts of
+    `probe_tenants` are marked as probes.
     """
     total = 0
     for _ in range(_MOST_ROUNDS):
         async with main.transaction() as connection:
             batches = await connection.fetch(_SQL["outbox"], _BATCHES_AT_ONCE)
             found = [fact for batch in batches for fact in msgspec.json.decode(batch["facts"], type=list[Fact])]
+            for fact in found:
+                _explain(fact, probe_tenants)
             requests, attempts = split(found)
-            await _keep(facts, requests, attempts)
+            await _keep(facts, requests, attempts, [fact for fact in found if fact["kind"] == "delivery"])
             for settle in settlers:
                 await settle(connection, requests, attempts)
             await connection.execute(_SQL["shipped"], [batch["batch_id"] for batch in batches])
@@ -78,16 +93,31 @@ def split(found: Sequence[Fact]) -> tuple[list[Fact], list[Fact]]:
     attempts = [fact for fact in found if fact["kind"] == "attempt"]
     for fact in requests:
         if fact["has_attempt"]:
-            finished_at = fact["attempt_finished_at"] or fact["finished_at"]
+            finished_at = fact["answered_at"] or fact["finished_at"]
             attempts.append({**fact, "attempt": fact["attempts"], "finished_at": finished_at})
     return requests, attempts
 
 
-async def _keep(facts: Database, requests: Sequence[object], attempts: Sequence[object]) -> None:
-    if requests:
-        await facts.execute(_SQL["keep_requests"], msgspec.json.encode(requests).decode())
-    if attempts:
-        await facts.execute(_SQL["keep_attempts"], msgspec.json.encode(attempts).decode())
+def _explain(fact: Fact, probe_tenants: Collection[str]) -> None:
+    """Add what follows from the fact: whose traffic, which cause, when the model's answer was whole."""
+    fact["traffic"] = traffic_of(str(fact["tenant_id"]), probe_tenants)
+    if fact["kind"] != "delivery":
+        error_type = fact.get("error_type")
+        fact["cause"] = cause_of(str(fact["outcome"]), error_type if isinstance(error_type, str) else None)
+        fact["answered_at"] = fact.get("attempt_finished_at")
+
+
+async def _keep(
+    facts: Database, requests: Sequence[object], attempts: Sequence[object], deliveries: Sequence[object] = ()
+) -> None:
+    rows = (("keep_requests", requests), ("keep_attempts", attempts), ("keep_deliveries", deliveries))
+    if not any(batch for _, batch in rows):
+        return
+    async with facts.transaction() as connection:
+        await connection.execute(_SQL["take_turn"])
+        for query, batch in rows:
+            if batch:
+                await connection.execute(_SQL[query], msgspec.json.encode(batch).decode())
 
 
 async def make_partitions(facts: Database, clock: Clock) -> int:

@@ -7,6 +7,7 @@ the request goes back. Called by `worker/claiming.py`, one task per lease.
 
 import asyncio
 import dataclasses
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
@@ -114,6 +115,7 @@ class Attempt:
         self._leased_at = parts.clock.now()
         self._started_at = self._leased_at
         self._started_monotonic = parts.clock.monotonic()
+        self._checked_at: dt.datetime | None = None
         self._called = False
         self._answered = asyncio.Event()
         self._work: Mapping[str, float] = predicted_work(lease.predicted_seconds, lease.options.features)
@@ -225,7 +227,7 @@ class Attempt:
         else:
             state, answer = await self._delivered(*await self._judged(step))
             outcome = _outcome_of(state, step.state, outcome)
-            report = dataclasses.replace(report, outcome=outcome)
+            report = dataclasses.replace(report, outcome=outcome, checked_at=self._checked_at)
             held = await self._parts.desk.finish(Finish(self.lease, state, answer, report))
         if not held:
             await self._abandon(report)
@@ -242,6 +244,7 @@ class Attempt:
                 step = await check.judge(self.lease, spec, step.answer) or step
                 if step.state is not State.SUCCEEDED:
                     break
+            self._checked_at = self._parts.clock.now()
         return step.state, step.answer
 
     async def _delivered(self, state: State, answer: Answer) -> tuple[State, Answer]:
@@ -276,6 +279,7 @@ class Attempt:
             finished_at=self._parts.clock.now(),
             device_seconds=seconds * self._spec().resources.devices,
             work=self._work,
+            device=self._parts.settings.worker.device_name or self.lease.worker_id,
         )
 
     def _spec(self) -> ModelSpec:

@@ -27,15 +27,30 @@ WHERE webhooks.request_id = locked.request_id
 RETURNING webhooks.request_id, webhooks.tenant_id, webhooks.url, webhooks.tries;
 
 -- name: settle
--- Write what followed from try $2; a later try's claim has another number and is left alone.
-UPDATE webhooks
-SET state = $3,
-    next_try_at = coalesce($4::timestamptz, next_try_at),
-    last_status = $5,
-    last_error = $6,
-    delivered_at = CASE WHEN $3 = 'delivered' THEN now() END
-WHERE request_id = $1 AND tries = $2 AND state = 'pending'
-RETURNING request_id;
+-- Write what followed from try $2, and the fact of a notice that has ended; a later try's claim has another number and
+-- is left alone.
+WITH settled AS (
+    UPDATE webhooks
+    SET state = $3,
+        next_try_at = coalesce($4::timestamptz, next_try_at),
+        last_status = $5,
+        last_error = $6,
+        delivered_at = CASE WHEN $3 = 'delivered' THEN now() END
+    WHERE request_id = $1 AND tries = $2 AND state = 'pending'
+    RETURNING request_id, tenant_id, state, tries, last_status
+), facts AS (
+    INSERT INTO fact_outbox (facts)
+    SELECT json_agg(d) FROM (
+        SELECT 'delivery' AS kind, clock_timestamp() AS finished_at, s.request_id, s.tenant_id, f.model_id, f.endpoint,
+               f.revision_id, s.state AS outcome, s.tries, s.last_status AS status_code,
+               f.finished_at AS request_finished_at
+        FROM settled s
+        JOIN finished_requests f ON f.request_id = s.request_id
+        WHERE s.state <> 'pending'
+    ) AS d
+    HAVING count(*) > 0
+)
+SELECT request_id FROM settled;
 
 -- name: forget
 -- Delete up to $2 webhooks older than $1 seconds that are delivered or dead.

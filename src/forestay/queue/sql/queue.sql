@@ -176,11 +176,11 @@ WITH items AS MATERIALIZED (
     FROM unnest(
         $1::uuid[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::text[], $8::bytea[],
         $9::text[], $10::text[], $11::text[], $12::text[], $13::boolean[], $14::timestamptz[], $15::timestamptz[],
-        $16::float8[], $17::text[]
+        $16::float8[], $17::text[], $18::timestamptz[], $19::text[]
     ) AS i (
         request_id, attempt, worker_id, from_states, state, status_code, headers, body,
         body_key, error, error_type, outcome, has_attempt, attempt_started_at, attempt_finished_at,
-        device_seconds, work
+        device_seconds, work, checked_at, device
     )
 ),
 gone AS (
@@ -193,19 +193,22 @@ gone AS (
     RETURNING r.request_id, r.attempt AS attempts, r.tenant_id, r.key_id, r.model_id, r.endpoint, r.revision_id,
               r.replica_id, r.worker_id, r.submitted_at, r.leased_at, r.state AS state_before,
               coalesce(r.started_at, i.attempt_started_at) AS started_at, r.webhook,
-              r.predicted_seconds, i.state, i.status_code, i.headers, i.body, i.body_key, i.error, i.error_type,
-              i.outcome, i.has_attempt, i.attempt_finished_at, i.device_seconds, i.work, clock_timestamp() AS finished_at
+              r.predicted_seconds, r.available_at AS queued_at, i.state, i.status_code, i.headers, i.body, i.body_key,
+              i.error, i.error_type, i.outcome, i.has_attempt, i.attempt_finished_at, i.device_seconds, i.work,
+              i.checked_at, i.device, clock_timestamp() AS finished_at
 ),
 inputs AS (
     DELETE FROM request_inputs x
     WHERE x.request_id = ANY ($1) AND x.request_id IN (SELECT request_id FROM gone)
     RETURNING x.request_id, x.body AS input, x.body_key AS input_key, x.webhook_url, x.store_io,
               -- Only options that hold tags are parsed: nearly none do, and this is every finish.
-              CASE WHEN strpos(x.options, '"tags":{"') > 0 THEN x.options::jsonb -> 'tags' END AS tags
+              CASE WHEN strpos(x.options, '"tags":{"') > 0 THEN x.options::jsonb -> 'tags' END AS tags,
+              substring(x.options FROM '"traceparent":"([0-9a-f-]{55})"') AS traceparent
 ),
 -- Every input is of a request that is gone; a full join is what cannot compare each with each.
 ended AS MATERIALIZED (
-    SELECT g.*, x.input, x.input_key, x.webhook_url, x.store_io, x.tags FROM gone g FULL JOIN inputs x USING (request_id)
+    SELECT g.*, x.input, x.input_key, x.webhook_url, x.store_io, x.tags, x.traceparent
+    FROM gone g FULL JOIN inputs x USING (request_id)
 ),
 kept AS (
     INSERT INTO finished_requests (
@@ -236,7 +239,8 @@ facts AS (
     SELECT json_agg(f) FROM (
         SELECT 'request' AS kind, g.request_id, 'queue' AS lane, g.tenant_id, g.key_id, g.model_id, g.endpoint,
                g.revision_id, g.replica_id, g.worker_id, g.attempts, g.state, g.outcome, g.status_code, g.error_type,
-               g.submitted_at, g.leased_at, g.started_at, g.finished_at, g.attempt_finished_at, g.has_attempt,
+               g.submitted_at, g.queued_at, g.leased_at, g.started_at, g.finished_at, g.attempt_finished_at,
+               g.checked_at, g.has_attempt, g.device, g.traceparent,
                g.device_seconds, g.predicted_seconds,  -- where no attempt reported, what was predicted is said all the same
                CASE WHEN g.work = '{}' THEN json_build_object('predicted_seconds', g.predicted_seconds)
                     ELSE g.work::json END AS work, g.tags
@@ -251,25 +255,28 @@ SELECT request_id, attempts, state_before FROM gone;
 -- status, headers and error of the answer; its body lies in the object store.
 WITH items AS MATERIALIZED (
     SELECT *
-    FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::text[], $5::timestamptz[], $6::float8[], $7::text[], $8::text[])
-         AS i (request_id, attempt, worker_id, outcome, attempt_finished_at, device_seconds, work, answer)
+    FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::text[], $5::timestamptz[], $6::float8[], $7::text[],
+                $8::text[], $9::timestamptz[], $10::text[])
+         AS i (request_id, attempt, worker_id, outcome, attempt_finished_at, device_seconds, work, answer, checked_at,
+               device)
 ),
 parked AS (
     UPDATE requests r
     SET state = 'withheld', lease_expires_at = NULL, withheld = i.answer::jsonb
     FROM items i
     WHERE r.request_id = ANY ($1) AND r.request_id = i.request_id AND r.attempt = i.attempt
-      AND r.worker_id = i.worker_id AND r.state = ANY ($9::text[])
+      AND r.worker_id = i.worker_id AND r.state = ANY ($11::text[])
     RETURNING r.request_id, r.attempt, r.tenant_id, r.model_id, r.endpoint, r.revision_id, r.replica_id, r.worker_id,
-              r.submitted_at, r.leased_at, r.started_at, r.predicted_seconds,
-              i.outcome, i.attempt_finished_at, i.device_seconds, i.work
+              r.submitted_at, r.available_at AS queued_at, r.leased_at, r.started_at, r.predicted_seconds,
+              i.outcome, i.attempt_finished_at, i.device_seconds, i.work, i.checked_at, i.device
 ),
 facts AS (
     INSERT INTO fact_outbox (facts)
     SELECT json_agg(f) FROM (
         SELECT 'attempt' AS kind, p.request_id, p.attempt, p.tenant_id, p.model_id, p.endpoint, p.revision_id,
-               p.replica_id, p.worker_id, p.outcome, p.submitted_at, p.leased_at, p.started_at,
-               p.attempt_finished_at AS finished_at, p.device_seconds, p.predicted_seconds, p.work::json AS work
+               p.replica_id, p.worker_id, p.outcome, p.submitted_at, p.queued_at, p.leased_at, p.started_at,
+               p.attempt_finished_at AS finished_at, p.checked_at, p.device, p.device_seconds, p.predicted_seconds,
+               p.work::json AS work
         FROM parked p
     ) AS f
     HAVING count(*) > 0
@@ -296,17 +303,18 @@ WITH items AS MATERIALIZED (
     SELECT *
     FROM unnest(
         $1::uuid[], $2::smallint[], $3::text[], $4::float8[], $5::text[], $6::text[], $7::smallint[], $8::boolean[],
-        $9::text[], $10::timestamptz[], $11::timestamptz[], $12::float8[], $13::text[]
+        $9::text[], $10::timestamptz[], $11::timestamptz[], $12::float8[], $13::text[], $14::text[]
     ) AS i (
         request_id, attempt, worker_id, delay_seconds, crashed_replicas, retries_used, lost_leases, alone,
-        outcome, attempt_started_at, attempt_finished_at, device_seconds, work
+        outcome, attempt_started_at, attempt_finished_at, device_seconds, work, device
     )
 ),
 before AS MATERIALIZED (
     SELECT r.request_id, r.attempt, r.tenant_id, r.model_id, r.endpoint, r.revision_id, r.replica_id, r.worker_id,
-           r.submitted_at, r.leased_at, coalesce(r.started_at, i.attempt_started_at) AS started_at,
+           r.submitted_at, r.available_at AS queued_at, r.leased_at,
+           coalesce(r.started_at, i.attempt_started_at) AS started_at,
            i.outcome, coalesce(i.attempt_finished_at, clock_timestamp()) AS finished_at, i.device_seconds,
-           r.predicted_seconds, i.work
+           r.predicted_seconds, i.work, i.device
     FROM requests r
     JOIN items i ON i.request_id = r.request_id
     WHERE r.request_id = ANY ($1) AND r.attempt = i.attempt AND r.worker_id = i.worker_id
@@ -328,8 +336,8 @@ facts AS (
     INSERT INTO fact_outbox (facts)
     SELECT json_agg(f) FROM (
         SELECT 'attempt' AS kind, b.request_id, b.attempt, b.tenant_id, b.model_id, b.endpoint, b.revision_id,
-               b.replica_id, b.worker_id, b.outcome, b.submitted_at, b.leased_at, b.started_at, b.finished_at,
-               b.device_seconds, b.predicted_seconds, b.work::json AS work
+               b.replica_id, b.worker_id, b.outcome, b.submitted_at, b.queued_at, b.leased_at, b.started_at,
+               b.finished_at, b.device, b.device_seconds, b.predicted_seconds, b.work::json AS work
         FROM before b
     ) AS f
     HAVING count(*) > 0
