@@ -1,11 +1,14 @@
 """What finishing does beside the queue's own rows: media, webhooks, and what is not kept."""
 
+import dataclasses
 import datetime as dt
+import json
 
 import pytest
 from tests.conformance.queue_harness import Harness, finish, offer, postgres_harness, submission
 
 from forestay.ids import WorkerId
+from forestay.media.urls import stored_url
 from forestay.queue import answers
 from forestay.queue.model import Lease, Options, State
 from forestay.storage.objects import ObjectStore
@@ -26,14 +29,35 @@ async def _leased(harness: Harness, options: Options) -> Lease:
 async def test_media_of_the_finished_attempt_is_released_on_success_only(
     database: Database, objects: ObjectStore, state: State, after: str
 ) -> None:
-    """What an earlier attempt left stays in quarantine, and so does everything of a failure."""
+    """What an earlier attempt left stays in quarantine, what the answer does not name, and everything of a failure."""
+    this, unnamed, earlier = "t" * 32, "u" * 32, "e" * 32
     async with postgres_harness(database, objects) as harness:
         lease = await _leased(harness, Options())
-        await database.execute(ADD_MEDIA, "this", lease.request_id, lease.attempt)
-        await database.execute(ADD_MEDIA, "earlier", lease.request_id, lease.attempt - 1)
-        await harness.store.finish([finish(lease, state)])
+        for media_id, attempt in ((this, lease.attempt), (unnamed, lease.attempt), (earlier, lease.attempt - 1)):
+            await database.execute(ADD_MEDIA, media_id, lease.request_id, attempt)
+        body = json.dumps([stored_url(this, "a.png"), stored_url(earlier, "a.png")]).encode()
+        done = finish(lease, state)
+        await harness.store.finish([dataclasses.replace(done, answer=dataclasses.replace(done.answer, body=body))])
     rows = await database.fetch("SELECT media_id, state FROM media")
-    assert {row[0]: row[1] for row in rows} == {"this": after, "earlier": "quarantine"}
+    assert {row[0]: row[1] for row in rows} == {this: after, unnamed: "quarantine", earlier: "quarantine"}
+
+
+async def test_a_withheld_answer_that_is_let_go_releases_the_files_that_it_names(
+    database: Database, objects: ObjectStore
+) -> None:
+    """Whether it is published as it was, or as somebody wrote it anew."""
+    for anew in (False, True):
+        this, unnamed = f"t{anew:d}" * 16, f"u{anew:d}" * 16
+        async with postgres_harness(database, objects) as harness:
+            lease = await _leased(harness, Options())
+            for media_id in (this, unnamed):
+                await database.execute(ADD_MEDIA, media_id, lease.request_id, lease.attempt)
+            done = finish(lease, State.WITHHELD)
+            answer = dataclasses.replace(done.answer, body=stored_url(this, "a.png").encode())
+            await harness.store.finish([dataclasses.replace(done, answer=answer)])
+            assert await harness.store.withheld(lease.request_id, State.SUCCEEDED, answer if anew else None)
+        rows = await database.fetch("SELECT media_id, state FROM media WHERE request_id = $1", lease.request_id)
+        assert {row[0]: row[1] for row in rows} == {this: "released", unnamed: "quarantine"}
 
 
 async def test_a_webhook_is_enqueued_once_for_whoever_asked(database: Database, objects: ObjectStore) -> None:

@@ -92,11 +92,17 @@ class MemoryVerdicts:
 
     records: list[VerdictRecord] = dataclasses.field(default_factory=list[VerdictRecord])
     away: bool = False
+    broken: Exception | None = None
+    hanging: bool = False
 
     async def write(self, batch: Sequence[VerdictRecord]) -> None:
         """Keep them, or be away."""
         if self.away:
             raise Unavailable("no facts database")
+        if self.broken is not None:
+            raise self.broken
+        if self.hanging:
+            await asyncio.sleep(3600)
         self.records += batch
 
 

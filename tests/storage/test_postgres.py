@@ -101,6 +101,13 @@ async def test_a_connection_whose_server_died_while_idle_is_a_lost_one() -> None
         await Database(_DeadConnections(2)).fetch("SELECT 1")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("state", ["53100", "53200", "58030", "25006"])
+async def test_a_database_that_cannot_work_is_unavailable(database: Database, state: str) -> None:
+    """A full disk, no memory, a broken device, a standby: it answers, and nothing can be kept; no defect of ours."""
+    with pytest.raises(Unavailable, match="cannot do its work"):
+        await database.execute(f"DO $$ BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = '{state}'; END $$")
+
+
 async def test_a_statement_past_its_time_is_unavailable(database: Database) -> None:
     """The server's own limit ends a long statement, and it shows as a dependency that does not answer."""
     with pytest.raises(Unavailable):

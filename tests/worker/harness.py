@@ -146,6 +146,19 @@ class Probe(fal.App, name="probe"):
                 "no_new_privs": status["NoNewPrivs"], "reads_worker": readable(f"/proc/{os.getppid()}/environ"),
                 "reads_secrets": readable(input.text),
             }))
+        if ask == "complain":
+            raise AppException(input.text.upper(), 422)
+        if ask == "hide":  # a file that the answer does not name
+            File.from_bytes(b"twelve bytes", content_type="text/plain", file_name="a.txt")
+            return Out(text="ok")
+        if ask == "backwards":
+            return Out(text=input.text[::-1])
+        if ask == "mention":  # in the middle of a text
+            import base64
+            png = base64.b64decode(input.text)
+            return Out(text="see " + File.from_bytes(png, content_type="image/png", file_name="a.png").url + " here")
+        if ask == "header":
+            return JSONResponse({"text": "ok"}, headers={"x-note": "it says " + input.text.upper()})
         if ask == "shout":
             return Out(text=input.text.upper())
         if ask == "picture":
@@ -170,6 +183,9 @@ class Probe(fal.App, name="probe"):
         request_id = self.current_request.request_id
         async def events():
             try:
+                if input.image_url:
+                    yield f": {input.image_url.upper()}\\nevent: {input.image_url.upper()}\\n\\n"
+                    yield f"event: said\\nodd: {input.image_url.upper()}\\ndata: {{}}\\n\\n"
                 for number in range(int(input.text)):
                     said = {'number': number, **({'text': input.do.upper()} if number == 1 and input.do else {})}
                     yield f"data: {json.dumps(said)}\\n\\n"

@@ -61,7 +61,8 @@ async def test_a_harmless_output_is_published_with_its_record(guarded: tuple[Har
     harness, _ = guarded
     stored = await harness.run({"do": "shout", "text": "a lighthouse"})
     assert (stored.snapshot.state, json.loads(stored.answer.body)["text"]) == (State.SUCCEEDED, "A LIGHTHOUSE")
-    [record] = harness.guard.verdicts.records
+    asked = stored.snapshot.request_id  # records of inputs of other tests may still arrive
+    [record] = [record for record in harness.guard.verdicts.records if record.request_id == asked]
     assert (record.request_id, record.attempt, record.verdict) == (stored.snapshot.request_id, 1, "allow")
 
 
@@ -177,6 +178,58 @@ async def test_a_file_is_given_what_its_policy_asks_for(guarded: tuple[Harness, 
     assert f"sha256:{hashlib.sha256(stamped).hexdigest()}" in digests
 
 
+@pytest.mark.threat("ML01:2023", "AML.T0054")
+@pytest.mark.parametrize(("colour", "state"), [((0, 0, 255), State.SUCCEEDED), ((255, 0, 0), State.BLOCKED)])
+async def test_a_picture_that_stands_in_a_text_is_looked_at(
+    guarded: tuple[Harness, str], colour: tuple[int, int, int], state: State
+) -> None:
+    """As base64 alone, as a data: URI inside a sentence, and by the name of a stored file inside a sentence."""
+    harness, _ = guarded
+    noisy = io.BytesIO()
+    picture = Image.effect_noise((64, 64), 40).convert("RGB")
+    picture.paste(colour, (0, 0, 32, 32))
+    picture.save(noisy, "PNG")
+    packed = base64.b64encode(noisy.getvalue()).decode()
+    uri = f"look ![a](data:image/png;base64,{packed}) there"
+    for text in (packed, uri):
+        stored = await harness.run({"do": "backwards", "text": text[::-1]})
+        assert stored.snapshot.state is state, stored.answer.body[:200]
+    stored = await harness.run({"do": "mention", "text": packed})
+    assert stored.snapshot.state is state, stored.answer.body[:200]
+
+
+@pytest.mark.threat("ML01:2023", "AML.T0054")
+async def test_a_models_error_is_an_output_like_any_other(guarded: tuple[Harness, str]) -> None:
+    """Its words are judged on both lanes; where they are not let go its status stays, and says nothing."""
+    harness, _ = guarded
+    for text, said in (("no such style", True), (QUIET, False)):
+        stored = await harness.run({"do": "complain", "text": text})
+        assert (stored.snapshot.state, stored.answer.status_code) == (State.FAILED, 422)
+        assert (text.upper() in stored.answer.body.decode(), text.upper() in (stored.snapshot.error or "")) == (
+            said, said,
+        )  # fmt: skip
+        status, body = await direct(guarded, {"do": "complain", "text": text})
+        assert (status, text.upper() in body) == (422, said)
+
+
+async def test_headers_are_judged_where_they_say_something(guarded: tuple[Harness, str]) -> None:
+    """A model may not say in a header what it may not say in its answer."""
+    harness, _ = guarded
+    stored = await harness.run({"do": "header", "text": "calm"})
+    assert (stored.snapshot.state, stored.answer.headers["x-note"]) == (State.SUCCEEDED, "it says CALM")
+    assert (await harness.run({"do": "header", "text": QUIET})).snapshot.state is State.BLOCKED
+
+
+async def test_an_answer_is_on_record_as_it_leaves(guarded: tuple[Harness, str]) -> None:
+    """Also where it was written anew since: a foreign link became ours."""
+    harness, _ = guarded
+    async with serving_file(png((0, 0, 255))) as address:
+        stored = await harness.run({"do": "link", "text": address.removeprefix("http:")})
+    assert address not in stored.answer.body.decode()
+    digests = {digest for record in harness.guard.verdicts.records for digest in record.judged}
+    assert f"sha256:{hashlib.sha256(stored.answer.body).hexdigest()}" in digests
+
+
 async def test_a_link_of_a_provider_is_fetched_judged_and_from_then_on_ours(guarded: tuple[Harness, str]) -> None:
     """What is read later is what was judged; a marked picture behind a link is blocked like any other."""
     harness, _ = guarded
@@ -226,6 +279,14 @@ async def test_a_stream_ends_at_the_event_that_is_not_let_go(guarded: tuple[Harn
     assert "event: error" in text
     assert len(events) == 2
     _, text = await direct(guarded, {"text": "3"}, "/stream")
+    assert text.count("data:") == 3
+
+
+async def test_a_stream_says_nothing_beside_what_was_judged(guarded: tuple[Harness, str]) -> None:
+    """Comments and unknown lines are for no reader, so none gets them; a name of an event is judged with its data."""
+    _, text = await direct(guarded, {"text": "2", "image_url": "a comment"}, "/stream")
+    assert "COMMENT" not in text
+    assert "event: said\ndata: {}\n\n" in text
     assert text.count("data:") == 3
 
 

@@ -16,6 +16,7 @@ from forestay.chance import Chance
 from forestay.clock import SystemClock
 from forestay.errors import Unavailable
 from forestay.ids import KeyId, ModelId, RequestId, TenantId, WorkerId, first_request_id_at
+from forestay.media.urls import stored_ids
 from forestay.queue import answers, claiming, outcomes, partitions, retry, rows
 from forestay.queue.group_commit import BatchLimits, GroupCommit
 from forestay.queue.model import (
@@ -214,15 +215,17 @@ class PostgresQueueStore:
             if record is None:
                 return False
             own, key = rows.held_back(record["withheld"]), _result_key(request_id, record["attempt"])
+            named = stored_ids(await self._objects.get(key) or b"")
             ending = rows.Ending(
-                request_id, frozenset({State.WITHHELD}), state, own, key, outcome, attempt=record["attempt"]
+                request_id, frozenset({State.WITHHELD}), state, own, key, outcome, record["attempt"], media_ids=named
             )
             return bool(await self._end(self._database, [ending]))
         body_key = None
         if len(answer.body) > self._settings.inline_body_bytes:
             body_key = f"results/{request_id}/resolved"
             await self._objects.put(body_key, answer.body)
-        ending = rows.Ending(request_id, frozenset({State.WITHHELD}), state, answer, body_key, outcome)
+        named = stored_ids(answer.body)
+        ending = rows.Ending(request_id, frozenset({State.WITHHELD}), state, answer, body_key, outcome, media_ids=named)
         return bool(await self._end(self._database, [ending]))
 
     async def snapshots(self, request_ids: Sequence[RequestId]) -> dict[RequestId, Snapshot]:

@@ -14,6 +14,7 @@ from typing import cast
 import msgspec
 
 from forestay.ids import KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId, bucket_of
+from forestay.media.urls import stored_ids
 from forestay.queue.fairness import Waiting
 from forestay.queue.model import (
     Answer,
@@ -190,11 +191,12 @@ class Ending:
     worker_id: WorkerId | None = None
     report: AttemptReport | None = None  # None: no attempt ended with it, or its worker reports it by itself
     attempt_lost: bool = False  # the attempt ended unseen: write its fact without a report
+    media_ids: Sequence[str] = ()  # the files that its answer names: they are released with it
 
 
 def end_columns(endings: Sequence[Ending]) -> Columns:
-    """Return the nineteen columns of `end`, in the order in which rows are locked everywhere."""
-    return columns([_end_row(item) for item in sorted(endings, key=lambda item: item.request_id)], 19)
+    """Return the twenty columns of `end`, in the order in which rows are locked everywhere."""
+    return columns([_end_row(item) for item in sorted(endings, key=lambda item: item.request_id)], 20)
 
 
 def _end_row(item: Ending) -> tuple[object, ...]:
@@ -219,6 +221,7 @@ def _end_row(item: Ending) -> tuple[object, ...]:
         _NO_WORK if report is None or not report.work else _encode(report.work).decode(),
         None if report is None else report.checked_at,
         None if report is None else report.device,
+        ",".join(item.media_ids),
     )
 
 
@@ -234,6 +237,7 @@ def finish_ending(item: Finish, body_key: str | None, from_states: frozenset[Sta
         attempt=item.lease.attempt,
         worker_id=item.lease.worker_id,
         report=item.report,
+        media_ids=stored_ids(item.answer.body),
     )
 
 

@@ -33,10 +33,17 @@ from forestay.verdicts import Verdict
 KNOWN_SECONDS = 5.0  # how often detectors are asked what they are
 FIRST_SECONDS = 0.25  # the first judgement waits so long for that
 FLUSH_SECONDS = 0.2
+RULING_SECONDS = 10.0  # to record what a person decided
 MAX_KEPT = 10_000  # records of allowed inputs that wait to be written
 MAX_SHADOWS = 32  # judgements that candidates still owe; beyond, they are dropped and counted
 SALT_BITS = 128
+ASK_SHARE, INSTEAD_SHARE = 0.8, 0.9  # of the deadline: until then detectors, their stand-ins; the rest is the record's
 _LOG = logger("safety")
+
+
+def _as_judged(_: Judgement) -> Sequence[str]:
+    """Say that an answer leaves as it was judged."""
+    return ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,16 +119,25 @@ class Guard:
         judgement = Judgement(verdict, action, None, "", reason)
         return await self._keep(subject, self._record(subject, None, judgement, (), 0.0), judgement)
 
-    async def note(self, subject: Subject, judgement: Judgement, judged: Sequence[str]) -> Judgement:
+    async def note(self, subject: Subject, judgement: Judgement, judged: Sequence[str], what: str) -> Judgement:
         """Record what a judged output has become (stamped copies) before it is released; as `judge` in failing."""
         deciding = self._ports.policies.of(subject.policy_id, subject.request_id).deciding
-        said = dataclasses.replace(judgement, reason=f"{judgement.reason}; stored with provenance", checks=())
-        return await self._keep(subject, self._record(subject, deciding, said, judged, 0.0), judgement)
+        said = dataclasses.replace(judgement, reason=f"{judgement.reason}; {what}", checks=())
+        left = _patience(deciding)
+        return await self._keep(subject, self._record(subject, deciding, said, judged, 0.0), judgement, left)
 
-    async def judge(self, subject: Subject, items: Sequence[Item], judged: Sequence[str]) -> Judgement:
+    async def judge(
+        self,
+        subject: Subject,
+        items: Sequence[Item],
+        judged: Sequence[str],
+        becomes: Callable[[Judgement], Sequence[str]] = _as_judged,
+    ) -> Judgement:
         """Judge the items together; `judged` are digests of what was looked at.
 
-        The record is committed when this returns, but for inputs that are allowed: theirs follows soon.
+        `becomes` says in what form, by its digests, an answer leaves that is so judged. The record is committed when
+        this returns, but for inputs that are allowed: theirs follows soon. It takes no longer than the policy's
+        deadline, the record included: a log that is slow releases nothing.
         """
         found = self._ports.policies.of(subject.policy_id, subject.request_id)
         started = self._ports.clock.monotonic()
@@ -133,8 +149,9 @@ class Guard:
         self._ports.metrics.add(VERDICTS, subject.model_id, subject.point.value, judgement.verdict.value)
         self._ports.metrics.observe(VERDICT_SECONDS, seconds, subject.point.value)
         self._owe_shadow(subject, found.shadow, items)
-        record = self._record(subject, found.deciding, judgement, judged, seconds)
-        return await self._keep(subject, record, judgement)
+        record = self._record(subject, found.deciding, judgement, [*judged, *becomes(judgement)], seconds)
+        deadline = _patience(found.deciding)
+        return await self._keep(subject, record, judgement, max(deadline - seconds, (1 - INSTEAD_SHARE) * deadline))
 
     async def run(self) -> None:
         """Write records and judge in shadow, for ever."""
@@ -149,8 +166,8 @@ class Guard:
         while self._kept:
             batch = [self._kept.popleft() for _ in range(min(500, len(self._kept)))]
             try:
-                await self._ports.records.write(batch)
-            except Unavailable:
+                await self._write(batch)
+            except BaseException:
                 self._kept.extendleft(reversed(batch))
                 raise
 
@@ -162,12 +179,12 @@ class Guard:
         if not named:
             return decide(policy, places, [])
         clock = self._ports.clock
-        ends = clock.monotonic() + policy.deadline_seconds
+        ends = clock.monotonic() + INSTEAD_SHARE * policy.deadline_seconds
         looks = {item.place: item.looks for item in items}
-        outcomes = await self._ask(policy, named, looks, policy.deadline_seconds)
+        outcomes = await self._ask(policy, named, looks, ASK_SHARE * policy.deadline_seconds)
         instead = fallbacks(policy, places, outcomes)
         if instead:
-            left = max(0.05 * policy.deadline_seconds, ends - clock.monotonic())
+            left = max((INSTEAD_SHARE - ASK_SHARE) * policy.deadline_seconds, ends - clock.monotonic())
             outcomes += await self._ask(policy, instead, looks, left)
         return decide(policy, places, outcomes, self._ports.policies.waived(subject.model_id))
 
@@ -253,7 +270,9 @@ class Guard:
             salt=chance.bits(SALT_BITS).to_bytes(SALT_BITS // 8),
         )
 
-    async def _keep(self, subject: Subject, record: VerdictRecord, judgement: Judgement) -> Judgement:
+    async def _keep(
+        self, subject: Subject, record: VerdictRecord, judgement: Judgement, within_seconds: float = RULING_SECONDS
+    ) -> Judgement:
         """Commit the record before anything is released by it; what cannot be recorded is not released."""
         if subject.point in {Point.INPUT, Point.INPUT_MEDIA}:
             if len(self._kept) >= MAX_KEPT:
@@ -262,10 +281,12 @@ class Guard:
             self._kept.append(record)
             return judgement
         try:
-            await self._writes.add(record)
-        except Unavailable as error:
+            async with asyncio.timeout(within_seconds):
+                await self._writes.add(record)
+        except (Unavailable, TimeoutError) as error:
             self._ports.metrics.add(VERDICTS_UNWRITTEN, "refused")
-            _LOG.warning("safety.verdict_unwritten", request_id=str(subject.request_id), reason=str(error))
+            why = str(error) or "not committed in time"
+            _LOG.warning("safety.verdict_unwritten", request_id=str(subject.request_id), reason=why)
             if judgement.verdict in {Verdict.ALLOW, Verdict.FLAG}:
                 what = "its verdict could not be recorded"
                 withheld = dataclasses.replace(judgement, verdict=Verdict.INCONCLUSIVE, action=Action.REVIEW)
@@ -273,7 +294,14 @@ class Guard:
         return judgement
 
     async def _write(self, batch: Sequence[VerdictRecord]) -> Sequence[None]:
-        await self._ports.records.write(batch)
+        """Commit; whatever the log raises, a full disk too, is a log that is away: it must not end the process."""
+        try:
+            await self._ports.records.write(batch)
+        except Unavailable:
+            raise
+        except Exception as error:
+            _LOG.exception("safety.verdicts_refused")
+            raise Unavailable(f"the log of verdicts refused them ({type(error).__name__})") from error
         return [None] * len(batch)
 
     async def _flush_for_ever(self) -> None:
@@ -346,6 +374,11 @@ def joined(detector_id: str, place: Place, said: Sequence[Outcome], blocks: Call
     if not said:
         return Unscored(detector_id, place.where, Trouble.UNREADABLE)
     return Unscored(detector_id, place.where, silent[0], seconds) if silent and not blocks(found) else found
+
+
+def _patience(policy: Policy | None) -> float:
+    """Return how long a judgement may take: without a policy that can be read nothing is waited for but the record."""
+    return 1.0 if policy is None else policy.deadline_seconds
 
 
 def _no_policy(policy_id: str) -> Judgement:

@@ -1,7 +1,9 @@
 """What an answer consists of: every text, link, data URI and stored file in it, with the place where it stands.
 
-Pure. Decides what kind each leaf is, not what follows. Bounded: an answer with more leaves or more depth than may be
-looked at is TooMuch, never half looked at. Called by the worker for outputs, pieces of streams and frames.
+Pure. Decides what kind each leaf is, not what follows. A file may also stand in a string without a word about it
+(base64 alone, as `b64_json` of other APIs has it) or in the middle of a text (`inside`). Bounded: an answer with more
+leaves or more depth than may be looked at is TooMuch, never half looked at. Called by the worker for outputs, pieces of
+streams and frames.
 """
 
 import base64
@@ -15,11 +17,14 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from forestay.media.urls import SCHEME
+from forestay.safety.text.fields import is_packed
 
 MAX_LEAVES = 5_000
 MAX_DEPTH = 32
 Path = tuple[str | int, ...]
+_ONE_ALPHABET = bytes.maketrans(b"-_", b"+/")
 _LINK = re.compile(r"\s*https?://\S+\s*", re.IGNORECASE)
+_INSIDE = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+=-]+)*;base64,[A-Za-z0-9+/_=%-]+", re.IGNORECASE)
 _STEP = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 
 
@@ -29,6 +34,7 @@ class LeafKind(enum.StrEnum):
     TEXT = "text"
     STORED = "stored"  # a file of ours, by its stored name
     DATA = "data"  # a data: URI
+    PACKED = "packed"  # base64 of a file, and nothing beside it
     LINK = "link"  # a URL of somebody else
     BYTES = "bytes"  # in a frame that is not JSON
 
@@ -75,6 +81,13 @@ def leaves_of(value: object) -> list[Leaf]:
     return found
 
 
+def inside(leaf: Leaf) -> list[Leaf]:
+    """Return the files that stand in the middle of a text, as data: URIs."""
+    if leaf.kind is not LeafKind.TEXT:
+        return []
+    return [Leaf(leaf.path, LeafKind.DATA, uri) for uri in _INSIDE.findall(leaf.text)]
+
+
 def parsed(body: bytes) -> object:
     """Parse JSON so that nothing hides: a name that stands twice in an object keeps all its values. ValueError if none.
 
@@ -99,6 +112,8 @@ def kind_of(text: str) -> LeafKind:
         return LeafKind.STORED
     if text.lstrip()[:5].lower() == "data:":
         return LeafKind.DATA
+    if is_packed(text):
+        return LeafKind.PACKED
     return LeafKind.LINK if _LINK.fullmatch(text) else LeafKind.TEXT
 
 
@@ -121,11 +136,17 @@ def unpacked(uri: str) -> bytes:
     raw = urllib.parse.unquote_to_bytes(payload)
     if not head.rstrip().lower().endswith(";base64"):
         return raw
-    packed = b"".join(raw.split()).rstrip(b"=")
+    return unpacked_bare(raw)
+
+
+def unpacked_bare(text: str | bytes) -> bytes:
+    """Return the bytes that base64 stands for, in either alphabet; ValueError when it is none."""
+    raw = text.encode("ascii", "replace") if isinstance(text, str) else text
+    packed = b"".join(raw.split()).rstrip(b"=").translate(_ONE_ALPHABET)
     try:
         return base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
     except binascii.Error as error:
-        raise ValueError(f"the data: URI is not valid base64: {error}") from None
+        raise ValueError(f"the data: URI, or the base64 alone, is not valid: {error}") from None
 
 
 def replaced(value: object, texts: Mapping[Path, str], path: Path = ()) -> object:

@@ -15,6 +15,13 @@ URL = "https://docs.fal.ai/errors#content_policy_violation"
 STATUS = 422
 
 
+def wordless(answer: Answer) -> Answer:
+    """Return a model's error without the model's words: status and type stay, for retries and statistics."""
+    message = "The model failed; what it says of it is withheld by the content policy."
+    body = msgspec.json.encode({"detail": message})
+    return Answer(answer.status_code, {"content-type": "application/json"}, body, message, answer.error_type)
+
+
 def refusal(judgement: Judgement, root: str) -> Answer:
     """Return the 422; `root` is `body` for an input and `output` for what the model made."""
     side = "input" if root == "body" else "output"

@@ -33,11 +33,12 @@ _LOST = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.QueryCanceledError,
 )
+# It answers, and cannot work: no disk, no memory, no connection left, a broken device, or nothing may be written now.
+_POOR = (asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError, asyncpg.ReadOnlySQLTransactionError)
 _STALE = (
     ConnectionError,
     asyncpg.PostgresConnectionError,
@@ -270,6 +271,9 @@ def _lost_database(kind: type[Unavailable] = Unavailable) -> Generator[None]:
         yield
     except _LOST as error:
         message = f"Postgres does not answer ({type(error).__name__}: {error}); check that it runs and is reachable"
+        raise kind(message) from error
+    except _POOR as error:
+        message = f"Postgres cannot do its work now ({type(error).__name__}: {error}); see its disk, memory and log"
         raise kind(message) from error
     except asyncpg.InternalClientError as error:
         if _LEFT_MIDWAY in str(error):

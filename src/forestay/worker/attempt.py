@@ -26,7 +26,7 @@ from forestay.telemetry.metrics import ATTEMPT_SECONDS, ATTEMPTS, Metrics
 from forestay.worker.bucket_outputs import FAILED_DEPENDENCY, BucketOutputs
 from forestay.worker.conclude import Conclusion, Publish, ReplicaStep, Rules, decide_conclusion
 from forestay.worker.desk import Desk
-from forestay.worker.hosts.host import Broken, CallRequest, CallResult, Host
+from forestay.worker.hosts.host import Answered, Broken, CallRequest, CallResult, Host, UpstreamFailed
 from forestay.worker.inputs import Inputs
 from forestay.worker.lease_keeper import LeaseKeeper
 from forestay.worker.logs import LogBook
@@ -46,6 +46,14 @@ class OutputCheck(Protocol):
 
     async def judge(self, lease: Lease, spec: ModelSpec, answer: Answer) -> Publish | None:
         """Return None to allow, or what is published instead: the answer as judged, BLOCKED or WITHHELD."""
+        ...
+
+    async def error(self, lease: Lease, spec: ModelSpec, answer: Answer) -> Answer:
+        """Return an error that the model answered with, as it may leave."""
+        ...
+
+    async def moved(self, lease: Lease, spec: ModelSpec, answer: Answer) -> Publish | None:
+        """Return None when an allowed answer may leave as it reads with its files elsewhere, or what instead."""
         ...
 
 
@@ -171,7 +179,10 @@ class Attempt:
         self._work = {**self._work, **sizes}
         conclusion = self._conclude(result)
         await self._treat_replica(conclusion)
-        await self._end(conclusion.step, conclusion.outcome, crashed=conclusion.crashed)
+        step = conclusion.step
+        if isinstance(step, Publish) and step.state is State.FAILED and isinstance(result, Answered | UpstreamFailed):
+            step = await self._error_judged(step)
+        await self._end(step, conclusion.outcome, crashed=conclusion.crashed)
 
     async def _call(self, host: Host, body: bytes) -> CallResult:
         lease = self.lease
@@ -234,9 +245,18 @@ class Attempt:
         self._parts.metrics.add(ATTEMPTS, self.lease.model_id, outcome.value if held else "taken_away")
         self._parts.metrics.observe(ATTEMPT_SECONDS, report.device_seconds, self.lease.model_id)
 
+    async def _error_judged(self, step: Publish) -> Publish:
+        """Return a model's error in the form in which every check lets it go."""
+        answer = step.answer
+        for check in self._checks():
+            answer = await check.error(self.lease, self._spec(), answer)
+        return Publish(step.state, answer)
+
+    def _checks(self) -> list[OutputCheck]:
+        return [check for check in self._parts.checks if check.concerns(self.lease, self._spec())]
+
     async def _judged(self, step: Publish) -> tuple[State, Answer]:
-        spec = self._spec()
-        checks = [check for check in self._parts.checks if check.concerns(self.lease, spec)]
+        spec, checks = self._spec(), self._checks()
         if step.state is State.SUCCEEDED and checks:
             self.replica.release(self.running)  # the device is free while its output is judged
             await self._parts.desk.checking(self.lease)
@@ -254,7 +274,13 @@ class Attempt:
             return state, answer
         self.replica.release(self.running)  # somebody else's storage must not keep a device waiting
         moved = await self._parts.outputs.deliver(policy, answer)
-        return (State.FAILED if moved.status_code == FAILED_DEPENDENCY else state), moved
+        if moved.status_code == FAILED_DEPENDENCY:
+            return State.FAILED, moved
+        for check in self._checks() if moved.body != answer.body else ():
+            instead = await check.moved(self.lease, self._spec(), moved)
+            if instead is not None:
+                return instead.state, instead.answer
+        return state, moved
 
     async def _requeue(self, step: Retry, report: AttemptReport, *, crashed: bool) -> bool:
         item = Requeue(self.lease, step.condition, step.delay_seconds, crashed, step.reason, report)

@@ -29,8 +29,9 @@ from forestay.telemetry.logs import logger
 from forestay.worker.attempt import endpoint_of
 from forestay.worker.conclude import ReplicaStep, allowed_headers, explain, replica_step
 from forestay.worker.direct_judging import POLICY_CLOSE, DirectJudging, StreamTooLarge, session_error
-from forestay.worker.hosts.host import Answered, CallRequest, CallResult, Host, ModelSocket, Stream
+from forestay.worker.hosts.host import Answered, CallRequest, CallResult, Host, ModelSocket, Stream, UpstreamFailed
 from forestay.worker.inputs import Inputs
+from forestay.worker.judging import plain_headers
 from forestay.worker.replica import DIRECT_ATTEMPT, Replica, Running
 from forestay.worker.slot_blocks import Need, SlotBlocks
 
@@ -208,8 +209,7 @@ class DirectLane:
                     await self._fail(call, opened, gone)
                     return
                 if not gone.is_set():
-                    guarded = call.running.guarded and opened.status_code < 400
-                    await (self._pass_on_judged if guarded else self._pass_on)(call, opened, gone)
+                    await (self._pass_on_judged if call.running.guarded else self._pass_on)(call, opened, gone)
                 await self._treat(call, replica_step(opened.status_code, opened.headers))
         except TimeoutError:  # the answer had begun: all that is left is to break it off
             call.replica.condemn(f"direct call {request.request_id} exceeded request_timeout")
@@ -232,13 +232,14 @@ class DirectLane:
         call.replica.answered += 1
         call.replica.learn_hints(stream.headers.get("x-fal-runner-hints"))
         headers = {**allowed_headers(stream.headers), AUTH_HEADER.lower(): call.proof}
-        if not stream.headers.get("content-type", "").startswith("text/event-stream"):
+        events = stream.headers.get("content-type", "").startswith("text/event-stream")
+        if not events or stream.status_code >= 400:
             answer = Answer(stream.status_code, allowed_headers(stream.headers), await _whole(stream.pieces))
             answer = await self._judging.whole(call.replica, call.running, answer, call.body)
             if not gone.is_set():
                 await _say(call.send, answer, call.proof)
             return
-        await call.send(_start(stream.status_code, headers))
+        await call.send(_start(stream.status_code, plain_headers(headers)))
         async for event in self._judging.events(call.replica, call.running, stream.pieces):
             if gone.is_set():
                 return
@@ -250,6 +251,8 @@ class DirectLane:
             answer, step = Answer(result.status_code, result.headers, result.body), ReplicaStep.KEEP
         else:
             _, answer, _, step = explain(result)
+        if call.running.guarded and isinstance(result, Answered | UpstreamFailed):
+            answer = await self._judging.whole(call.replica, call.running, answer, call.body)
         if not gone.is_set():
             await _say(call.send, answer, call.proof)
         await self._treat(call, step)

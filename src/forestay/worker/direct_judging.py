@@ -7,7 +7,8 @@ streams pass. A direct call cannot be withheld for a person, since somebody is w
 """
 
 import json
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Mapping
 from typing import cast
 
 import msgspec
@@ -18,7 +19,7 @@ from forestay.media.urls import stored_ids
 from forestay.queue.model import Answer
 from forestay.safety.guard import Subject
 from forestay.safety.records import Point
-from forestay.safety.refusal import refusal
+from forestay.safety.refusal import refusal, wordless
 from forestay.telemetry.metrics import PIECES_WITHHELD, Metrics
 from forestay.worker.attempt import endpoint_of
 from forestay.worker.bucket_outputs import FAILED_DEPENDENCY, BucketOutputs
@@ -30,6 +31,7 @@ from forestay.worker.replica import Replica, Running
 MAX_EVENT_BYTES = 64 * 1024 * 1024
 POLICY_CLOSE = 1008
 _UNPARSED = object()
+_TOKEN = re.compile(rb"[\w.:-]{1,64}")  # the name or the id of an event
 
 
 class StreamTooLarge(ConnectionError):
@@ -60,45 +62,43 @@ class DirectJudging:
     async def whole(self, replica: Replica, running: Running, answer: Answer, said: bytes) -> Answer:
         """Return the answer as it may leave: as judged, in the caller's own bucket, or a refusal."""
         subject = _subject(replica, running, Point.OUTPUT)
-        kind = answer.headers.get("content-type", "")
         ruled = await self._judge.judge(
             subject,
-            answer.body,
-            kind,
+            answer,
             said=echoes(said),
             lifetime_seconds=running.object_lifetime_seconds,
             prompt_score=running.risk,
         )
         if not ruled.released:
-            return refusal(ruled.judgement, "output")
-        return await self._let_go(running, Answer(answer.status_code, answer.headers, ruled.body), ruled)
+            return wordless(answer) if answer.status_code >= 400 else refusal(ruled.judgement, "output")
+        return await self._let_go(subject, running, Answer(answer.status_code, answer.headers, ruled.body), ruled)
 
     async def events(self, replica: Replica, running: Running, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Pass on the events of a stream one by one; the first that is not let go ends it with an event `error`."""
         subject = _subject(replica, running, Point.PIECE)
         mode = self._judge.streams(subject)
         async for event in whole_events(pieces):
-            data = _data_of(event)
-            if data is None:  # a comment, or a name alone
+            if mode == "pass":
+                await self._judge.release(stored_ids(event))
                 yield event
+                continue
+            data, beside = _data_of(event), _names_of(event)
+            if data is None:  # a comment, or a name alone: it keeps the line open, what it says stays here
+                yield b":\n\n"
                 continue
             value = _json(data)
-            if mode == "withhold" or (value is _UNPARSED and mode != "pass"):
+            if mode == "withhold" or value is _UNPARSED:
                 self._metrics.add(PIECES_WITHHELD, str(replica.revision.model_id))
                 continue
-            if mode == "pass":
-                await self._judge.release(stored_ids(data))
-                yield event
-                continue
-            ruled = await self._judge.judge_value(subject, value, data)
+            ruled = await self._judge.judge_value(subject, value, data, beside)
             if not ruled.released:
                 yield b"event: error\ndata: " + refusal(ruled.judgement, "output").body + b"\n\n"
                 return
-            let_go = await self._let_go(running, Answer(200, {}, data), ruled)
+            let_go = await self._let_go(subject, running, Answer(200, {}, data), ruled)
             if let_go.status_code != 200:
                 yield b"event: error\ndata: " + let_go.body + b"\n\n"
                 return
-            yield event if let_go.body == data else b"data: " + let_go.body + b"\n\n"
+            yield _written(let_go.body, beside)
 
     async def frame_in(self, replica: Replica, running: Running, path: str, frame: str | bytes) -> Answer | None:
         """Judge a frame that a caller sends; None: it may go on."""
@@ -124,16 +124,21 @@ class DirectJudging:
         if mode == "withhold" or value is _UNPARSED:
             self._metrics.add(PIECES_WITHHELD, str(replica.revision.model_id))
             return Answer(204, {}, b"")
-        ruled = await self._judge.judge_value(subject, value, raw)
+        ruled = await self._judge.judge_value(subject, value, raw, {})
         if ruled.released:
             await self._judge.release(ruled.media_ids)
             return None
         return refusal(ruled.judgement, "output")
 
-    async def _let_go(self, running: Running, answer: Answer, ruled: Ruled) -> Answer:
+    async def _let_go(self, subject: Subject, running: Running, answer: Answer, ruled: Ruled) -> Answer:
         if running.upload_policy is not None and ruled.media_ids:
             moved = await self._outputs.deliver(running.upload_policy, answer)
-            return moved if moved.status_code == FAILED_DEPENDENCY else Answer(200, answer.headers, moved.body)
+            if moved.status_code == FAILED_DEPENDENCY:
+                return moved
+            judgement = await self._judge.moved(subject, moved.body)
+            if not judgement.releases:
+                return refusal(judgement, "output")
+            return Answer(200, answer.headers, moved.body)
         await self._judge.release(ruled.media_ids)
         return answer
 
@@ -164,14 +169,32 @@ def _end_of_event(held: bytearray) -> int:
     return min(ends, default=0)
 
 
+def _lines_of(event: bytes) -> list[tuple[bytes, bytes]]:
+    """Return an event's lines as names and values."""
+    lines = event.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    parts = [line.partition(b":") for line in lines]
+    return [(name, value.removeprefix(b" ")) for name, _, value in parts]
+
+
 def _data_of(event: bytes) -> bytes | None:
     """Return an event's data, its lines joined; None when it has none."""
-    lines = [
-        line.partition(b":")[2].removeprefix(b" ")
-        for line in event.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        if line.startswith(b"data:") or line == b"data"
-    ]
+    lines = [value for name, value in _lines_of(event) if name == b"data"]
     return b"\n".join(lines) if lines else None
+
+
+def _names_of(event: bytes) -> Mapping[str, str]:
+    """Return an event's name and id where they are such; comments and unknown lines are for no reader (WHATWG)."""
+    return {
+        name.decode(): value.decode()
+        for name, value in _lines_of(event)
+        if name in {b"event", b"id", b"retry"} and _TOKEN.fullmatch(value)
+    }
+
+
+def _written(data: bytes, beside: Mapping[str, str]) -> bytes:
+    """Write an event anew, from what was judged of it and nothing else."""
+    lines = [f"{name}: {value}\n".encode() for name, value in beside.items()]
+    return b"".join([*lines, *(b"data: " + line + b"\n" for line in data.split(b"\n")), b"\n"])
 
 
 def _json(data: bytes) -> object:

@@ -9,25 +9,33 @@ Called by `attempt` through `output_check` and by `direct`.
 import dataclasses
 import hashlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import cast
 
 import msgspec
 
+from forestay.handshake import AUTH_HEADER
 from forestay.ids import RequestId
-from forestay.media.urls import SCHEME, stored_ids
+from forestay.media.urls import SCHEME, own_media_id, stored_ids, stored_url
+from forestay.queue.model import Answer
 from forestay.safety.decide import NOTHING_TO_JUDGE, Judgement, Place
 from forestay.safety.guard import Item, Subject
-from forestay.safety.leaves import Leaf, LeafKind, TooMuch, leaves_of, parsed, replaced
+from forestay.safety.leaves import Leaf, LeafKind, TooMuch, inside, leaves_of, parsed, replaced
 from forestay.safety.model import Text
 from forestay.safety.policy import Action
 from forestay.safety.provenance.stamp import Wishes
 from forestay.safety.taxonomy import Modality
 from forestay.safety.text.fields import texts_of
+from forestay.verdicts import Verdict
 from forestay.worker.opening import MEDIA, JudgingPorts, Opening, Work
 
 _LABELS = frozenset({"file_name", "content_type"})
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_UNPARSED = object()
+_PLAIN_HEADER = re.compile(r"[\w.:;,=/+*()-]{0,64}")  # says no more than a name of a field may
+_CHANGED = Judgement(
+    Verdict.INCONCLUSIVE, Action.REVIEW, None, "", "the policy changed while the output was looked at", again=True
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,8 +70,7 @@ class OutputJudge:
     async def judge(
         self,
         subject: Subject,
-        body: bytes,
-        content_type: str,
+        answer: Answer,
         *,
         said: Collection[str] = (),
         lifetime_seconds: int | None = None,
@@ -71,20 +78,34 @@ class OutputJudge:
     ) -> Ruled:
         """Judge a whole answer; `said` are strings of the caller's own input, which an echo of is nobody's output.
 
-        `prompt_score` is the highest score of the input: the higher, the more of a film is looked at.
+        `prompt_score` is the highest score of the input: the higher, the more of a film is looked at. Words in the
+        model's own headers are judged as well.
         """
-        work = self._begin(subject, body, lifetime_seconds, prompt_score)
-        value = _parsed(body) if "json" in content_type or not content_type else None
-        if value is None:
+        ruled = Ruled(_CHANGED, answer.body)
+        for _ in range(2):  # once more where the policy changes meanwhile; files that became ours stay so
+            work = self._begin(subject, ruled.body, lifetime_seconds, prompt_score)
+            work.say(_heard(answer.headers))
+            ruled = await self._whole(work, ruled.body, answer.headers.get("content-type", ""), said)
+            if ruled.judgement is not _CHANGED:
+                break
+        return await self._stamped(subject, ruled)
+
+    async def _whole(self, work: Work, body: bytes, content_type: str, said: Collection[str]) -> Ruled:
+        value = _parsed(body) if "json" in content_type or not content_type else _UNPARSED
+        if value is _UNPARSED:
             await self._take_file(work, body, content_type)
             return Ruled(await self._ruled(work), body, ())
-        await self._take(work, value, said)
-        judgement = await self._ruled(work)
+        await self._take(work, value, body, said)
         if work.adopted:
             value = replaced(value, work.adopted)
             body = _written(value)
-        body = _with_concepts(value, body, judgement, work.wanted)
-        return await self._stamped(subject, Ruled(judgement, body, tuple(stored_ids(body))))
+
+        def leaves_as(judgement: Judgement) -> bytes:
+            return _with_concepts(value, body, judgement, work.wanted)
+
+        judgement = await self._ruled(work, lambda judgement: [_digest(leaves_as(judgement))])
+        body = leaves_as(judgement)
+        return Ruled(judgement, body, tuple(stored_ids(body)))
 
     async def _stamped(self, subject: Subject, ruled: Ruled) -> Ruled:
         """Give the files of an allowed answer what its policy asks for, with a record of what they are now."""
@@ -95,14 +116,29 @@ class OutputJudge:
         body, digests = await self._ports.stamping.apply(subject, ruled.body, ruled.media_ids, wishes)
         judgement = ruled.judgement
         if digests:
-            judgement = await self._ports.guard.note(subject, judgement, [_digest(body), *digests])
+            what = "stored with provenance"
+            judgement = await self._ports.guard.note(subject, judgement, [_digest(body), *digests], what)
         return Ruled(judgement, body, tuple(stored_ids(body)))
 
-    async def judge_value(self, subject: Subject, value: object, raw: bytes) -> Ruled:
-        """Judge one piece of a stream or a frame, already parsed; it leaves as it came or not at all."""
-        work = self._begin(subject, raw, None, 1.0)
-        await self._take(work, value, ())
-        return Ruled(await self._ruled(work), raw, tuple(stored_ids(raw)))
+    async def moved(self, subject: Subject, body: bytes) -> Judgement:
+        """Record how an allowed answer reads whose files went to the caller's bucket; only then may it leave."""
+        allowed = Judgement(Verdict.ALLOW, Action.ALLOW, None, "", "allowed before")
+        return await self._ports.guard.note(subject, allowed, [_digest(body)], "its files lie in the caller's bucket")
+
+    async def judge_value(self, subject: Subject, value: object, raw: bytes, beside: Mapping[str, str]) -> Ruled:
+        """Judge one piece of a stream or a frame, already parsed; it leaves as it came or not at all.
+
+        `beside` is what is said around it: an event's name and id.
+        """
+        judgement = _CHANGED
+        for _ in range(2):  # once more where the policy changes meanwhile
+            work = self._begin(subject, raw, None, 1.0)
+            work.say(beside)
+            await self._take(work, value, raw, ())
+            judgement = await self._ruled(work)
+            if judgement is not _CHANGED:
+                break
+        return Ruled(judgement, raw, tuple(stored_ids(raw)))
 
     async def release(self, media_ids: Sequence[str]) -> None:
         """Let files of an allowed answer be read; raises Unavailable."""
@@ -115,12 +151,15 @@ class OutputJudge:
         work.digests.append(_digest(body))
         return work
 
-    async def _ruled(self, work: Work) -> Judgement:
+    async def _ruled(self, work: Work, becomes: Callable[[Judgement], Sequence[str]] = lambda _: ()) -> Judgement:
+        """Ask the guard; what the policy wants looked at by now, and was not, is not judged."""
+        if self._ports.guard.modalities(work.subject.policy_id, work.subject.request_id) - work.wanted:
+            return _CHANGED
         if not work.items and not work.wanted:
             return NOTHING_TO_JUDGE
-        return await self._ports.guard.judge(work.subject, work.items, work.digests)
+        return await self._ports.guard.judge(work.subject, work.items, work.digests, becomes)
 
-    async def _take(self, work: Work, value: object, said: Collection[str]) -> None:
+    async def _take(self, work: Work, value: object, raw: bytes, said: Collection[str]) -> None:
         """Open every leaf, a few at a time."""
         try:
             leaves = [leaf for leaf in leaves_of(value) if not leaf.text or leaf.text not in said]
@@ -134,27 +173,41 @@ class OutputJudge:
             work.items += [Item(Place(text.where, Modality.TEXT), (text,)) for text in fresh]
             work.items += [Item(Place(place.where, Modality.TEXT), ()) for place in found.unread]
         files = [leaf for leaf in leaves if leaf.kind is not LeafKind.TEXT]
+        files += [file for leaf in leaves for file in inside(leaf)]
+        # Whatever stands for one of our files becomes its URL on the way out, in the middle of a text as well.
+        named = {own_media_id(leaf.text.strip()) for leaf in files if leaf.kind is LeafKind.STORED}
+        hidden = [media_id for media_id in stored_ids(raw) if media_id not in named]
+        files += [Leaf((), LeafKind.STORED, stored_url(media_id, "file")) for media_id in hidden]
         if not work.wanted & MEDIA or not files:
             return
         await self._opening.take(work, files)
 
     async def _take_file(self, work: Work, body: bytes, content_type: str) -> None:
-        """An answer that is no JSON is one file, or one text."""
-        if content_type.startswith("text/"):
-            if Modality.TEXT in work.wanted:
-                text = Text("body", body.decode("utf-8", "replace"))
-                work.items.append(Item(Place("body", Modality.TEXT), (text,)))
-            return
-        if work.wanted & MEDIA:
+        """An answer that is no JSON is one file, or one text, whatever it calls itself; what says text must be some."""
+        says_text = content_type.startswith("text/") or "json" in content_type
+        text = _decoded(body)
+        if Modality.TEXT in work.wanted and (says_text or text is not None):
+            looks = () if text is None else (Text("body", text),)
+            work.items.append(Item(Place("body", Modality.TEXT), looks))
+        if work.wanted & MEDIA and not (content_type.startswith("text/") and text is not None):
             await self._opening.open(work, Leaf((), LeafKind.BYTES, data=body))
 
 
 def _parsed(body: bytes) -> object:
-    """Parse JSON; None when it is none."""
+    """Parse JSON; _UNPARSED when it is none."""
     try:
         return parsed(body)
     except ValueError:
+        return _UNPARSED
+
+
+def _decoded(body: bytes) -> str | None:
+    """Read a text; None where it is none, or in a form in which letters would not be seen as such (UTF-16)."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
         return None
+    return None if "\0" in text else text
 
 
 def _is_label(text: Text) -> bool:
@@ -182,6 +235,17 @@ def _with_concepts(value: object, body: bytes, judgement: Judgement, wanted: Col
     count = len(cast("list[object]", images))
     concepts = [any(where.startswith(f"images[{place}]") for where in flagged) for place in range(count)]
     return _written({**answer, "has_nsfw_concepts": concepts})
+
+
+def _heard(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return what headers say, where it is more than a word."""
+    return {f"headers.{name}": text for name, text in headers.items() if not _PLAIN_HEADER.fullmatch(text)}
+
+
+def plain_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that say no more than a word: those of a stream leave before anything is judged."""
+    kept = {name: text for name, text in headers.items() if _PLAIN_HEADER.fullmatch(text)}
+    return {**kept, **{name: headers[name] for name in headers if name in {"content-type", AUTH_HEADER.lower()}}}
 
 
 def echoes(body: bytes) -> frozenset[str]:

@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Protocol
 
 from forestay.clock import Clock
@@ -21,7 +21,8 @@ from forestay.media.store import MediaStore
 from forestay.media.urls import own_media_id
 from forestay.safety.decide import Place
 from forestay.safety.guard import Guard, Item, Subject
-from forestay.safety.leaves import Leaf, LeafKind, Path, unpacked
+from forestay.safety.leaves import Leaf, LeafKind, Path, unpacked, unpacked_bare
+from forestay.safety.model import Text
 from forestay.safety.taxonomy import Modality
 from forestay.telemetry.logs import logger
 from forestay.worker.stamping import Stamping
@@ -76,6 +77,11 @@ class Work:
     digests: list[str] = dataclasses.field(default_factory=list[str])
     adopted: dict[Path, str] = dataclasses.field(default_factory=dict[Path, str])
 
+    def say(self, texts: Mapping[str, str]) -> None:
+        """Add texts by their places."""
+        if Modality.TEXT in self.wanted:
+            self.items += [Item(Place(where, Modality.TEXT), (Text(where, text),)) for where, text in texts.items()]
+
     def unreadable(self, where: str) -> None:
         """Note a place that could not be opened: every kind of media that the policy judges may be in it."""
         self.items += [Item(Place(where, modality), ()) for modality in sorted(self.wanted & MEDIA)]
@@ -129,6 +135,8 @@ class Opening:
                 write(leaf.data)
             case LeafKind.DATA:
                 write(await asyncio.to_thread(unpacked, leaf.text))
+            case LeafKind.PACKED:
+                write(await asyncio.to_thread(unpacked_bare, leaf.text))
             case _:
                 await self._read(work, leaf, write, file)
         file.flush()

@@ -4,13 +4,15 @@ It decides nothing: it asks `judging` and says what the queue does with the answ
 request BLOCKED, or keep it WITHHELD until a person or a waiver lets it go. Called by `attempt` before every finish.
 """
 
+import dataclasses
+
 from forestay.fleet.spec import ModelSpec
 from forestay.ids import KeyId
 from forestay.queue.model import Answer, Lease, State
 from forestay.safety.guard import Subject
 from forestay.safety.policy import Action
 from forestay.safety.records import Point
-from forestay.safety.refusal import refusal
+from forestay.safety.refusal import refusal, wordless
 from forestay.worker.conclude import Publish
 from forestay.worker.judging import OutputJudge, Ruled, echoes
 from forestay.worker.patience import Patience
@@ -40,11 +42,20 @@ class SafetyCheck:
             return Publish(State.BLOCKED, refusal(ruled.judgement, "output"))
         return Publish(State.WITHHELD, Answer(answer.status_code, answer.headers, ruled.body))
 
+    async def error(self, lease: Lease, spec: ModelSpec, answer: Answer) -> Answer:
+        """Return a model's error as it may leave: its words are an output like any other."""
+        ruled = await self._once(lease, spec, answer)
+        return dataclasses.replace(answer, body=ruled.body) if ruled.released else wordless(answer)
+
+    async def moved(self, lease: Lease, spec: ModelSpec, answer: Answer) -> Publish | None:
+        """Record how an answer reads now that its files lie in the caller's bucket; what cannot be is withheld."""
+        judgement = await self._judge.moved(subject_of(lease, spec), answer.body)
+        return None if judgement.releases else Publish(State.WITHHELD, answer)
+
     async def _once(self, lease: Lease, spec: ModelSpec, answer: Answer) -> Ruled:
         return await self._judge.judge(
             subject_of(lease, spec),
-            answer.body,
-            answer.headers.get("content-type", ""),
+            answer,
             said=echoes(lease.body),
             lifetime_seconds=lease.options.object_lifetime_seconds,
             prompt_score=lease.options.risk,

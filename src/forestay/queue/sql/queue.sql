@@ -169,18 +169,18 @@ HAVING count(*) > 0;
 
 -- name: end
 -- Ends requests for good, whoever asks: a worker's finish (fenced by attempt and worker), a cancel, an expiry, a
--- failure. One statement takes the row from the queue, keeps the answer, enqueues the webhook, releases the media of
--- the attempt and writes the facts. Items whose fence or state no longer fits are left out of the answer.
+-- failure. One statement takes the row from the queue, keeps the answer, enqueues the webhook, releases the files of
+-- the attempt that the answer names and writes the facts. Items whose fence or state no longer fits are left out of the answer.
 WITH items AS MATERIALIZED (
     SELECT *
     FROM unnest(
         $1::uuid[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::text[], $8::bytea[],
         $9::text[], $10::text[], $11::text[], $12::text[], $13::boolean[], $14::timestamptz[], $15::timestamptz[],
-        $16::float8[], $17::text[], $18::timestamptz[], $19::text[]
+        $16::float8[], $17::text[], $18::timestamptz[], $19::text[], $20::text[]
     ) AS i (
         request_id, attempt, worker_id, from_states, state, status_code, headers, body,
         body_key, error, error_type, outcome, has_attempt, attempt_started_at, attempt_finished_at,
-        device_seconds, work, checked_at, device
+        device_seconds, work, checked_at, device, media_ids
     )
 ),
 gone AS (
@@ -195,7 +195,7 @@ gone AS (
               coalesce(r.started_at, i.attempt_started_at) AS started_at, r.webhook,
               r.predicted_seconds, r.available_at AS queued_at, i.state, i.status_code, i.headers, i.body, i.body_key,
               i.error, i.error_type, i.outcome, i.has_attempt, i.attempt_finished_at, i.device_seconds, i.work,
-              i.checked_at, i.device, clock_timestamp() AS finished_at
+              i.checked_at, i.device, i.media_ids, clock_timestamp() AS finished_at
 ),
 inputs AS (
     DELETE FROM request_inputs x
@@ -233,6 +233,8 @@ released AS (
     FROM gone g
     WHERE m.request_id = ANY ($1) AND m.request_id = g.request_id AND m.attempt = g.attempts
       AND m.state = 'quarantine' AND g.state = 'succeeded'
+      -- What the answer does not name nobody has looked at, and nobody may read.
+      AND m.media_id = ANY (string_to_array(g.media_ids, ','))
 ),
 facts AS (
     INSERT INTO fact_outbox (facts)

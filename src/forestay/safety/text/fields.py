@@ -103,7 +103,7 @@ class _Walk:
         if bare[0] in '{["' and (parsed := _json(bare)) is not None:
             self.any(parsed, f"{where}:json", depth + 1)
             return
-        if not (_BLOB.fullmatch(bare) and _is_binary(bare)):
+        if not is_packed(bare):
             self._add(text, where)
 
     def _add(self, text: str, where: str) -> None:
@@ -152,6 +152,12 @@ def _data_text(uri: str) -> str | None:
         return base64.b64decode(plain, validate=False).decode("utf-8", "replace")
     except (binascii.Error, ValueError):
         return plain
+
+
+def is_packed(text: str) -> bool:
+    """Tell whether a string is base64 of something that is no text: no words to judge, but maybe a picture."""
+    bare = text.strip()
+    return _BLOB.fullmatch(bare) is not None and _is_binary(bare)
 
 
 def _is_binary(blob: str) -> bool:
