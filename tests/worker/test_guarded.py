@@ -35,13 +35,14 @@ async def guarded() -> AsyncIterator[tuple[Harness, str]]:
         yield harness, (await harness.ready(revision))[0].replica_id
 
 
-@pytest.fixture(autouse=True)
-def _calm(guarded: tuple[Harness, str]) -> None:
-    """Every test begins with detectors and a log that work."""
+@pytest_asyncio.fixture(autouse=True, loop_scope="module")
+async def _calm(guarded: tuple[Harness, str]) -> None:
+    """Every test begins with detectors and a log that work, and without records of others that still wait."""
     harness, _ = guarded
     harness.guard.detectors.trouble.clear()
-    harness.guard.verdicts.records.clear()
     harness.guard.verdicts.away = False
+    await harness.guard.guard.flush()
+    harness.guard.verdicts.records.clear()
 
 
 async def direct(guarded: tuple[Harness, str], body: object, path: str = "/") -> tuple[int, str]:
