@@ -76,6 +76,20 @@ def control_loops(process: Process, stores: Stores) -> "list[Loop]":
         ),
         Loop("abuse", 0.5, _abuse(process, stores).run_once, batch=ABUSE_BATCH),
         *_verdict_loops(process, stores),
+        *_rollup_loops(process, stores),
+    ]
+
+
+def _rollup_loops(process: Process, stores: Stores) -> "list[Loop]":
+    """List the loops of roll-ups: what SLOs read."""
+    from forestay.controller import Loop
+    from forestay.telemetry import rollup_loop
+
+    facts, kept = stores.facts_database, process.settings.observe.rollups_retention_seconds
+    rolling = rollup_loop.RollupLoop(stores.database, facts, process.clock, process.metrics)
+    return [
+        Loop("rollups", 2.0, rolling.run_once, batch=rollup_loop.BATCH),
+        Loop("rollup_partitions", 3600.0, lambda: rollup_loop.keep_partitions(facts, process.clock, kept)),
     ]
 
 

@@ -429,6 +429,9 @@ class Observe:
     probe_tenants: str = setting(
         "FORESTAY_PROBE_TENANTS", "", "Tenants, separated by commas, whose calls are synthetic: told apart as probes."
     )
+    rollups_retention_seconds: float = setting(
+        "FORESTAY_ROLLUPS_RETENTION", 400 * 86400.0, "How long roll-ups by minute are kept; whole months are dropped."
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ DIGESTS = {
     "facts_migrations/0004_call_ids.pre.sql": "fe678d8bbc79f35fe1f1f60d586da5c24751c69c736b340ffc0640499508c1f4",
     "facts_migrations/0005_verdicts.pre.sql": "521486707ed313774d9132a0f33d0d7b61c85e2d1228fb02f2f583acee1f38be",
     "facts_migrations/0006_stages.pre.sql": "5ff6946031c037ed807ad8982deaab0771dbba1c2ff826f7154c683df2b5b56a",
+    "facts_migrations/0007_rollups.pre.sql": "d16a09270148396d4d6a91d2124e1d174141789f4b0ea5383d61241a1cc0b7c9",
 }
 
 

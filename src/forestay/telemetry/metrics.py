@@ -99,6 +99,9 @@ HASH_SUSPENDED = _counter(
 )
 HASH_REPORTS = _counter("forestay_hash_reports_total", "Steps of cases that the law asks to report, by step.", "step")
 
+# What happened
+ROLLUP_LAG_SECONDS = _gauge("forestay_rollup_lag_seconds", "Age of the last minute whose facts are rolled up whole.")
+
 # Media and delivery
 UPLOADED_BYTES = _counter("forestay_uploaded_bytes_total", "Bytes that callers uploaded.", "how")
 DOWNLOADED_BYTES = _counter("forestay_downloaded_bytes_total", "Bytes of media sent out.")
