@@ -154,6 +154,22 @@ PIECES_WITHHELD = _counter("forestay_pieces_withheld_total", "Events and frames 
 STAMPED = _counter("forestay_stamped_total", "Files given provenance: whole, partly, failed.", "outcome")
 SHADOWS_DROPPED = _counter("forestay_shadow_verdicts_dropped_total", "Judgements that a candidate policy still owed.")
 
+# Alerts
+ALERTS_OPEN = _gauge("forestay_alerts_open", "Alerts that fire, by severity.", "severity")
+ALERT_ACTIONS = _counter("forestay_alert_actions_total", "What was decided about alerts.", "what")
+ALERT_SOURCE_FAILURES = _counter(
+    "forestay_alert_source_failures_total", "Times that a source of alerts could not be asked.", "source", limit=50
+)
+NOTIFICATION_TRIES = _counter(
+    "forestay_notification_tries_total", "Tries at telling a receiver, by what followed.", "receiver", "outcome"
+)
+NOTIFICATION_SECONDS = _histogram(
+    "forestay_notification_seconds", "Duration of one try at telling.", "outcome", buckets=_SHORT_SECONDS
+)
+DEADMAN = _counter(
+    "forestay_deadman_total", "Beats of the dead-man's switch: heard, unheard, kept (alerting did not work).", "outcome"
+)
+
 # Every process
 LOOP_FAILURES = _counter("forestay_loop_failures_total", "Loop runs that ended in an error.", "loop")
 LOOP_RUNS = _counter("forestay_loop_runs_total", "Loop runs.", "loop")
