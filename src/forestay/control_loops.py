@@ -80,6 +80,7 @@ def control_loops(process: Process, stores: Stores) -> "list[Loop]":
         *_verdict_loops(process, stores),
         *_rollup_loops(process, stores),
     ]
+    return [*loops, *_alert_loops(process, stores, [loop.name for loop in loops])]
 
 
 def _rollup_loops(process: Process, stores: Stores) -> "list[Loop]":
@@ -93,7 +94,6 @@ def _rollup_loops(process: Process, stores: Stores) -> "list[Loop]":
         Loop("rollups", 2.0, rolling.run_once, batch=rollup_loop.BATCH),
         Loop("rollup_partitions", 3600.0, lambda: rollup_loop.keep_partitions(facts, process.clock, kept)),
     ]
-    return [*loops, *_alert_loops(process, stores, [loop.name for loop in loops])]
 
 
 def _alert_loops(process: Process, stores: Stores, names: list[str]) -> "list[Loop]":
