@@ -347,6 +347,16 @@ class Secrets:
         "",
         "Peppers used before, separated by spaces: keys made under them go on working, and move to the new one when used.",
     )
+    seal_key: str = setting(
+        "FORESTAY_SEAL_KEY",
+        "",
+        "Content that people review is sealed under it, the same on every process; empty: under FORESTAY_INTERNAL_KEY.",
+    )
+    old_seal_keys: str = setting(
+        "FORESTAY_OLD_SEAL_KEYS",
+        "",
+        "Sealing keys used before, separated by spaces: copies sealed under them can still be read.",
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -398,6 +408,26 @@ class Safety:
     report_media: bool = setting(
         "FORESTAY_REPORT_MEDIA", False, "Send the preserved copy along with the report; only where the law asks for it."
     )
+    sealed_retention_seconds: float = setting(
+        "FORESTAY_SEALED_RETENTION",
+        30 * 86400.0,
+        "How long sealed copies of refused inputs and stopped outputs are kept for reviews and appeals; 0: none is made. "
+        "What the law asks to report is kept until somebody lets it go.",
+    )
+    refused_kept: int = setting(
+        "FORESTAY_REFUSED_KEPT",
+        1000,
+        "Refused inputs of one key that wait at a time without an appeal; beyond, they are counted and not kept.",
+    )
+    review_claim_seconds: float = setting(
+        "FORESTAY_REVIEW_CLAIM", 900.0, "How long an item is one reviewer's before others may take it."
+    )
+    review_url: str = setting(
+        "FORESTAY_REVIEW_URL",
+        "",
+        "Who is told of items, appeals and decisions, signed like webhooks and without content; empty: nobody.",
+    )
+    review_tries: int = setting("FORESTAY_REVIEW_TRIES", 20, "Tries at telling one of them before it is a dead letter.")
     provenance_dir: str = setting(
         "FORESTAY_PROVENANCE_DIR",
         "",
@@ -406,40 +436,6 @@ class Safety:
     watermark_key: str = setting(
         "FORESTAY_WATERMARK_KEY", "", "Secret under which watermarks are written and read; empty: no watermarks."
     )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Alerts:
-    """What is worth telling people, and how they are told."""
-
-    routes_file: str = setting(
-        "FORESTAY_ALERT_ROUTES", "", "YAML with receivers and routes; empty: alerts are kept and told to nobody."
-    )
-    beat_seconds: float = setting("FORESTAY_ALERT_BEAT", 5.0, "How often sources are asked and alerts are decided.")
-    timeout_seconds: float = setting("FORESTAY_ALERT_TIMEOUT", 10.0, "Seconds in which a receiver must answer.")
-    tries: int = setting(
-        "FORESTAY_ALERT_TRIES", 20, "Tries at a notification before it is given up, which is an alert of its own."
-    )
-    retry_base_seconds: float = setting("FORESTAY_ALERT_RETRY_BASE", 1.0, "First back-off; doubles each time.")
-    retry_cap_seconds: float = setting("FORESTAY_ALERT_RETRY_CAP", 120.0, "Longest back-off.")
-    retention_seconds: float = setting(
-        "FORESTAY_ALERT_RETENTION", 90 * 86400.0, "How long alerts that are over, and what was told of them, are kept."
-    )
-    queue_age_seconds: float = setting(
-        "FORESTAY_ALERT_QUEUE_AGE",
-        600.0,
-        "A request that waits for so long is a ticket, for three times so long a page.",
-    )
-    worker_silent_seconds: float = setting(
-        "FORESTAY_ALERT_WORKER_SILENT", 30.0, "A worker silent for so long counts as lost."
-    )
-    runbook_base: str = setting(
-        "FORESTAY_RUNBOOK_BASE", "", "Put before the path of a runbook in notifications, such as https://docs.example/."
-    )
-    deadman_url: str = setting(
-        "FORESTAY_DEADMAN_URL", "", "A watcher outside, told by POST while alerting works; empty: nobody is told."
-    )
-    deadman_seconds: float = setting("FORESTAY_DEADMAN_BEAT", 60.0, "How often the watcher outside is told.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -463,9 +459,6 @@ class Observe:
     probe_tenants: str = setting(
         "FORESTAY_PROBE_TENANTS", "", "Tenants, separated by commas, whose calls are synthetic: told apart as probes."
     )
-    rollups_retention_seconds: float = setting(
-        "FORESTAY_ROLLUPS_RETENTION", 400 * 86400.0, "How long roll-ups by minute are kept; whole months are dropped."
-    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -485,7 +478,6 @@ class Settings:
     identity: Identity = dataclasses.field(default_factory=Identity)
     safety: Safety = dataclasses.field(default_factory=Safety)
     observe: Observe = dataclasses.field(default_factory=Observe)
-    alerts: Alerts = dataclasses.field(default_factory=Alerts)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -504,7 +496,6 @@ class Settings:
             identity=_read(Identity, environment),
             safety=_read(Safety, environment),
             observe=_read(Observe, environment),
-            alerts=_read(Alerts, environment),
         )
 
 
@@ -537,7 +528,6 @@ Group = TypeVar(
     Identity,
     Safety,
     Observe,
-    Alerts,
     Client,
 )
 _PARSERS: Mapping[type, typing.Callable[[str], object]] = types.MappingProxyType(

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from forestay.safety.policies import Policies
     from forestay.safety.postgres_store import PostgresSafetyStore
     from forestay.safety.records import PostgresVerdicts
+    from forestay.safety.review.desk import ReviewDesk
     from forestay.safety.routed import RoutedDetectors
     from forestay.storage.objects import ObjectStore
     from forestay.storage.postgres import Database
@@ -248,6 +249,28 @@ async def open_guard(process: Process, stores: Stores, name: str) -> AsyncGenera
             await judge.close()
         for provider in providers.values():
             await provider.close()
+
+
+def reviewing(process: Process, stores: Stores, name: str) -> "ReviewDesk":
+    """Return where people look again at what the guard stopped."""
+    from forestay.safety.records import PostgresVerdicts
+    from forestay.safety.review.wiring import ReviewGround, desk_of
+
+    return desk_of(
+        ReviewGround(
+            database=stores.database,
+            objects=stores.objects,
+            queue=stores.queue,
+            media=stores.media,
+            verdicts=PostgresVerdicts(stores.facts_database),
+            wakeups=stores.wakeups,
+            settings=process.settings,
+            clock=process.clock,
+            chance=process.chance,
+            metrics=process.metrics,
+            writer=name,
+        )
+    )
 
 
 def admission(process: Process, stores: Stores, name: str) -> "Admission":

@@ -24,6 +24,7 @@ from forestay.startup import (
     open_guard,
     open_stores,
     own_name,
+    reviewing,
     second_queue,
     serve_metrics,
     start_process,
@@ -57,8 +58,9 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
         open_guard(process, stores, own_name("gateway")) as guarding,
     ):
         desk = SafetyDesk(
-            guarding.guard, guarding.detectors, guarding.policies, guarding.store, guarding.verdicts, guarding.verify
-        )
+            guarding.guard, guarding.detectors, guarding.policies, guarding.store, guarding.verdicts, guarding.verify,
+            reviewing(process, stores, own_name("gateway")),
+        )  # fmt: skip
         ports = dataclasses.replace(_gateway_ports(process, stores, embedder), safety=desk)
         application = build_gateway(ports)
         listeners = _gateway_listeners(process, ports.tunnels)

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(bool(missing()), reason="the extra `safety` is n
 ECHO = Path(__file__).resolve().parents[2] / "examples" / "echo"
 GUARDED = "/queue/forestay/guarded"
 TOKEN = "MARKER-52D1"  # stands for violence that nobody writes out
+PASSWORD = "correct horse battery"
 DISGUISES = {
     "spaced": " ".join(TOKEN),
     "full width": "".join(chr(ord(letter) + 0xFEE0) for letter in TOKEN),
@@ -114,3 +115,51 @@ def test_a_killed_judge_lets_nothing_through_unjudged_and_is_back_soon(
         "safety", "verify", environment={"FORESTAY_URL": acceptance.url, "FORESTAY_KEY": acceptance.admin_key}
     )
     assert verified.returncode == 0, verified.stderr
+
+
+def signed_in(acceptance: Acceptance, name: str) -> httpx.Client:
+    """Add an analyst and return a client that acts as them."""
+    who = {"email": f"{name}@example.org", "password": PASSWORD}
+    with acceptance.http(acceptance.admin_key) as admin:
+        admin.post("/admin/people", json={**who, "role": "analyst"}).raise_for_status()
+        token = admin.post("/admin/sign-in", json=who).raise_for_status().json()["token"]
+    client = acceptance.http("")
+    client.headers["Authorization"] = f"Bearer {token}"
+    return client
+
+
+def vote(client: httpx.Client, request_id: str, why: str) -> dict[str, Any]:
+    """Vote to release; returns how the item stands."""
+    said = {"vote": "release", "reason": why}
+    answered = client.post(f"/admin/safety/review/{request_id}/vote", json=said)
+    assert answered.status_code == 200, answered.text
+    return answered.json()
+
+
+@pytest.mark.threat("API5:2023", "ML01:2023")
+def test_a_blocked_prompt_runs_after_an_appeal_that_two_different_people_grant(
+    guarded: httpx.Client, acceptance: Acceptance
+) -> None:
+    """One reviewer is not enough, the same one twice is not, a key is not; its output is judged like every other."""
+    ours = {"FORESTAY_URL": acceptance.url, "FORESTAY_KEY": acceptance.api_key}
+    with signed_in(acceptance, "ann") as ann, signed_in(acceptance, "bob") as bob:
+        blocked = guarded.post(GUARDED, json={"text": f"a film of {TOKEN}"})
+        assert blocked.status_code == 422, blocked.text
+        request_id = blocked.headers["x-fal-request-id"]
+        appealed = run_cli("safety", "appeal", request_id, "--reason", "the title of a film", environment=ours)
+        assert appealed.returncode == 0, appealed.stderr
+        for _ in range(2):
+            item = vote(ann, request_id, "a title")
+            assert (item["has"], item["needs"], item["outcome"]) == (1, 2, None)
+        key = {**ours, "FORESTAY_KEY": acceptance.admin_key}
+        by_key = run_cli("safety", "release", request_id, "--reason", "me too", environment=key)
+        assert (by_key.returncode, "each signed in" in by_key.stderr) == (1, True), by_key.stderr
+        assert vote(bob, request_id, "a title indeed")["outcome"] == "released"
+        [appeal] = json.loads(run_cli("safety", "appeals", request_id, "--json", environment=ours).stdout)
+        linked = appeal["linked_request_id"]
+        assert finished(guarded, linked).json()["text"] == f"a film of {TOKEN}"
+        assert guarded.get(f"{GUARDED}/requests/{request_id}").status_code == 422
+        records = bob.get("/admin/safety/verdicts", params={"request_id": linked}).json()["verdicts"]
+    points = {(record["point"], record["policy_id"]): record["verdict"] for record in records}
+    assert points == {("input", "person"): "allow", ("output", "standard"): "allow"}
+    assert TOKEN not in json.dumps(records)

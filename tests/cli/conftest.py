@@ -8,6 +8,7 @@ import json
 import pathlib
 import socket
 import sys
+import types
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from typing import cast
@@ -15,6 +16,7 @@ from typing import cast
 import pytest
 import uvicorn
 from starlette.applications import Starlette
+from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.safety.doubles import StubDetectors
 
 from forestay.abuse.postgres_store import PostgresAbuseStore
@@ -28,26 +30,33 @@ from forestay.delivery.dead_letters import PostgresDeadLetters
 from forestay.delivery.signing import load_or_create_keys
 from forestay.fleet.anchor import AuditAnchor
 from forestay.fleet.key_ring import KeyRing
-from forestay.fleet.keys import KeyRequest, Scope
+from forestay.fleet.keys import KeyRequest
+from forestay.fleet.keys import Scope as KeyScope
 from forestay.fleet.passwords import Cost
 from forestay.fleet.peppers import Peppers
 from forestay.fleet.postgres_keys import PostgresKeyStore
 from forestay.fleet.postgres_people import PostgresPeopleStore, PostgresSignInStore
 from forestay.fleet.postgres_standings import PostgresStandings
 from forestay.fleet.postgres_store import PostgresFleetStore
-from forestay.gateway import standing_routes
+from forestay.gateway import appeals, standing_routes
 from forestay.gateway.admin import routes
 from forestay.gateway.caller_address import Tunnels
+from forestay.gateway.exchange import SCOPE_KEY
+from forestay.gateway.fleet_view import FleetView
 from forestay.gateway.guesses import Guesses
+from forestay.gateway.limits import LimitGate
 from forestay.gateway.password_desk import PasswordDesk
 from forestay.gateway.ports import AbuseDesk, AdminReaders, GatewayPorts, LimitPorts, SafetyDesk
+from forestay.gateway.routing import FAL_BASES
 from forestay.gateway.standing import Standings
 from forestay.ids import TenantId
 from forestay.limits.postgres_store import PostgresLimitStore
 from forestay.media.decode import Decoder
+from forestay.media.postgres_store import PostgresMediaStore
 from forestay.queue.claiming import PostgresTurns
 from forestay.queue.listing import PostgresRequestList
 from forestay.queue.postgres_store import open_queue_store
+from forestay.queue.store import QueueStore
 from forestay.safety import chain
 from forestay.safety.guard import Guard, GuardPorts
 from forestay.safety.hashes.postgres_reports import PostgresReports
@@ -57,6 +66,7 @@ from forestay.safety.policies import Policies
 from forestay.safety.postgres_store import PostgresSafetyStore
 from forestay.safety.provenance.wiring import origins_of
 from forestay.safety.records import PostgresVerdicts
+from forestay.safety.review.wiring import ReviewGround, desk_of
 from forestay.safety.sealing import PolicySeal
 from forestay.safety.taxonomy import Category, Modality
 from forestay.settings import Gateway, Queue, Safety, Secrets, Settings, process_environment
@@ -105,7 +115,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
     await keys.create_tenant(TenantId("acme"), "Acme", actor="system:test")
     issued = [
         await keys.create(KeyRequest(TenantId("acme"), "t", frozenset({scope})), actor="system:test")
-        for scope in (Scope.ADMIN, Scope.API)
+        for scope in (KeyScope.ADMIN, KeyScope.API)
     ]
     admin, api = (item.credential for item in issued if item is not None)
     async with open_queue_store(database, objects, queue_settings, SeededChance(3)) as queue:
@@ -126,7 +136,6 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
             "metrics": Metrics(),
             "tunnels": Tunnels(),
             "anchor": AuditAnchor(database, objects, load_or_create_keys(tmp_path / "signing.pem"), clock),
-            "safety": _safety(database, wakeups, clock),
             "people": PostgresPeopleStore(database, clock, SystemChance()),
             "sign_ins": PostgresSignInStore(database),
             "desk": PasswordDesk(SystemChance(), Cost(log2_n=4, r=1, p=1)),
@@ -152,21 +161,63 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
             ),
             "limits": LimitPorts(PostgresLimitStore(database, wakeups, clock), None),
         }
+        known["safety"] = _safety(known, database, wakeups, clock)
         absent: dict[str, object] = {field.name: None for field in dataclasses.fields(GatewayPorts)}
         ports = GatewayPorts(**(absent | known))  # pyright: ignore[reportArgumentType]
-        async with _served(Starlette(routes=[*routes(ports), *standing_routes.routes(ports)])) as url:
+        fleet = FleetView(ports.fleet, clock, ports.standings)
+        await fleet.refresh()
+        own = appeals.routes(_Host(ports, fleet, cast("LimitGate", None)))
+        async with _served(_Exchanges(Starlette(routes=[*routes(ports), *standing_routes.routes(ports), *own]))) as url:
             yield Platform(url, admin, api, ports, database)
         await decoder.close()
 
 
-def _safety(database: Database, wakeups: LocalWakeups, clock: SystemClock) -> SafetyDesk:
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Host:
+    """What the callers' own routes ask of a gateway; no model is here, so nothing limits their calls."""
+
+    ports: GatewayPorts
+    fleet: FleetView
+    limits: LimitGate
+
+
+class _Exchanges:
+    """Gives each call what the gateway knows of one: the bases of its URLs."""
+
+    def __init__(self, application: Starlette) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[SCOPE_KEY] = types.SimpleNamespace(bases=FAL_BASES, cause="")
+        await self._application(scope, receive, send)
+
+
+def _safety(known: dict[str, object], database: Database, wakeups: LocalWakeups, clock: SystemClock) -> SafetyDesk:
     """The guard's stores, and detectors that are there without a judge."""
     seal = PolicySeal("a long random text")
     store, verdicts = PostgresSafetyStore(database, wakeups, seal), PostgresVerdicts(database)
     policies, detectors = Policies(store, seal, clock), Declared()
     ports = GuardPorts(detectors, policies, verdicts, clock, SeededChance(5), Metrics())
     verify = functools.partial(chain.verify, database)
-    return SafetyDesk(Guard(ports), detectors, policies, store, verdicts, verify)
+    review = desk_of(
+        ReviewGround(
+            database=database,
+            objects=cast("ObjectStore", known["objects"]),
+            queue=cast("QueueStore", known["queue"]),
+            media=PostgresMediaStore(database, cast("ObjectStore", known["objects"]), SystemChance()),
+            verdicts=verdicts,
+            wakeups=wakeups,
+            settings=Settings(
+                secrets=Secrets(internal_key="a long random text"),
+                safety=Safety(review_url="https://reviews.example.org/hook"),
+            ),
+            clock=clock,
+            chance=SystemChance(),
+            metrics=Metrics(),
+            writer="test",
+        )
+    )
+    return SafetyDesk(Guard(ports), detectors, policies, store, verdicts, verify, review)
 
 
 class Declared(StubDetectors):
@@ -186,7 +237,7 @@ class Declared(StubDetectors):
 class _served:  # noqa: N801 - reads as a function
     """Serve an application on a free port while the context lasts."""
 
-    def __init__(self, application: Starlette) -> None:
+    def __init__(self, application: ASGIApp) -> None:
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
         self._server = uvicorn.Server(uvicorn.Config(application, log_level="warning", lifespan="off"))

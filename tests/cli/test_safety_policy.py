@@ -144,7 +144,7 @@ async def test_a_person_rules_about_a_withheld_output_once(forestay: Forestay, p
         again = await forestay("safety", "block", str(ids[0]), *REASON)
         running.cancel()
     assert (released.status, blocked.status, again.status) == (0, 0, 1), (released.err, blocked.err)
-    assert "not withheld" in again.err
+    assert "decided already" in again.err
     results = [await queue.result(request_id) for request_id in ids]
     assert [result.answer.status_code for result in results if result is not None] == [200, 422]
     reasons = [row[0] for row in await platform.database.fetch("SELECT reason FROM verdict_facts ORDER BY position")]

@@ -35,16 +35,19 @@ from forestay.gateway.standing import Standings
 from forestay.handshake import AUTH_HEADER, CallVerifier, sign_reply
 from forestay.ids import BUCKETS, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId
 from forestay.limits.counters import RemoteCounters
+from forestay.media.store import MediaStore
 from forestay.queue.model import Answer, AttemptReport, Finish, Lease, Outcome, State
 from forestay.queue.store import Offer
 from forestay.safety.hashes.postgres_reports import PostgresReports
 from forestay.safety.hashes.store import BankStore
 from forestay.safety.provenance.made import Origins
 from forestay.safety.records import VerdictSource
+from forestay.safety.review.wiring import ReviewGround, desk_of
 from forestay.safety.store import SafetyStore
 from forestay.settings import Gateway as GatewaySettings
 from forestay.settings import Limits, Secrets, Settings
 from forestay.storage.objects import ObjectStore
+from forestay.storage.postgres import Database
 from forestay.storage.valkey import LocalWakeups
 from forestay.telemetry.call_facts import CallFact
 from forestay.telemetry.facts import RequestFact
@@ -485,9 +488,14 @@ class _NoUploads:
 
 @asynccontextmanager
 async def a_world(
-    objects: ObjectStore, *, limits: object = None, counters: object = None, **gateway: object
+    objects: ObjectStore,
+    *,
+    limits: object = None,
+    counters: object = None,
+    database: object = None,
+    **gateway: object,
 ) -> AsyncGenerator[World]:
-    """Build and run a gateway; further keyword arguments are its settings."""
+    """Build and run a gateway; with a database people review there; further keyword arguments are its settings."""
     clock, chance = SystemClock(), SystemChance()
     values = {"status_hold_seconds": 0.0, "status_refresh_seconds": 0.02, **gateway}
     settings = Settings(
@@ -500,7 +508,16 @@ async def a_world(
     calls = Calls()
     safety = await guard_world()
     store, verdicts = cast("SafetyStore", safety.store), cast("VerdictSource", safety.verdicts)
-    desk = SafetyDesk(safety.guard, safety.detectors, safety.policies, store, verdicts, safety.verify)
+    wakeups, metrics = LocalWakeups(), Metrics()
+    review = None
+    if isinstance(database, Database):
+        review = desk_of(
+            ReviewGround(
+                database, objects, queue, cast("MediaStore", None), safety.verdicts, wakeups, settings, clock, chance,
+                metrics, "test",
+            )
+        )  # fmt: skip
+    desk = SafetyDesk(safety.guard, safety.detectors, safety.policies, store, verdicts, safety.verify, review)
     ports = GatewayPorts(
         queue=queue,
         fleet=fleet,
@@ -508,12 +525,12 @@ async def a_world(
         key_store=keys,
         objects=objects,
         media=_NoUploads(),  # type: ignore[arg-type]
-        wakeups=LocalWakeups(),
+        wakeups=wakeups,
         facts=facts,
         settings=settings,
         clock=clock,
         chance=chance,
-        metrics=Metrics(),
+        metrics=metrics,
         admin=cast("AdminReaders", None),
         costs=MemoryCostStore(clock),
         people=MemoryPeopleStore(clock, chance),

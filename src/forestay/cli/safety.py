@@ -9,8 +9,17 @@ from forestay.cli import (
     safety_provenance,
     safety_replay,
     safety_reports,
+    safety_review,
 )
 
 app = typer.Typer(no_args_is_help=True, help="Policies of content, coverage, verdicts, detectors, hash lists, origin.")
-for subject in (safety_policy, safety_replay, safety_evaluate, safety_hashes, safety_provenance, safety_reports):
+for subject in (
+    safety_policy,
+    safety_review,
+    safety_replay,
+    safety_evaluate,
+    safety_hashes,
+    safety_provenance,
+    safety_reports,
+):
     subject.register(app)

@@ -169,13 +169,13 @@ def verdicts(
     print_table(("point", "policy", "verdict", "action", "category", "place", "reason"), rows, empty="no verdicts")
 
 
-_REQUEST = typer.Argument(help="A withheld request; `forestay request list --state withheld` finds them.")
+_REQUEST = typer.Argument(help="A request that was stopped; `forestay safety review list` finds them.")
 
 
 def release(
     request_id: Annotated[str, _REQUEST], reason: Annotated[str, _REASON], json: Annotated[bool, JSON_OPTION] = False
 ) -> None:
-    """Release a withheld output as the model gave it. On record before it takes effect.
+    """Vote to release what was stopped; what was blocked takes two people. On record before it takes effect.
 
     Example: forestay safety release 0199d0c2-1111-7000-8000-000000000000 --reason "looked at it: a film still"
     """
@@ -185,7 +185,7 @@ def release(
 def block(
     request_id: Annotated[str, _REQUEST], reason: Annotated[str, _REASON], json: Annotated[bool, JSON_OPTION] = False
 ) -> None:
-    """Block a withheld output for good.
+    """Vote to leave something blocked; one vote decides it.
 
     Example: forestay safety block 0199d0c2-1111-7000-8000-000000000000 --reason "against the policy"
     """
@@ -195,7 +195,17 @@ def block(
 def _rule(request_id: str, reason: str, *, release: bool, json: bool) -> None:
     body = {"release": release, "reason": reason}
     ruled = cast("Row", connect().post(f"/admin/safety/withheld/{request_id}", body))
-    print_json(ruled) if json else typer.echo(f"request {ruled['request_id']} is {ruled['state']}")
+    print_json(ruled) if json else typer.echo(ruled_words(ruled))
+
+
+def ruled_words(row: Row) -> str:
+    """Say how an item stands after a vote."""
+    request_id, outcome = row["request_id"], row["outcome"]
+    if outcome is None:
+        return f"request {request_id}: {row['has']} of {row['needs']} people have released it; another person must too"
+    linked = f"; its appeal made request {row['linked_request_id']}" if row.get("linked_request_id") else ""
+    state = f", and is {row['state']}" if row.get("state") else ""
+    return f"request {request_id}: {outcome}{state}{linked}"
 
 
 def verify(json: Annotated[bool, JSON_OPTION] = False) -> None:

@@ -12,16 +12,18 @@ import msgspec
 from forestay.errors import Unavailable, UsageError
 from forestay.fleet.spec_yaml import SpecError
 from forestay.gateway.admin_reading import Act, NotThere, Problem, plain_text
+from forestay.gateway.admin_safety_review import cast_vote, desk_of
 from forestay.gateway.ports import SafetyDesk
 from forestay.gateway.responses import Reply, json_reply
 from forestay.ids import RevisionId
-from forestay.queue.model import State
+from forestay.queue.model import Snapshot, State
 from forestay.safety.coverage import gaps, matrix
-from forestay.safety.guard import Subject
-from forestay.safety.policy import UNGUARDED
+from forestay.safety.decide import Judgement
+from forestay.safety.policy import UNGUARDED, Action
 from forestay.safety.policy_file import STANDARD, read_policy, standard_policy, standard_text
 from forestay.safety.records import Point
-from forestay.safety.refusal import refusal
+from forestay.safety.review.model import Ballot, item_id_of
+from forestay.safety.review.opening import Stopped
 from forestay.safety.staging import Staging
 from forestay.safety.store import StoredPolicy, Waiver
 from forestay.safety.taxonomy import CODES
@@ -207,34 +209,56 @@ async def post_glass_end(act: Act) -> Reply:
 
 
 async def post_ruling(act: Act) -> Reply:
-    """Decide about a withheld output: release it, or block it. On record before it takes effect."""
+    """Vote about what was stopped of a request: release it, or block it. On record before anything takes effect."""
     wanted, request_id = await act.json(_Ruling), act.request_id()
     reason = plain_text("reason", wanted.reason, empty=False)
     found = (await act.ports.queue.snapshots([request_id])).get(request_id)
-    if found is None:
+    ballot = Ballot.RELEASE if wanted.release else Ballot.BLOCK
+    if found is not None and found.state is State.WITHHELD:
+        await _item_of_withheld(act, found)
+        name = item_id_of(request_id, Point.OUTPUT)
+    else:
+        name = str(request_id)
+    standing = await cast_vote(act, name, ballot, reason)
+    if standing is None and found is None:
         raise NotThere("no such request")
-    if found.state is not State.WITHHELD:
-        raise Problem(409, f"the request is {found.state.value}, not withheld", "not_withheld")
-    subject = Subject(
-        request_id=request_id,
+    if standing is None:
+        state = "unknown" if found is None else found.state.value
+        raise Problem(409, f"the request is {state}, not withheld, and no copy of it was kept", "not_withheld")
+    after = (await act.ports.queue.snapshots([request_id])).get(request_id)
+    decided = standing.item.decided
+    said = {
+        "request_id": str(request_id),
+        "state": None if after is None else after.state.value,
+        "item_id": standing.item.opened.item_id,
+        "outcome": None if decided is None else decided.outcome.value,
+        "has": standing.has,
+        "needs": standing.needs,
+        "linked_request_id": standing.item.linked_id and str(standing.item.linked_id),
+    }
+    return json_reply(200, said)
+
+
+async def _item_of_withheld(act: Act, found: Snapshot) -> None:
+    """Make sure that a withheld output has an item: its worker may have died before it opened one."""
+    desk = _desk(act)
+    revision = (await act.ports.fleet.load()).revisions.get(found.revision_id or RevisionId(""))
+    policy_id = STANDARD if revision is None else revision.spec.safety.policy
+    policy = desk.guard.policy_of(policy_id, found.request_id)
+    reason = "withheld; how it was judged stands in its verdict records"
+    judgement = Judgement(Verdict.INCONCLUSIVE, Action.REVIEW, None, "", reason)
+    stopped = Stopped(
+        request_id=found.request_id,
         attempt=found.attempt,
-        point=Point.OUTPUT,
         tenant_id=found.tenant_id,
         key_id=found.key_id,
         model_id=found.model_id,
-        revision_id=found.revision_id or RevisionId(""),
-        policy_id="person",
+        endpoint=found.endpoint,
+        policy_id=policy_id,
+        policy=policy,
+        judgement=judgement,
     )
-    verdict = Verdict.ALLOW if wanted.release else Verdict.BLOCK
-    judgement = await _desk(act).guard.rule(subject, verdict, f"{act.actor}: {reason}")
-    if judgement.verdict is not verdict:
-        raise Problem(503, "the ruling could not be recorded, so it does not take effect; try again", "verdicts")
-    state, answer = (State.SUCCEEDED, None) if wanted.release else (State.BLOCKED, refusal(judgement, "output"))
-    await act.record("rule_withheld", f"request:{request_id}", {"release": wanted.release}, reason)
-    if not await act.ports.queue.withheld(request_id, state, answer):
-        raise Problem(409, "somebody else was quicker, or the request has ended", "not_withheld")
-    await act.ports.wakeups.publish("forestay:changed", request_id.hex)
-    return json_reply(200, {"request_id": str(request_id), "state": state.value})
+    await desk_of(act).reviews.open(stopped.item(Point.OUTPUT, ""))
 
 
 def _desk(act: Act) -> SafetyDesk:

@@ -14,7 +14,7 @@ from forestay.gateway.exchange import Exchange
 from forestay.gateway.guards import Target
 from forestay.gateway.responses import Reply, reply_of, unavailable
 from forestay.queue.model import Answer
-from forestay.safety.decide import Place
+from forestay.safety.decide import Judgement, Place
 from forestay.safety.guard import Item, Subject
 from forestay.safety.leaves import parsed
 from forestay.safety.model import Text
@@ -36,6 +36,7 @@ class Refused:
 
     reply: Reply
     answer: Answer | None
+    judgement: Judgement | None = None  # with an answer
 
 
 class ContentGate:
@@ -71,7 +72,7 @@ class ContentGate:
         if judgement.again:
             return _unjudged(judgement.reason)
         answer = refusal(judgement, "body")
-        return Refused(reply_of(answer), answer)
+        return Refused(reply_of(answer), answer, judgement)
 
 
 def items_of(body: bytes, query: str = "") -> list[Item]:

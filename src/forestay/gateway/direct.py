@@ -23,6 +23,7 @@ from forestay.gateway.lanes import DirectParts, Work, acquire, start_deadline
 from forestay.gateway.ledger import Ledger
 from forestay.gateway.limits import Reservation
 from forestay.gateway.options import Choices, is_clean, note_tags, parse_choices, query_fields
+from forestay.gateway.refused_inputs import keep_refused, submission_of
 from forestay.gateway.responses import Reply, request_error
 from forestay.gateway.result import caller_headers, served_from, with_media_urls
 from forestay.gateway.slots import BUSY_SECONDS, SUSPECT_SECONDS, Pool
@@ -75,6 +76,8 @@ class DirectRoutes:
         """Judge the input; one that is refused costs nothing."""
         try:
             refused = await self._parts.content.check(exchange, work.target, work.call.body, work.call.query)
+            if refused is not None and refused.answer is not None:
+                await keep_refused(self._ports, work.target, submission_of(work), refused)
         except BaseException:
             self._parts.limits.give_back(reservation, whole=True)
             raise

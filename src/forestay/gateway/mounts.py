@@ -11,9 +11,10 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Receive, Scope, Send
 
-from forestay.gateway import admin, cdn, js_proxy, jwks, standing_routes, tokens, uploads
+from forestay.gateway import admin, appeals, cdn, js_proxy, jwks, standing_routes, tokens, uploads
 from forestay.gateway.exchange import Exchange
 from forestay.gateway.fleet_view import FleetView
+from forestay.gateway.limits import LimitGate
 from forestay.gateway.openapi import document
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.responses import Reply, json_reply, unavailable, unknown_path
@@ -30,6 +31,11 @@ class Host(Protocol):
     @property
     def fleet(self) -> FleetView:
         """Return the view of the fleet."""
+        ...
+
+    @property
+    def limits(self) -> LimitGate:
+        """Return the gate of limits."""
         ...
 
 
@@ -74,7 +80,10 @@ def mounted(gateway: Host) -> Mounts:
     return Mounts(
         rest=Mounted("rest", _tables((uploads, tokens, jwks), ports)),
         cdn=Mounted("cdn", _tables((uploads, cdn), ports)),
-        root=Mounted("root", [*_own(gateway), *_tables((js_proxy, jwks, admin, standing_routes), ports)]),
+        root=Mounted(
+            "root",
+            [*_own(gateway), *appeals.routes(gateway), *_tables((js_proxy, jwks, admin, standing_routes), ports)],
+        ),
     )
 
 

@@ -25,6 +25,7 @@ _TEXTS: Mapping[int, str] = {
     404: "Unknown path, app or request",
     405: "Another method is meant",
     408: "The body did not arrive in time",
+    409: "It cannot be appealed, or has been",
     412: "The target is not one of fal's hosts",
     413: "The body is too large",
     416: "No such range",
@@ -39,6 +40,8 @@ _TEXTS: Mapping[int, str] = {
 }
 _MODEL = (200, 400, 401, 403, 404, 405, 408, 413, 422, 429, 431, 499, 500, 502, 503, 504)
 _SUBMIT = (200, 400, 401, 403, 404, 405, 408, 413, 422, 429, 431, 500, 503)
+_OWN_READ = (200, 401, 403, 405, 431, 500, 503)
+_APPEAL = (201, 401, 403, 404, 405, 408, 409, 422, 429, 431, 500, 503)
 _ASK = (400, 401, 403, 404, 405, 431, 500, 503)
 
 
@@ -128,6 +131,11 @@ def _own_paths() -> Node:
         "/ready": {"get": _operation("ready", (200, 405, 431, 500, 503), public=True)},
         "/openapi.json": {"get": _operation("openapi", (200, 405, 431, 500), public=True)},
         "/standing": {"get": _operation("standing", (200, 401, 403, 405, 431, 500, 503))},
+        "/appeals": {"get": _operation("appeals", _OWN_READ)},
+        "/appeals/{request_id}": {
+            "get": _operation("appeal_of", (*_OWN_READ, 404), [_path_field("request_id")]),
+            "post": _operation("appeal_request", _APPEAL, [_path_field("request_id")], body=True),
+        },
         "/standing/appeal": {
             "post": _operation("appeal", (201, 401, 403, 404, 405, 408, 413, 422, 431, 500, 503), body=True)
         },

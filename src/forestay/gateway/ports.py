@@ -11,6 +11,7 @@ Decides nothing. The modules of this package, in the order a call meets them:
   result      replay                                        cancel      the table of cancel answers
   direct      slots, one hop                                streams     relays of answers and SSE
   realtime    relays of websockets                          responses   errors and states -> HTTP
+  appeals     what a caller may do about a block            refused_inputs  what is kept for them
   limits      reserve, settle, give back                    limit_answers  429 and the RateLimit fields
   protocol    wire types                                    openapi     our own document
 
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from forestay.safety.policies import Policies
     from forestay.safety.provenance.made import Origins
     from forestay.safety.records import VerdictSource
+    from forestay.safety.review.desk import ReviewDesk
     from forestay.safety.store import SafetyStore
     from forestay.storage.objects import ObjectStore
     from forestay.storage.valkey import Wakeups
@@ -106,6 +108,7 @@ class SafetyDesk:
     store: "SafetyStore"
     verdicts: "VerdictSource"
     verify: "Callable[[dt.datetime], Awaitable[tuple[int, list[ChainFault]]]]"  # of what was sealed since then
+    review: "ReviewDesk | None" = None  # where people look again at what was stopped
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from forestay.gateway.options import Choices, fingerprint, note_tags, parse_choi
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.prediction import Predictions
 from forestay.gateway.protocol import FieldError, SubmitAnswer
+from forestay.gateway.refused_inputs import keep_refused
 from forestay.gateway.responses import (
     ALREADY_COMPLETED,
     CANCEL_REQUESTED,
@@ -163,6 +164,7 @@ class QueueRoutes:
             refused = await self._parts.content.check(exchange, target, submission.body)
             if refused is not None and refused.answer is not None:
                 await self._ports.queue.refuse(submission, refused.answer)
+                await keep_refused(self._ports, target, submission, refused)
         except BaseException:
             self._parts.limits.give_back(reservation, whole=True)
             raise

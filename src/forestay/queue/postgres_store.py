@@ -91,6 +91,16 @@ class PostgresQueueStore:
         """Store a request that is blocked at submit, with its answer and its fact; its input is not kept here."""
         await self._database.execute(_SQL["refuse"], *rows.refused_row(submission, answer))
 
+    async def publish(self, submission: Submission, answer: Answer) -> None:
+        """Store a request that has succeeded though nothing ran, with its fact and its webhook."""
+        key = None
+        if len(answer.body) > self._settings.inline_body_bytes:
+            key = f"results/{submission.request_id}/published"
+            await self._objects.put(key, answer.body)
+        await self._database.execute(
+            _SQL["publish"], *rows.refused_row(submission, answer), key, submission.options.webhook_url
+        )
+
     async def mark_undelivered(self, request_id: RequestId, key_id: KeyId, fingerprint: bytes) -> None:
         """Let an identical retry adopt this request once."""
         await self._database.execute(_SQL["mark_undelivered"], key_id, fingerprint, request_id)

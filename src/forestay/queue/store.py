@@ -102,6 +102,10 @@ class QueueStore(Protocol):
         """Store a request that is blocked at submit, with its answer and its fact; its input is not kept here."""
         ...
 
+    async def publish(self, submission: Submission, answer: Answer) -> None:
+        """Store a request that has succeeded with this answer though nothing ran; a second time changes nothing."""
+        ...
+
     async def mark_undelivered(self, request_id: RequestId, key_id: KeyId, fingerprint: bytes) -> None:
         """Record that the answer to a submit never reached its caller: an identical retry may adopt it once."""
         ...

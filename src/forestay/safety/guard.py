@@ -113,6 +113,10 @@ class Guard:
         deciding = self._ports.policies.of(policy_id, request_id).deciding
         return frozenset[str]() if deciding is None else deciding.provenance
 
+    def policy_of(self, policy_id: str, request_id: RequestId) -> Policy | None:
+        """Return the version that decides about this request; None while it cannot be read."""
+        return self._ports.policies.of(policy_id, request_id).deciding
+
     async def rule(self, subject: Subject, verdict: Verdict, reason: str) -> Judgement:
         """Record what a person decided about a withheld output, before it takes effect."""
         action = Action.ALLOW if verdict is Verdict.ALLOW else Action.BLOCK

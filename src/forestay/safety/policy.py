@@ -66,6 +66,15 @@ class Rule:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class ReviewRules:
+    """What people may do about what this policy stopped. Blocked content always needs two people."""
+
+    release_needs: int = 1  # people who must agree to release what nobody could judge: 1 or 2
+    two_people: frozenset[Category] = frozenset()  # categories whose release needs two, whatever the verdict
+    keep_refused: bool = False  # refused inputs and blocked outputs are kept under seal, so that callers may appeal
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Policy:
     """A version of a policy. One without rules names no check, so everything passes it."""
 
@@ -76,6 +85,7 @@ class Policy:
     rules: tuple[Rule, ...]
     streams: str = "judge"  # judge | withhold | pass: what becomes of a piece of a stream or a realtime frame
     provenance: frozenset[str] = frozenset()  # of manifest, watermark, fingerprint: what released files are given
+    review: ReviewRules = ReviewRules()
 
     @property
     def guards(self) -> bool:

@@ -18,7 +18,7 @@ import yaml
 from forestay.errors import UsageError
 from forestay.fleet.spec_yaml import SpecError, line_of, read_yaml
 from forestay.safety.model import Trouble
-from forestay.safety.policy import UNGUARDED, Action, Band, Fallback, Policy, Rule
+from forestay.safety.policy import UNGUARDED, Action, Band, Fallback, Policy, ReviewRules, Rule
 from forestay.safety.taxonomy import Category, Modality
 
 VERSION = 1
@@ -74,7 +74,7 @@ class _Reader:
 
     def policy(self, values: object, policy_id: str, version: int) -> Policy | None:
         """Read the whole file."""
-        allowed = ("version", "deadline", "streams", "provenance", "rules")
+        allowed = ("version", "deadline", "streams", "provenance", "review", "rules")
         top = self._mapping((), values, needed=("version", "deadline", "rules"), allowed=allowed)
         if top is None:
             return None
@@ -87,6 +87,7 @@ class _Reader:
             named = self._items(("provenance",), top["provenance"], len(PROVENANCE))
             chosen = [self._one_of(at, item, PROVENANCE) for at, item in named]
             provenance = frozenset(name for name in chosen if name is not None)
+        review = self._review(("review",), top["review"]) if "review" in top else ReviewRules()
         rules = [
             made
             for place, item in self._items(("rules",), top.get("rules"), MAX_RULES)
@@ -95,7 +96,20 @@ class _Reader:
         self._refuse_twice(rules)
         if deadline is None or streams is None:
             return None
-        return Policy(policy_id, version, "", deadline, tuple(rules), streams, provenance)
+        return Policy(policy_id, version, "", deadline, tuple(rules), streams, provenance, review)
+
+    def _review(self, place: Place, value: object) -> ReviewRules:
+        found = self._mapping(place, value, needed=(), allowed=("release_needs", "two_people", "keep_refused"))
+        if found is None:
+            return ReviewRules()
+        needs, keep = found.get("release_needs", 1), found.get("keep_refused", False)
+        if isinstance(needs, bool) or not isinstance(needs, int) or needs not in {1, 2}:
+            self.fault((*place, "release_needs"), "must be 1 or 2: how many people release what nobody could judge")
+        if not isinstance(keep, bool):
+            self.fault((*place, "keep_refused"), "must be true or false")
+        named = found.get("two_people", [])
+        two = frozenset[Category]() if named == [] else self._categories((*place, "two_people"), named)
+        return ReviewRules(2 if needs == 2 else 1, two, keep is True)
 
     def _rule(self, place: Place, value: object) -> Rule | None:
         allowed = ("modality", "categories", "detectors", "trouble", "uncovered", *_BANDS)

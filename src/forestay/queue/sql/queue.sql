@@ -167,6 +167,33 @@ SELECT json_agg(f) FROM (
 ) AS f
 HAVING count(*) > 0;
 
+-- name: publish
+-- Stores a request that has succeeded though nothing ran: an answer that people have released.
+WITH published AS (
+    INSERT INTO finished_requests (
+        request_id, tenant_id, key_id, model_id, endpoint, state, attempt, submitted_at, finished_at, status_code,
+        headers, body, error, error_type, ephemeral, tags, body_key
+    )
+    VALUES ($1, $2, $3, $4, $5, 'succeeded', 0, $6, clock_timestamp(), $7, $8::text::jsonb,
+            CASE WHEN $14::text IS NULL THEN $9::bytea END, $10, $11, $12, $13::text::jsonb, $14)
+    ON CONFLICT DO NOTHING
+    RETURNING *
+),
+hooks AS (
+    INSERT INTO webhooks (request_id, tenant_id, url)
+    SELECT request_id, tenant_id, $15::text FROM published WHERE $15::text IS NOT NULL
+)
+INSERT INTO fact_outbox (facts)
+SELECT json_agg(f) FROM (
+    SELECT 'request' AS kind, request_id, 'queue' AS lane, tenant_id, key_id, model_id, endpoint, revision_id,
+           replica_id, NULL::text AS worker_id, attempt AS attempts, state, 'succeeded' AS outcome, status_code,
+           error_type, submitted_at, NULL::timestamptz AS leased_at, started_at, finished_at,
+           NULL::timestamptz AS attempt_finished_at, false AS has_attempt, 0.0 AS device_seconds,
+           0.0 AS predicted_seconds, json_build_object() AS work, tags
+    FROM published
+) AS f
+HAVING count(*) > 0;
+
 -- name: end
 -- Ends requests for good, whoever asks: a worker's finish (fenced by attempt and worker), a cancel, an expiry, a
 -- failure. One statement takes the row from the queue, keeps the answer, enqueues the webhook, releases the files of

@@ -1,1 +1,0 @@
-"""From conditions to alerts to notifications: who is told what, when, and that it arrives once."""
