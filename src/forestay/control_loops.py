@@ -13,10 +13,12 @@ from forestay.startup import Process, Stores, audit_anchor, limit_counters, own_
 
 if TYPE_CHECKING:
     from forestay.abuse.loop import AbuseLoop
+    from forestay.alerts.loop import AlertLoop
     from forestay.capacity.learn import LearningLoop
     from forestay.capacity.shed_loop import SheddingLoop
     from forestay.controller import Loop
     from forestay.delivery.outbox import PostgresOutbox
+    from forestay.delivery.signing import SigningKeys
 
 
 def control_loops(process: Process, stores: Stores) -> "list[Loop]":
@@ -38,7 +40,7 @@ def control_loops(process: Process, stores: Stores) -> "list[Loop]":
     kept = settings.queue.retention_seconds
     outbox = _outbox(stores)
     rescue_beat = max(0.1, min(1.0, settings.queue.lease_seconds / 8))  # an orphan runs again within 1.5 leases
-    return [
+    loops = [
         Loop("rescue", rescue_beat, lambda: rescue.run_once(queue, stores.wakeups)),
         Loop("expire", 0.5, lambda: expire.run_once(queue, stores.wakeups)),
         Loop(
@@ -76,8 +78,88 @@ def control_loops(process: Process, stores: Stores) -> "list[Loop]":
         ),
         Loop("abuse", 0.5, _abuse(process, stores).run_once, batch=ABUSE_BATCH),
         *_verdict_loops(process, stores),
+        *_rollup_loops(process, stores),
         *_review_loops(process, stores),
     ]
+    return [*loops, *_alert_loops(process, stores, [loop.name for loop in loops])]
+
+
+def _rollup_loops(process: Process, stores: Stores) -> "list[Loop]":
+    """List the loops of roll-ups: what SLOs read."""
+    from forestay.controller import Loop
+    from forestay.telemetry import rollup_loop
+
+    facts, kept = stores.facts_database, process.settings.observe.rollups_retention_seconds
+    rolling = rollup_loop.RollupLoop(stores.database, facts, process.clock, process.metrics)
+    return [
+        Loop("rollups", 2.0, rolling.run_once, batch=rollup_loop.BATCH),
+        Loop("rollup_partitions", 3600.0, lambda: rollup_loop.keep_partitions(facts, process.clock, kept)),
+    ]
+
+
+def _alert_loops(process: Process, stores: Stores, names: list[str]) -> "list[Loop]":
+    """List the loops of alerting: decide, send, forget, and tell the watcher outside. `names` are those watched."""
+    from forestay.alerts import notify, retention
+    from forestay.alerts.deadman import Deadman
+    from forestay.alerts.loop import CHANNEL, Routes
+    from forestay.alerts.notify import NotifyPorts, senders_of
+    from forestay.alerts.postgres_outbox import PostgresOutbox
+    from forestay.alerts.postgres_store import PostgresAlerts
+    from forestay.alerts.rules_file import check_extras
+    from forestay.alerts.senders.apprise_chat import has_apprise
+    from forestay.controller import Loop
+
+    settings, clock = process.settings.alerts, process.clock
+    store, outbox = PostgresAlerts(stores.database), PostgresOutbox(stores.database)
+    routes = Routes(settings.routes_file, lambda routing: check_extras(routing, has_apprise))
+    ports = NotifyPorts(
+        outbox=outbox,
+        routing=routes.newest,
+        senders=senders_of(_signing_keys(process), settings, clock),
+        settings=settings,
+        clock=clock,
+        chance=process.chance,
+        metrics=process.metrics,
+        stop=process.stop,
+    )
+    loops = [
+        Loop("alerts", settings.beat_seconds, _alert_loop(process, stores, names).run_once),
+        Loop("notify", 1.0, lambda: notify.run_once(ports), wakes_on=(CHANNEL,)),
+        Loop("alert_retention", 600.0, lambda: retention.run_once(store, outbox, clock, settings.retention_seconds)),
+    ]
+    if settings.deadman_url:
+        deadman = Deadman(store, outbox, settings, clock, process.metrics)
+        loops.append(Loop("deadman", settings.deadman_seconds, deadman.run_once))
+    return loops
+
+
+def _alert_loop(process: Process, stores: Stores, names: list[str]) -> "AlertLoop":
+    from forestay.alerts.loop import AlertLoop, AlertPorts, Routes
+    from forestay.alerts.postgres_outbox import PostgresOutbox
+    from forestay.alerts.postgres_store import PostgresAlerts
+    from forestay.alerts.rules_file import check_extras
+    from forestay.alerts.senders.apprise_chat import has_apprise
+    from forestay.alerts.sources.own import OwnSource
+    from forestay.alerts.sources.platform import PlatformSource, Thresholds
+    from forestay.alerts.sources.safety import SafetySource
+
+    settings = process.settings.alerts
+    thresholds = Thresholds(settings.queue_age_seconds, settings.worker_silent_seconds)
+    return AlertLoop(
+        AlertPorts(
+            store=PostgresAlerts(stores.database),
+            sources=(
+                PlatformSource(stores.database, stores.fleet, process.metrics, thresholds, lambda: names),
+                SafetySource(stores.database, stores.facts_database),
+            ),
+            own=OwnSource(PostgresOutbox(stores.database)),
+            routes=Routes(settings.routes_file, lambda routing: check_extras(routing, has_apprise)),
+            wakeups=stores.wakeups,
+            clock=process.clock,
+            metrics=process.metrics,
+            runbook_base=settings.runbook_base,
+        )
+    )
 
 
 def _verdict_loops(process: Process, stores: Stores) -> "list[Loop]":
@@ -208,19 +290,25 @@ def _sign_heads(process: Process, stores: Stores) -> "Callable[[], Awaitable[int
     return run_once
 
 
-def _deliver(process: Process, stores: Stores, outbox: "PostgresOutbox") -> "Callable[[], Awaitable[int]]":
-    """Return the delivery loop's run; raises UsageError when there is no key to sign webhooks with."""
+def _signing_keys(process: Process) -> "SigningKeys":
+    """Return the keys that webhooks are signed with; raises UsageError when there is no file for them."""
     from forestay.delivery.signing import load_or_create_keys
-    from forestay.delivery.webhooks import DeliveryPorts
-    from forestay.delivery.webhooks import run_once as deliver
 
     key_file = process.settings.secrets.signing_key_file
     if not key_file:
         raise UsageError("FORESTAY_SIGNING_KEY_FILE", "is not set; expected a file for the key that signs webhooks")
+    return load_or_create_keys(pathlib.Path(key_file))
+
+
+def _deliver(process: Process, stores: Stores, outbox: "PostgresOutbox") -> "Callable[[], Awaitable[int]]":
+    """Return the delivery loop's run; raises UsageError when there is no key to sign webhooks with."""
+    from forestay.delivery.webhooks import DeliveryPorts
+    from forestay.delivery.webhooks import run_once as deliver
+
     ports = DeliveryPorts(
         outbox=outbox,
         queue=stores.queue,
-        keys=load_or_create_keys(pathlib.Path(key_file)),
+        keys=_signing_keys(process),
         settings=process.settings,
         clock=process.clock,
         chance=process.chance,

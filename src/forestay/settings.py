@@ -439,6 +439,40 @@ class Safety:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Alerts:
+    """What is worth telling people, and how they are told."""
+
+    routes_file: str = setting(
+        "FORESTAY_ALERT_ROUTES", "", "YAML with receivers and routes; empty: alerts are kept and told to nobody."
+    )
+    beat_seconds: float = setting("FORESTAY_ALERT_BEAT", 5.0, "How often sources are asked and alerts are decided.")
+    timeout_seconds: float = setting("FORESTAY_ALERT_TIMEOUT", 10.0, "Seconds in which a receiver must answer.")
+    tries: int = setting(
+        "FORESTAY_ALERT_TRIES", 20, "Tries at a notification before it is given up, which is an alert of its own."
+    )
+    retry_base_seconds: float = setting("FORESTAY_ALERT_RETRY_BASE", 1.0, "First back-off; doubles each time.")
+    retry_cap_seconds: float = setting("FORESTAY_ALERT_RETRY_CAP", 120.0, "Longest back-off.")
+    retention_seconds: float = setting(
+        "FORESTAY_ALERT_RETENTION", 90 * 86400.0, "How long alerts that are over, and what was told of them, are kept."
+    )
+    queue_age_seconds: float = setting(
+        "FORESTAY_ALERT_QUEUE_AGE",
+        600.0,
+        "A request that waits for so long is a ticket, for three times so long a page.",
+    )
+    worker_silent_seconds: float = setting(
+        "FORESTAY_ALERT_WORKER_SILENT", 30.0, "A worker silent for so long counts as lost."
+    )
+    runbook_base: str = setting(
+        "FORESTAY_RUNBOOK_BASE", "", "Put before the path of a runbook in notifications, such as https://docs.example/."
+    )
+    deadman_url: str = setting(
+        "FORESTAY_DEADMAN_URL", "", "A watcher outside, told by POST while alerting works; empty: nobody is told."
+    )
+    deadman_seconds: float = setting("FORESTAY_DEADMAN_BEAT", 60.0, "How often the watcher outside is told.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Client:
     """How commands find a running platform."""
 
@@ -459,6 +493,9 @@ class Observe:
     probe_tenants: str = setting(
         "FORESTAY_PROBE_TENANTS", "", "Tenants, separated by commas, whose calls are synthetic: told apart as probes."
     )
+    rollups_retention_seconds: float = setting(
+        "FORESTAY_ROLLUPS_RETENTION", 400 * 86400.0, "How long roll-ups by minute are kept; whole months are dropped."
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -478,6 +515,7 @@ class Settings:
     identity: Identity = dataclasses.field(default_factory=Identity)
     safety: Safety = dataclasses.field(default_factory=Safety)
     observe: Observe = dataclasses.field(default_factory=Observe)
+    alerts: Alerts = dataclasses.field(default_factory=Alerts)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -496,6 +534,7 @@ class Settings:
             identity=_read(Identity, environment),
             safety=_read(Safety, environment),
             observe=_read(Observe, environment),
+            alerts=_read(Alerts, environment),
         )
 
 
@@ -528,6 +567,7 @@ Group = TypeVar(
     Identity,
     Safety,
     Observe,
+    Alerts,
     Client,
 )
 _PARSERS: Mapping[type, typing.Callable[[str], object]] = types.MappingProxyType(

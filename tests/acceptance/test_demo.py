@@ -34,6 +34,15 @@ def test_an_attacker_is_stopped_step_by_step(tmp_path: Path) -> None:
     assert "under attack, all" in page
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(DEMO_SECONDS + 60)
+def test_nothing_is_released_unjudged_whatever_happens(tmp_path: Path) -> None:
+    """Exit status 0, every promise kept with its evidence, and the two policies beside the sheet."""
+    told = run_demo("safety", tmp_path / "out")
+    assert all(row["kept"] and row["evidence"] for row in told["promises"])
+    assert {"index.html", "policy.yaml", "stricter.yaml"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
 def run_demo(scenario: str, output: Path) -> dict[str, Any]:
     """Run the demo; returns what it tells at its end. It ends well."""
     command = [sys.executable, "-m", "forestay", "demo", "--scenario", scenario, "--json", "--output", str(output)]
@@ -56,7 +65,7 @@ def test_an_unknown_scenario_is_told_with_those_that_exist() -> None:
     command = [sys.executable, "-m", "forestay", "demo", "--scenario", "pillage"]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
-    assert "'pillage' is none of spine, abuse" in done.stderr
+    assert "'pillage' is none of spine, abuse, safety" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -492,7 +492,7 @@ async def a_world(
     *,
     limits: object = None,
     counters: object = None,
-    database: object = None,
+    database: Database | None = None,
     **gateway: object,
 ) -> AsyncGenerator[World]:
     """Build and run a gateway; with a database people review there; further keyword arguments are its settings."""
@@ -510,7 +510,7 @@ async def a_world(
     store, verdicts = cast("SafetyStore", safety.store), cast("VerdictSource", safety.verdicts)
     wakeups, metrics = LocalWakeups(), Metrics()
     review = None
-    if isinstance(database, Database):
+    if database is not None:
         review = desk_of(
             ReviewGround(
                 database, objects, queue, cast("MediaStore", None), safety.verdicts, wakeups, settings, clock, chance,

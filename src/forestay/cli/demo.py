@@ -7,7 +7,7 @@ import asyncio
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +18,7 @@ from forestay.cli.output import JSON_OPTION
 from forestay.cli.unisolated import shortfall_here, waiver_of_demo
 from forestay.clock import SystemClock
 from forestay.demo.choreography import Demonstration
+from forestay.demo.inspection import Inspection
 from forestay.demo.promises import SCENARIOS, Kept
 from forestay.demo.screen import JsonScreen, LiveScreen, PlainScreen, Screen
 from forestay.demo.sheet import write_sheet
@@ -26,7 +27,16 @@ from forestay.demo.stage import Course, clean
 from forestay.errors import UsageError
 from forestay.settings import process_environment
 
-_FLEETS = {"spine": Path("examples/fleet.yaml"), "abuse": Path("examples/small_fleet.yaml")}
+_FLEETS = {
+    "spine": Path("examples/fleet.yaml"),
+    "abuse": Path("examples/small_fleet.yaml"),
+    "safety": Path("examples/echo_fleet.yaml"),
+}
+_COURSES: Mapping[str, Callable[[Course], Demonstration | Siege | Inspection]] = {
+    "spine": Demonstration,
+    "abuse": Siege,
+    "safety": Inspection,
+}
 _TERMINAL_WIDTH = 90
 _INTERRUPTED = 130
 
@@ -36,7 +46,11 @@ app = typer.Typer()
 @app.command()
 def demo(
     scenario: Annotated[
-        str, typer.Option(help="spine: work goes on though a worker dies. abuse: attacks are stopped, one by one.")
+        str,
+        typer.Option(
+            help="spine: work goes on though a worker dies. abuse: attacks are stopped, one by one. "
+            "safety: nothing is released unjudged, and people decide about what is in doubt."
+        ),
     ] = "spine",
     fleet: Annotated[Path | None, typer.Option(help="The fleet to load; the scenario's own unless named.")] = None,
     output: Annotated[Path, typer.Option(help="Folder for index.html, pictures, film and sound.")] = Path(
@@ -66,7 +80,7 @@ def demo(
         typer.echo(told, err=True)
     screen = _screen(as_json, names)
     course = Course(fleet.resolve(), data, output.resolve(), environment, clock, screen, waiver)
-    run = Siege(course) if scenario == "abuse" else Demonstration(course)
+    run = _COURSES[scenario](course)
     kept, ended = False, 1
     try:
         kept = asyncio.run(run.run())

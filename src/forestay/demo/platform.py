@@ -116,6 +116,11 @@ class Platform:
                 return process
         return None
 
+    def judge_running(self) -> Process | None:
+        """Return the judge's process, None while there is none."""
+        judges = (one for one in self.processes() if "forestay" in one.command and one.command.endswith(" judge"))
+        return next(judges, None)
+
     def last_words(self) -> str:
         """Return the end of what it printed."""
         lines = self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()

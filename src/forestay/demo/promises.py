@@ -44,7 +44,22 @@ ABUSE: Mapping[str, str] = {
     "audit": "every act is in the audit log with its reason, and the log is whole",
     "stop": SPINE["stop"],
 }
-SCENARIOS: Mapping[str, Mapping[str, str]] = {"spine": SPINE, "abuse": ABUSE}
+SAFETY: Mapping[str, str] = {
+    "start": SPINE["start"],
+    "policy": "a policy is a file: it is set, and says which detector it rests on",
+    "harmless": "a harmless prompt gets its picture, judged on both sides, and the file says who made it",
+    "refused": "a harmful prompt is refused with a typed reason that names category and field",
+    "disguised": "so is the same prompt in disguise",
+    "marker_in": "a marker image at the input is refused before the model is called",
+    "marker_out": "a marker image that the model makes is never readable, and no black frame is sold as success",
+    "known_hash": "a picture whose hash is known is refused, scaled and coded anew too",
+    "judge_killed": "the classifiers are killed in mid-traffic: covered traffic goes on, pictures wait until judged",
+    "replayed": "an edited policy is replayed against recent traffic before it decides anything",
+    "staged": "it is rolled out in stages: shadow, half, all",
+    "unjudged": "every byte that a caller could read was judged before, by records that nobody altered",
+    "stop": SPINE["stop"],
+}
+SCENARIOS: Mapping[str, Mapping[str, str]] = {"spine": SPINE, "abuse": ABUSE, "safety": SAFETY}
 
 
 class Mark(enum.StrEnum):
@@ -68,7 +83,7 @@ class Kept:
     @property
     def text(self) -> str:
         """The promise in words."""
-        return SPINE.get(self.name) or ABUSE[self.name]
+        return next(promises[self.name] for promises in SCENARIOS.values() if self.name in promises)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -35,3 +35,9 @@ class LoopLeaders:
     async def resign(self, leadership: Leadership) -> None:
         """Give the lease back at once, so that another controller need not wait for its end."""
         await self._database.execute(_SQL["resign"], leadership.loop, leadership.holder, leadership.term)
+
+
+async def leaderless(database: Database, seconds: float) -> dict[str, float]:
+    """Return the loops that nobody has led for so long, with the seconds since; for alerting."""
+    rows = await database.fetch(_SQL["leaderless"], seconds)
+    return {str(row["loop"]): float(row["seconds"]) for row in rows}

@@ -99,6 +99,8 @@ HASH_SUSPENDED = _counter(
 )
 HASH_REPORTS = _counter("forestay_hash_reports_total", "Steps of cases that the law asks to report, by step.", "step")
 
+# What happened
+ROLLUP_LAG_SECONDS = _gauge("forestay_rollup_lag_seconds", "Age of the last minute whose facts are rolled up whole.")
 # Review
 REVIEW_OPENED = _counter("forestay_review_opened_total", "Items that the guard opened for people, by point.", "point")
 REVIEW_UNOPENED = _counter(
@@ -165,6 +167,22 @@ VERDICTS_UNWRITTEN = _counter(
 PIECES_WITHHELD = _counter("forestay_pieces_withheld_total", "Events and frames that were not passed on.", "model")
 STAMPED = _counter("forestay_stamped_total", "Files given provenance: whole, partly, failed.", "outcome")
 SHADOWS_DROPPED = _counter("forestay_shadow_verdicts_dropped_total", "Judgements that a candidate policy still owed.")
+
+# Alerts
+ALERTS_OPEN = _gauge("forestay_alerts_open", "Alerts that fire, by severity.", "severity")
+ALERT_ACTIONS = _counter("forestay_alert_actions_total", "What was decided about alerts.", "what")
+ALERT_SOURCE_FAILURES = _counter(
+    "forestay_alert_source_failures_total", "Times that a source of alerts could not be asked.", "source", limit=50
+)
+NOTIFICATION_TRIES = _counter(
+    "forestay_notification_tries_total", "Tries at telling a receiver, by what followed.", "receiver", "outcome"
+)
+NOTIFICATION_SECONDS = _histogram(
+    "forestay_notification_seconds", "Duration of one try at telling.", "outcome", buckets=_SHORT_SECONDS
+)
+DEADMAN = _counter(
+    "forestay_deadman_total", "Beats of the dead-man's switch: heard, unheard, kept (alerting did not work).", "outcome"
+)
 
 # Every process
 LOOP_FAILURES = _counter("forestay_loop_failures_total", "Loop runs that ended in an error.", "loop")

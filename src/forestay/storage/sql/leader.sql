@@ -12,3 +12,8 @@ RETURNING term;
 -- name: resign
 -- Ends our lease now; does nothing when another has taken it over.
 UPDATE loop_leaders SET expires_at = clock_timestamp() WHERE loop = $1 AND holder = $2 AND term = $3;
+
+-- name: leaderless
+-- Names loops that nobody has led for $1 seconds, though somebody once did.
+SELECT loop, extract(epoch FROM clock_timestamp() - expires_at)::float8 AS seconds
+FROM loop_leaders WHERE expires_at < clock_timestamp() - make_interval(secs => $1) ORDER BY loop;

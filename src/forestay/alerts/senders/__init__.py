@@ -1,0 +1,1 @@
+"""Ways to reach a receiver, one adapter a kind; each gives an outcome and decides nothing."""

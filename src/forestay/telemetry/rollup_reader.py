@@ -1,0 +1,147 @@
+"""The port by which judges read roll-ups: minutes of counts of a model, a tenant or the platform; and its adapter.
+
+No traffic is no row: neither good nor bad. A minute at or after `complete_until` has not been seen, which is something
+else than an empty one. A minute that was rolled up again because facts came late is told by `changed`. It decides
+nothing about objectives.
+"""
+
+import dataclasses
+import datetime as dt
+import enum
+from typing import Protocol, cast
+
+from forestay.errors import UsageError
+from forestay.storage.postgres import Database, Record, load_queries
+from forestay.telemetry.histogram import bin_of
+from forestay.telemetry.measures import TIMED, Measure
+from forestay.telemetry.rollups import COUNTS, Group, Tallies, Tally
+
+_SQL = load_queries("forestay.telemetry", "sql/rollups.sql")
+_MINUTE_SECONDS = 60
+
+
+class By(enum.StrEnum):
+    """Whose counts are added up."""
+
+    PLATFORM = "platform"
+    MODEL = "model"
+    TENANT = "tenant"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked: an indicator, by whom, and of which one (None: each, in one answer)."""
+
+    measure: Measure
+    by: By = By.PLATFORM
+    name: str | None = None
+    threshold_seconds: float | None = None  # of timed measures: good is at most so long, within the histogram's error
+
+    def __post_init__(self) -> None:
+        if (self.measure in TIMED) != (self.threshold_seconds is not None):
+            needs = "needs a threshold in seconds" if self.measure in TIMED else "knows no threshold"
+            raise UsageError("threshold_seconds", f"{self.measure.value} {needs}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MinuteCounts:
+    """One subject's minute; goodput counts device-milliseconds, everything else requests, notices or verdicts."""
+
+    minute: int  # since 1970-01-01T00:00Z
+    subject: str  # model, tenant, or empty for the platform
+    good: int = 0
+    bad: int = 0
+    probes_good: int = 0
+    probes_bad: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Changed:
+    """Minutes that were rolled up since an earlier look, and where to go on."""
+
+    minutes: tuple[int, ...]
+    position: int
+    more: bool
+
+
+class RollupReader(Protocol):
+    """Roll-ups, as judges read them."""
+
+    async def complete_until(self) -> int | None:
+        """Return the first minute that is not complete yet; None before anything was rolled up."""
+        ...
+
+    async def counts(self, question: Question, since: int, until: int) -> list[MinuteCounts]:
+        """Return the counts of the minutes from `since` on, before `until`, in order; one without any is absent."""
+        ...
+
+    async def changed(self, after: int, limit: int = 10_000) -> Changed:
+        """Return the minutes that were rolled up after a position (0: from the beginning), each once, in order."""
+        ...
+
+
+class PostgresRollups:
+    """RollupReader over the facts database."""
+
+    def __init__(self, facts: Database) -> None:
+        self._facts = facts
+
+    async def complete_until(self) -> int | None:
+        """Return the first minute that is not complete yet."""
+        found = await self._facts.fetchval(_SQL["complete_until"])
+        return minute_number(found) if isinstance(found, dt.datetime) else None
+
+    async def counts(self, question: Question, since: int, until: int) -> list[MinuteCounts]:
+        """Return the counts of minutes, in one statement whatever the number of subjects."""
+        bounds = (minute_start(since), minute_start(until), question.by.value, question.name, question.measure.value)
+        if question.threshold_seconds is None:
+            rows = await self._facts.fetch(_SQL["counts"], *bounds)
+        else:
+            rows = await self._facts.fetch(_SQL["timed_counts"], *bounds, bin_of(question.threshold_seconds))
+        return _counts(rows)
+
+    async def tallies(self, since: int, until: int, model_id: str | None, tenant_id: str | None) -> Tallies:
+        """Return everything that is rolled up of the minutes, of one model and tenant (None: any), for reports."""
+        bounds = minute_start(since), minute_start(until)
+        return dict(_tally(row) for row in await self._facts.fetch(_SQL["rows"], *bounds, model_id, tenant_id))
+
+    async def changed(self, after: int, limit: int = 10_000) -> Changed:
+        """Return the minutes that were rolled up after a position."""
+        rows = await self._facts.fetch(_SQL["changed"], after, limit)
+        minutes = tuple(minute_number(cast("dt.datetime", row["minute"])) for row in rows)
+        return Changed(minutes, cast("int", rows[-1]["rolled"]) if rows else after, len(rows) == limit)
+
+
+def minute_number(moment: dt.datetime) -> int:
+    """Return a minute's number since 1970."""
+    return int(moment.timestamp()) // _MINUTE_SECONDS
+
+
+def minute_start(number: int) -> dt.datetime:
+    """Return when a minute begins."""
+    return dt.datetime.fromtimestamp(number * _MINUTE_SECONDS, dt.UTC)
+
+
+def _tally(row: Record) -> tuple[Group, Tally]:
+    group = Group(**{field.name: row[field.name] for field in dataclasses.fields(Group)})
+    tally = Tally(**{name: row[name] for name in COUNTS}, device_seconds=[row["device_seconds"]])
+    tally.work = {unit: [amount] for unit, amount in cast("dict[str, float]", row["work"]).items()}
+    latency = cast("dict[str, dict[str, int]]", row["latency"])
+    tally.latency = {stage: {int(number): n for number, n in bins.items()} for stage, bins in latency.items()}
+    return group, tally
+
+
+def _counts(rows: list[Record]) -> list[MinuteCounts]:
+    found: dict[tuple[int, str], MinuteCounts] = {}
+    for row in rows:
+        good, bad = cast("int", row["good"]), cast("int", row["bad"])
+        if not good and not bad:
+            continue  # only what counts as neither: no traffic as far as this indicator goes
+        key = minute_number(cast("dt.datetime", row["minute"])), cast("str", row["subject"])
+        before = found.get(key) or MinuteCounts(*key)
+        found[key] = (
+            dataclasses.replace(before, probes_good=good, probes_bad=bad)
+            if row["probe"]
+            else dataclasses.replace(before, good=good, bad=bad)
+        )
+    return list(found.values())
