@@ -7,12 +7,15 @@ import pathlib
 import uuid
 
 import msgspec
+import pytest
 from tests.cli.conftest import Platform
 from tests.cli.test_abuse import Forestay
 from tests.safety.test_chain import record
 
 from forestay.chance import SeededChance
+from forestay.cli.deploying import read_tenant_policies
 from forestay.clock import SystemClock
+from forestay.errors import UsageError
 from forestay.ids import (
     BUCKETS,
     KeyId,
@@ -49,6 +52,55 @@ async def test_a_policy_goes_from_a_file_into_force_and_back(forestay: Forestay,
     assert (again.status, "version 1 decides for all" in again.out) == (0, True)
     missing = await forestay("safety", "policy", "rollback", "standard", "--version", "7", *REASON)
     assert (missing.status, "has no version 7" in missing.err) == (1, True)
+
+
+async def test_a_tenant_has_a_stricter_policy_for_a_while(forestay: Forestay, tmp_path: pathlib.Path) -> None:
+    """Named only while it is in force; shown with the tenant; ended again; each step audited."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(standard_text(), encoding="utf-8")
+    unknown = await forestay("tenant", "policy", "acme", "careful", *REASON)
+    told = "nobody has set a policy 'careful'; known are standard, unguarded"
+    assert (unknown.status, told in unknown.err) == (1, True)
+    await forestay("safety", "policy", "set", "careful", file, *REASON)
+    early = await forestay("tenant", "policy", "acme", "careful", *REASON)
+    assert (early.status, "forestay safety policy stage careful 100" in early.err) == (1, True)
+    await forestay("safety", "policy", "stage", "careful", "100", *REASON)
+    named = await forestay("tenant", "policy", "acme", "careful", *REASON)
+    assert (named.status, named.out) == (0, "acme is also judged by careful\n")
+    assert "as before" in (await forestay("tenant", "policy", "acme", "careful", *REASON)).out
+    assert "policy of its own: careful" in (await forestay("tenant", "show", "acme")).out
+    nobody = await forestay("tenant", "policy", "nobody", "careful", *REASON)
+    assert (nobody.status, "no tenant 'nobody'" in nobody.err) == (1, True)
+    ended = await forestay("tenant", "policy", "acme", "none", *REASON)
+    assert ended.out == "acme is judged by the models' own policies alone\n"
+    audit = json.loads((await forestay("audit", "list", "--json")).out)
+    assert {"set_tenant_policy", "drop_tenant_policy"} <= {row["action"] for row in audit}
+
+
+async def test_a_deploy_names_a_policy_that_is_in_force(forestay: Forestay, tmp_path: pathlib.Path) -> None:
+    """A typing error is told at once, with the names that there are."""
+    spec = tmp_path / "model.yaml"
+    text = (
+        "version: 0\nmodel: acme/remote\ndescription: a test\nowner: {team: t, contact: t@example.org}\nlicence: MIT\n"
+        "host: {kind: http_server, url: http://127.0.0.1:9}\nendpoints: [{path: /}]\n"
+    )
+    spec.write_text(f"{text}safety: {{policy: standart}}\n", encoding="utf-8")
+    refused = await forestay("deploy", spec)
+    assert refused.status != 0
+    assert "safety.policy: nobody has set a policy 'standart'; known are standard, unguarded" in refused.err
+    for policy in ("standard", "unguarded"):
+        spec.write_text(f"{text}safety: {{policy: {policy}}}\n", encoding="utf-8")
+        assert (await forestay("deploy", spec)).status == 0
+
+
+async def test_a_fleet_file_names_tenants_policies(tmp_path: pathlib.Path) -> None:
+    """What it says of tenants is read before anything is deployed; anything else is refused by name."""
+    file = tmp_path / "fleet.yaml"
+    file.write_text("models: []\ntenants: {acme: {policy: careful}, other: {policy: none}}\n", encoding="utf-8")
+    assert read_tenant_policies(file) == {"acme": "careful", "other": "none"}
+    file.write_text("models: []\ntenants: {acme: careful}\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"tenants\.acme must be"):
+        read_tenant_policies(file)
 
 
 async def test_a_wrong_policy_is_told_with_its_line(forestay: Forestay, tmp_path: pathlib.Path) -> None:

@@ -1,11 +1,13 @@
 """Inputs of a guarded model at the gateway: judged after admission, before anything is queued or called."""
 
+import asyncio
 import json
 
 import pytest
-from tests.gateway.world import World
+from tests.gateway.world import Socket, World
 from tests.safety.doubles import MARKER
 
+from forestay.ids import TenantId
 from forestay.queue.model import State
 from forestay.safety.model import Trouble
 
@@ -75,3 +77,25 @@ async def test_a_model_without_a_guard_is_not_judged(world: World) -> None:
     """Its spec names no policy: no detector is asked."""
     assert (await world.call("POST", "/queue/acme/echo", {"prompt": MARKER})).status == 200
     assert world.safety.detectors.asked == []
+
+
+@pytest.mark.threat("ML01:2023", "AML.T0054")
+async def test_a_tenants_own_policy_judges_models_that_name_none(world: World) -> None:
+    """Its text is judged at the gateway; where no worker could judge the rest of a direct call, there is none."""
+    key = world.other_key
+    world.safety.store.tenants[TenantId("other")] = "strict"
+    await world.safety.policies.refresh()
+    assert (await world.call("POST", "/queue/acme/echo", {"prompt": MARKER}, key=key)).status == 422
+    assert (await world.call("POST", "/queue/acme/echo", {"prompt": "calm"}, key=key)).status == 200
+    before = len(world.model.calls)
+    refused = await world.call("POST", "/run/acme/echo", {"prompt": "calm"}, key=key)
+    assert (refused.status, "submit to its queue" in str(refused.field("detail"))) == (400, True)
+    headers = {"host": "gateway.test", "authorization": f"Key {key}"}
+    socket = Socket(world.gateway, "/run/acme/echo/realtime", headers)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(socket.run())
+        assert (await socket.hear())["type"] == "websocket.accept"
+        assert "submit to its queue" in str((await socket.hear())["text"])
+        assert (await socket.hear())["code"] == 1008
+    assert len(world.model.calls) == before
+    assert (await world.call("POST", "/run/acme/echo", {"prompt": MARKER})).status == 200

@@ -9,6 +9,7 @@ from typing import cast
 from forestay.chance import SeededChance
 from forestay.clock import SystemClock
 from forestay.errors import Unavailable
+from forestay.ids import TenantId
 from forestay.safety.chain import ChainFault
 from forestay.safety.guard import Guard, GuardPorts
 from forestay.safety.model import Content, DetectorInfo, Outcome, Picture, Scores, Text, Trouble, Unscored
@@ -16,7 +17,7 @@ from forestay.safety.policies import Policies
 from forestay.safety.records import VerdictRecord
 from forestay.safety.sealing import PolicySeal
 from forestay.safety.staging import Staging
-from forestay.safety.store import SafetyState, SafetyStore, StoredPolicy, Waiver
+from forestay.safety.store import SafetyState, SafetyStore, StoredPolicy, TenantPolicy, Waiver
 from forestay.safety.taxonomy import Category, Modality
 from forestay.telemetry.metrics import Metrics
 
@@ -113,6 +114,7 @@ class MemorySafetyStore:
         self.policies: dict[str, list[StoredPolicy]] = {}
         self.stages: dict[str, Staging] = {}
         self.waivers: list[Waiver] = []
+        self.tenants: dict[TenantId, str] = {}
 
     def put(self, policy_id: str, text: str, *, shadow: bool = False) -> None:
         """Set a version in force, or let it judge in shadow."""
@@ -123,12 +125,21 @@ class MemorySafetyStore:
         before = self.stages.get(policy_id, Staging(policy_id, 0))
         self.stages[policy_id] = Staging(policy_id, before.live, version) if shadow else Staging(policy_id, version)
 
+    async def strengthen(self, tenant_id: TenantId, policy_id: str | None, *, actor: str, reason: str) -> bool:
+        """Set or end a tenant's policy."""
+        del actor, reason
+        before = self.tenants.pop(tenant_id, None)
+        if policy_id is not None:
+            self.tenants[tenant_id] = policy_id
+        return before != policy_id
+
     async def state(self) -> SafetyState:
         """Read it all."""
         return SafetyState(
             tuple(item for versions in self.policies.values() for item in versions),
             tuple(self.stages.values()),
             tuple(self.waivers),
+            tuple(TenantPolicy(*item) for item in self.tenants.items()),
         )
 
 

@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forestay.safety.decide import NOTHING_TO_JUDGE, Place, decide, fallbacks, is_decisive, wanted
+from forestay.safety.decide import NOTHING_TO_JUDGE, Place, decide, fallbacks, is_decisive, stricter, wanted
 from forestay.safety.model import Outcome, Scores, Trouble, Unscored, checked
 from forestay.safety.policy import UNGUARDED, Action, Band, Fallback, Policy, Rule
 from forestay.safety.taxonomy import Category, Modality
@@ -157,3 +158,23 @@ def test_nothing_is_released_without_a_score_of_every_check(drawn: list[tuple[st
     have = {outcome.detector_id for outcome in kept if isinstance(outcome, Scores)}
     assert "nsfw@1" in have
     assert {"cheap@1", "costly@1"} <= have or "words@1" in have
+
+
+@given(st.lists(outcomes_of, min_size=2, max_size=2), st.lists(outcomes_of, min_size=2, max_size=2))
+def test_a_tenants_policy_only_adds(ours: list[tuple[str, object]], tenants: list[tuple[str, object]]) -> None:
+    """What both judge is as severe as the more severe of the two, whichever that is."""
+    one, other = (decide(POLICY, [PROMPT], _two(said)) for said in (ours, tenants))
+    both = stricter(one, other)
+    assert both.action.severity == max(one.action.severity, other.action.severity)
+    assert both.releases == (one.releases and other.releases)
+    assert both.checks == (*one.checks, *other.checks)
+
+
+def _two(said: list[tuple[str, object]]) -> list[Outcome]:
+    """What the two detectors of the text rule say."""
+    return [
+        scored(name, "prompt", violence=cast("float", what))
+        if kind == "scored"
+        else Unscored(name, "prompt", cast("Trouble", what))
+        for name, (kind, what) in zip(("cheap@1", "costly@1"), said, strict=True)
+    ]

@@ -1,6 +1,7 @@
 """The guard from end to end: what fails releases nothing, and what is released has its record."""
 
 import asyncio
+import dataclasses
 import datetime as dt
 from collections.abc import AsyncIterator
 
@@ -178,3 +179,41 @@ def test_looks_at_one_place_are_put_together_by_the_worst() -> None:
     assert joined("d", place, [low, high, late], lambda _: False) == Unscored("d", "film", Trouble.TIMEOUT)
     assert joined("d", place, [low, high, late], lambda _: True) == whole
     assert joined("d", place, [], lambda _: True) == Unscored("d", "film", Trouble.UNREADABLE)
+
+
+async def test_a_tenants_own_policy_judges_beside_the_models(world: GuardWorld) -> None:
+    """The more severe decides, the record names both, and each detector is asked once; others are not touched."""
+    world.store.put("careful", POLICY.replace("flag_at: 0.4\n    review_at: 0.6\n    block_at: 0.9", "block_at: 0.2"))
+    world.store.tenants[TenantId("acme")] = "careful"
+    await world.policies.refresh()
+    world.detectors.score = lambda _: 0.5
+    judgement = await world.guard.judge(subject(), [text("calm")], [])
+    assert (judgement.action, judgement.reason) == (
+        Action.BLOCK, "by the tenant's policy: violence 0.500 reached 0.2 by words@1",
+    )  # fmt: skip
+    assert world.detectors.asked == [("words@1", "caption")]
+    [record] = world.verdicts.records
+    assert (record.policy_id, record.beside, record.action) == ("strict", "careful@1", "block")
+    other = dataclasses.replace(subject(), tenant_id=TenantId("other"))
+    assert (await world.guard.judge(other, [text("calm")], [])).action is Action.FLAG
+    assert world.verdicts.records[-1].beside == ""
+
+
+@pytest.mark.threat("ML01:2023", "AML.T0054")
+async def test_a_tenants_policy_judges_unguarded_models_too_and_loosens_nothing(world: GuardWorld) -> None:
+    """A lenient one leaves the model's as strict as it is; one that cannot be read releases nothing."""
+    lenient = POLICY.replace("block_at: 0.9", "block_at: 1.0").replace("streams: judge", "streams: pass")
+    world.store.put("lenient", lenient)
+    world.store.tenants[TenantId("acme")] = "lenient"
+    await world.policies.refresh()
+    world.detectors.score = lambda _: 0.95
+    assert (await world.guard.judge(subject(), [text("calm")], [])).action is Action.BLOCK
+    assert world.guard.streams(subject()) == "judge"
+    free = subject(policy_id="unguarded")
+    assert world.guard.guards("unguarded", TenantId("acme"), free.request_id)
+    assert not world.guard.guards("unguarded", TenantId("other"), free.request_id)
+    assert (await world.guard.judge(free, [text("calm")], [])).action is Action.REVIEW
+    world.store.tenants[TenantId("acme")] = "gone"
+    await world.policies.refresh()
+    judgement = await world.guard.judge(free, [text("calm")], [])
+    assert (judgement.releases, judgement.again) == (False, True)

@@ -21,6 +21,7 @@ DIGESTS = {
     "migrations/0011_hash_banks.pre.sql": "c4a473ef787bfadec1f0073739e180720cf6d8bcd01f95c149acc3e9b9a0e662",
     "migrations/0012_alerts.pre.sql": "1d5e3879d20d065db4c8782fcab6ca83514a887b244cc6e81004a941b776e8c4",
     "migrations/0013_review.pre.sql": "d355cf95f0e9bc1e146c94fddcf90daccc6d65fb552d40eed42cc633d6074cb2",
+    "migrations/0014_tenant_policies.pre.sql": "ad74d30c3228cc74bf82509f7e5d40e86a8f2afd0978011c9741b9d5a65a6b2a",
     "facts_migrations/0001_facts.pre.sql": "3fea2c3960f7e1e59d62cf6b29a94f9c6accb50005cebe111f4236435dc33d6f",
     "facts_migrations/0002_tags.pre.sql": "ee66efa6d0b6dccc6448788b208882dd33523503ff7cbdad35b54a8920d84dbb",
     "facts_migrations/0003_calls.pre.sql": "25c6143d2935694f532fc1c3bb0a60b030dbee4c12d1922918feae9847935806",
@@ -28,6 +29,9 @@ DIGESTS = {
     "facts_migrations/0005_verdicts.pre.sql": "521486707ed313774d9132a0f33d0d7b61c85e2d1228fb02f2f583acee1f38be",
     "facts_migrations/0006_stages.pre.sql": "5ff6946031c037ed807ad8982deaab0771dbba1c2ff826f7154c683df2b5b56a",
     "facts_migrations/0007_rollups.pre.sql": "d16a09270148396d4d6a91d2124e1d174141789f4b0ea5383d61241a1cc0b7c9",
+    "facts_migrations/0008_verdicts_beside.pre.sql": (
+        "1a68ebf2ebf529f26bf3517cb807c97b91d86530c2f63c8ade2d13fe5f5033af"
+    ),
 }
 
 

@@ -13,6 +13,7 @@ import http.client
 import json
 import pathlib
 import tempfile
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
 from typing import IO, cast
@@ -238,23 +239,54 @@ def _send_bundle(client: PlatformClient, digest: str, file: IO[bytes], size: int
 # A whole fleet ------------------------------------------------------------------------------------------------------
 def read_fleet(file: pathlib.Path) -> list[pathlib.Path]:
     """Read a fleet file: `models:` with the paths of specs, relative to it."""
+    models = _fleet_values(file).get("models")
+    if not isinstance(models, list) or not all(isinstance(item, str) for item in cast("list[object]", models)):
+        raise UsageError(str(file), "must hold `models:` with a list of paths to model specs")
+    return [file.parent / item for item in cast("list[str]", models)]
+
+
+def read_tenant_policies(file: pathlib.Path) -> dict[str, str]:
+    """Read a fleet file's `tenants:`, which names for each the policy that judges whatever it calls."""
+    tenants = _fleet_values(file).get("tenants", {})
+    if not isinstance(tenants, dict):
+        raise UsageError(str(file), "`tenants:` must map tenants to `{policy: NAME}`")
+    found: dict[str, str] = {}
+    for name, held in cast("dict[object, object]", tenants).items():
+        policy = cast("dict[object, object]", held).get("policy") if isinstance(held, dict) else None
+        if not isinstance(policy, str) or len(cast("dict[object, object]", held)) != 1:
+            raise UsageError(str(file), f"tenants.{name} must be `{{policy: NAME}}`; `none` ends a policy of its own")
+        found[str(name)] = policy
+    return found
+
+
+def _fleet_values(file: pathlib.Path) -> dict[str, object]:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(str(file), f"cannot be read: {reason}") from None
     values, _ = read_yaml(text, str(file))
-    models = cast("dict[str, object]", values).get("models") if isinstance(values, dict) else None
-    if not isinstance(models, list) or not all(isinstance(item, str) for item in cast("list[object]", models)):
-        raise UsageError(str(file), "must hold `models:` with a list of paths to model specs")
-    return [file.parent / item for item in cast("list[str]", models)]
+    return cast("dict[str, object]", values) if isinstance(values, dict) else {}
+
+
+def set_tenant_policy(client: PlatformClient, tenant_id: str, policy_id: str, reason: str) -> dict[str, object]:
+    """Have a policy judge whatever a tenant calls, beside each model's own; `none` ends it."""
+    path = f"/admin/safety/tenants/{urllib.parse.quote(tenant_id, safe='')}"
+    body = json.dumps({"policy_id": None if policy_id == "none" else policy_id, "reason": reason}).encode()
+    return cast("dict[str, object]", client.put(path, body, "application/json"))
 
 
 def load_fleet(client: PlatformClient, file: pathlib.Path, say: Say) -> list[Deployed]:
-    """Deploy every model of a fleet file, one after another; unchanged ones are skipped."""
+    """Deploy every model of a fleet file, one after another, and set tenants' policies; unchanged ones are skipped."""
+    tenants = read_tenant_policies(file)
     candidates = [read_candidate(path) for path in read_fleet(file)]  # every fault of a spec before anything is sent
     names = [candidate.spec.model_id for candidate in candidates]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(str(file), f"{twice[0]} is declared by two specs")
-    return [deploy(client, candidate, say) for candidate in candidates]
+    deployed = [deploy(client, candidate, say) for candidate in candidates]
+    for tenant_id, policy_id in tenants.items():
+        told = set_tenant_policy(client, tenant_id, policy_id, f"fleet file {file.name}")
+        if told["changed"]:
+            say(f"{tenant_id}: policy of its own: {policy_id}")
+    return deployed

@@ -7,6 +7,7 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import connect
+from forestay.cli.deploying import set_tenant_policy
 from forestay.cli.output import JSON_OPTION, print_json, print_table
 
 app = typer.Typer(no_args_is_help=True, help="Create, list and show tenants.")
@@ -56,6 +57,7 @@ def show(
         print_json(found)
         return
     typer.echo(f"{found['tenant_id']} ({found['name']}), since {found['created_at']}")
+    typer.echo(f"policy of its own: {found['policy_id'] or '-'}")
     typer.echo(f"models: {' '.join(cast('list[str]', found['models'])) or '-'}")
     columns = ("key_id", "name", "scopes", "expires_at", "revoked_at", "last_used_at")
     keys = cast("list[dict[str, object]]", found["keys"])
@@ -80,6 +82,26 @@ def weight(
         print_json(told)
         return
     typer.echo(f"{told['tenant_id']} has the weight {told['weight']}")
+
+
+@app.command()
+def policy(
+    tenant_id: Annotated[str, typer.Argument(help="The tenant's id.")],
+    policy_id: Annotated[str, typer.Argument(help="A policy in force; `none` ends it.")],
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit log.")],
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Have a further policy judge whatever a tenant calls; it adds to each model's own and never loosens it.
+
+    Example: forestay tenant policy acme strict --reason "their users are children"
+    """
+    told = set_tenant_policy(connect(), tenant_id, policy_id, reason)
+    if json:
+        print_json(told)
+        return
+    named = told["policy_id"]
+    words = f"is also judged by {named}" if named else "is judged by the models' own policies alone"
+    typer.echo(f"{told['tenant_id']} {words}{'' if told['changed'] else ', as before'}")
 
 
 @app.command()

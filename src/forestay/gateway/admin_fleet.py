@@ -13,6 +13,7 @@ from forestay.fleet.bundle import bundle_key, revision_digest, revision_id_of
 from forestay.fleet.model import Fleet, Revision
 from forestay.fleet.spec import HostKind, ModelSpec, spec_to_json
 from forestay.gateway.admin_artefacts import admit
+from forestay.gateway.admin_policies import check_policy
 from forestay.gateway.admin_reading import Act, NotThere, Problem, plain_text
 from forestay.gateway.incoming import declared_bytes, pieces
 from forestay.gateway.responses import Reply, json_reply
@@ -96,6 +97,7 @@ async def post_model(act: Act) -> Reply:
     """Register a revision and send all of the model's traffic to it: at once, or once a replica of it is ready."""
     wanted = await act.json(_NewModel)
     spec = _spec(wanted.spec)
+    await check_policy(act, "safety.policy", spec.safety.policy)
     await _check_bundle(act, spec, wanted.digest)
     admitted = await admit(act, spec, wanted.digest) if wanted.digest else None
     digest = revision_digest(spec, wanted.digest)

@@ -138,10 +138,15 @@ async def get_tenant(act: Act) -> Reply:
     if tenant is None:
         raise NotThere(f"no tenant {text[:60]!r}; `forestay tenant list` shows those that exist")
     fleet = await act.ports.fleet.load()
+    safety = act.ports.safety
+    stricter = (
+        {} if safety is None else {item.tenant_id: item.policy_id for item in (await safety.store.state()).tenants}
+    )
     return json_reply(
         200,
         {
             **dataclasses.asdict(tenant),
+            "policy_id": stricter.get(tenant_id),
             "keys": [view(key) for key in await act.ports.key_store.keys(tenant_id)],
             "models": sorted(name for name, entry in fleet.models.items() if entry.tenant_id == tenant_id),
         },

@@ -47,18 +47,18 @@ class ContentGate:
 
     async def check(self, exchange: Exchange, target: Target, body: bytes, query: str = "") -> Refused | None:
         """Return None when the input may go on."""
-        policy_id = target.revision.spec.safety.policy
-        if policy_id == UNGUARDED:
-            return None
+        policy_id, tenant_id = target.revision.spec.safety.policy, target.caller.tenant_id
         if self._guard is None:
+            if policy_id == UNGUARDED:
+                return None
             return _unjudged(f"no guard runs here, and policy {policy_id} asks for one")
-        if Modality.TEXT not in self._guard.modalities(policy_id, target.request_id):
+        if Modality.TEXT not in self._guard.modalities(policy_id, tenant_id, target.request_id):
             return None
         subject = Subject(
             request_id=target.request_id,
             attempt=0,
             point=Point.INPUT,
-            tenant_id=target.caller.tenant_id,
+            tenant_id=tenant_id,
             key_id=target.caller.key_id,
             model_id=target.model.model_id,
             revision_id=target.revision.revision_id,
@@ -73,6 +73,11 @@ class ContentGate:
             return _unjudged(judgement.reason)
         answer = refusal(judgement, "body")
         return Refused(reply_of(answer), answer, judgement)
+
+    def must_see(self, target: Target) -> bool:
+        """Tell whether a worker must stand between this call and its model, so that it can be judged there."""
+        policy_id, tenant_id = target.revision.spec.safety.policy, target.caller.tenant_id
+        return self._guard is not None and self._guard.guards(policy_id, tenant_id, target.request_id)
 
 
 def items_of(body: bytes, query: str = "") -> list[Item]:

@@ -19,7 +19,7 @@ from forestay.gateway.limits import LimitGate
 from forestay.gateway.options import Choices
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.prediction import Predictions
-from forestay.gateway.responses import Reply, request_error, start_timeout
+from forestay.gateway.responses import Reply, bad_request, request_error, start_timeout
 from forestay.gateway.slots import IDLE_SECONDS, LEASE_SECONDS, RENEW_SECONDS, SUSPECT_SECONDS, Pool, Slots
 from forestay.gateway.upstream import Call, Failed, Need, Upstream
 from forestay.gateway.validation import Contracts
@@ -27,6 +27,10 @@ from forestay.queue.model import ErrorType
 from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import DIRECT_SLOTS
 
+UNSEEN = (
+    "Your tenant's policy judges every call, and this model answers direct calls without a worker that could; "
+    "submit to its queue, or ask its owner to name a policy in its spec"
+)
 WANT_SECONDS = 5.0  # a model that is still waited for is wanted again
 _LOG = logger("gateway")
 
@@ -61,7 +65,18 @@ class Work:
 
 
 async def acquire(parts: DirectParts, work: Work, deadline: float) -> Pool | Reply:
-    """Return a taken slot; or the answer, when none came free before the deadline to start (`start_deadline`)."""
+    """Return a taken slot; or the answer, when none came free before the deadline to start (`start_deadline`).
+
+    Nor is there one where the caller's own policy judges every call and no worker stands between us and the model.
+    """
+    pool = await _take(parts, work, deadline)
+    if isinstance(pool, Reply) or not pool.in_blocks or not parts.content.must_see(work.target):
+        return pool
+    parts.slots.give_back(pool)
+    return bad_request(UNSEEN)
+
+
+async def _take(parts: DirectParts, work: Work, deadline: float) -> Pool | Reply:
     slots, revision = parts.slots, work.target.revision
     hint = work.choices.options.hint
     if not slots.waiting(revision.revision_id):

@@ -17,7 +17,7 @@ from forestay.gateway.auth import PUBLIC_KEY
 from forestay.gateway.bodies import CallerGone
 from forestay.gateway.exchange import Exchange
 from forestay.gateway.guards import Target, admit, context_of
-from forestay.gateway.lanes import DirectParts, Work, acquire, start_deadline
+from forestay.gateway.lanes import UNSEEN, DirectParts, Work, acquire, start_deadline
 from forestay.gateway.ledger import Ledger
 from forestay.gateway.options import parse_choices
 from forestay.gateway.responses import Reply, bad_request, unknown_path
@@ -89,7 +89,10 @@ class RealtimeRoutes:
             pool = await acquire(self._parts, work, deadline)
             if isinstance(pool, Reply):
                 ledger.error_type = ErrorType(pool.cause)
-                await fail(send, pool.cause, "no replica became free in time", TRY_LATER)
+                if ledger.error_type is ErrorType.BAD_REQUEST:
+                    await fail(send, pool.cause, UNSEEN, POLICY)
+                else:
+                    await fail(send, pool.cause, "no replica became free in time", TRY_LATER)
                 return
             ledger.start(pool)
             try:

@@ -23,6 +23,7 @@ PAGE = 100
 MOST_SEALS = 100_000
 AGE = dt.timedelta(days=2)  # nothing older than this is still written: which partitions to look at
 _SQL = load_queries("forestay.safety", "sql/verdicts.sql")
+_LATER = ("beside",)  # fields that records got later: one that is empty is not covered, so that older seals hold
 _LABEL = b"forestay verdict seal 1\n"
 
 
@@ -50,7 +51,12 @@ class ChainFault:
 
 def digest_of(record: VerdictRecord) -> bytes:
     """Return the SHA-256 of everything that a record says, its position and its salt included."""
-    said = msgspec.structs.replace(record, at=record.at.astimezone(dt.UTC))
+    said = cast(
+        "dict[str, object]", msgspec.to_builtins(msgspec.structs.replace(record, at=record.at.astimezone(dt.UTC)))
+    )
+    for name in _LATER:
+        if not said[name]:
+            del said[name]
     return hashlib.sha256(msgspec.json.encode(said, order="sorted")).digest()
 
 

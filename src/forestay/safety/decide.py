@@ -86,6 +86,17 @@ def decide(policy: Policy, places: Sequence[Place], outcomes: Sequence[Outcome],
     return Judgement(_verdict(worst), worst.action, worst.category, _told(worst), _reason(worst), checks, again)
 
 
+def stricter(ours: Judgement, tenants: Judgement) -> Judgement:
+    """Put the judgements of the model's policy and of its caller's together: the more severe one decides.
+
+    Of two that are equally severe the one that time will not change, then the model's.
+    """
+    checks = (*ours.checks, *tenants.checks)
+    if (tenants.action.severity, not tenants.again) <= (ours.action.severity, not ours.again):
+        return dataclasses.replace(ours, checks=checks)
+    return dataclasses.replace(tenants, checks=checks, reason=f"by the tenant's policy: {tenants.reason}")
+
+
 def wanted(policy: Policy, places: Sequence[Place]) -> Mapping[str, tuple[Place, ...]]:
     """Return for every detector that must score the places it must score; fallbacks are asked when they are needed."""
     asked: dict[str, dict[Place, None]] = {}

@@ -19,7 +19,7 @@ from forestay.clock import Clock
 from forestay.errors import Unavailable
 from forestay.ids import KeyId, ModelId, RequestId, RevisionId, TenantId
 from forestay.queue.group_commit import BatchLimits, GroupCommit
-from forestay.safety.decide import Judgement, Place, decide, fallbacks, is_decisive, wanted
+from forestay.safety.decide import Judgement, Place, decide, fallbacks, is_decisive, stricter, wanted
 from forestay.safety.model import Content, DetectorInfo, Detectors, Outcome, Scores, Trouble, Unscored
 from forestay.safety.pipeline import Check, run_checks
 from forestay.safety.policies import Policies
@@ -38,6 +38,7 @@ MAX_KEPT = 10_000  # records of allowed inputs that wait to be written
 MAX_SHADOWS = 32  # judgements that candidates still owe; beyond, they are dropped and counted
 SALT_BITS = 128
 ASK_SHARE, INSTEAD_SHARE = 0.8, 0.9  # of the deadline: until then detectors, their stand-ins; the rest is the record's
+_STREAMS = ("pass", "judge", "withhold")  # the strictest last
 _LOG = logger("safety")
 
 
@@ -90,28 +91,27 @@ class Guard:
         self._shadows: asyncio.Queue[tuple[Subject, Policy, Sequence[Item]]] = asyncio.Queue(MAX_SHADOWS)
         self._known: Mapping[str, DetectorInfo] = {}
 
-    def guards(self, policy_id: str, request_id: RequestId) -> bool:
+    def guards(self, policy_id: str, tenant_id: TenantId, request_id: RequestId) -> bool:
         """Tell whether anything of this request is to be judged."""
-        found = self._ports.policies.of(policy_id, request_id)
-        return found.deciding is None or found.deciding.guards or found.shadow is not None
+        found = self._ports.policies.all_of(policy_id, tenant_id, request_id)
+        return any(item.deciding is None or item.deciding.guards or item.shadow is not None for item in found)
 
-    def modalities(self, policy_id: str, request_id: RequestId) -> frozenset[Modality]:
-        """Return which content of this request has to be looked at; all of it while the policy cannot be read."""
-        found = self._ports.policies.of(policy_id, request_id)
-        if found.deciding is None:
+    def modalities(self, policy_id: str, tenant_id: TenantId, request_id: RequestId) -> frozenset[Modality]:
+        """Return which content of this request has to be looked at; all of it while a policy cannot be read."""
+        found = self._ports.policies.all_of(policy_id, tenant_id, request_id)
+        if any(item.deciding is None for item in found):
             return frozenset(Modality)
-        shadow = found.shadow.modalities() if found.shadow else frozenset[Modality]()
-        return found.deciding.modalities() | shadow
+        asked = [policy for item in found for policy in (item.deciding, item.shadow) if policy is not None]
+        return frozenset[Modality]().union(*(policy.modalities() for policy in asked))
 
-    def streams(self, policy_id: str, request_id: RequestId) -> str:
-        """Return what becomes of pieces of streams and frames: judge, withhold or pass."""
-        deciding = self._ports.policies.of(policy_id, request_id).deciding
-        return "withhold" if deciding is None else deciding.streams
+    def streams(self, subject: Subject) -> str:
+        """Return what becomes of pieces and frames: judge, withhold or pass; of two policies the stricter."""
+        asked = ["withhold" if policy is None else policy.streams for policy in self._deciding(subject)]
+        return max(asked, key=_STREAMS.index)
 
-    def provenance(self, policy_id: str, request_id: RequestId) -> frozenset[str]:
+    def provenance(self, subject: Subject) -> frozenset[str]:
         """Return what released files of this request are given: manifest, watermark, fingerprint."""
-        deciding = self._ports.policies.of(policy_id, request_id).deciding
-        return frozenset[str]() if deciding is None else deciding.provenance
+        return frozenset[str]().union(*(policy.provenance for policy in self._deciding(subject) if policy is not None))
 
     def policy_of(self, policy_id: str, request_id: RequestId) -> Policy | None:
         """Return the version that decides about this request; None while it cannot be read."""
@@ -121,14 +121,15 @@ class Guard:
         """Record what a person decided about a withheld output, before it takes effect."""
         action = Action.ALLOW if verdict is Verdict.ALLOW else Action.BLOCK
         judgement = Judgement(verdict, action, None, "", reason)
-        return await self._keep(subject, self._record(subject, None, judgement, (), 0.0), judgement)
+        return await self._keep(subject, self._record(subject, [None], judgement, (), 0.0), judgement)
 
     async def note(self, subject: Subject, judgement: Judgement, judged: Sequence[str], what: str) -> Judgement:
         """Record what a judged output has become (stamped copies) before it is released; as `judge` in failing."""
-        deciding = self._ports.policies.of(subject.policy_id, subject.request_id).deciding
+        deciding = self._deciding(subject)
         said = dataclasses.replace(judgement, reason=f"{judgement.reason}; {what}", checks=())
-        left = _patience(deciding)
-        return await self._keep(subject, self._record(subject, deciding, said, judged, 0.0), judgement, left)
+        return await self._keep(
+            subject, self._record(subject, deciding, said, judged, 0.0), judgement, _patience(deciding)
+        )
 
     async def judge(
         self,
@@ -143,18 +144,21 @@ class Guard:
         this returns, but for inputs that are allowed: theirs follows soon. It takes no longer than the policy's
         deadline, the record included: a log that is slow releases nothing.
         """
-        found = self._ports.policies.of(subject.policy_id, subject.request_id)
+        found = self._ports.policies.all_of(subject.policy_id, subject.tenant_id, subject.request_id)
         started = self._ports.clock.monotonic()
-        if found.deciding is None:
-            judgement = _no_policy(subject.policy_id)
+        deciding = [item.deciding for item in found]
+        readable = [policy for policy in deciding if policy is not None]
+        if len(readable) < len(deciding):
+            judgement = _no_policy(subject.policy_id if deciding[0] is None else "of the tenant")
         else:
-            judgement = await self._by(found.deciding, subject, items)
+            judgement = await self._by(readable, subject, items)
         seconds = self._ports.clock.monotonic() - started
         self._ports.metrics.add(VERDICTS, subject.model_id, subject.point.value, judgement.verdict.value)
         self._ports.metrics.observe(VERDICT_SECONDS, seconds, subject.point.value)
-        self._owe_shadow(subject, found.shadow, items)
-        record = self._record(subject, found.deciding, judgement, [*judged, *becomes(judgement)], seconds)
-        deadline = _patience(found.deciding)
+        for item in found:
+            self._owe_shadow(subject, item.shadow, items)
+        record = self._record(subject, deciding, judgement, [*judged, *becomes(judgement)], seconds)
+        deadline = _patience(deciding)
         return await self._keep(subject, record, judgement, max(deadline - seconds, (1 - INSTEAD_SHARE) * deadline))
 
     async def run(self) -> None:
@@ -175,26 +179,34 @@ class Guard:
                 self._kept.extendleft(reversed(batch))
                 raise
 
-    async def _by(self, policy: Policy, subject: Subject, items: Sequence[Item]) -> Judgement:
-        """Judge by one policy within its deadline; cheaper detectors stand in for those that gave no score."""
+    def _deciding(self, subject: Subject) -> list[Policy | None]:
+        found = self._ports.policies.all_of(subject.policy_id, subject.tenant_id, subject.request_id)
+        return [item.deciding for item in found]
+
+    async def _by(self, policies: Sequence[Policy], subject: Subject, items: Sequence[Item]) -> Judgement:
+        """Judge by one policy or two, each detector asked once; cheaper ones stand in for those that gave no score.
+
+        All of it within the longer of their deadlines, so that neither judges by less than it asks for.
+        """
         items = merged(items)
         places = [item.place for item in items]
-        named = wanted(policy, places)
-        if not named:
-            return decide(policy, places, [])
-        clock = self._ports.clock
-        ends = clock.monotonic() + INSTEAD_SHARE * policy.deadline_seconds
-        looks = {item.place: item.looks for item in items}
-        outcomes = await self._ask(policy, named, looks, ASK_SHARE * policy.deadline_seconds)
-        instead = fallbacks(policy, places, outcomes)
-        if instead:
-            left = max((INSTEAD_SHARE - ASK_SHARE) * policy.deadline_seconds, ends - clock.monotonic())
-            outcomes += await self._ask(policy, instead, looks, left)
-        return decide(policy, places, outcomes, self._ports.policies.waived(subject.model_id))
+        outcomes: list[Outcome] = []
+        named = _together([wanted(policy, places) for policy in policies])
+        if named:
+            clock, seconds = self._ports.clock, max(policy.deadline_seconds for policy in policies)
+            ends = clock.monotonic() + INSTEAD_SHARE * seconds
+            looks = {item.place: item.looks for item in items}
+            outcomes += await self._ask(policies, named, looks, ASK_SHARE * seconds)
+            instead = _together([fallbacks(policy, places, outcomes) for policy in policies])
+            if instead:
+                left = max((INSTEAD_SHARE - ASK_SHARE) * seconds, ends - clock.monotonic())
+                outcomes += await self._ask(policies, instead, looks, left)
+        waived = self._ports.policies.waived(subject.model_id)
+        return functools.reduce(stricter, [decide(policy, places, outcomes, waived) for policy in policies])
 
     async def _ask(
         self,
-        policy: Policy,
+        policies: Sequence[Policy],
         named: Mapping[str, tuple[Place, ...]],
         looks: Mapping[Place, tuple[Content, ...]],
         within_seconds: float,
@@ -212,7 +224,7 @@ class Guard:
         ]
 
         def decisive(said: Sequence[Outcome]) -> bool:
-            return any(is_decisive(policy, modality_of[outcome.where], outcome) for outcome in said)
+            return any(_blocks(policies, modality_of[outcome.where], outcome) for outcome in said)
 
         said = await run_checks(checks, self._ports.detectors, within_seconds, self._ports.clock, decisive)
         by_look = {(outcome.detector_id, outcome.where): outcome for outcome in said}
@@ -221,7 +233,7 @@ class Guard:
                 detector_id,
                 place,
                 [by_look[detector_id, look.where] for look in looks[place]],
-                functools.partial(is_decisive, policy, place.modality),
+                functools.partial(_blocks, policies, place.modality),
             )
             for detector_id, places in named.items()
             for place in places
@@ -246,8 +258,14 @@ class Guard:
             await self._ports.clock.sleep(KNOWN_SECONDS)
 
     def _record(
-        self, subject: Subject, policy: Policy | None, judgement: Judgement, judged: Sequence[str], seconds: float
+        self,
+        subject: Subject,
+        policies: Sequence[Policy | None],
+        judgement: Judgement,
+        judged: Sequence[str],
+        seconds: float,
     ) -> VerdictRecord:
+        policy = policies[0]
         chance, digests = self._ports.chance, {name: info.digest for name, info in self._known.items()}
         return VerdictRecord(
             at=self._ports.clock.now(),
@@ -272,6 +290,7 @@ class Guard:
             judged=list(judged),
             seconds=round(seconds, 6),
             salt=chance.bits(SALT_BITS).to_bytes(SALT_BITS // 8),
+            beside=" ".join("unreadable" if one is None else f"{one.policy_id}@{one.version}" for one in policies[1:]),
         )
 
     async def _keep(
@@ -328,9 +347,9 @@ class Guard:
         while True:
             subject, policy, items = await self._shadows.get()
             started = self._ports.clock.monotonic()
-            judgement = await self._by(policy, subject, items)
+            judgement = await self._by([policy], subject, items)
             seconds = self._ports.clock.monotonic() - started
-            record = self._record(subject, policy, judgement, (), seconds)
+            record = self._record(subject, [policy], judgement, (), seconds)
             while len(self._kept) >= MAX_KEPT:
                 await self._ports.clock.sleep(FLUSH_SECONDS)
             self._kept.append(shadowed(record))
@@ -380,9 +399,22 @@ def joined(detector_id: str, place: Place, said: Sequence[Outcome], blocks: Call
     return Unscored(detector_id, place.where, silent[0], seconds) if silent and not blocks(found) else found
 
 
-def _patience(policy: Policy | None) -> float:
+def _patience(policies: Sequence[Policy | None]) -> float:
     """Return how long a judgement may take: without a policy that can be read nothing is waited for but the record."""
-    return 1.0 if policy is None else policy.deadline_seconds
+    return max(1.0 if policy is None else policy.deadline_seconds for policy in policies)
+
+
+def _together(asked: Sequence[Mapping[str, tuple[Place, ...]]]) -> Mapping[str, tuple[Place, ...]]:
+    """Put together who is asked about which places, each once."""
+    found: dict[str, dict[Place, None]] = {}
+    for named in asked:
+        for detector_id, places in named.items():
+            found.setdefault(detector_id, {}).update(dict.fromkeys(places))
+    return {detector_id: tuple(places) for detector_id, places in found.items()}
+
+
+def _blocks(policies: Sequence[Policy], modality: Modality, outcome: Outcome) -> bool:
+    return any(is_decisive(policy, modality, outcome) for policy in policies)
 
 
 def _no_policy(policy_id: str) -> Judgement:

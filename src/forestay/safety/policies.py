@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from forestay.clock import Clock
 from forestay.errors import Unavailable, UsageError
-from forestay.ids import RequestId, bucket_of
+from forestay.ids import RequestId, TenantId, bucket_of
 from forestay.safety.policy import UNGUARDED, Policy
 from forestay.safety.policy_file import STANDARD, read_policy, standard_policy
 from forestay.safety.sealing import PolicySeal
@@ -43,6 +43,7 @@ class Policies:
         self._state = SafetyState((), (), ())
         self._read: Mapping[tuple[str, int], Policy] = {(STANDARD, 0): standard_policy()}
         self._stages: Mapping[str, Staging] = {}
+        self._tenants: Mapping[TenantId, str] = {}
         self._known = asyncio.Event()  # until the first read nothing is judged but what needs no policy
 
     def of(self, policy_id: str, request_id: RequestId) -> ForRequest:
@@ -55,9 +56,14 @@ class Policies:
         shadow = None if chosen.shadow is None else self._read.get((policy_id, chosen.shadow))
         return ForRequest(self._read.get((policy_id, chosen.deciding)), shadow)
 
-    def knows(self, policy_id: str) -> bool:
-        """Tell whether a spec may name this policy."""
-        return policy_id in {UNGUARDED.policy_id, STANDARD} or policy_id in self._stages
+    def all_of(self, policy_id: str, tenant_id: TenantId, request_id: RequestId) -> list[ForRequest]:
+        """Return what judges a request: the model's policy first, then its caller's own, if it has another."""
+        own = self._tenants.get(tenant_id, policy_id)
+        return [self.of(name, request_id) for name in dict.fromkeys((policy_id, own))]
+
+    def of_tenant(self, tenant_id: TenantId) -> str:
+        """Return the policy that judges whatever a tenant calls; empty: none but the models' own."""
+        return self._tenants.get(tenant_id, "")
 
     def waived(self, model_id: str) -> frozenset[str]:
         """Return the detectors whose trouble is waived for a model now."""
@@ -81,6 +87,7 @@ class Policies:
                 found[stored.policy_id, stored.version] = policy
         self._state, self._read = state, found
         self._stages = {stage.policy_id: stage for stage in state.stages}
+        self._tenants = {item.tenant_id: item.policy_id for item in state.tenants}
 
     async def wait_known(self, seconds: float) -> None:
         """Wait for the first read, at most so long; without it nothing guarded goes on, and that is safe."""

@@ -14,10 +14,11 @@ import msgspec
 from forestay.errors import UsageError
 from forestay.fleet import postgres_audit
 from forestay.fleet.audit import AuditEntry
+from forestay.ids import TenantId
 from forestay.safety import staging
 from forestay.safety.sealing import PolicySeal
 from forestay.safety.staging import Staging
-from forestay.safety.store import SafetyState, StoredPolicy, Waiver
+from forestay.safety.store import SafetyState, StoredPolicy, TenantPolicy, Waiver
 from forestay.storage.postgres import Connection, Database, Record, load_queries
 from forestay.storage.valkey import Wakeups
 
@@ -42,10 +43,12 @@ class PostgresSafetyStore:
             policies = await connection.fetch(_SQL["in_force"])
             stages = await connection.fetch(_SQL["stages"])
             waivers = await connection.fetch(_SQL["waivers"])
+            tenants = await connection.fetch(_SQL["tenants"])
         return SafetyState(
             tuple(_read(row, StoredPolicy) for row in policies),
             tuple(_read(row, Staging) for row in stages),
             tuple(_read(row, Waiver) for row in waivers),
+            tuple(_read(row, TenantPolicy) for row in tenants),
         )
 
     async def versions(self, policy_id: str, limit: int) -> Sequence[StoredPolicy]:
@@ -77,6 +80,21 @@ class PostgresSafetyStore:
             raise UsageError("version", f"policy {policy_id} has no version {version}")
         step: Callable[[Staging], Staging] = lambda now: staging.roll_back(now, version)  # noqa: E731 - one of two steps
         return await self._restage(policy_id, step, "roll_back_policy", actor, reason)
+
+    async def strengthen(self, tenant_id: TenantId, policy_id: str | None, *, actor: str, reason: str) -> bool:
+        """Have a tenant's calls judged by a further policy, or (None) by models' own alone; tells if it changed."""
+        async with self._database.transaction() as connection:
+            if policy_id is None:
+                row = await connection.fetchrow(_SQL["weaken"], tenant_id)
+            else:
+                row = await connection.fetchrow(_SQL["strengthen"], tenant_id, policy_id, reason, actor)
+            if row is None:
+                return False
+            action = "drop_tenant_policy" if policy_id is None else "set_tenant_policy"
+            entry = AuditEntry(row["at"], actor, action, f"tenant:{tenant_id}", {"policy_id": policy_id}, reason)
+            await postgres_audit.append(connection, self._writer, [entry])
+        await self._wakeups.publish(CHANNEL, tenant_id)
+        return True
 
     async def waive(self, waiver: Waiver) -> None:
         """Break glass for a while."""

@@ -73,6 +73,7 @@ class VerdictRecord(msgspec.Struct, frozen=True, gc=False):
     judged: list[str]  # "sha256:<hex>" of each body or file that the judgement is about
     seconds: float
     salt: bytes  # 16 bytes of chance: a digest in the chain gives nothing of a deleted row away
+    beside: str = ""  # "strict@3": the tenant's own policy that judged too; the more severe of the two decided
     position: int = 0  # given by the store
 
 

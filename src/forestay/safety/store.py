@@ -1,4 +1,4 @@
-"""The port of what the guard keeps beside facts: versions of policies and their stages, and waivers.
+"""The port of what the guard keeps beside facts: policies, their stages, who has a stricter one, and waivers.
 
 Every change has its audit row in the same transaction. Called by the admin API (changes) and by `policies` (reads).
 """
@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Protocol
 
+from forestay.ids import TenantId
 from forestay.safety.staging import Staging
 
 
@@ -38,12 +39,21 @@ class Waiver:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class TenantPolicy:
+    """A policy that judges whatever a tenant calls, beside the model's own."""
+
+    tenant_id: TenantId
+    policy_id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class SafetyState:
     """Everything that a gateway or a worker needs to know of policies; one read."""
 
     policies: tuple[StoredPolicy, ...]  # the versions that are live or candidates
     stages: tuple[Staging, ...]
     waivers: tuple[Waiver, ...]  # those that have not ended
+    tenants: tuple[TenantPolicy, ...] = ()
 
 
 class SafetyStore(Protocol):
@@ -67,6 +77,10 @@ class SafetyStore(Protocol):
 
     async def roll_back(self, policy_id: str, version: int | None, *, actor: str, reason: str) -> Staging:
         """Drop the candidate, or put an earlier version in force."""
+        ...
+
+    async def strengthen(self, tenant_id: TenantId, policy_id: str | None, *, actor: str, reason: str) -> bool:
+        """Have a tenant's calls judged by a further policy, or (None) by models' own alone; tells if it changed."""
         ...
 
     async def waive(self, waiver: Waiver) -> None:

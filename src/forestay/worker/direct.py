@@ -136,14 +136,15 @@ class DirectLane:
         target = f"/{inner}?{query}" if query else f"/{inner}"
         method = str(scope.get("method", "GET"))
         lifetime = headers.get(LIFETIME_HEADER, "")
+        tenant_id = TenantId(headers.get(TENANT_HEADER, ""))
         running = Running(
             request_id=request_id,
             attempt=DIRECT_ATTEMPT,
-            tenant_id=TenantId(headers.get(TENANT_HEADER, "")),
+            tenant_id=tenant_id,
             object_lifetime_seconds=int(lifetime) if lifetime.isascii() and lifetime.isdigit() else None,
             upload_policy=headers.get(POLICY_HEADER),
             risk=_risk(headers.get(RISK_HEADER)),
-            guarded=self._judging.guards(replica.revision.spec, request_id),
+            guarded=self._judging.guards(replica.revision.spec, tenant_id, request_id),
         )
         call = _Call(replica, target, method, headers, request_id, proof, receive, send, running)
         host = replica.host

@@ -14,7 +14,7 @@ from typing import cast
 import msgspec
 
 from forestay.fleet.spec import ModelSpec
-from forestay.ids import KeyId, RequestId
+from forestay.ids import KeyId, RequestId, TenantId
 from forestay.media.urls import stored_ids
 from forestay.queue.model import Answer
 from forestay.safety.guard import Subject
@@ -47,9 +47,9 @@ class DirectJudging:
         self._outputs = outputs
         self._metrics = metrics
 
-    def guards(self, spec: ModelSpec, request_id: RequestId) -> bool:
-        """Tell whether the model's policy judges anything of this request."""
-        return self._judge.guards(spec.safety.policy, request_id)
+    def guards(self, spec: ModelSpec, tenant_id: TenantId, request_id: RequestId) -> bool:
+        """Tell whether the policy of the model or of the caller judges anything of this request."""
+        return self._judge.guards(spec.safety.policy, tenant_id, request_id)
 
     async def call(self, replica: Replica, running: Running, path: str, body: bytes) -> Answer | None:
         """Return None when the model may be called with this body, or what its caller is told."""

@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 
 from forestay.fleet.spec import EndpointSpec, ModelSpec
-from forestay.ids import KeyId, RequestId
+from forestay.ids import KeyId
 from forestay.queue.model import Answer, Lease, State
 from forestay.safety.decide import Judgement, Place
 from forestay.safety.guard import Item, Subject
@@ -35,17 +35,12 @@ class InputJudge:
         self._ports = ports
         self._opening = Opening(ports)
 
-    def concerns(self, policy_id: str, request_id: RequestId) -> bool:
-        """Tell whether any media of this request is to be judged."""
-        return bool(self._ports.guard.modalities(policy_id, request_id) & MEDIA)
-
     async def judge_call(
         self, subject: Subject, body: bytes, query: str, reader: Reader, risk: float
     ) -> Judgement | None:
         """Judge the media of a call's body as the model would get it; None when there is none to judge."""
-        if not self.concerns(subject.policy_id, subject.request_id):
-            return None
-        return await self._judge(self._work(subject, body, risk), media_of_body(body, query, reader))
+        work = self._work(subject, body, risk)
+        return await self._judge(work, media_of_body(body, query, reader)) if work.wanted & MEDIA else None
 
     async def judge_frame(self, subject: Subject, value: object, raw: bytes, reader: Reader) -> Judgement | None:
         """Judge text and media of a frame that comes in: parsed, or as it came where it could not be."""
@@ -55,7 +50,7 @@ class InputJudge:
         return await self._judge(work, found)
 
     def _work(self, subject: Subject, body: bytes, risk: float) -> Work:
-        wanted = self._ports.guard.modalities(subject.policy_id, subject.request_id)
+        wanted = self._ports.guard.modalities(subject.policy_id, subject.tenant_id, subject.request_id)
         digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
         return Work(subject, wanted, None, risk, adopts=False, digests=[digest])
 

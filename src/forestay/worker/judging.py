@@ -15,7 +15,7 @@ from typing import cast
 import msgspec
 
 from forestay.handshake import AUTH_HEADER
-from forestay.ids import RequestId
+from forestay.ids import RequestId, TenantId
 from forestay.media.urls import SCHEME, own_media_id, stored_ids, stored_url
 from forestay.queue.model import Answer
 from forestay.safety.decide import NOTHING_TO_JUDGE, Judgement, Place
@@ -59,13 +59,13 @@ class OutputJudge:
         self._ports = ports
         self._opening = Opening(ports)
 
-    def guards(self, policy_id: str, request_id: RequestId) -> bool:
+    def guards(self, policy_id: str, tenant_id: TenantId, request_id: RequestId) -> bool:
         """Tell whether anything of this request is to be judged."""
-        return self._ports.guard.guards(policy_id, request_id)
+        return self._ports.guard.guards(policy_id, tenant_id, request_id)
 
     def streams(self, subject: Subject) -> str:
         """Return what becomes of pieces and frames of this request: judge, withhold or pass."""
-        return self._ports.guard.streams(subject.policy_id, subject.request_id)
+        return self._ports.guard.streams(subject)
 
     async def judge(
         self,
@@ -109,7 +109,7 @@ class OutputJudge:
 
     async def _stamped(self, subject: Subject, ruled: Ruled) -> Ruled:
         """Give the files of an allowed answer what its policy asks for, with a record of what they are now."""
-        asked = self._ports.guard.provenance(subject.policy_id, subject.request_id)
+        asked = self._ports.guard.provenance(subject)
         if self._ports.stamping is None or not (asked and ruled.released and ruled.media_ids):
             return ruled
         wishes = Wishes("manifest" in asked, "watermark" in asked, "fingerprint" in asked)
@@ -145,15 +145,18 @@ class OutputJudge:
         if media_ids:
             await self._ports.media.release(media_ids)
 
+    def _wanted(self, subject: Subject) -> frozenset[Modality]:
+        return self._ports.guard.modalities(subject.policy_id, subject.tenant_id, subject.request_id)
+
     def _begin(self, subject: Subject, body: bytes, lifetime_seconds: int | None, prompt_score: float) -> Work:
-        wanted = self._ports.guard.modalities(subject.policy_id, subject.request_id)
+        wanted = self._wanted(subject)
         work = Work(subject, wanted, lifetime_seconds, prompt_score)
         work.digests.append(_digest(body))
         return work
 
     async def _ruled(self, work: Work, becomes: Callable[[Judgement], Sequence[str]] = lambda _: ()) -> Judgement:
         """Ask the guard; what the policy wants looked at by now, and was not, is not judged."""
-        if self._ports.guard.modalities(work.subject.policy_id, work.subject.request_id) - work.wanted:
+        if self._wanted(work.subject) - work.wanted:
             return _CHANGED
         if not work.items and not work.wanted:
             return NOTHING_TO_JUDGE

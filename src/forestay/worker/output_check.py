@@ -26,8 +26,8 @@ class SafetyCheck:
         self._patience = patience
 
     def concerns(self, lease: Lease, spec: ModelSpec) -> bool:
-        """Tell whether the model's policy names any check."""
-        return self._judge.guards(spec.safety.policy, lease.request_id)
+        """Tell whether the policy of the model or of the caller names any check."""
+        return self._judge.guards(spec.safety.policy, lease.tenant_id, lease.request_id)
 
     async def judge(self, lease: Lease, spec: ModelSpec, answer: Answer) -> Publish | None:
         """Return what is published instead of the answer as it came."""

@@ -65,6 +65,7 @@ MAX_SOCKET_FOLDER_CHARS = 60  # leaves room for the rest of a unix socket's path
 LAST_REPORT_SECONDS = 3.0
 KILL_SECONDS = 6.0
 CLAIM_SECONDS = 3.0
+POLICIES_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,6 +113,8 @@ async def run_worker(ports: WorkerPorts, stop: asyncio.Event, on_ready: Callable
             ),
         ]
         worker.address = f"http://{_shown(listener)}"
+        # Who has a policy of their own is known before the first call.
+        await ports.policies.wait_known(POLICIES_SECONDS)
         claiming = group.create_task(worker.claimer.run(group))
         on_ready(worker.address)
         try:

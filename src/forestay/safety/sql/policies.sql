@@ -13,6 +13,22 @@ SELECT policy_id, live, candidate, percent FROM safety_stages ORDER BY policy_id
 SELECT waiver_id, detector_id, model_id, reason, until, set_by
 FROM safety_waivers WHERE ended_at IS NULL AND until > now() ORDER BY until;
 
+-- name: tenants
+-- Reads which tenants have a policy of their own beside that of the model.
+SELECT tenant_id, policy_id FROM safety_tenants ORDER BY tenant_id;
+
+-- name: strengthen
+-- Gives tenant $1 the policy $2; no row when it has that one already.
+INSERT INTO safety_tenants (tenant_id, policy_id, reason, set_by) VALUES ($1, $2, $3, $4)
+ON CONFLICT (tenant_id) DO UPDATE
+SET policy_id = excluded.policy_id, reason = excluded.reason, set_by = excluded.set_by, set_at = now()
+WHERE safety_tenants.policy_id <> excluded.policy_id
+RETURNING set_at AS at;
+
+-- name: weaken
+-- Takes tenant $1 its own policy; no row when it has none.
+DELETE FROM safety_tenants WHERE tenant_id = $1 RETURNING now() AS at;
+
 -- name: versions
 -- Reads the versions of policy $1, newest first, at most $2.
 SELECT policy_id, version, text, seal, reason, set_at, set_by

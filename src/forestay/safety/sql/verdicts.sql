@@ -6,16 +6,17 @@ SELECT pg_advisory_xact_lock(4660003);
 -- Appends verdict records; one that is there already (written before an unclear answer) is left as it is.
 INSERT INTO verdict_facts (
     at, verdict_id, request_id, attempt, point, tenant_id, key_id, model_id, revision_id, policy_id, policy_version,
-    policy_digest, shadow, verdict, action, category, place, reason, checks, judged, seconds, salt
+    policy_digest, shadow, verdict, action, category, place, reason, checks, judged, seconds, salt,
+    beside
 )
 SELECT at, verdict_id, request_id, attempt, point, tenant_id, key_id, model_id, revision_id, policy_id, policy_version,
        policy_digest, shadow, verdict, action, category, place, reason, checks,
-       ARRAY(SELECT jsonb_array_elements_text(judged)), seconds, decode(salt, 'base64')
+       ARRAY(SELECT jsonb_array_elements_text(judged)), seconds, decode(salt, 'base64'), coalesce(beside, '')
 FROM jsonb_to_recordset($1::text::jsonb) AS f (
     at timestamptz, verdict_id uuid, request_id uuid, attempt int, point text, tenant_id text, key_id text,
     model_id text, revision_id text, policy_id text, policy_version int, policy_digest text, shadow boolean,
     verdict text, action text, category text, place text, reason text, checks jsonb, judged jsonb, seconds float8,
-    salt text
+    salt text, beside text
 )
 ON CONFLICT DO NOTHING;
 
@@ -23,21 +24,21 @@ ON CONFLICT DO NOTHING;
 -- Reads the records of request $1 in order, at most $2.
 SELECT at, verdict_id, request_id, attempt, point, tenant_id, key_id, model_id, revision_id, policy_id, policy_version,
        policy_digest, shadow, verdict, action, category, place, reason, checks::text AS checks, judged, seconds, salt,
-       position
+       beside, position
 FROM verdict_facts WHERE request_id = $1 ORDER BY position LIMIT $2;
 
 -- name: between
 -- Reads records from $1 on, before $2, after position $3, at most $4, in order.
 SELECT at, verdict_id, request_id, attempt, point, tenant_id, key_id, model_id, revision_id, policy_id, policy_version,
        policy_digest, shadow, verdict, action, category, place, reason, checks::text AS checks, judged, seconds, salt,
-       position
+       beside, position
 FROM verdict_facts WHERE at >= $1 AND at < $2 AND position > $3 ORDER BY position LIMIT $4;
 
 -- name: unsealed
 -- Reads the records after position $1 in order, at most $2; $3 names the partitions to look at.
 SELECT at, verdict_id, request_id, attempt, point, tenant_id, key_id, model_id, revision_id, policy_id, policy_version,
        policy_digest, shadow, verdict, action, category, place, reason, checks::text AS checks, judged, seconds, salt,
-       position
+       beside, position
 FROM verdict_facts WHERE position > $1 AND at >= $3 ORDER BY position LIMIT $2;
 
 -- name: last_seal
@@ -59,7 +60,7 @@ FROM verdict_seals WHERE sequence > $1 ORDER BY sequence LIMIT $2;
 -- Reads the records from position $1 to position $2, both included.
 SELECT at, verdict_id, request_id, attempt, point, tenant_id, key_id, model_id, revision_id, policy_id, policy_version,
        policy_digest, shadow, verdict, action, category, place, reason, checks::text AS checks, judged, seconds, salt,
-       position
+       beside, position
 FROM verdict_facts WHERE position BETWEEN $1 AND $2 ORDER BY position;
 
 -- name: oldest
