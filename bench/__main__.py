@@ -28,6 +28,9 @@ NAMES = (
     "safety_text",
     "safety_thresholds",
     "safety_disguise",
+    "slo_false_pages",
+    "slo_delay",
+    "slo_budget",
 )
 
 

@@ -1,0 +1,34 @@
+"""SLOs and minutes for tests."""
+
+from collections.abc import Mapping
+
+from forestay.slo.model import (
+    Alerting,
+    Counts,
+    Measure,
+    Minute,
+    Sli,
+    SliKind,
+    Slo,
+    SloId,
+    Subject,
+    SubjectKind,
+    Window,
+)
+
+AVAILABILITY = Sli(SliKind.RATIO, Measure.AVAILABILITY)
+MODEL = Subject(SubjectKind.MODEL, "acme/digits")
+
+
+def slo(
+    objective: float = 0.999, window: Window | None = None, sli: Sli = AVAILABILITY, alerting: Alerting | None = None
+) -> Slo:
+    """Return an SLO of a model."""
+    return Slo(
+        SloId("digits"), MODEL, objective, sli, "vision", window=window or Window(), alerting=alerting or Alerting()
+    )
+
+
+def minutes(counts: Mapping[int, tuple[int, int]]) -> dict[Minute, Counts]:
+    """Return minutes from {minute: (good, bad)}."""
+    return {Minute(minute): Counts(good=good, bad=bad) for minute, (good, bad) in counts.items()}
