@@ -28,6 +28,7 @@ NAMES = (
     "safety_text",
     "safety_thresholds",
     "safety_disguise",
+    "safety_faults",
     "slo_false_pages",
     "slo_delay",
     "slo_budget",

@@ -37,7 +37,7 @@ RULING_SECONDS = 10.0  # to record what a person decided
 MAX_KEPT = 10_000  # records of allowed inputs that wait to be written
 MAX_SHADOWS = 32  # judgements that candidates still owe; beyond, they are dropped and counted
 SALT_BITS = 128
-ASK_SHARE, INSTEAD_SHARE = 0.8, 0.9  # of the deadline: until then detectors, their stand-ins; the rest is the record's
+ASK_SHARE, INSTEAD_SHARE = 0.7, 0.9  # of the deadline: until then detectors, their stand-ins; the rest is the record's
 _STREAMS = ("pass", "judge", "withhold")  # the strictest last
 _LOG = logger("safety")
 

@@ -1,0 +1,1 @@
+"""The model of the fault matrix, as it is deployed."""
