@@ -94,6 +94,7 @@ def _rollup_loops(process: Process, stores: Stores) -> "list[Loop]":
     return [
         Loop("rollups", 2.0, rolling.run_once, batch=rollup_loop.BATCH),
         Loop("rollup_partitions", 3600.0, lambda: rollup_loop.keep_partitions(facts, process.clock, kept)),
+        *_trace_loops(process, stores),
     ]
 
 
@@ -160,6 +161,20 @@ def _alert_loop(process: Process, stores: Stores, names: list[str]) -> "AlertLoo
             runbook_base=settings.runbook_base,
         )
     )
+
+
+def _trace_loops(process: Process, stores: Stores) -> "list[Loop]":
+    """List the loop that sends spans, where a collector is named."""
+    observe = process.settings.observe
+    if not observe.otlp_endpoint:
+        return []
+    from forestay.controller import Loop
+    from forestay.telemetry import trace_export
+    from forestay.telemetry.otlp import Collector, parse_headers
+
+    collector = Collector(observe.otlp_endpoint, parse_headers(process.settings.secrets.otlp_headers))
+    loop = trace_export.TraceLoop(stores.facts_database, collector, observe.trace_service, process.metrics)
+    return [Loop("traces", 2.0, loop.run_once, batch=trace_export.BATCH)]
 
 
 def _verdict_loops(process: Process, stores: Stores) -> "list[Loop]":

@@ -49,6 +49,14 @@ def cell_of(request_id: RequestId) -> int:
     return (request_id.int >> 64) & MAX_CELL
 
 
+def made_at(request_id: RequestId) -> dt.datetime | None:
+    """Return when the id was made; None for one that names a time beyond the calendar."""
+    try:
+        return dt.datetime.fromtimestamp((request_id.int >> 80) / 1000, dt.UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
 def bucket_of(request_id: RequestId) -> int:
     """Return the request's traffic bucket, 0 <= bucket < BUCKETS, evenly spread and fixed for its life."""
     return (request_id.int & ((1 << 62) - 1)) % BUCKETS

@@ -13,13 +13,8 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from forestay.errors import UsageError
-
-T = TypeVar("T")
-
-
-def setting(variable: str, default: T, doc: str) -> T:
-    """Declare a field: its environment variable, its default, and what changes with it."""
-    return dataclasses.field(default=default, metadata={"variable": variable, "doc": doc})
+from forestay.settings_fields import setting
+from forestay.settings_observe import Observe
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -357,6 +352,11 @@ class Secrets:
         "",
         "Sealing keys used before, separated by spaces: copies sealed under them can still be read.",
     )
+    otlp_headers: str = setting(
+        "FORESTAY_OTLP_HEADERS",
+        "",
+        "Headers for FORESTAY_OTLP_ENDPOINT, name=value,name=value: a collector's key, say.",
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -484,18 +484,6 @@ class Client:
     )
     timeout_seconds: float = setting("FORESTAY_CLIENT_TIMEOUT", 30.0, "Longest wait of a command for one answer.")
     debug: bool = setting("FORESTAY_DEBUG", False, "Show the traceback of an error instead of one line.")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Observe:
-    """What is kept of what happened, and who else is told."""
-
-    probe_tenants: str = setting(
-        "FORESTAY_PROBE_TENANTS", "", "Tenants, separated by commas, whose calls are synthetic: told apart as probes."
-    )
-    rollups_retention_seconds: float = setting(
-        "FORESTAY_ROLLUPS_RETENTION", 400 * 86400.0, "How long roll-ups by minute are kept; whole months are dropped."
-    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -142,12 +142,14 @@ def _admin_readers(stores: Stores) -> "AdminReaders":
     from forestay.queue.claiming import PostgresTurns
     from forestay.queue.listing import PostgresRequestList
     from forestay.telemetry.fact_reader import PostgresFactReader
+    from forestay.telemetry.rollup_reader import PostgresRollups
 
     return AdminReaders(
         requests=PostgresRequestList(stores.database),
         facts=PostgresFactReader(stores.facts_database),
         webhooks=PostgresDeadLetters(stores.database),
         turns=PostgresTurns(stores.database),
+        rollups=PostgresRollups(stores.facts_database),
     )
 
 

@@ -75,7 +75,9 @@ from forestay.storage.postgres import Database
 from forestay.storage.valkey import LocalWakeups
 from forestay.telemetry.call_facts import PostgresCalls
 from forestay.telemetry.fact_reader import PostgresFactReader
+from forestay.telemetry.facts import FactWriter
 from forestay.telemetry.metrics import Metrics
+from forestay.telemetry.rollup_reader import PostgresRollups
 
 MAX_UPLOAD = 100_000
 WATERMARK_KEY = "a watermark's key of the tests"
@@ -135,6 +137,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
             "chance": SeededChance(4),
             "metrics": Metrics(),
             "tunnels": Tunnels(),
+            "facts": FactWriter(database),
             "anchor": AuditAnchor(database, objects, load_or_create_keys(tmp_path / "signing.pem"), clock),
             "people": PostgresPeopleStore(database, clock, SystemChance()),
             "sign_ins": PostgresSignInStore(database),
@@ -158,6 +161,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
                 PostgresFactReader(database),
                 PostgresDeadLetters(database),
                 PostgresTurns(database),
+                PostgresRollups(database),
             ),
             "limits": LimitPorts(PostgresLimitStore(database, wakeups, clock), None),
         }

@@ -27,6 +27,7 @@ from forestay.ids import BUCKETS, KeyId, ModelId, ReplicaId, RequestId, Revision
 from forestay.queue.model import Options, Submission
 from forestay.queue.store import Offer
 from forestay.telemetry.cost_facts import first_cursor
+from forestay.telemetry.facts import ship
 
 Forestay = Callable[..., Awaitable[Ran]]
 SPEC = """\
@@ -238,6 +239,14 @@ async def test_a_request_is_shown_listed_and_cancelled(forestay: Forestay, platf
     assert (shown["state"], shown["status_code"]) == ("cancelled", 499)
     assert (await forestay("request", "cancel", request_id)).status == 1
     assert "cancel" in (await forestay("request", "result", request_id)).out.lower()
+    drawn = await forestay("request", "trace", request_id)
+    assert [line.split()[0] for line in drawn.out.splitlines()] == ["trace", "request"]
+    assert "not ended or not written yet" in drawn.out
+    await ship(platform.database, platform.database)
+    told = (await forestay("request", "trace", request_id, "--json")).json()
+    assert told["ended"] is True
+    unknown = await forestay("request", "trace", "ffffffff-ffff-7fff-bfff-ffffffffffff")
+    assert (unknown.status, "no request" in unknown.err) == (1, True)
     rows = await platform.ports.fleet.audit_rows(subject=f"request:{request_id}", before=None, limit=5)
     assert [row.entry.actor for row in rows] == [f"human:{platform.admin_key[:16]}"]
 

@@ -3,6 +3,7 @@
 import datetime as dt
 import io
 import json
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -11,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forestay.chance import SeededChance
+from forestay.ids import RequestId, new_request_id
 from forestay.telemetry import tracing
 from forestay.telemetry.logs import HIDDEN, configure, logger, wide_line
 from forestay.telemetry.metrics import HTTP_REQUESTS, HTTP_SECONDS, OTHER, STATUS_WATCHED, Metrics, table
 
+REQUEST_ID = RequestId(uuid.UUID("01980f5e-7c1a-7000-8000-0123456789ab"))
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -90,15 +93,33 @@ def test_long_texts_are_cut(lines: io.BytesIO) -> None:
 
 
 def test_a_trace_keeps_its_id_and_gets_a_span() -> None:
-    """The caller's trace goes on; a malformed one is replaced."""
-    chance = SeededChance(1)
-    adopted = tracing.adopt(PARENT, chance)
-    assert tracing.trace_id(adopted) == "0af7651916cd43dd8448eb211c80319c"
-    assert adopted != PARENT
-    assert tracing.trace_id(tracing.child(adopted, chance)) == tracing.trace_id(PARENT)
+    """The caller's context goes on as it is; the model is told a parent of its own, the same each time it is asked."""
+    accepted = tracing.accept(PARENT, REQUEST_ID, 1.0)
+    assert accepted == PARENT
+    told = tracing.for_model(accepted, REQUEST_ID, 1)
+    assert tracing.trace_id(told) == "0af7651916cd43dd8448eb211c80319c"
+    assert told == tracing.for_model(accepted, REQUEST_ID, 1)
+    assert len({told, tracing.for_model(accepted, REQUEST_ID, 2), accepted}) == 3
 
 
-@given(st.none() | st.text(max_size=60) | st.just(PARENT))
-def test_whatever_comes_a_valid_context_goes_on(header: str | None) -> None:
-    """W3C's form, never all zeros."""
-    assert tracing.trace_id(tracing.adopt(header, SeededChance(2))) is not None
+@given(st.none() | st.text(max_size=60) | st.just(PARENT), st.floats(0, 1))
+def test_whatever_comes_a_valid_context_goes_on(header: str | None, ratio: float) -> None:
+    """W3C's form, never all zeros; a fresh trace's id is the request's."""
+    accepted = tracing.accept(header, REQUEST_ID, ratio)
+    assert tracing.trace_id(accepted) in {REQUEST_ID.hex, tracing.trace_id(PARENT)}
+    assert tracing.read(tracing.for_model(accepted, REQUEST_ID, 1)) is not None
+
+
+def test_the_share_of_fresh_traces_that_is_recorded_is_what_was_asked_for() -> None:
+    """None, about a quarter, all; a caller's own word goes before it."""
+    chance = SeededChance(7)
+    ids = [new_request_id(dt.datetime(2026, 1, 2, tzinfo=dt.UTC), 0, chance) for _ in range(2_000)]
+
+    def recorded(ratio: float) -> int:
+        contexts = [tracing.read(tracing.accept(None, request_id, ratio)) for request_id in ids]
+        return sum(context is not None and context.sampled for context in contexts)
+
+    assert recorded(0.0) == 0
+    assert 400 < recorded(0.25) < 600
+    assert recorded(1.0) == len(ids)
+    assert tracing.accept(PARENT, ids[0], 0.0) == PARENT

@@ -53,6 +53,7 @@ import asyncio, json, logging, os, signal, sys, threading, time
 import fal
 from fal.toolkit import File, Image
 from fal.exceptions import AppException, RequestCancelledException
+from fastapi import Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel
 
@@ -172,6 +173,10 @@ class Probe(fal.App, name="probe"):
         if ask == "seen":
             return Out(text=input.image_url)
         return Out(text=input.text)
+
+    @fal.endpoint("/traced")
+    def traced(self, input: In, request: Request) -> Out:
+        return Out(text=request.headers["traceparent"])
 
     @fal.endpoint("/nan")
     def nan(self) -> JSONResponse:

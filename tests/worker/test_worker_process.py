@@ -11,6 +11,7 @@ from forestay.fleet.model import ReplicaState, Revision
 from forestay.fleet.spec import LimitSpec
 from forestay.queue import answers
 from forestay.queue.model import Options, Outcome, State
+from forestay.telemetry import tracing
 from forestay.telemetry.metrics import REPLICA_ENDS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -52,6 +53,15 @@ async def test_the_attempts_fact_says_what_was_predicted_and_from_what(loaded: L
     work = harness.queue.attempt_work[request_id, 1]
     assert {"predicted_seconds": 1.0, "x_steps": 28.0}.items() <= work.items()
     assert work["output_bytes"] > 0
+
+
+async def test_a_model_goes_on_in_its_callers_trace(loaded: Loaded) -> None:
+    """It is told the caller's trace, and as its parent the span that will be shown of its own work."""
+    harness, _ = loaded
+    caller = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    request_id = await harness.submit({}, "/traced", options=Options(traceparent=caller))
+    told = json.loads((await harness.result(request_id)).answer.body)["text"]
+    assert told == f"{caller[:36]}{tracing.span_id(request_id, tracing.model_span(1))}-01"
 
 
 async def test_a_toolkit_file_lands_in_quarantine_under_our_own_url(loaded: Loaded) -> None:

@@ -59,6 +59,29 @@ def list_requests(
 
 
 @app.command()
+def trace(request_id: Annotated[str, _ID], json: Annotated[bool, JSON_OPTION] = False) -> None:
+    """Draw where a request's time went: queue, inputs, model, checks, store, webhook.
+
+    Example: forestay request trace 01980f5e-7c1a-7000-8000-0123456789ab
+    """
+    import msgspec
+    from rich.console import Console
+
+    from forestay.telemetry.spans import Span
+    from forestay.telemetry.waterfall import render_waterfall
+
+    found = cast("dict[str, object]", connect().get(f"/admin/requests/{_checked(request_id)}/trace"))
+    if json:
+        print_json(found)
+        return
+    spans = msgspec.convert(found["spans"], list[Span])
+    ended = "" if found["ended"] else ", not ended or not written yet"
+    typer.echo(f"trace {spans[0].trace_id}{ended}")
+    for line in render_waterfall(spans, Console().width):
+        typer.echo(line)
+
+
+@app.command()
 def cancel(request_id: Annotated[str, _ID], json: Annotated[bool, JSON_OPTION] = False) -> None:
     """Cancel a request in whatever state.
 

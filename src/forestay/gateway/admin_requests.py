@@ -7,10 +7,14 @@ from forestay.errors import UsageError
 from forestay.gateway.admin_reading import Act, NotThere, Problem
 from forestay.gateway.options import read_tags
 from forestay.gateway.responses import CANCELLED_ANSWER, JSON_TYPE, Reply, json_reply
-from forestay.ids import ModelId, RequestId
+from forestay.ids import ModelId, RequestId, made_at
 from forestay.queue.model import FINAL, Answer, Snapshot, State
 from forestay.queue.store import Stored
+from forestay.telemetry.spans import Told, spans_of
 
+_SKEW = dt.timedelta(seconds=5)  # clocks of two machines
+_LONGEST_CALL = dt.timedelta(hours=2)  # of the direct lane, whose end only its fact tells
+_WEBHOOK_TIME = dt.timedelta(hours=3)  # a notice is tried for about two and a half hours
 _AFTER_END = dt.timedelta(minutes=5)  # attempts that were taken away may still report for a while
 _WEBHOOK_STATES = ("pending", "delivered", "dead")
 
@@ -59,6 +63,33 @@ async def get_result(act: Act) -> Reply:
     content_type = stored.answer.headers.get("content-type", "application/json")
     kind = JSON_TYPE if content_type == "application/json" else (b"content-type", content_type.encode("latin-1"))
     return Reply(200, stored.answer.body, (kind, (b"x-forestay-status", b"%d" % stored.answer.status_code)))
+
+
+async def get_trace(act: Act) -> Reply:
+    """Return the spans of a request, of whatever lane; one that has not ended is shown as it stands."""
+    request_id, now = act.request_id(), act.ports.clock.now()
+    submitted_at = made_at(request_id)
+    if submitted_at is None:
+        raise NotThere(f"no request {request_id}")
+    snapshot = (await act.ports.queue.snapshots([request_id])).get(request_id)
+    stored = await act.ports.queue.result(request_id) if snapshot is not None and snapshot.state in FINAL else None
+    until = stored.finished_at + _WEBHOOK_TIME if stored else min(now, submitted_at + _LONGEST_CALL)
+    facts = await act.ports.admin.facts.of_request(request_id, submitted_at - _SKEW, until + _AFTER_END)
+    request = facts.request or (None if snapshot is None else _so_far(snapshot, stored, now))
+    if request is None:
+        raise NotThere(f"no request {request_id}; it is unknown, its facts are not written yet, or their time is over")
+    told = Told(request, facts.attempts, facts.deliveries, facts.verdicts)
+    return json_reply(200, {"request_id": request_id, "ended": facts.request is not None, "spans": spans_of(told)})
+
+
+def _so_far(snapshot: Snapshot, stored: Stored | None, now: dt.datetime) -> dict[str, object]:
+    """Return what is known of a request whose fact is not written yet, in a fact's words."""
+    return {
+        **dataclasses.asdict(snapshot),
+        "lane": "queue",
+        "attempts": snapshot.attempt,
+        "finished_at": stored.finished_at if stored else now,
+    }
 
 
 async def post_cancel(act: Act) -> Reply:

@@ -32,6 +32,7 @@ from forestay.gateway.upstream import Busy, Call, Failed, failure_of
 from forestay.handshake import LIFETIME_HEADER, POLICY_HEADER, RISK_HEADER, TENANT_HEADER
 from forestay.ids import ReplicaId
 from forestay.queue.model import ErrorType
+from forestay.telemetry import tracing
 from forestay.telemetry.logs import logger
 
 MAX_REFUSALS = 3
@@ -239,7 +240,7 @@ def model_headers(target: Target, choices: Choices, headers: dict[bytes, bytes])
     policy = choices.options.upload_policy
     if policy is not None:
         sent[POLICY_HEADER] = policy
-    sent["traceparent"] = choices.options.traceparent or ""
+    sent["traceparent"] = tracing.for_model(choices.options.traceparent, target.request_id, 1)
     sent["accept-encoding"] = "identity"
     content_type = headers.get(b"content-type")
     if content_type is not None and is_clean(content_type):

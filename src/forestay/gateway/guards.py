@@ -97,5 +97,9 @@ def context_of(ports: GatewayPorts, target: Target, headers: dict[bytes, bytes])
         allow_private_webhooks=ports.settings.delivery.allow_private_webhooks,
         privileges=target.caller.privileges,
         allow_private_buckets=ports.settings.delivery.allow_private_buckets,
-        traceparent=tracing.adopt(None if traceparent is None else traceparent.decode("latin-1"), ports.chance),
+        traceparent=tracing.accept(
+            None if traceparent is None else traceparent.decode("latin-1"),
+            target.request_id,
+            ports.settings.observe.trace_ratio,
+        ),
     )

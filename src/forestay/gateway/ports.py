@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from forestay.telemetry.call_facts import CallSink, CallSource
     from forestay.telemetry.fact_reader import FactReader
     from forestay.telemetry.facts import RequestFact
+    from forestay.telemetry.rollup_reader import PostgresRollups
 
 
 class FactSink(Protocol):
@@ -88,6 +89,7 @@ class AdminReaders:
     facts: "FactReader"
     webhooks: "DeadLetters"
     turns: "Turns"
+    rollups: "PostgresRollups"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

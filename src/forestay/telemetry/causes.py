@@ -79,3 +79,8 @@ def traffic_of(tenant_id: str, probe_tenants: Collection[str]) -> Traffic:
 def probe_tenants_of(setting: str) -> frozenset[str]:
     """Read the names of a setting, separated by commas."""
     return frozenset(name.strip() for name in setting.split(",") if name.strip())
+
+
+def outcomes() -> tuple[str, ...]:
+    """Return the closed vocabulary of how something ends."""
+    return tuple(_BY_OUTCOME)

@@ -19,10 +19,12 @@ Fact = Mapping[str, object]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """The request's own fact (None until it is shipped) and those of its attempts."""
+    """The request's own fact (None until it is shipped), those of its attempts, and of its webhook and judgements."""
 
     request: Fact | None
     attempts: tuple[Fact, ...]
+    deliveries: tuple[Fact, ...] = ()
+    verdicts: tuple[Fact, ...] = ()
 
 
 class FactReader(Protocol):
@@ -46,7 +48,15 @@ class PostgresFactReader:
         return RequestFacts(
             request=_fact(requests[0]["fact"]) if requests else None,
             attempts=tuple(_fact(row["fact"]) for row in attempts),
+            deliveries=await self._others("of_deliveries", request_id, since, until),
+            verdicts=await self._others("of_verdicts", request_id, since, until),
         )
+
+    async def _others(
+        self, query: str, request_id: RequestId, since: dt.datetime, until: dt.datetime
+    ) -> tuple[Fact, ...]:
+        rows = await self._database.fetch(_SQL[query], request_id, since, until)
+        return tuple(_fact(row["fact"]) for row in rows)
 
 
 def _fact(text: str) -> Fact:

@@ -116,6 +116,8 @@ REVIEW_TOLD = _counter(
     "forestay_review_told_total", "Tries at telling FORESTAY_REVIEW_URL, by what followed.", "outcome"
 )
 
+SPANS = _counter("forestay_spans_total", "Spans of requests for the collector, by what came of them.", "outcome")
+
 # Media and delivery
 UPLOADED_BYTES = _counter("forestay_uploaded_bytes_total", "Bytes that callers uploaded.", "how")
 DOWNLOADED_BYTES = _counter("forestay_downloaded_bytes_total", "Bytes of media sent out.")

@@ -190,7 +190,7 @@ class Attempt:
             request_id=lease.request_id,
             attempt=lease.attempt,
             endpoint=lease.endpoint,
-            headers=model_headers(lease, self._parts.chance),
+            headers=model_headers(lease),
             body=body,
             timeout_seconds=self._spec().limits.request_timeout_seconds,
             notes=AttemptNotes(lease, self._parts.queue) if self._spec().host.kind is HostKind.PROVIDER else None,
@@ -327,12 +327,12 @@ def endpoint_of(spec: ModelSpec, path: str) -> EndpointSpec:
     return next((endpoint for endpoint in spec.endpoints if endpoint.path == path), EndpointSpec(path))
 
 
-def model_headers(lease: Lease, chance: Chance) -> dict[str, str]:
+def model_headers(lease: Lease) -> dict[str, str]:
     """Return the headers that the model sees: what the caller may pass on, the ids, the trace below the caller's."""
     return {
         "content-type": "application/json",
         **lease.options.forward_headers,
         "x-fal-request-id": str(lease.request_id),
         "x-fal-endpoint": lease.endpoint,
-        "traceparent": tracing.child(lease.options.traceparent, chance),
+        "traceparent": tracing.for_model(lease.options.traceparent, lease.request_id, lease.attempt),
     }

@@ -1,0 +1,26 @@
+"""Settings of observing: what is kept of what happened, and who else is told. Part of the tree in `settings`."""
+
+import dataclasses
+
+from forestay.settings_fields import setting
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Observe:
+    """What is kept of what happened, and who else is told."""
+
+    probe_tenants: str = setting(
+        "FORESTAY_PROBE_TENANTS", "", "Tenants, separated by commas, whose calls are synthetic: told apart as probes."
+    )
+    otlp_endpoint: str = setting(
+        "FORESTAY_OTLP_ENDPOINT",
+        "",
+        "Base URL of an OTLP/HTTP collector that is sent the spans of requests; empty: none.",
+    )
+    trace_ratio: float = setting(
+        "FORESTAY_TRACE_RATIO", 1.0, "Share of requests recorded as traces, where a caller's own context does not say."
+    )
+    trace_service: str = setting("FORESTAY_TRACE_SERVICE", "forestay", "Name of this platform in traces: service.name.")
+    rollups_retention_seconds: float = setting(
+        "FORESTAY_ROLLUPS_RETENTION", 400 * 86400.0, "How long roll-ups by minute are kept; whole months are dropped."
+    )
