@@ -32,6 +32,9 @@ NAMES = (
     "slo_false_pages",
     "slo_delay",
     "slo_budget",
+    "canary_exposure",
+    "canary_type1",
+    "rollout_crash",
 )
 
 

@@ -24,6 +24,7 @@ from forestay.fleet.actions import (
     SetRoutes,
     SetStanding,
     SettleRoute,
+    ShiftRoutes,
 )
 from forestay.fleet.apply import (
     ALREADY_SO,
@@ -235,6 +236,7 @@ class MemoryFleetStore:
         self._brakes = Brakes()
         self._modes: dict[tuple[str, str], Mode] = {}
         self._recent: list[Recent] = []
+        self.steps: dict[ModelId, tuple[str, int]] = {}  # the last recorded step of each model's rollout
         self._rows: list[AuditRow] = []
 
     async def version(self) -> int:
@@ -349,7 +351,7 @@ class MemoryFleetStore:
         now = self._clock.now()
         since = now - dt.timedelta(seconds=self._brakes.window_seconds)
         recent = [item for item in self._recent if item.at > since]
-        situation = Situation(self._seen(), self._modes, self._brakes, recent)
+        situation = Situation(self._seen(), self._modes, self._brakes, recent, self.steps)
         decided = decide_effects([Proposal(action, origin) for action in actions], situation)
         for item in decided:
             subject = subject_of(item.action)
@@ -372,11 +374,11 @@ class MemoryFleetStore:
                     models={**self._fleet.models, revision.model_id: entry},
                     revisions={revision.revision_id: revision, **self._fleet.revisions},
                 )
-            case SetRoutes(model_id=model_id, routes=routes):
+            case SetRoutes(model_id=model_id, routes=routes) | ShiftRoutes(model_id=model_id, routes=routes):
                 self._set_routes(model_id, tuple(routes))
-            case PlanRoute(model_id=model_id, revision_id=revision_id, patience_seconds=seconds):
+            case PlanRoute(model_id=model_id, revision_id=revision_id, patience_seconds=seconds, held=held):
                 now = self._clock.now()
-                plan = PendingRoute(model_id, revision_id, now, now + dt.timedelta(seconds=seconds))
+                plan = PendingRoute(model_id, revision_id, now, now + dt.timedelta(seconds=seconds), held=held)
                 self._change(pending={**self._fleet.pending, model_id: plan})
             case SettleRoute(model_id=model_id, revision_id=revision_id, switch=switch, reason=reason):
                 if switch:

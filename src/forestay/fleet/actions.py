@@ -53,6 +53,7 @@ class PlanRoute:
     revision_id: RevisionId
     patience_seconds: float  # given up when no replica is ready by then
     reason: str
+    held: bool = False  # only loaded: a rollout gives it traffic
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,6 +63,20 @@ class SettleRoute:
     model_id: ModelId
     revision_id: RevisionId
     switch: bool
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ShiftRoutes:
+    """Replace a model's routes for a rollout, if they are as it saw them and it has not gone on since.
+
+    What was planned is dropped. `step` is the version of the stored rollout that wants it.
+    """
+
+    model_id: ModelId
+    routes: tuple[Route, ...]
+    seen: tuple[Route, ...]
+    step: tuple[str, int]  # the rollout's id and its version
     reason: str
 
 
@@ -104,7 +119,9 @@ class LiftStanding:
     pardon_until: dt.datetime | None = None
 
 
-Action = RegisterRevision | SetRoutes | PlanRoute | SettleRoute | Place | Freeze | SetStanding | LiftStanding
+Action = (
+    RegisterRevision | SetRoutes | PlanRoute | SettleRoute | ShiftRoutes | Place | Freeze | SetStanding | LiftStanding
+)
 
 
 class Effect(enum.StrEnum):

@@ -25,6 +25,7 @@ from forestay.fleet.actions import (
     SetRoutes,
     SetStanding,
     SettleRoute,
+    ShiftRoutes,
 )
 from forestay.fleet.model import Fleet, Revision
 from forestay.fleet.routes import changes_no_route, wrong_route_action
@@ -89,6 +90,9 @@ class Situation:
     modes: Modes
     brakes: Brakes
     recent: Sequence[Recent]
+    steps: Mapping[ModelId, tuple[str, int]] = dataclasses.field(
+        default_factory=dict[ModelId, tuple[str, int]]
+    )  # the last recorded step of each model's rollout
 
 
 def subject_of(action: Action) -> str:
@@ -96,7 +100,7 @@ def subject_of(action: Action) -> str:
     match action:
         case RegisterRevision():
             return f"revision:{action.revision.revision_id}"
-        case SetRoutes() | PlanRoute() | SettleRoute():
+        case SetRoutes() | PlanRoute() | SettleRoute() | ShiftRoutes():
             return f"routes:{action.model_id}"
         case Place():
             return f"placement:{action.worker_id}/{action.revision_id}"
@@ -146,7 +150,7 @@ def _judge(  # noqa: PLR0911 - a flat ladder reads as the policy itself
         return Decided(action, Effect.REFUSED, "only a person may end a freeze")
     if _changes_nothing(action, situation):
         return Decided(action, Effect.APPLIED, ALREADY_SO)
-    held = _held_by_standing(action, situation.fleet)
+    held = _held_by_standing(action, situation.fleet) or _held_by_step(action, situation)
     if held:
         return Decided(action, Effect.REFUSED, held)
     if frozen and not isinstance(action, Freeze):
@@ -180,8 +184,8 @@ def _winners(proposals: Sequence[Proposal]) -> dict[str, int]:
 
 
 def _held_by(action: Action, origin: Origin, recent: Sequence[Recent]) -> Origin | None:
-    if isinstance(action, SettleRoute):
-        return None  # carries out what was planned: whoever has changed the routes since then has dropped the plan
+    if isinstance(action, SettleRoute | ShiftRoutes):
+        return None  # carries out what was begun: whoever has changed the routes since then has ended it
     subject = subject_of(action)
     return min(
         (
@@ -210,9 +214,16 @@ def _held_by_standing(action: Action, fleet: Fleet) -> str:
             return ""
 
 
+def _held_by_step(action: Action, situation: Situation) -> str:
+    """Return why a rollout's shift comes too late: a controller that fell asleep must not undo what another did."""
+    if not isinstance(action, ShiftRoutes) or situation.steps.get(action.model_id) == action.step:
+        return ""
+    return f"rollout {action.step[0]} has gone on since its step {action.step[1]}"
+
+
 def _mode(action: Action, origin: Origin, situation: Situation) -> Mode:
-    if isinstance(action, SettleRoute):
-        return Mode.ACT  # the plan was judged when it was made
+    if isinstance(action, SettleRoute | ShiftRoutes):
+        return Mode.ACT  # the plan or the rollout was judged when it was made
     loop, model_id = origin.name.lower(), model_of(action, situation.fleet)
     fallback = situation.modes.get((loop, ""), _UNSET_MODES.get(origin, Mode.ADVISE))
     return situation.modes.get((loop, model_id), fallback) if model_id else fallback
@@ -223,7 +234,7 @@ def model_of(action: Action, fleet: Fleet) -> ModelId | None:
     match action:
         case RegisterRevision():
             return action.revision.model_id
-        case SetRoutes() | PlanRoute() | SettleRoute():
+        case SetRoutes() | PlanRoute() | SettleRoute() | ShiftRoutes():
             return action.model_id
         case Place():
             revision = fleet.revisions.get(action.revision_id)
@@ -245,7 +256,7 @@ def _changes_nothing(action: Action, situation: Situation) -> bool:
                 and entry.visibility == action.visibility
                 and entry.spec == action.revision.spec
             )
-        case SetRoutes() | PlanRoute() | SettleRoute():
+        case SetRoutes() | PlanRoute() | SettleRoute() | ShiftRoutes():
             return changes_no_route(action, fleet)
         case Place():
             return (wanted_replicas(action, fleet) or 0) == action.replicas
@@ -272,7 +283,7 @@ def _nonsense(action: Action, fleet: Fleet, known: Mapping[RevisionId, Revision]
     match action:
         case RegisterRevision():
             return _wrong_revision(action, fleet)
-        case SetRoutes() | PlanRoute() | SettleRoute():
+        case SetRoutes() | PlanRoute() | SettleRoute() | ShiftRoutes():
             return wrong_route_action(action, fleet, known)
         case Place():
             return _wrong_place(action, fleet, known)

@@ -56,6 +56,7 @@ class PendingRoute:
     since: dt.datetime
     until: dt.datetime  # given up when no replica is ready by then
     given_up: str = ""  # why; empty while it is waited for
+    held: bool = False  # only loaded: a rollout decides what traffic it gets
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

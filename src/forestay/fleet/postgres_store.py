@@ -31,6 +31,7 @@ from forestay.fleet.actions import (
     SetRoutes,
     SetStanding,
     SettleRoute,
+    ShiftRoutes,
 )
 from forestay.fleet.apply import (
     ALREADY_SO,
@@ -71,6 +72,7 @@ _ACTION_NAMES = {
     SetRoutes: "set_routes",
     PlanRoute: "plan_route",
     SettleRoute: "settle_route",
+    ShiftRoutes: "shift_routes",
     Place: "place",
     Freeze: "freeze",
     SetStanding: "set_standing",
@@ -187,6 +189,7 @@ class PostgresFleetStore:
         async with self._database.transaction() as connection:
             await connection.execute(_QUERIES["lock"])
             situation = await self._situation(connection)
+            situation = await _with_steps(connection, situation, actions)
             decided = decide_effects([Proposal(action, origin) for action in actions], situation)
             entries: list[AuditEntry] = []
             for item in decided:
@@ -237,15 +240,29 @@ class PostgresFleetStore:
         )
 
 
+async def raise_step(connection: Connection, model_id: ModelId, step: tuple[str, int]) -> None:
+    """Note in a rollout's own transaction which step it has recorded: shifts that older steps ask for come too late."""
+    await connection.execute(_QUERIES["raise_step"], model_id, *step)
+
+
+async def _with_steps(connection: Connection, situation: Situation, actions: Sequence[Action]) -> Situation:
+    """Add the recorded steps of the rollouts that want a shift; no further one is recorded until this commits."""
+    models = [action.model_id for action in actions if isinstance(action, ShiftRoutes)]
+    if not models:
+        return situation
+    rows = await connection.fetch(_QUERIES["steps"], models)
+    return dataclasses.replace(situation, steps={ModelId(row[0]): (str(row[1]), int(row[2])) for row in rows})
+
+
 async def _carry_out(connection: Connection, action: Action, fleet: Fleet, *, origin: Origin, actor: str) -> None:
     match action:
         case RegisterRevision():
             await _register(connection, action, actor)
-        case SetRoutes():
+        case SetRoutes() | ShiftRoutes():
             await _set_routes(connection, action.model_id, action.routes)
         case PlanRoute():
             await connection.execute(
-                _QUERIES["plan_route"], action.model_id, action.revision_id, action.patience_seconds
+                _QUERIES["plan_route"], action.model_id, action.revision_id, action.patience_seconds, action.held
             )
         case SettleRoute(model_id=model_id, revision_id=revision_id, switch=True):
             await _set_routes(connection, model_id, [whole_route(model_id, revision_id)])
@@ -319,7 +336,7 @@ def _what(action: Action, fleet: Fleet) -> Mapping[str, object]:  # noqa: PLR091
         case RegisterRevision():
             revision = action.revision
             return {"model_id": revision.model_id, "digest": revision.digest, "tenant_id": action.tenant_id}
-        case SetRoutes():
+        case SetRoutes() | ShiftRoutes():
             before = [item for item in fleet.routes if item.model_id == action.model_id]
             return {"model_id": action.model_id, "before": _shares(before), "after": _shares(action.routes)}
         case PlanRoute():

@@ -8,7 +8,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
-from forestay.fleet.actions import PlanRoute, SetRoutes, SettleRoute
+from forestay.fleet.actions import PlanRoute, SetRoutes, SettleRoute, ShiftRoutes
 from forestay.fleet.model import Fleet, PendingRoute, ReplicaState, Revision, Route
 from forestay.ids import BUCKETS, ModelId, RevisionId
 
@@ -45,14 +45,15 @@ def whole_route(model_id: ModelId, revision_id: RevisionId) -> Route:
     return Route(model_id, revision_id, 0, BUCKETS)
 
 
-def changes_no_route(action: SetRoutes | PlanRoute | SettleRoute, fleet: Fleet) -> bool:
+def changes_no_route(action: SetRoutes | PlanRoute | SettleRoute | ShiftRoutes, fleet: Fleet) -> bool:
     """Tell whether what the action asks for is so already."""
     match action:
-        case SetRoutes(model_id=model_id, routes=routes):
+        case SetRoutes(model_id=model_id, routes=routes) | ShiftRoutes(model_id=model_id, routes=routes):
             return set(routes_of(fleet, model_id)) == set(routes) and model_id not in fleet.pending
-        case PlanRoute(model_id=model_id, revision_id=revision_id):
+        case PlanRoute(model_id=model_id, revision_id=revision_id, held=held):
             has_it_all = routes_of(fleet, model_id) == [whole_route(model_id, revision_id)]
-            return awaited(fleet, revision_id) is not None or (has_it_all and model_id not in fleet.pending)
+            plan = awaited(fleet, revision_id)
+            return (plan is not None and plan.held is held) or (has_it_all and model_id not in fleet.pending)
         case SettleRoute():
             return False
         case _:
@@ -60,7 +61,7 @@ def changes_no_route(action: SetRoutes | PlanRoute | SettleRoute, fleet: Fleet) 
 
 
 def wrong_route_action(
-    action: SetRoutes | PlanRoute | SettleRoute, fleet: Fleet, known: Mapping[RevisionId, Revision]
+    action: SetRoutes | PlanRoute | SettleRoute | ShiftRoutes, fleet: Fleet, known: Mapping[RevisionId, Revision]
 ) -> str:
     """Return why the action makes no sense, empty when it does; `known` holds also what its batch registers."""
     match action:
@@ -70,6 +71,10 @@ def wrong_route_action(
             return _wrong_plan(action, fleet, known)
         case SettleRoute():
             return _wrong_settlement(action, fleet)
+        case ShiftRoutes():
+            if set(routes_of(fleet, action.model_id)) != set(action.seen):
+                return f"the routes of {action.model_id} have changed since the rollout looked at them"
+            return wrong_routes(action.model_id, action.routes, known)
         case _:
             assert_never(action)
 

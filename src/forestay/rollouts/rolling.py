@@ -51,7 +51,7 @@ def decide_settlements(fleet: Fleet) -> list[SettleRoute]:
 
 def _waiting(fleet: Fleet) -> list[PendingRoute]:
     plans = sorted(fleet.pending.values(), key=lambda plan: (plan.since, plan.model_id))
-    return [plan for plan in plans if not plan.given_up]
+    return [plan for plan in plans if not plan.given_up and not plan.held]
 
 
 def _decide(plan: PendingRoute, fleet: Fleet) -> SettleRoute | None:

@@ -32,7 +32,8 @@ SELECT
         ORDER BY worker_id, revision_id), '[]')::text
      FROM placements) AS placements,
     (SELECT coalesce(json_object_agg(model_id, json_build_object(
-        'model_id', model_id, 'revision_id', revision_id, 'since', since, 'until', until, 'given_up', given_up)),
+        'model_id', model_id, 'revision_id', revision_id, 'since', since, 'until', until, 'given_up', given_up,
+        'held', held)),
         '{}')::text
      FROM pending_routes) AS pending,
     (SELECT coalesce(json_agg(to_json(workers)), '[]')::text FROM workers) AS workers,
@@ -97,14 +98,23 @@ DELETE FROM demand WHERE model_id IN (SELECT model_id FROM replicas WHERE worker
 
 -- name: plan_route
 -- Notes which revision takes a model's traffic once a replica of it is ready, instead of what was planned before.
-INSERT INTO pending_routes (model_id, revision_id, since, until)
-VALUES ($1, $2, now(), now() + make_interval(secs => $3))
+INSERT INTO pending_routes (model_id, revision_id, since, until, held)
+VALUES ($1, $2, now(), now() + make_interval(secs => $3), $4)
 ON CONFLICT (model_id) DO UPDATE SET revision_id = excluded.revision_id, since = excluded.since, until = excluded.until,
-    given_up = '';
+    given_up = '', held = excluded.held;
 
 -- name: drop_plan
 -- Forgets what was planned for a model.
 DELETE FROM pending_routes WHERE model_id = $1;
+
+-- name: raise_step
+-- Notes the last recorded step of a model's rollout.
+INSERT INTO route_steps (model_id, rollout_id, version) VALUES ($1, $2, $3)
+ON CONFLICT (model_id) DO UPDATE SET rollout_id = excluded.rollout_id, version = excluded.version;
+
+-- name: steps
+-- Reads the last recorded steps of rollouts, and lets none be recorded until this transaction ends.
+SELECT model_id, rollout_id, version FROM route_steps WHERE model_id = ANY ($1::text[]) ORDER BY model_id FOR UPDATE;
 
 -- name: give_up_plan
 -- Notes why a planned route is given up; it stays to be seen until the next deploy.

@@ -1,0 +1,36 @@
+"""The gates that a candidate passes before any traffic. Pure.
+
+It decides, from the fleet and the two revisions, what each gate says; inconclusive is never pass. It waits for nothing
+and does nothing: `rollouts/decide` holds the rollout until every gate has passed.
+"""
+
+import datetime as dt
+
+from forestay.fleet.model import Fleet, ReplicaState
+from forestay.fleet.routes import awaited, is_up
+from forestay.rollouts.model import GateResult, GateVerdict, Rollout
+
+_MOST_DETAIL = 300
+
+
+def check_gates(rollout: Rollout, fleet: Fleet, now: dt.datetime) -> tuple[GateResult, ...]:
+    """Return every gate's answer."""
+    return (check_start(rollout, fleet, now),)
+
+
+def check_start(rollout: Rollout, fleet: Fleet, now: dt.datetime) -> GateResult:
+    """Tell whether a replica of the candidate is ready, and why not, once its start-up time-out has passed."""
+    revision = fleet.revisions.get(rollout.candidate)
+    if revision is None:
+        return GateResult("start", GateVerdict.FAIL, f"revision {rollout.candidate} is not known any more")
+    if is_up(fleet, rollout.candidate):
+        return GateResult("start", GateVerdict.PASS, "a replica is ready")
+    waited = (now - rollout.started_at).total_seconds()
+    replicas = [item for item in fleet.replicas.values() if item.revision_id == rollout.candidate]
+    failing = [item.detail for item in replicas if item.state is ReplicaState.BACKOFF and item.detail]
+    told = failing[0][:_MOST_DETAIL] if failing else (f"it is in {replicas[0].state}" if replicas else "not placed yet")
+    if waited < revision.spec.limits.startup_timeout_seconds:
+        return GateResult("start", GateVerdict.INCONCLUSIVE, f"no replica is ready after {waited:.0f} s: {told}")
+    if not replicas and awaited(fleet, rollout.candidate) is not None:
+        return GateResult("start", GateVerdict.INCONCLUSIVE, "no worker of its pool has room for it")
+    return GateResult("start", GateVerdict.FAIL, f"no replica was ready within its start-up time-out: {told}")

@@ -1,0 +1,95 @@
+"""The loop that steers rollouts: read what happened, decide, record, then move the routes.
+
+It has no rules of its own (`rollouts/decide`, `canary`, `gates` have). Everything that it has to do follows from what
+is stored, so a controller killed at any step is followed by another that goes on; of two at once, one's write is
+refused. A verdict of harm and the routes without the candidate are one run. The controller runs it under a leader's
+lease.
+"""
+
+import dataclasses
+from typing import assert_never
+
+from forestay.fleet.actions import Effect, Origin, ShiftRoutes
+from forestay.fleet.model import Fleet
+from forestay.fleet.routes import awaited, is_up, routes_of
+from forestay.fleet.store import FleetStore
+from forestay.rollouts.decide import Record, Reroute, RolloutAction, Sight, decide_rollout
+from forestay.rollouts.gates import check_gates
+from forestay.rollouts.model import TERMINAL, JournalEntry, Rollout
+from forestay.rollouts.observe import learn
+from forestay.rollouts.store import RolloutFacts, RolloutStore
+from forestay.telemetry.logs import logger
+
+ACTOR = "loop:rollout"
+CHANNEL = "forestay:rollouts"  # a person has given an order
+MOST_FACTS = 5_000  # a run; more wait for the next, which follows at once
+_log = logger("rollouts")
+
+
+class SteeringLoop:
+    """One controller's steering loop."""
+
+    def __init__(self, rollouts: RolloutStore, facts: RolloutFacts, fleet: FleetStore) -> None:
+        self._rollouts = rollouts
+        self._facts = facts
+        self._fleet = fleet
+
+    async def run_once(self) -> int:
+        """Take every open rollout one step on; returns the most facts read of one."""
+        running = await self._rollouts.open()
+        if not running:
+            return 0
+        fleet = await self._fleet.load()
+        return max([await self._step(rollout, fleet) for rollout in running])
+
+    async def _step(self, stored: Rollout, fleet: Fleet) -> int:
+        rollout, read = stored, 0
+        if rollout.stage not in TERMINAL:
+            facts = await self._facts.after(rollout.model_id, rollout.cursor, MOST_FACTS)
+            rollout, read = learn(rollout, facts, fleet.now), len(facts)
+        actions = decide_rollout(see(rollout, fleet), fleet.now)
+        version = stored.version
+        for action in with_evidence(stored, rollout, actions):
+            if isinstance(action, Record):
+                version = action.rollout.version
+            if not await self._act(action, rollout, version, fleet):
+                break  # somebody else went on: look again at the next run
+        return read
+
+    async def _act(self, action: RolloutAction, rollout: Rollout, version: int, fleet: Fleet) -> bool:
+        match action:
+            case Record(rollout=after, journalled=journalled, reason=reason):
+                entry = JournalEntry(after.version, fleet.now, ACTOR, after.stage, after.weight, reason)
+                saved = await self._rollouts.save(after, entry if journalled else None)
+                if saved and journalled:
+                    _log.info("rollout.step", rollout=after.rollout_id, stage=after.stage, weight=after.weight)
+                return saved
+            case Reroute(routes=routes, seen=seen, reason=reason):
+                shift = ShiftRoutes(rollout.model_id, routes, seen, (rollout.rollout_id, version), reason)
+                [decided] = await self._fleet.apply([shift], origin=Origin.ROLLOUT, actor=ACTOR)
+                if decided.effect is not Effect.APPLIED:
+                    _log.warning("rollout.refused", rollout=rollout.rollout_id, reason=decided.why)
+                return decided.effect is Effect.APPLIED
+            case _:
+                assert_never(action)
+
+
+def see(rollout: Rollout, fleet: Fleet) -> Sight:
+    """Return what the fleet shows of a rollout."""
+    plan = awaited(fleet, rollout.candidate)
+    return Sight(
+        rollout=rollout,
+        routes=tuple(routes_of(fleet, rollout.model_id)),
+        planned=plan is not None and plan.held,
+        candidate_up=is_up(fleet, rollout.candidate),
+        control_up=is_up(fleet, rollout.control),
+        gates=check_gates(rollout, fleet, fleet.now),
+    )
+
+
+def with_evidence(stored: Rollout, learned: Rollout, actions: list[RolloutAction]) -> list[RolloutAction]:
+    """Return the actions with what was learned recorded, also where nothing was decided."""
+    if learned == stored or any(isinstance(item, Record) for item in actions):
+        return actions
+    kept = dataclasses.replace(learned, version=stored.version + 1)
+    return [Record(kept, journalled=False, reason=kept.reason), *actions]
