@@ -5,8 +5,9 @@ It decides the order and what the platform is started with; what must come of ea
 
 from forestay.demo.promises import SAFETY, all_kept
 from forestay.demo.scene import Scene
-from forestay.demo.screenings import SCREENINGS, Gallery, unjudged
+from forestay.demo.screenings import SCREENINGS, unjudged
 from forestay.demo.stage import Course, Stage, admin_session
+from forestay.demo.visit import Gallery
 from forestay.demo.visitor import Visitor, session_of
 
 PATIENCE_SECONDS = 60.0  # a judge that was killed loads its weights anew, which takes long on a busy machine

@@ -56,6 +56,8 @@ SAFETY: Mapping[str, str] = {
     "judge_killed": "the classifiers are killed in mid-traffic: covered traffic goes on, pictures wait until judged",
     "replayed": "an edited policy is replayed against recent traffic before it decides anything",
     "staged": "it is rolled out in stages: shadow, half, all",
+    "appeal": "a blocked request is appealed, released by two people and by no fewer, and runs as a new one",
+    "labelled": "what the reviewers found is a label: the next replay tells precision and recall by it",
     "unjudged": "every byte that a caller could read was judged before, by records that nobody altered",
     "stop": SPINE["stop"],
 }

@@ -5,19 +5,18 @@ caller could read is compared with the verdict records, by digest. `inspection` 
 """
 
 import base64
-import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
 from forestay.demo import gallery
-from forestay.demo.asking import reason_of
 from forestay.demo.command import forestay
 from forestay.demo.platform import kill
-from forestay.demo.scene import Scene
+from forestay.demo.reviewing import appeal, labelled
 from forestay.demo.stage import Broken
-from forestay.demo.visitor import Answer, Values, Visitor
+from forestay.demo.visit import VISIBLE_SECONDS, WORDS, Gallery, accepted, drawn, records, violation
+from forestay.demo.visitor import Values
 from forestay.safety.hashes.pdq import LEAST_QUALITY
 
 BANK = "demo-known"
@@ -25,19 +24,7 @@ RELEASED = frozenset({"allow", "flag"})
 TRAFFIC_SECONDS = 6.0
 KILLS = (1.0, 2.5)  # seconds into the traffic
 PAUSE_SECONDS = 0.05
-VISIBLE_SECONDS = 5.0  # by then a change of policy or bank is in force; it takes a second
 RECENT = ("a red boat on a calm lake", "two boxers hit each other hard in the ring", "a harbour at dawn")
-_WORDS = 240
-
-
-@dataclasses.dataclass(slots=True)
-class Gallery:
-    """The scene, with a caller in it, and what was seen."""
-
-    scene: Scene
-    visitor: Visitor
-    pictures: dict[str, bytes] = dataclasses.field(default_factory=dict[str, bytes])  # by request id, as fetched
-    blocked_id: str = ""  # the request that will be appealed
 
 
 Screening = Callable[[Gallery], Awaitable[str]]
@@ -61,14 +48,14 @@ async def policy(at: Gallery) -> str:
 
 async def harmless(at: Gallery) -> str:
     """A harmless prompt gets its picture; both sides are on record, and the file answers who made it."""
-    request_id, data = await _drawn(at, prompt=gallery.HARMLESS)
-    points = {record["point"]: record["verdict"] for record in await _records(at, request_id)}
+    request_id, data = await drawn(at, prompt=gallery.HARMLESS)
+    points = {record["point"]: record["verdict"] for record in await records(at, request_id)}
     if points.get("input") not in RELEASED or points.get("output") not in RELEASED:
         raise Broken(f"verdicts on record: {points}")
     origin = await at.scene.ask("POST", "/admin/safety/made-by-us", data=data)
     made = [cast("Values", item["made"] or {}) for item in cast("list[Values]", origin["evidence"])]
     if not any(one.get("request_id") == request_id for one in made):
-        raise Broken(f"the file does not say which request made it: {origin}"[:_WORDS])
+        raise Broken(f"the file does not say which request made it: {origin}"[:WORDS])
     layers = ", ".join(str(item["layer"]) for item in cast("list[Values]", origin["evidence"]))
     return f"picture of {len(data)} bytes; verdicts {points['input']} and {points['output']}; made by us: {layers}"
 
@@ -76,13 +63,14 @@ async def harmless(at: Gallery) -> str:
 async def refused(at: Gallery) -> str:
     """A harmful prompt is refused with category and field, before anything is queued."""
     answer = await at.visitor.submit(prompt=gallery.HARMFUL)
-    return f"422 in {_violation(answer, 'body.prompt')}"
+    at.refused_id = answer.request_id
+    return f"422 in {violation(answer, 'body.prompt')}"
 
 
 async def disguised(at: Gallery) -> str:
     """The same prompt, disguised."""
     said = {
-        name: _violation(await at.visitor.submit(prompt=text), "body.prompt")
+        name: violation(await at.visitor.submit(prompt=text), "body.prompt")
         for name, text in gallery.disguises(gallery.HARMFUL).items()
     }
     return f"{len(said)} of {len(said)} refused: {', '.join(said)}"
@@ -91,9 +79,9 @@ async def disguised(at: Gallery) -> str:
 async def marker_in(at: Gallery) -> str:
     """A drawn marker at the input is refused before the model is called."""
     url = _data_uri(gallery.encoded(gallery.marker(), "PNG"), "png")
-    request_id = _accepted(await at.visitor.submit(prompt="redraw this", image_url=url))
-    said = _violation(await at.visitor.result(request_id), "body.image_url")
-    points = [str(record["point"]) for record in await _records(at, request_id)]
+    request_id = accepted(await at.visitor.submit(prompt="redraw this", image_url=url))
+    said = violation(await at.visitor.result(request_id), "body.image_url")
+    points = [str(record["point"]) for record in await records(at, request_id)]
     if "output" in points:
         raise Broken("the model was called")
     return f"{said}; the model was not called"
@@ -101,9 +89,9 @@ async def marker_in(at: Gallery) -> str:
 
 async def marker_out(at: Gallery) -> str:
     """A drawn marker that the model paints is never readable; the caller gets a typed refusal, no black frame."""
-    request_id = _accepted(await at.visitor.submit(prompt=gallery.PAINTED_WISH))
+    request_id = accepted(await at.visitor.submit(prompt=gallery.PAINTED_WISH))
     answer = await at.visitor.result(request_id)
-    said = _violation(answer, "")
+    said = violation(answer, "")
     if at.scene.ready.url.encode() in answer.body or b"/files/" in answer.body:
         raise Broken(f"the refusal names an address: {answer.body[:200]!r}")
     state = str((await at.scene.ask("GET", f"/admin/requests/{request_id}"))["state"])
@@ -113,7 +101,7 @@ async def marker_out(at: Gallery) -> str:
 async def known_hash(at: Gallery) -> str:
     """A picture is put into a bank; from then on it is refused, coded anew and smaller too."""
     clean = _data_uri(gallery.encoded(gallery.known_picture(), "PNG"), "png")
-    await _drawn(at, prompt="redraw this", image_url=clean)
+    await drawn(at, prompt="redraw this", image_url=clean)
     found = gallery.known_hash()
     if found.quality < LEAST_QUALITY:
         raise Broken(f"the picture's hash has quality {found.quality}, below {LEAST_QUALITY}")
@@ -125,8 +113,8 @@ async def known_hash(at: Gallery) -> str:
 
     async def matched() -> str | None:
         answer = await at.visitor.submit(prompt="redraw this", image_url=changed)
-        answer = await at.visitor.result(_accepted(answer))
-        return None if answer.status == 200 else _violation(answer, "body.image_url")
+        answer = await at.visitor.result(accepted(answer))
+        return None if answer.status == 200 else violation(answer, "body.image_url")
 
     said = await at.scene.until("a match", matched, VISIBLE_SECONDS)
     return f"as JPEG, 200 pixels: {said}"
@@ -135,33 +123,33 @@ async def known_hash(at: Gallery) -> str:
 async def judge_killed(at: Gallery) -> str:
     """Kill the judge in the middle of traffic, twice: text goes on by its stand-in, pictures wait until judged."""
     clock, started = at.scene.clock, at.scene.clock.monotonic()
-    accepted: dict[str, list[str]] = {"text": [], "picture": []}
+    ids_of: dict[str, list[str]] = {"text": [], "picture": []}
     told = Counter[int]()
     kills = list(KILLS)
     while (seconds := clock.monotonic() - started) < TRAFFIC_SECONDS:
         if kills and seconds >= kills[0]:
             kills.pop(0)
             await _kill_judge(at)
-        for kind, ids in accepted.items():
+        for kind, ids in ids_of.items():
             answer = await at.visitor.submit(prompt=f"a quiet harbour, number {len(ids)}", picture=kind == "picture")
             told[answer.status] += 1
-            ids.extend([_accepted(answer)] if answer.status == 200 else [])
+            ids.extend([accepted(answer)] if answer.status == 200 else [])
         forbidden = await at.visitor.submit(prompt=gallery.FORBIDDEN)
         if forbidden.status == 200:
             raise Broken(f"{gallery.FORBIDDEN!r} was accepted {seconds:.1f} s into the traffic")
         await clock.sleep(PAUSE_SECONDS)
     if kills or set(told) != {200}:
         raise Broken(f"covered traffic was answered {dict(told)}, {len(KILLS) - len(kills)} kills")
-    for request_id in accepted["picture"]:
+    for request_id in ids_of["picture"]:
         at.pictures[request_id] = await at.visitor.picture(await at.visitor.result(request_id))
-    for request_id in accepted["text"]:
+    for request_id in ids_of["text"]:
         if (await at.visitor.result(request_id)).status != 200:
             raise Broken(f"text request {request_id} did not succeed")
-    stood_in = await _asked(at, accepted["text"] + accepted["picture"], "text-lexicon@1")
+    stood_in = await _asked(at, ids_of["text"] + ids_of["picture"], "text-lexicon@1")
     if not stood_in:
         raise Broken("the stand-in was never asked: the kills hit nothing")
     return (
-        f"{len(KILLS)} kills; {len(accepted['text'])} text requests and {len(accepted['picture'])} pictures, all "
+        f"{len(KILLS)} kills; {len(ids_of['text'])} text requests and {len(ids_of['picture'])} pictures, all "
         f"delivered; {stood_in} prompts judged by the stand-in; a forbidden one was refused throughout"
     )
 
@@ -174,7 +162,7 @@ async def unjudged(at: Gallery) -> str:
         if f"sha256:{hashlib.sha256(data).hexdigest()}"
         not in {
             str(digest)
-            for record in await _records(at, request_id)
+            for record in await records(at, request_id)
             if record["verdict"] in RELEASED and record["point"] == "output"
             for digest in cast("list[object]", record["judged"])
         }
@@ -183,16 +171,16 @@ async def unjudged(at: Gallery) -> str:
         raise Broken(f"{len(without)} of {len(at.pictures)} pictures have no verdict of their bytes: {without[:3]}")
     verified = await at.scene.ask("GET", "/admin/safety/verify")
     if verified["faults"]:
-        raise Broken(f"the records were altered: {verified['faults']}"[:_WORDS])
+        raise Broken(f"the records were altered: {verified['faults']}"[:WORDS])
     return f"{len(at.pictures)} pictures read, each judged in these very bytes before; {verified['seals']} seals whole"
 
 
 async def replayed(at: Gallery) -> str:
     """Edit the policy, and ask what it would have changed in what has passed."""
-    at.blocked_id = _accepted(await at.visitor.submit(prompt=gallery.ON_STAGE, picture=False))
+    at.blocked_id = accepted(await at.visitor.submit(prompt=gallery.ON_STAGE, picture=False))
     for prompt in RECENT:
-        await _drawn(at, prompt=prompt)
-    await _records(at, at.blocked_id)
+        await drawn(at, prompt=prompt)
+    await records(at, at.blocked_id)
     file = at.scene.stage.course.output / "stricter.yaml"
     file.write_text(gallery.policy_text(gallery.STRICT_AT), encoding="utf-8")
     told = cast(
@@ -213,8 +201,8 @@ async def staged(at: Gallery) -> str:
 
     async def in_shadow() -> str | None:
         answer = await at.visitor.submit(prompt=gallery.ON_STAGE, picture=False)
-        records = await _records(at, _accepted(answer))
-        return "seen" if any(record["shadow"] and record["verdict"] == "block" for record in records) else None
+        found = await records(at, accepted(answer))
+        return "seen" if any(record["shadow"] and record["verdict"] == "block" for record in found) else None
 
     await at.scene.until("a verdict in shadow", in_shadow, VISIBLE_SECONDS)
     words = [f"shadow: {gallery.ON_STAGE.split()[3]} passes, on record as one that would be blocked"]
@@ -240,56 +228,18 @@ async def _kill_judge(at: Gallery) -> None:
     kill(process)
 
 
-async def _drawn(at: Gallery, **body: object) -> tuple[str, bytes]:
-    """Have a picture made and fetch it; it is compared with the records later."""
-    request_id = _accepted(await at.visitor.submit(**body))
-    data = at.pictures[request_id] = await at.visitor.picture(await at.visitor.result(request_id))
-    return request_id, data
-
-
-async def _records(at: Gallery, request_id: str) -> Sequence[Mapping[str, object]]:
-    """Read the verdict records of a request, once its input's is written: those follow in batches."""
-    found: list[Mapping[str, object]] = []
-
-    async def look() -> str | None:
-        nonlocal found
-        path = f"/admin/safety/verdicts?request_id={request_id}"
-        found = cast("list[Mapping[str, object]]", (await at.scene.ask("GET", path))["verdicts"])
-        return "there" if any(record["point"] == "input" and not record["shadow"] for record in found) else None
-
-    await at.scene.until(f"a record of {request_id}", look, VISIBLE_SECONDS)
-    return found
-
-
 async def _asked(at: Gallery, request_ids: Sequence[str], detector_id: str) -> int:
     """Count the requests for whose input a detector was asked."""
     count = 0
     for request_id in request_ids:
         checks = [
             check
-            for record in await _records(at, request_id)
+            for record in await records(at, request_id)
             for check in cast("list[Values]", record["checks"])
             if record["point"] == "input"
         ]
         count += any(check["detector"] == detector_id for check in checks)
     return count
-
-
-def _accepted(answer: Answer) -> str:
-    """Return the id of an accepted request; Broken when it was not accepted."""
-    if answer.status != 200:
-        raise Broken(f"not accepted: {answer.status} {reason_of(answer.body.decode('utf-8', 'replace'))}"[:_WORDS])
-    return str(answer.values["request_id"])
-
-
-def _violation(answer: Answer, field: str) -> str:
-    """Return what a content refusal names; Broken when the answer is none, or names another field."""
-    category, named = answer.violation
-    if answer.status != 422 or not category:
-        raise Broken(f"no content refusal: {answer.status} {answer.body[:200]!r}")
-    if field and named != field:
-        raise Broken(f"the refusal names {named} instead of {field}")
-    return f"content_policy_violation, {category}, {named}"
 
 
 def _data_uri(data: bytes, kind: str) -> str:
@@ -307,4 +257,6 @@ SCREENINGS: tuple[tuple[str, Screening], ...] = (
     ("judge_killed", judge_killed),
     ("replayed", replayed),
     ("staged", staged),
+    ("appeal", appeal),
+    ("labelled", labelled),
 )
