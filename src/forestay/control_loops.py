@@ -85,14 +85,27 @@ def control_loops(process: Process, stores: Stores) -> "list[Loop]":
 
 
 def _rollup_loops(process: Process, stores: Stores) -> "list[Loop]":
-    """List the loops of roll-ups: what SLOs read."""
+    """List the loops of roll-ups, and the one that watches SLOs by them."""
     from forestay.controller import Loop
+    from forestay.slo.defaults import default_slos
+    from forestay.slo.loop import SloLoop
+    from forestay.slo.model import Slo
+    from forestay.slo.postgres_store import PostgresSloStandings
     from forestay.telemetry import rollup_loop
+    from forestay.telemetry.rollup_reader import PostgresRollups
+
+    async def slos() -> tuple[Slo, ...]:
+        return default_slos((await stores.fleet.load()).models)
 
     facts, kept = stores.facts_database, process.settings.observe.rollups_retention_seconds
     rolling = rollup_loop.RollupLoop(stores.database, facts, process.clock, process.metrics)
     return [
         Loop("rollups", 2.0, rolling.run_once, batch=rollup_loop.BATCH),
+        Loop(
+            "slo",
+            5.0,
+            SloLoop(PostgresRollups(facts), slos, PostgresSloStandings(stores.database), process.clock).run_once,
+        ),
         Loop("rollup_partitions", 3600.0, lambda: rollup_loop.keep_partitions(facts, process.clock, kept)),
         *_trace_loops(process, stores),
     ]
@@ -143,6 +156,7 @@ def _alert_loop(process: Process, stores: Stores, names: list[str]) -> "AlertLoo
     from forestay.alerts.sources.own import OwnSource
     from forestay.alerts.sources.platform import PlatformSource, Thresholds
     from forestay.alerts.sources.safety import SafetySource
+    from forestay.alerts.sources.slo import SloSource
 
     settings = process.settings.alerts
     thresholds = Thresholds(settings.queue_age_seconds, settings.worker_silent_seconds)
@@ -152,6 +166,7 @@ def _alert_loop(process: Process, stores: Stores, names: list[str]) -> "AlertLoo
             sources=(
                 PlatformSource(stores.database, stores.fleet, process.metrics, thresholds, lambda: names),
                 SafetySource(stores.database, stores.facts_database),
+                SloSource(stores.database),
             ),
             own=OwnSource(PostgresOutbox(stores.database)),
             routes=Routes(settings.routes_file, lambda routing: check_extras(routing, has_apprise)),

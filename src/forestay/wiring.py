@@ -141,6 +141,7 @@ def _admin_readers(stores: Stores) -> "AdminReaders":
     from forestay.gateway.ports import AdminReaders
     from forestay.queue.claiming import PostgresTurns
     from forestay.queue.listing import PostgresRequestList
+    from forestay.slo.postgres_store import PostgresSloStandings
     from forestay.telemetry.fact_reader import PostgresFactReader
     from forestay.telemetry.rollup_reader import PostgresRollups
 
@@ -150,6 +151,7 @@ def _admin_readers(stores: Stores) -> "AdminReaders":
         webhooks=PostgresDeadLetters(stores.database),
         turns=PostgresTurns(stores.database),
         rollups=PostgresRollups(stores.facts_database),
+        slos=PostgresSloStandings(stores.database),
     )
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from tests.alerts.scenes import START
 from tests.conformance.fleet_values import DIGITS, revision_of, route_all, worker_of
+from tests.slo.objectives import burning
 
 from forestay.alerts.catalogue import DECLARED, declared
 from forestay.alerts.model import RANK, Condition, Severity
-from forestay.alerts.sources import own, platform, safety, workers
+from forestay.alerts.sources import own, platform, safety, slo, workers
 from forestay.alerts.sources.platform import PlatformSource, Reading, Thresholds
 from forestay.alerts.sources.safety import SafetySource
 from forestay.alerts.sources.workers import WorkerView, WorkerWatch
@@ -20,6 +21,7 @@ from forestay.fleet.model import Fleet, WorkerReport
 from forestay.fleet.postgres_store import PostgresFleetStore
 from forestay.queue.health import Waiting, Withheld, read_waiting, read_withheld
 from forestay.safety.health import Judged
+from forestay.slo.postgres_store import Kept
 from forestay.storage.leader import LoopLeaders
 from forestay.storage.postgres import Database
 from forestay.storage.valkey import LocalWakeups
@@ -233,6 +235,7 @@ def every_condition() -> list[Condition]:
         *platform.conditions_of(reading, THRESHOLDS, START + dt.timedelta(hours=9)),
         *workers.conditions_of(WorkerView((), {"cpu": START}, frozenset()), START),
         *safety.conditions_of(Judged(10, 10, 1, 1, START), Withheld(1, 9e6), START),
+        *slo.conditions_of([Kept(burning(), START)], START),
         *own.conditions_of({"slo": START}, "bad", {"phone": 1}, START + dt.timedelta(hours=1)),
     ]
 

@@ -70,6 +70,7 @@ from forestay.safety.review.wiring import ReviewGround, desk_of
 from forestay.safety.sealing import PolicySeal
 from forestay.safety.taxonomy import Category, Modality
 from forestay.settings import Gateway, Queue, Safety, Secrets, Settings, process_environment
+from forestay.slo.postgres_store import PostgresSloStandings
 from forestay.storage.objects import ObjectStore
 from forestay.storage.postgres import Database
 from forestay.storage.valkey import LocalWakeups
@@ -162,6 +163,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
                 PostgresDeadLetters(database),
                 PostgresTurns(database),
                 PostgresRollups(database),
+                PostgresSloStandings(database),
             ),
             "limits": LimitPorts(PostgresLimitStore(database, wakeups, clock), None),
         }

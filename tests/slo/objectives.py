@@ -15,6 +15,8 @@ from forestay.slo.model import (
     SubjectKind,
     Window,
 )
+from forestay.slo.standing import Standing
+from forestay.slo.watching import Watching
 
 AVAILABILITY = Sli(SliKind.RATIO, Measure.AVAILABILITY)
 MODEL = Subject(SubjectKind.MODEL, "acme/digits")
@@ -27,6 +29,15 @@ def slo(
     return Slo(
         SloId("digits"), MODEL, objective, sli, "vision", window=window or Window(), alerting=alerting or Alerting()
     )
+
+
+def burning(start: int = 29_000_000) -> Standing:
+    """Return how an SLO stands after 290 good minutes of 50 requests and ten minutes of an outage."""
+    watching = Watching([slo()], Minute(start), Minute(start))
+    for minute in range(300):
+        watching.take({SloId("digits"): Counts(good=50) if minute < 290 else Counts(bad=50)})
+    [standing] = watching.standings()
+    return standing
 
 
 def minutes(counts: Mapping[int, tuple[int, int]]) -> dict[Minute, Counts]:

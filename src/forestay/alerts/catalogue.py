@@ -11,6 +11,7 @@ from forestay.alerts.model import Severity
 SAFETY = "safety"
 PLATFORM = "platform"
 ALERTS = "alerts"
+SLO = "slo"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ DECLARED: tuple[Declared, ...] = (
     Declared("pool_lost", PLATFORM, Severity.PAGE, "A pool has no worker left: none of its models can run."),
     Declared("fleet_lost", PLATFORM, Severity.PAGE, "No worker is left at all: nothing can run."),
     Declared("control_loop_stopped", PLATFORM, Severity.PAGE, "A control loop fails, or nobody runs it."),
+    Declared("slo_burns", SLO, Severity.PAGE, "An SLO spends its error budget too fast."),
     Declared("alert_source_silent", ALERTS, Severity.TICKET, "A source of alerts cannot be asked."),
     Declared("alert_routes_broken", ALERTS, Severity.TICKET, "The changed file of routes cannot be read."),
     Declared("notifications_dead", ALERTS, Severity.TICKET, "Notifications were given up: a receiver is dead."),

@@ -58,6 +58,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {  # name -> module, panel, one lin
         _FLEET,
         "Know harmful content: hash lists, looking a file up, measuring.",
     ),
+    "slo": ("forestay.cli.slo", _FLEET, "Show what burns, and how much of each error budget is left."),
     "audit": ("forestay.cli.audit", _FLEET, "Read who did what, and why."),
 }
 

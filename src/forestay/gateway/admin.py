@@ -34,6 +34,7 @@ from forestay.gateway import (
     admin_safety_reports,
     admin_safety_review,
     admin_sign_in,
+    admin_slo,
     admin_turns,
 )
 from forestay.gateway.admin_reading import Act, NotThere, Problem
@@ -86,6 +87,8 @@ _TABLE: tuple[tuple[str, str, Permission, Handler], ...] = (
     ("PUT", "/limits", Permission.ADMINISTER, admin_limits.put_limits),
     ("DELETE", "/limits", Permission.ADMINISTER, admin_limits.delete_limits),
     ("GET", "/limits/usage", Permission.READ, admin_limits.get_usage),
+    ("GET", "/slos", Permission.READ, admin_slo.get_slos),
+    ("GET", "/slos/{slo_id}", Permission.READ, admin_slo.get_slo),
     ("GET", "/requests", Permission.READ, admin_requests.get_requests),
     ("GET", "/requests/{request_id}", Permission.READ, admin_requests.get_request),
     ("GET", "/requests/{request_id}/result", Permission.READ_CONTENT, admin_requests.get_result),

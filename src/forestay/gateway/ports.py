@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from forestay.safety.records import VerdictSource
     from forestay.safety.review.desk import ReviewDesk
     from forestay.safety.store import SafetyStore
+    from forestay.slo.postgres_store import SloReader
     from forestay.storage.objects import ObjectStore
     from forestay.storage.valkey import Wakeups
     from forestay.telemetry.call_facts import CallSink, CallSource
@@ -90,6 +91,7 @@ class AdminReaders:
     webhooks: "DeadLetters"
     turns: "Turns"
     rollups: "PostgresRollups"
+    slos: "SloReader"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

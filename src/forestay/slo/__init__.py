@@ -1,4 +1,4 @@
 """Service level objectives: what was promised, how much of the error budget is left, what burns it, who must know.
 
-Pure: values in, values out. What collects counts, keeps decisions and notifies people calls this package.
+Values in, values out, but for `loop` (collects counts), `postgres_store` (keeps standings). Alerting reads those.
 """

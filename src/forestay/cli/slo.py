@@ -1,0 +1,141 @@
+"""`forestay slo`: what burns, how fast, since when, why, how much of an error budget is left, when it will be gone."""
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Annotated, cast
+
+import typer
+
+from forestay.cli.client import connect
+from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.errors import UsageError
+
+app = typer.Typer(no_args_is_help=True, help="Show how service level objectives stand.")
+Row = dict[str, object]
+_MINUTE_SECONDS = 60
+_DAY_MINUTES = 1440
+
+
+@app.command()
+def status(
+    burning: Annotated[bool, typer.Option("--burning", help="Only what wakes somebody or is held.")] = False,
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """List every SLO, what wakes somebody first: objective, budget left, burn rate, time to empty.
+
+    Example: forestay slo status --burning
+    """
+    found = _all()
+    if burning:
+        found = [row for row in found if row["word"] in {"page", "ticket", "held"}]
+    if json:
+        print_json(found)
+        return
+    columns = (
+        "slo",
+        "subject",
+        "standing",
+        "objective",
+        "events",
+        "budget left",
+        "burn rate, 1 h",
+        "empty in",
+        "since",
+    )
+    rows = [
+        (
+            row["slo_id"],
+            row["subject"],
+            row["word"],
+            percent(row["objective"]),
+            f"{cast('float', row['events']):,.0f}",
+            percent(row["left_ratio"]),
+            _burn(row),
+            span(row["minutes_to_empty"]),
+            moment(row["since"]),
+        )
+        for row in found
+    ]
+    print_table(columns, rows, empty="nothing burns" if burning else "no SLO is watched yet; it takes a minute")
+
+
+@app.command()
+def explain(
+    slo: Annotated[str, typer.Argument(help="An SLO's id, or a model (`forestay/digits`, `digits`).")],
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Say of one SLO, or of all those of a model, what burns, since when, why, and what is left.
+
+    Example: forestay slo explain digits
+    """
+    found = [row for row in _all() if _is_about(row, slo)]
+    if not found:
+        raise UsageError("SLO", f"no SLO {slo!r} and none of a model of that name; `forestay slo status` lists them")
+    if json:
+        print_json(found)
+        return
+    typer.echo("\n\n".join("\n".join(told(row)) for row in found))
+
+
+def told(row: Row) -> list[str]:
+    """Return an SLO's standing in sentences."""
+    days = cast("int", row["window_minutes"]) / _DAY_MINUTES
+    promise = f"{percent(row['objective'])} of {row['description'] or row['measure']} within {days:g} days"
+    lines = [
+        f"{row['slo_id']} ({row['subject']}): {promise}",
+        f"  standing: {row['word']}" + (f" since {moment(row['since'])}" if row["since"] is not None else ""),
+    ]
+    if row["left_ratio"] is None:
+        lines.append("  budget: nothing happened in the window, which is neither good nor bad")
+    else:
+        gone = "it lasts the window at this pace"
+        if row["minutes_to_empty"] is not None:
+            gone = f"gone in {span(row['minutes_to_empty'])} at the pace of the last hour"
+        lines.append(
+            f"  budget: {percent(row['left_ratio'])} left ({cast('float', row['bad']):,.0f} bad of "
+            f"{cast('float', row['events']):,.0f}); {gone}"
+        )
+    burns = cast("dict[str, float]", row["burns"])
+    if burns:
+        pace = ", ".join(f"{rate:.2g}x in {span(int(minutes))}" for minutes, rate in burns.items())
+        lines.append(f"  burn rate: {pace} (1x spends exactly the budget)")
+    lines.append(f"  evidence: {percent(row['evidence'])} of what wakes somebody whatever the traffic")
+    lines += [f"  {finding['kind']}: {finding['reason']}" for finding in cast("list[Row]", row["findings"])]
+    lines += [f"  note: {said}" for said in cast("Sequence[str]", row["says"])]
+    return lines
+
+
+def _all() -> list[Row]:
+    return cast("dict[str, list[Row]]", connect().get("/admin/slos"))["slos"]
+
+
+def _is_about(row: Row, name: str) -> bool:
+    subject = str(row["subject"]).partition(":")[2]
+    return name in {row["slo_id"], subject} or subject.rpartition("/")[2] == name
+
+
+def _burn(row: Row) -> str | None:
+    rate = cast("dict[str, float]", row["burns"]).get("60")
+    return None if rate is None else f"{rate:.2g}x"
+
+
+def percent(share: object) -> str | None:
+    """Return a share in percent; None where there is none."""
+    return None if share is None else f"{cast('float', share) * 100:.6g} %"
+
+
+def span(minutes: object) -> str | None:
+    """Return minutes as a person says them."""
+    if minutes is None:
+        return None
+    length = cast("float", minutes)
+    if length < 2 * _MINUTE_SECONDS:
+        return f"{length:.0f} min"
+    return f"{length / 60:.0f} h" if length < 2 * _DAY_MINUTES else f"{length / _DAY_MINUTES:.0f} days"
+
+
+def moment(minute: object) -> str | None:
+    """Return a minute since 1970 as a time in UTC."""
+    if minute is None:
+        return None
+    return f"{dt.datetime.fromtimestamp(cast('int', minute) * _MINUTE_SECONDS, dt.UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,57 @@
+"""The SLOs that hold where nobody has written others: one for each model, and those of Forestay itself. Pure.
+
+It decides the objectives that come along; `docs/howto/slos.md` says how to have others. Called by the loop that watches
+SLOs.
+"""
+
+from collections.abc import Mapping
+
+from forestay.fleet.model import ModelEntry
+from forestay.ids import ModelId
+from forestay.slo.model import Measure, Sli, SliKind, Slo, SloId, Subject, SubjectKind
+
+MODEL_OBJECTIVE = 0.99
+PLATFORM: tuple[tuple[Measure, float, str], ...] = (
+    (Measure.SUBMIT, 0.999, "submits that were not answered by an error of ours"),
+    (Measure.GUARD, 0.999, "judgements that came to a verdict"),
+    (Measure.SAFETY, 0.9999, "released outputs that were judged"),
+    (Measure.DELIVERY, 0.99, "webhooks that arrived"),
+)
+_TEAM = "platform"
+
+
+def default_slos(models: Mapping[ModelId, ModelEntry]) -> tuple[Slo, ...]:
+    """Return the SLOs of a fleet, in order of their ids."""
+    own = [
+        Slo(
+            slo_id=SloId(f"forestay-{measure}"),
+            subject=Subject(SubjectKind.PLATFORM),
+            objective=objective,
+            sli=Sli(SliKind.RATIO, measure),
+            owner_team=_TEAM,
+            description=description,
+        )
+        for measure, objective, description in PLATFORM
+    ]
+    return tuple(sorted([*own, *(_of_model(model_id, entry) for model_id, entry in models.items())], key=_id_of))
+
+
+def id_of_model(model_id: ModelId) -> SloId:
+    """Return the id of a model's default SLO."""
+    return SloId(f"{model_id.replace('/', '-')}-availability")
+
+
+def _of_model(model_id: ModelId, entry: ModelEntry) -> Slo:
+    return Slo(
+        slo_id=id_of_model(model_id),
+        subject=Subject(SubjectKind.MODEL, model_id),
+        objective=MODEL_OBJECTIVE,
+        sli=Sli(SliKind.RATIO, Measure.AVAILABILITY),
+        owner_team=entry.spec.owner_team,
+        owner_contact=entry.spec.owner_contact,
+        description="requests that ended without a fault of ours; callers' own errors count as neither",
+    )
+
+
+def _id_of(slo: Slo) -> str:
+    return slo.slo_id

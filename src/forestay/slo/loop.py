@@ -1,0 +1,118 @@
+"""The loop that watches SLOs: reads roll-ups minute by minute, and keeps how every SLO stands. Run by the controller.
+
+It decides when to start anew: at its first run, when the SLOs are others, and when a minute that it has taken was
+rolled up again because facts came late (at most once a minute). What burns, `decide` says; who is told is alerting's.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from forestay.clock import Clock
+from forestay.slo.decide import SILENT_MINUTES
+from forestay.slo.model import TIMED, Counts, Measure, Minute, Slo, SloId, SubjectKind
+from forestay.slo.postgres_store import SloStandings
+from forestay.slo.standing import Standing
+from forestay.slo.watching import Watching, history_minutes
+from forestay.telemetry import measures
+from forestay.telemetry.rollup_reader import By, MinuteCounts, Question, RollupReader
+
+EVIDENCE_MINUTES = 4320 + SILENT_MINUTES  # the longest window of the rules: what lies before changes nothing today
+ANEW_SECONDS = 60.0
+Slos = Callable[[], Awaitable[Sequence[Slo]]]
+_COUNTED = frozenset(item.value for item in measures.Measure)
+_BY: Mapping[SubjectKind, By] = {
+    SubjectKind.PLATFORM: By.PLATFORM,
+    SubjectKind.MODEL: By.MODEL,
+    SubjectKind.TENANT: By.TENANT,
+}
+_Seen = dict[Minute, dict[SloId, Counts]]
+
+
+class SloLoop:
+    """One controller's watch."""
+
+    def __init__(self, reader: RollupReader, slos: Slos, store: SloStandings, clock: Clock) -> None:
+        self._reader = reader
+        self._slos = slos
+        self._store = store
+        self._clock = clock
+        self._watching: Watching | None = None
+        self._position = 0
+        self._anew_at = 0.0
+
+    async def run_once(self) -> int:
+        """Take the minutes that are complete by now; returns how many."""
+        complete = await self._reader.complete_until()
+        if complete is None:
+            return 0
+        slos = tuple(await self._slos())
+        watching = self._watching
+        if watching is None or watching.slos != slos or await self._changed(watching):
+            watching = await self._begin(slos, Minute(complete))
+        if watching.until >= complete:
+            return 0
+        count = complete - watching.until
+        seen = await self._seen(slos, watching.until, complete)
+        standings = await asyncio.to_thread(_carried, watching, seen, Minute(complete))
+        self._watching = watching
+        await self._store.keep(standings, self._clock.now())
+        return count
+
+    async def _begin(self, slos: Sequence[Slo], complete: Minute) -> Watching:
+        """Start anew, as far back as the longest window; where the roll-ups stand is noted before they are read."""
+        self._watching = None
+        while True:
+            changed = await self._reader.changed(self._position)
+            self._position = changed.position
+            if not changed.more:
+                break
+        self._anew_at = self._clock.monotonic()
+        start = Minute(complete - history_minutes(slos))
+        return Watching(slos, start, Minute(max(start, complete - EVIDENCE_MINUTES)))
+
+    async def _changed(self, watching: Watching) -> bool:
+        """Tell whether a minute that was taken is another now."""
+        if self._clock.monotonic() - self._anew_at < ANEW_SECONDS:
+            return False
+        changed = await self._reader.changed(self._position)
+        if changed.more or any(minute < watching.until for minute in changed.minutes):
+            return True
+        self._position = changed.position
+        return False
+
+    async def _seen(self, slos: Sequence[Slo], since: int, until: int) -> _Seen:
+        """Read the counts of all SLOs, one statement for each kind of question."""
+        asked: dict[Question, dict[str, list[SloId]]] = {}
+        for slo in slos:
+            question = question_of(slo)
+            if question is not None:
+                asked.setdefault(question, {}).setdefault(slo.subject.name, []).append(slo.slo_id)
+        seen: _Seen = {}
+        for question, names in asked.items():
+            for row in await self._reader.counts(question, since, until):
+                for slo_id in names.get(row.subject, ()):
+                    seen.setdefault(Minute(row.minute), {})[slo_id] = _counts(row)
+        return seen
+
+
+def question_of(slo: Slo) -> Question | None:
+    """Return what to ask the roll-ups for an SLO; None where nothing there is counted for it."""
+    if slo.subject.kind not in _BY or slo.sli.measure not in _COUNTED:
+        return None
+    threshold = slo.sli.threshold_seconds if slo.sli.measure in TIMED else None
+    return Question(measures.Measure(slo.sli.measure.value), _BY[slo.subject.kind], None, threshold)
+
+
+def uncounted() -> frozenset[Measure]:
+    """Return the measures that no roll-up counts: an SLO on them has no data."""
+    return frozenset(measure for measure in Measure if measure.value not in _COUNTED)
+
+
+def _carried(watching: Watching, seen: Mapping[Minute, Mapping[SloId, Counts]], until: Minute) -> list[Standing]:
+    while watching.until < until:
+        watching.take(seen.get(watching.until, {}))
+    return watching.standings()
+
+
+def _counts(row: MinuteCounts) -> Counts:
+    return Counts(row.good, row.bad, row.probes_good, row.probes_bad)

@@ -1,0 +1,94 @@
+"""How an SLO stands at one minute: its budget, how fast it burns, what was found, since when. Values only.
+
+Made by `watching`, kept by `postgres_store`, read by people and by alerting.
+"""
+
+import msgspec
+
+from forestay.slo.budget import Budget
+from forestay.slo.decide import Finding, Kind
+from forestay.slo.model import Minute, Slo
+
+URGENT = frozenset({Kind.PAGE, Kind.TICKET})
+
+
+class Said(msgspec.Struct, frozen=True):
+    """One finding, as it is kept."""
+
+    kind: str  # page | ticket | held | no_data
+    rules: list[str]
+    burn_rate: float
+    reason: str
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """One SLO at one minute. Shares are of 1; times are minutes."""
+
+    slo_id: str
+    subject: str  # a kind and a name, `model:acme/cat`, or `platform`
+    measure: str
+    objective: float
+    owner: str
+    description: str
+    window_minutes: int
+    minute: int  # the last one that is counted, since 1970-01-01T00:00Z
+    state: str  # no_data | partial | whole
+    events: float = 0.0
+    bad: float = 0.0
+    left_ratio: float | None = None  # None: nothing happened, so nothing is known
+    burn_rate: float = 0.0  # over the whole window
+    minutes_to_empty: float | None = None  # at the pace of the last hour
+    burns: dict[str, float] = {}  # window in minutes -> burn rate in it
+    evidence: float = 0.0  # of what opens a page, 1 is sure
+    findings: list[Said] = []
+    since: int | None = None  # the first minute of what wakes somebody now
+    says: list[str] = []  # what is missing, what was adjusted
+
+    @property
+    def urgent(self) -> Said | None:
+        """Return what somebody must know of: a page before a ticket; None where there is neither."""
+        found = [item for item in self.findings if item.kind in URGENT]
+        return min(found, key=lambda item: item.kind != Kind.PAGE, default=None)
+
+    @property
+    def word(self) -> str:
+        """Return the standing in one word: page, ticket, held, no_data or kept."""
+        return self.urgent.kind if self.urgent else (self.findings[0].kind if self.findings else "kept")
+
+
+def subject_of(slo: Slo) -> str:
+    """Return whom an SLO is about as alerting names it."""
+    return f"{slo.subject.kind}:{slo.subject.name}" if slo.subject.name else slo.subject.kind.value
+
+
+def standing_of(
+    slo: Slo,
+    minute: Minute,
+    budget: Budget,
+    found: tuple[Finding, ...],
+    more: tuple[dict[str, float], float, Minute | None] = ({}, 0.0, None),
+) -> Standing:
+    """Put together what is known of an SLO; `more` is its burn rates by window, its evidence, and since when."""
+    burns, evidence, since = more
+    known = budget.events > 0
+    return Standing(
+        slo_id=slo.slo_id,
+        subject=subject_of(slo),
+        measure=slo.sli.measure,
+        objective=slo.objective,
+        owner=slo.owner_team,
+        description=slo.description,
+        window_minutes=slo.window.minutes,
+        minute=minute,
+        state=budget.state,
+        events=budget.events,
+        bad=budget.bad,
+        left_ratio=budget.left_ratio if known else None,
+        burn_rate=budget.burn_rate,
+        minutes_to_empty=budget.minutes_to_empty,
+        burns=burns,
+        evidence=evidence,
+        findings=[Said(item.kind, list(item.rules), item.burn_rate, item.reason) for item in found],
+        since=since,
+        says=list(budget.says),
+    )
