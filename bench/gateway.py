@@ -38,6 +38,7 @@ visibility: shared
 host: {{kind: http_server, url: "{backend}", health_path: /health}}
 endpoints: [{{path: /}}]
 limits: {{max_multiplexing: 64}}
+quality: {{mode: off}}
 """
 _BODY = '{"prompt": "a red seven on a dark background", "num_inference_steps": 20}'
 

@@ -31,6 +31,7 @@ visibility: {visibility}
 host: {{kind: http_server, url: "{backend}", health_path: /health}}
 endpoints: [{{path: /}}]
 limits: {{max_multiplexing: 64}}
+quality: {{mode: off}}
 """
 WIDE = {  # every kind of limit, far above what any load reaches
     "requests_per_second": 1e6,

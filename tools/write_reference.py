@@ -193,6 +193,8 @@ def spec_title(name: str) -> str:
         "RetryFile": "retry",
         "CapacityFile": "capacity",
         "ArtefactFile": "artefacts",
+        "QualityFile": "quality",
+        "ThresholdFile": "quality.thresholds",
         "PickleWaiverFile": "artefacts.allow_pickle",
         "MountDigestFile": "artefacts.mounts",
     }.get(name, name)

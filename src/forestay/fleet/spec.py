@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from forestay.fleet.spec_quality import QualitySpec
 from forestay.ids import ModelId
 
 
@@ -149,6 +150,7 @@ class ModelSpec:
     artefacts: ArtefactSpec = dataclasses.field(default_factory=ArtefactSpec)
     capacity: CapacitySpec = dataclasses.field(default_factory=CapacitySpec)
     safety: SafetySpec = dataclasses.field(default_factory=SafetySpec)
+    quality: QualitySpec = dataclasses.field(default_factory=QualitySpec)
     version: int = 0
 
 

@@ -31,6 +31,7 @@ from forestay.fleet.spec_artefacts import ArtefactFile
 from forestay.fleet.spec_fields import Line as _Line
 from forestay.fleet.spec_fields import Strict as _Strict
 from forestay.fleet.spec_fields import shape as _shape
+from forestay.fleet.spec_quality_file import QualityFile, ThresholdFile
 from forestay.fleet.spec_yaml import SpecError, line_of, read_yaml
 from forestay.ids import ModelId, is_model_id
 
@@ -316,6 +317,7 @@ class SpecFile(_Strict):
     capacity: CapacityFile = Field(default_factory=lambda: CapacityFile.model_validate({}))
     artefacts: ArtefactFile = Field(default_factory=lambda: ArtefactFile.model_validate({}))
     safety: SafetyFile = Field(default_factory=lambda: SafetyFile.model_validate({}))
+    quality: QualityFile = Field(default_factory=lambda: QualityFile.model_validate({}))
 
     @model_validator(mode="after")
     def _paths_differ(self) -> "SpecFile":
@@ -406,9 +408,11 @@ def _fields_at(location: tuple[int | str, ...]) -> Iterator[str]:
         "retry": RetryFile,
         "capacity": CapacityFile,
         "artefacts": ArtefactFile,
+        "quality": QualityFile,
     }
     model = known.get(str(location[0]), SpecFile) if location else SpecFile
     model = MediaInputFile if "media_inputs" in location else model
+    model = ThresholdFile if "thresholds" in location else model
     yield from model.model_fields
 
 
@@ -434,5 +438,6 @@ def _frozen(file: SpecFile) -> ModelSpec:
         capacity=CapacitySpec(**file.capacity.model_dump()),
         artefacts=file.artefacts.frozen(),
         safety=SafetySpec(**file.safety.model_dump()),
+        quality=file.quality.frozen(),
         version=file.version,
     )

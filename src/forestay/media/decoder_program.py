@@ -29,6 +29,8 @@ _CODE = (
     "zygote.main(int(sys.argv[2]))"
 )
 
+_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}  # a program that forks has no threads
+
 OnStart = Callable[[int, Mapping[str, object]], None]  # gets the process id and what could be taken from children
 
 
@@ -65,7 +67,7 @@ class Program:
                     subprocess.Popen,
                     command,
                     cwd="/",
-                    env={},
+                    env=_ENVIRONMENT,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,

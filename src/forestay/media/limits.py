@@ -19,6 +19,7 @@ class Looking:
     most: int = 16  # frames; half of them by time alone, the others where the scene changes
     long_side: int = 512  # pixels of a frame, at most
     most_pixels: int = 16_000_000  # of a picture; a larger one is reduced by a whole factor
+    measure: bool = False  # take numbers of the whole file too; with `most` 0 nothing else
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import msgspec
 
 from forestay.media.decode import Decoder, MediaRefused
 from forestay.media.limits import Kind, Looking
+from forestay.media.measures import Measured
 from forestay.media.opening.looks import GROUNDS, HEAD
 
 _PIPE_BYTES = 1024 * 1024
@@ -46,6 +47,7 @@ class Looked:
     seconds: float
     missed: int  # changes of scene beyond the number of looks
     whole: bool = True  # False: the caller had seen enough
+    measured: Measured | None = None  # where that was asked for
 
 
 class _Told(msgspec.Struct):
@@ -56,6 +58,7 @@ class _Told(msgspec.Struct):
     frames: int
     seconds: float
     missed: int
+    measured: Measured | None = None
 
 
 class _Reply(msgspec.Struct):
@@ -85,7 +88,16 @@ async def look(decoder: Decoder, source: IO[bytes], looking: Looking, take: Take
         told = None
     if told is None:
         raise MediaRefused("broken", "the decoder gave no answer that can be believed")
-    return Looked(told.kind, told.content_type, told.width, told.height, told.frames, told.seconds, told.missed)
+    return Looked(
+        kind=told.kind,
+        content_type=told.content_type,
+        width=told.width,
+        height=told.height,
+        frames=told.frames,
+        seconds=told.seconds,
+        missed=told.missed,
+        measured=told.measured,
+    )
 
 
 async def _take_all(reader: asyncio.StreamReader, looking: Looking, take: Take) -> bool:

@@ -28,6 +28,7 @@ _STATUS: Mapping[ErrorType, int] = {
     ErrorType.CONCURRENT_REQUESTS_LIMIT: 429,
     ErrorType.RATE_LIMIT: 429,
     ErrorType.BUDGET_EXCEEDED: 429,
+    ErrorType.OUTPUT_CHECK_FAILED: 502,
     ErrorType.PLATFORM_UNAVAILABLE: 503,
 }
 

@@ -91,6 +91,7 @@ class ErrorType(enum.StrEnum):
     CONCURRENT_REQUESTS_LIMIT = "concurrent_requests_limit"
     RATE_LIMIT = "rate_limit"  # a rate of requests or of device-seconds
     BUDGET_EXCEEDED = "budget_exceeded"  # the month's device-seconds or money
+    OUTPUT_CHECK_FAILED = "output_check_failed"  # the model answered, and what it made is broken
     PLATFORM_UNAVAILABLE = "platform_unavailable"  # says nothing about a request: the platform cannot look now
 
 
@@ -190,6 +191,7 @@ class Outcome(enum.StrEnum):
     WORKER_LOST = "worker_lost"  # lease lost
     UPSTREAM = "upstream"  # a provider failed
     SAFETY = "safety"
+    BROKEN_OUTPUT = "broken_output"  # the model answered, and what it made is broken
     CANCELLED = "cancelled"
     EXPIRED = "expired"
     PLATFORM = "platform"

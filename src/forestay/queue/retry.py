@@ -22,11 +22,12 @@ ALONE_AFTER_LOST_LEASES = 2
 
 
 class Condition(enum.StrEnum):
-    """fal's retry conditions."""
+    """fal's retry conditions, and ours."""
 
     SERVER_ERROR = "server_error"  # 503, 504, disconnect, incomplete response
     TIMEOUT = "timeout"  # the model's request_timeout exceeded
     CONNECTION_ERROR = "connection_error"  # the session between platform and runner closed
+    BROKEN_OUTPUT = "broken_output"  # ours: an answer that failed a check of `quality`
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -141,6 +141,22 @@ REPLICA_ENDS = _counter("forestay_replica_ends_total", "Replicas that ended, by 
 LEASES_LOST = _counter("forestay_leases_lost_total", "Leases that were taken away or ran out.", "cause")
 WORKER_LOG_LINES = _counter("forestay_log_lines_total", "Lines written by models.", "fate")
 
+# Outputs held against their contracts
+OUTPUT_CHECKS = _counter(
+    "forestay_output_checks_total",
+    "Checks that an output did not pass: failed, or filtered by the model itself.",
+    "model",
+    "check",
+    "standing",
+    limit=2_000,
+)
+OUTPUTS_UNCHECKED = _counter(
+    "forestay_outputs_unchecked_total", "Files of outputs that could not be looked at, and went on.", "reason"
+)
+OUTPUT_CHECK_SECONDS = _histogram(
+    "forestay_output_check_seconds", "Time to hold one answer against its contract.", buckets=_SHORT_SECONDS
+)
+
 # Models' own files
 ARTEFACT_FINDINGS = _counter(
     "forestay_artefact_findings_total", "Findings that refused a model's files, at import or load.", "kind", "where"

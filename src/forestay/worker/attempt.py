@@ -16,6 +16,7 @@ from forestay.chance import Chance
 from forestay.clock import Clock
 from forestay.errors import Unavailable
 from forestay.fleet.spec import EndpointSpec, HostKind, ModelSpec
+from forestay.quality.decide import Budget, decide_broken
 from forestay.queue.model import Answer, AttemptReport, Finish, Lease, Outcome, Requeue, State, predicted_work
 from forestay.queue.retry import Retry, RetryPolicy
 from forestay.queue.store import QueueStore
@@ -30,6 +31,7 @@ from forestay.worker.hosts.host import Answered, Broken, CallRequest, CallResult
 from forestay.worker.inputs import Inputs
 from forestay.worker.lease_keeper import LeaseKeeper
 from forestay.worker.logs import LogBook
+from forestay.worker.output_quality import Output, OutputQuality, has_files
 from forestay.worker.replica import Replica, Running
 
 log = logger("worker")
@@ -80,6 +82,7 @@ class AttemptParts:
     chance: Chance
     metrics: Metrics
     input_check: InputCheck
+    quality: OutputQuality
     checks: Sequence[OutputCheck] = ()
 
 
@@ -125,6 +128,7 @@ class Attempt:
         self._started_monotonic = parts.clock.monotonic()
         self._checked_at: dt.datetime | None = None
         self._called = False
+        self._checking = False
         self._answered = asyncio.Event()
         self._work: Mapping[str, float] = predicted_work(lease.predicted_seconds, lease.options.features)
 
@@ -165,6 +169,9 @@ class Attempt:
         host, lease = self.replica.host, self.lease
         if host is None:
             await self.give_back("the replica ended before the request began")
+            return
+        if (aside := self._parts.quality.aside(lease)) is not None:
+            await self._end(aside, Outcome.PLATFORM, crashed=False)
             return
         body = await self._parts.inputs.prepare(lease.body, self._endpoint())
         if isinstance(body, Answer):
@@ -212,12 +219,15 @@ class Attempt:
             await self.take_away()
 
     def _conclude(self, result: CallResult) -> Conclusion:
-        queue = self._parts.settings.queue
-        policy = RetryPolicy(
-            queue.max_attempts, queue.poison_replicas, queue.retry_base_seconds, queue.retry_cap_seconds
-        )
-        rules = Rules(self._spec().retry, policy, self._parts.chance.uniform(0.0, 1.0))
+        rules = Rules(self._spec().retry, self._policy(), self._jitter())
         return decide_conclusion(result, self.lease, rules, self.replica.condemned)
+
+    def _policy(self) -> RetryPolicy:
+        queue = self._parts.settings.queue
+        return RetryPolicy(queue.max_attempts, queue.poison_replicas, queue.retry_base_seconds, queue.retry_cap_seconds)
+
+    def _jitter(self) -> float:
+        return self._parts.chance.uniform(0.0, 1.0)
 
     async def _treat_replica(self, conclusion: Conclusion) -> None:
         match conclusion.replica:
@@ -233,6 +243,9 @@ class Attempt:
     async def _end(self, step: Publish | Retry, outcome: Outcome, *, crashed: bool) -> None:
         await self._parts.log_book.flush()
         report = self._report(outcome)
+        if isinstance(step, Publish) and step.state is State.SUCCEEDED:
+            step, outcome = await self._whole(step, outcome)
+            report = dataclasses.replace(report, outcome=outcome)
         if isinstance(step, Retry):
             held = await self._requeue(step, report, crashed=crashed)
         else:
@@ -255,11 +268,37 @@ class Attempt:
     def _checks(self) -> list[OutputCheck]:
         return [check for check in self._parts.checks if check.concerns(self.lease, self._spec())]
 
+    async def _whole(self, step: Publish, outcome: Outcome) -> tuple[Publish | Retry, Outcome]:
+        """Hold an output against its contract: what is broken is tried again elsewhere, and never a success."""
+        spec, quality = self._spec(), self._parts.quality
+        if not spec.quality.looks:
+            return step, outcome
+        if has_files(step.answer):
+            await self._begin_checking()
+        lease = self.lease
+        output = Output(lease.request_id, lease.tenant_id, spec, step.answer, lease.body, lease.options.risk)
+        row = await quality.broken_by(output)
+        self._checked_at = self._parts.clock.now() if self._checking else None
+        self.replica.broken = 0 if row is None else self.replica.broken + 1
+        if row is None:
+            return step, outcome
+        decided = decide_broken(row, lease, spec.quality, Budget(spec.retry, self._policy(), self._jitter()))
+        if isinstance(decided, Answer):
+            return Publish(State.FAILED, decided), Outcome.BROKEN_OUTPUT
+        quality.broke(lease)
+        return decided, Outcome.BROKEN_OUTPUT
+
+    async def _begin_checking(self) -> None:
+        """Free the device and note that the output is being judged; once, however many look at it."""
+        if not self._checking:
+            self._checking = True
+            self.replica.release(self.running)
+            await self._parts.desk.checking(self.lease)
+
     async def _judged(self, step: Publish) -> tuple[State, Answer]:
         spec, checks = self._spec(), self._checks()
         if step.state is State.SUCCEEDED and checks:
-            self.replica.release(self.running)  # the device is free while its output is judged
-            await self._parts.desk.checking(self.lease)
+            await self._begin_checking()
             for check in checks:
                 step = await check.judge(self.lease, spec, step.answer) or step
                 if step.state is not State.SUCCEEDED:

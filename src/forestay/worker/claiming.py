@@ -28,9 +28,12 @@ Fence = tuple[RequestId, int]
 
 
 def decide_offers(replicas: Iterable[Replica], routes: Sequence[Route]) -> list[Offer]:
-    """Return what can be claimed for now: free slots of ready replicas whose revision has a share of the traffic."""
+    """Return what can be claimed for now: free slots of ready replicas whose revision has a share of the traffic.
+
+    Those whose last outputs were broken come last, so that what one of them broke is likely to reach another.
+    """
     offers: list[Offer] = []
-    for replica in replicas:
+    for replica in sorted(replicas, key=lambda replica: replica.broken):
         revision = replica.revision
         buckets = tuple(
             (route.bucket_from, route.bucket_to)

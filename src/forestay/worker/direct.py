@@ -221,6 +221,9 @@ class DirectLane:
         call.replica.answered += 1
         call.replica.learn_hints(stream.headers.get("x-fal-runner-hints"))
         headers = {**allowed_headers(stream.headers), AUTH_HEADER.lower(): call.proof}
+        await self._relay_pieces(call, stream, headers, gone)
+
+    async def _relay_pieces(self, call: _Call, stream: Stream, headers: Mapping[str, str], gone: asyncio.Event) -> None:
         await call.send(_start(stream.status_code, headers))
         async for piece in stream.pieces:
             if gone.is_set():
@@ -233,14 +236,19 @@ class DirectLane:
         call.replica.answered += 1
         call.replica.learn_hints(stream.headers.get("x-fal-runner-hints"))
         headers = {**allowed_headers(stream.headers), AUTH_HEADER.lower(): call.proof}
-        events = stream.headers.get("content-type", "").startswith("text/event-stream")
+        kind = stream.headers.get("content-type", "")
+        events = kind.startswith("text/event-stream")
+        if not events and self._judging.passes(call.replica, call.running, call.path, kind):
+            await self._relay_pieces(call, stream, headers, gone)
+            return
         if not events or stream.status_code >= 400:
             answer = Answer(stream.status_code, allowed_headers(stream.headers), await _whole(stream.pieces))
             answer = await self._judging.whole(call.replica, call.running, answer, call.body)
             if not gone.is_set():
                 await _say(call.send, answer, call.proof)
             return
-        await call.send(_start(stream.status_code, plain_headers(headers)))
+        judged = self._judging.judges(call.replica, call.running)
+        await call.send(_start(stream.status_code, plain_headers(headers) if judged else headers))
         async for event in self._judging.events(call.replica, call.running, stream.pieces):
             if gone.is_set():
                 return

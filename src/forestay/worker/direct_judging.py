@@ -16,6 +16,7 @@ import msgspec
 from forestay.fleet.spec import ModelSpec
 from forestay.ids import KeyId, RequestId, TenantId
 from forestay.media.urls import stored_ids
+from forestay.quality.decide import broken_answer
 from forestay.queue.model import Answer
 from forestay.safety.guard import Subject
 from forestay.safety.records import Point
@@ -26,6 +27,7 @@ from forestay.worker.bucket_outputs import FAILED_DEPENDENCY, BucketOutputs
 from forestay.worker.input_judging import InputJudge, direct_answer
 from forestay.worker.input_media import Reader
 from forestay.worker.judging import OutputJudge, Ruled, echoes
+from forestay.worker.output_quality import Output, OutputQuality
 from forestay.worker.replica import Replica, Running
 
 MAX_EVENT_BYTES = 64 * 1024 * 1024
@@ -41,20 +43,40 @@ class StreamTooLarge(ConnectionError):
 class DirectJudging:
     """Judges for one worker's direct lane."""
 
-    def __init__(self, judge: OutputJudge, inputs: InputJudge, outputs: BucketOutputs, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        judge: OutputJudge,
+        inputs: InputJudge,
+        quality: OutputQuality,
+        outputs: BucketOutputs,
+        metrics: Metrics,
+    ) -> None:
         self._judge = judge
+        self._quality = quality
         self._inputs = inputs
         self._outputs = outputs
         self._metrics = metrics
 
     def guards(self, spec: ModelSpec, tenant_id: TenantId, request_id: RequestId) -> bool:
-        """Tell whether the policy of the model or of the caller judges anything of this request."""
-        return self._judge.guards(spec.safety.policy, tenant_id, request_id)
+        """Tell whether the policy of the model or of the caller judges anything, or the model's outputs are checked."""
+        return self._judge.guards(spec.safety.policy, tenant_id, request_id) or spec.quality.looks
+
+    def judges(self, replica: Replica, running: Running) -> bool:
+        """Tell whether the guard has anything to judge of this request."""
+        return self._judge.guards(replica.revision.spec.safety.policy, running.tenant_id, running.request_id)
+
+    def passes(self, replica: Replica, running: Running, path: str, content_type: str) -> bool:
+        """Tell whether an answer goes on piece by piece although its model's outputs are checked: a stream of bytes."""
+        if self.judges(replica, running) or "json" in content_type:
+            return False
+        return endpoint_of(replica.revision.spec, path.partition("?")[0]).kind == "stream"
 
     async def call(self, replica: Replica, running: Running, path: str, body: bytes) -> Answer | None:
         """Return None when the model may be called with this body, or what its caller is told."""
         endpoint, _, query = path.partition("?")
         spec = replica.revision.spec
+        if not self.judges(replica, running):
+            return None
         reader = Reader.of(spec.host, endpoint_of(spec, endpoint))
         subject = _subject(replica, running, Point.INPUT_MEDIA)
         return direct_answer(await self._inputs.judge_call(subject, body, query, reader, running.risk))
@@ -62,6 +84,11 @@ class DirectJudging:
     async def whole(self, replica: Replica, running: Running, answer: Answer, said: bytes) -> Answer:
         """Return the answer as it may leave: as judged, in the caller's own bucket, or a refusal."""
         subject = _subject(replica, running, Point.OUTPUT)
+        output = Output(running.request_id, running.tenant_id, replica.revision.spec, answer, said, running.risk)
+        if answer.status_code < 400 and (row := await self._quality.broken_by(output)) is not None:
+            return broken_answer(row)
+        if not self.judges(replica, running):
+            return await self._let_go_unjudged(running, answer)
         ruled = await self._judge.judge(
             subject,
             answer,
@@ -76,7 +103,7 @@ class DirectJudging:
     async def events(self, replica: Replica, running: Running, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Pass on the events of a stream one by one; the first that is not let go ends it with an event `error`."""
         subject = _subject(replica, running, Point.PIECE)
-        mode = self._judge.streams(subject)
+        mode = self._mode(subject)
         async for event in whole_events(pieces):
             if mode == "pass":
                 await self._judge.release(stored_ids(event))
@@ -103,7 +130,7 @@ class DirectJudging:
     async def frame_in(self, replica: Replica, running: Running, path: str, frame: str | bytes) -> Answer | None:
         """Judge a frame that a caller sends; None: it may go on."""
         subject = _subject(replica, running, Point.INPUT)
-        if self._judge.streams(subject) == "pass":
+        if self._mode(subject) == "pass":
             return None
         value = _json(frame.encode()) if isinstance(frame, str) else _packed(frame)
         spec = replica.revision.spec
@@ -115,7 +142,7 @@ class DirectJudging:
     async def frame_out(self, replica: Replica, running: Running, frame: str | bytes) -> Answer | None:
         """Judge a frame that a model sends; None: it may go on. An Answer without body: it is withheld silently."""
         subject = _subject(replica, running, Point.PIECE)
-        mode = self._judge.streams(subject)
+        mode = self._mode(subject)
         raw = frame.encode() if isinstance(frame, str) else frame
         if mode == "pass":
             await self._judge.release(stored_ids(raw))
@@ -129,6 +156,19 @@ class DirectJudging:
             await self._judge.release(ruled.media_ids)
             return None
         return refusal(ruled.judgement, "output")
+
+    def _mode(self, subject: Subject) -> str:
+        """Return what becomes of pieces and frames; without a policy that judges, they pass with their files."""
+        guarded = self._judge.guards(subject.policy_id, subject.tenant_id, subject.request_id)
+        return self._judge.streams(subject) if guarded else "pass"
+
+    async def _let_go_unjudged(self, running: Running, answer: Answer) -> Answer:
+        """Let an answer go that no policy judges, and its files with it."""
+        media_ids = stored_ids(answer.body)
+        if running.upload_policy is not None and media_ids and answer.status_code < 400:
+            return await self._outputs.deliver(running.upload_policy, answer)
+        await self._judge.release(media_ids)
+        return answer
 
     async def _let_go(self, subject: Subject, running: Running, answer: Answer, ruled: Ruled) -> Answer:
         if running.upload_policy is not None and ruled.media_ids:

@@ -1,16 +1,28 @@
-"""Opens a file that a model made, in the limited child, and takes the looks that detectors get of it.
+"""Opens a file that a model made, in the limited child, and takes what others ask of it: looks for detectors, numbers.
 
 It decides how closely a file is looked at: the riskier the prompt, the more frames of a film. What is neither seen nor
-heard is a place without a look, and the policy says what that means. Called by `judging`.
+heard is a place without a look, and the policy says what that means. A file is opened once: looks that were taken along
+with the numbers are kept for the guard, by the file's digest, until it asks for them or they have to make room. Called
+by `opening` for the guard and by `output_quality`.
 """
 
+import asyncio
+import hashlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import IO
 
-from forestay.media.decode import Decoder
+from forestay.media.decode import Decoder, MediaRefused
+from forestay.media.limits import Looking
+from forestay.media.looking import Look, look
+from forestay.media.measures import Measured
 from forestay.safety.decide import Place
 from forestay.safety.guard import Item
-from forestay.safety.media.frames import depth, pictures_of
+from forestay.safety.media.frames import Seen, depth, pictures_of
+
+KEPT_BYTES = 128 * 1024 * 1024  # of looks that wait for the guard
+_NUMBERS_ALONE = Looking(most=0, measure=True)
+_Key = tuple[str, Looking]
 
 
 class Looks:
@@ -18,8 +30,60 @@ class Looks:
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
+        self._kept: OrderedDict[_Key, Seen] = OrderedDict()
+        self._kept_bytes = 0
 
     async def look(self, file: IO[bytes], where: str, prompt_score: float) -> Sequence[Item]:
         """Return the items to judge; MediaRefused when the file cannot be opened, Unavailable when nobody opens it."""
-        seen = await pictures_of(self._decoder, file, where, depth(prompt_score))
+        seen = await self._take_kept(file, depth(prompt_score)) if self._kept else None
+        if seen is None:
+            seen = await pictures_of(self._decoder, file, where, depth(prompt_score))
         return [Item(Place(where, seen.modality), seen.pictures)]
+
+    async def measure(self, file: IO[bytes], where: str, prompt_score: float | None) -> Measured:
+        """Return the numbers of a file; raises as `look` does.
+
+        With `prompt_score` the looks that the guard will ask for are taken on the way. None: nobody will ask.
+        """
+        if prompt_score is None:
+            found = await look(self._decoder, file, _NUMBERS_ALONE, _pass_by)
+            measured = found.measured if found is not None else None
+        else:
+            looking = depth(prompt_score)
+            seen = await pictures_of(self._decoder, file, where, looking, measure=True)
+            measured = seen.measured
+            self._keep((await _digest(file), looking), seen)
+        if measured is None:
+            raise MediaRefused("broken", "the decoder gave no numbers")
+        return measured
+
+    async def _take_kept(self, file: IO[bytes], looking: Looking) -> Seen | None:
+        seen = self._kept.pop((await _digest(file), looking), None)
+        if seen is not None:
+            self._kept_bytes -= _size(seen)
+        return seen
+
+    def _keep(self, key: _Key, seen: Seen) -> None:
+        before = self._kept.pop(key, None)
+        self._kept_bytes += _size(seen) - (_size(before) if before is not None else 0)
+        self._kept[key] = seen
+        while self._kept_bytes > KEPT_BYTES and self._kept:
+            _, oldest = self._kept.popitem(last=False)
+            self._kept_bytes -= _size(oldest)
+
+
+def _size(seen: Seen) -> int:
+    return sum(len(picture.rgb) for picture in seen.pictures)
+
+
+async def _digest(file: IO[bytes]) -> str:
+    """Return the SHA-256 of a file, which is left at its beginning."""
+    file.seek(0)
+    digest = await asyncio.to_thread(hashlib.file_digest, file, "sha256")  # pyright: ignore[reportArgumentType]
+    file.seek(0)
+    return digest.hexdigest()
+
+
+async def _pass_by(one: Look) -> bool:
+    del one
+    return True

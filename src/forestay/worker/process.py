@@ -54,8 +54,9 @@ from forestay.worker.lease_keeper import LeaseKeeper, QueueOpener
 from forestay.worker.loading import Folders, Loader
 from forestay.worker.logs import LogBook
 from forestay.worker.looks import Looks
-from forestay.worker.opening import JudgingPorts
+from forestay.worker.opening import MEDIA, JudgingPorts
 from forestay.worker.output_check import SafetyCheck
+from forestay.worker.output_quality import OutputQuality, QualityPorts
 from forestay.worker.patience import Patience
 from forestay.worker.slot_blocks import SlotBlocks
 from forestay.worker.stamping import Stamping
@@ -152,7 +153,9 @@ class _Worker:
         fetcher = Fetcher(allow_private=settings.worker.allow_private_inputs, limits=_fetch_limits(settings))
         inputs = _inputs(ports, fetcher, self.decoder, self.folders.scratch)
         outputs = _outputs(ports, self.folders.scratch)
-        judging_ports = _judging_ports(ports, fetcher, self.decoder, self.folders.scratch)
+        looks = Looks(self.decoder)
+        judging_ports = _judging_ports(ports, fetcher, looks, self.decoder, self.folders.scratch)
+        quality = OutputQuality(_quality_ports(ports, looks, self.folders.scratch))
         judge, input_judge = OutputJudge(judging_ports), InputJudge(judging_ports)
         patience = Patience(clock, settings.safety.patience_seconds)
         loader = Loader(
@@ -187,13 +190,14 @@ class _Worker:
             chance=ports.chance,
             metrics=ports.metrics,
             input_check=QueueInputs(input_judge, patience),
+            quality=quality,
             checks=(SafetyCheck(judge, patience), *ports.checks),
         )
         self.claimer = Claimer(self.worker_id, self.replicas.all_replicas, self.replicas.routes, parts)
         self.replicas.on_change = self.claimer.wake
         self.cancels = CancelWatch(self.worker_id, self.claimer.attempts, self.desk, clock, ports.metrics)
         blocks = SlotBlocks(clock, self.claimer.wake)
-        judging = DirectJudging(judge, input_judge, outputs, ports.metrics)
+        judging = DirectJudging(judge, input_judge, quality, outputs, ports.metrics)
         self.lane = DirectLane(self.replicas.replica, inputs, settings.secrets.internal_key, clock, blocks, judging)
 
     def describe(self) -> WorkerReport:
@@ -292,17 +296,34 @@ def _outputs(ports: WorkerPorts, folder: pathlib.Path) -> BucketOutputs:
     return BucketOutputs(ports.media, bucket, folder, delivery.allow_private_buckets, ports.metrics)
 
 
-def _judging_ports(ports: WorkerPorts, fetcher: Fetcher, decoder: Decoder, folder: pathlib.Path) -> JudgingPorts:
+def _judging_ports(
+    ports: WorkerPorts, fetcher: Fetcher, looks: Looks, decoder: Decoder, folder: pathlib.Path
+) -> JudgingPorts:
     """Return what those who judge inputs and outputs may use."""
     return JudgingPorts(
         guard=ports.guard,
         media=ports.media,
         fetcher=fetcher,
-        viewer=Looks(decoder),
+        viewer=looks,
         folder=folder,
         clock=ports.clock,
         file_seconds=ports.settings.ingress.total_seconds,
         stamping=Stamping(ports.stamps(decoder), ports.media, folder, ports.clock, ports.metrics),
+    )
+
+
+def _quality_ports(ports: WorkerPorts, looks: Looks, folder: pathlib.Path) -> QualityPorts:
+    """Return what holding outputs against their contracts may use."""
+    return QualityPorts(
+        media=ports.media,
+        looks=looks,
+        folder=folder,
+        clock=ports.clock,
+        metrics=ports.metrics,
+        file_seconds=ports.settings.ingress.total_seconds,
+        guard_looks=lambda policy_id, tenant_id, request_id: bool(
+            ports.guard.modalities(policy_id, tenant_id, request_id) & MEDIA
+        ),
     )
 
 

@@ -69,6 +69,7 @@ class Replica:
         self.condemned = ""  # why we ended the process ourselves: its calls did not crash the model
         self.start_failure = ""  # why it never became ready
         self.answered = 0
+        self.broken = 0  # outputs in a row that failed their contract
         self.drained = False  # its end was asked for
         self.over = False  # it serves no more; only its process has yet to end
         self.on_change: Callable[[], None] = _nothing

@@ -18,6 +18,8 @@ import av.container
 import av.error
 import av.stream
 import av.video.stream
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from forestay.media.limits import DecodeLimits
@@ -65,34 +67,91 @@ class Length:
     seconds: float
     pictures: int
     pixels: int  # of one picture
+    codec: str = ""
+    start: float = 0.0  # second at which the first picture is shown
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SoundTrack:
+    """What the container says of the sound."""
+
+    codec: str
+    sample_rate: int
+    channels: int
+    start: float = 0.0  # second at which it begins
 
 
 def length_of(file: BinaryIO, walked: Walked, limits: DecodeLimits) -> Length:
     """Count the packets of the picture track; nothing is decoded."""
     with _named(), _opened(file, walked, limits) as container:
         stream = _chosen(container, walked, limits)[0]
-        pictures, end = 0, 0.0
+        pictures, end, start = 0, 0.0, _start(stream)
         for packet in container.demux(stream):
             pictures += bool(packet.size)
             end = max(end, float(((packet.pts or 0) + (packet.duration or 0)) * (packet.time_base or 0)))
             if pictures > _MAX_PACKETS:
                 raise Refusal("too_long", f"more than {_MAX_PACKETS} packets", "max_seconds")
             check_seconds(end, limits)
-        return Length(end, pictures, stream.width * stream.height if isinstance(stream, _Video) else 0)
+        pixels = stream.width * stream.height if isinstance(stream, _Video) else 0
+        return Length(end, pictures, pixels, stream.codec_context.name, start)
+
+
+def sound_of(file: BinaryIO, walked: Walked, limits: DecodeLimits) -> SoundTrack | None:
+    """Return what the container says of its sound; None when there is none."""
+    with _named(), _opened(file, walked, limits) as container:
+        for stream in _chosen(container, walked, limits):
+            if isinstance(stream, av.audio.stream.AudioStream):
+                return SoundTrack(stream.codec_context.name, stream.rate or 1, stream.channels, _start(stream))
+    return None
+
+
+def samples(file: BinaryIO, walked: Walked, limits: DecodeLimits) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield the sound in blocks `[samples, channels]`, full scale 1."""
+    with _named(), _opened(file, walked, limits) as container:
+        stream = _chosen(container, walked, limits)[-1]
+        count, rate = 0, stream.codec_context.sample_rate if isinstance(stream, av.audio.stream.AudioStream) else 1
+        for frame in container.decode(stream):
+            if not isinstance(frame, av.AudioFrame):
+                raise broken("the film has no sound")
+            channels = len(frame.layout.channels)
+            check_sound(frame.sample_rate, channels, limits)
+            count += frame.samples
+            check_seconds(count / max(1, rate), limits)
+            yield _full_scale(frame, channels)
+
+
+def _full_scale(frame: "av.AudioFrame", channels: int) -> npt.NDArray[np.float32]:
+    """Return a frame's samples `[samples, channels]`; whole numbers are divided by what their format can hold."""
+    raw = cast("npt.NDArray[np.generic]", frame.to_ndarray())
+    laid = raw.T if frame.format.is_planar else raw.reshape(-1, channels)
+    if laid.dtype == np.uint8:
+        return (laid.astype(np.float32) - 128) / np.float32(128)
+    if laid.dtype.kind == "i":
+        return laid.astype(np.float32) / np.float32(2 ** (8 * laid.dtype.itemsize - 1))
+    return laid.astype(np.float32)
+
+
+def _start(stream: Stream) -> float:
+    return float((stream.start_time or 0) * (stream.time_base or 0))
 
 
 def frames(
-    file: BinaryIO, walked: Walked, limits: DecodeLimits, *, key_frames: bool
+    file: BinaryIO, walked: Walked, limits: DecodeLimits, *, key_frames: bool, damage: list[int] | None = None
 ) -> Iterator[tuple[float, Image.Image]]:
-    """Yield every frame of the picture track, or every key frame, with the second at which it is shown."""
+    """Yield every frame of the picture track, or every key frame, with the second at which it is shown.
+
+    `damage` is given the number of each frame of which the decoder says that it is not whole.
+    """
     with _named(), _opened(file, walked, limits) as container:
         stream = _chosen(container, walked, limits)[0]
         if not isinstance(stream, _Video):
             raise broken("the film has no pictures")
         if key_frames:
             stream.codec_context.skip_frame = "NONKEY"
-        for frame in container.decode(stream):
+        for number, frame in enumerate(container.decode(stream)):
             check_size(frame.width, frame.height, limits)
+            if damage is not None and frame.is_corrupt:
+                damage.append(number)
             yield max(0.0, frame.time or 0.0), picture_of(frame)
 
 

@@ -19,6 +19,7 @@ from PIL import Image, ImageChops, ImageStat
 
 from forestay.media.limits import DecodeLimits, Kind, Looking
 from forestay.media.opening import films, pictures
+from forestay.media.opening.measured import Measuring
 from forestay.media.opening.refusal import Refusal, Walked, broken
 
 HEAD = struct.Struct("!IIdBB")  # width, height, seconds, ground, 1 where the file moves
@@ -42,18 +43,21 @@ def run(
     """Write looks to `out`, each a head and its RGB; returns what is known of the file. Refusal otherwise."""
     walked = pictures_walked(source, kind, limits)
     unmapped()
+    measuring = Measuring(source, walked, limits) if looking.measure else None
     if walked.kind == "audio":
-        return _told(walked, 0.0, 0, 0)
+        return _told(walked, 0.0, 0, 0) | (measuring.told() if measuring else {})
     chosen = _Chosen(looking)
     if walked.kind == "image":
         frames = _still(source, walked, looking) if walked.frames == 1 else _animated(source, walked, limits, chosen)
     else:
-        frames = _film(source, walked, limits, chosen)
+        frames = _film(source, walked, limits, chosen, measuring)
     moves = walked.kind == "video" or walked.frames > 1
     seen, seconds = 0, 0.0
     for seconds, image in frames:
         seen += 1
-        if chosen.takes(image, seconds):
+        if measuring:
+            measuring.take([flat for _, flat in _flattened(image)], seconds)
+        if looking.most and chosen.takes(image, seconds):
             for ground, flat in _flattened(image):
                 sized = _within(flat, looking.long_side) if moves else flat
                 out.write(HEAD.pack(sized.width, sized.height, seconds, GROUNDS.index(ground), moves))
@@ -61,7 +65,7 @@ def run(
                 out.flush()
     if not seen:
         raise broken("there is no picture")
-    return _told(walked, seconds, seen, chosen.missed)
+    return _told(walked, seconds, seen, chosen.missed) | (measuring.told() if measuring else {})
 
 
 def pictures_walked(source: BinaryIO, kind: Kind | None, limits: DecodeLimits) -> Walked:
@@ -159,15 +163,16 @@ def _shown_seconds(image: Image.Image) -> float:
 
 
 def _film(
-    source: BinaryIO, walked: Walked, limits: DecodeLimits, chosen: _Chosen
+    source: BinaryIO, walked: Walked, limits: DecodeLimits, chosen: _Chosen, measuring: Measuring | None
 ) -> Iterator[tuple[float, Image.Image]]:
     """Yield a film's frames, or its key frames when it is too long for all; Refusal when they lie too far apart."""
     played = films.length_of(source, walked, limits)
     whole = played.pictures * played.pixels <= _WHOLE_PIXELS
+    damage = measuring.shows(played, whole=whole) if measuring else None
     apart = max(chosen.every_seconds * 2, 1.0)
     chosen.spread(played.seconds)
     before = 0.0
-    for seconds, image in films.frames(source, walked, limits, key_frames=not whole):
+    for seconds, image in films.frames(source, walked, limits, key_frames=not whole, damage=damage):
         if not whole and seconds - before > apart:
             raise _too_far(seconds - before, apart)
         before = seconds

@@ -23,7 +23,7 @@ import select
 import signal
 import socket
 import tempfile
-from typing import BinaryIO, NoReturn, cast
+from typing import Any, BinaryIO, NoReturn, cast
 
 import av.logging
 from PIL import Image
@@ -150,7 +150,7 @@ def _judged(
     try:
         kind = cast("Kind | None", asked["kind"])
         if "look" in asked:
-            looking = Looking(**cast("dict[str, int]", asked["look"]))
+            looking = Looking(**cast("dict[str, Any]", asked["look"]))
             return {"looked": looks.run(source, out, kind, limits, looking, lambda: isolation.hold(limits))}
         return {"opened": job.run(source, out, kind, limits, lambda: isolation.hold(limits))}
     except OSError as error:
@@ -187,7 +187,7 @@ def _open_own(data: bytes, limits: DecodeLimits) -> None:
         source.write(data)
         source.flush()
         job.run(cast("BinaryIO", source), cast("BinaryIO", out), None, limits, lambda: None)
-        looks.run(cast("BinaryIO", source), cast("BinaryIO", out), None, limits, Looking(), lambda: None)
+        looks.run(cast("BinaryIO", source), cast("BinaryIO", out), None, limits, Looking(measure=True), lambda: None)
 
 
 def _nothing(number: int, frame: object) -> None:

@@ -11,6 +11,7 @@ from typing import IO
 from forestay.media.decode import Decoder, MediaRefused
 from forestay.media.limits import Looking
 from forestay.media.looking import Look, look
+from forestay.media.measures import Measured
 from forestay.safety.model import Picture
 from forestay.safety.taxonomy import Modality
 
@@ -31,6 +32,7 @@ class Seen:
     pictures: tuple[Picture, ...]  # none for sound
     missed_scenes: int = 0  # changes of scene beyond the number of looks
     whole: bool = True  # False: what was seen was enough
+    measured: Measured | None = None  # where that was asked for
 
 
 def depth(prompt_score: float) -> Looking:
@@ -47,9 +49,17 @@ def depth(prompt_score: float) -> Looking:
 
 
 async def pictures_of(
-    decoder: Decoder, file: IO[bytes], where: str, looking: Looking, enough: Enough | None = None
+    decoder: Decoder,
+    file: IO[bytes],
+    where: str,
+    looking: Looking,
+    enough: Enough | None = None,
+    *,
+    measure: bool = False,
 ) -> Seen:
     """Return what there is to see in a file, a real one; `enough` may end it after any picture.
+
+    With `measure` numbers are taken of all of it.
 
     MediaRefused when it cannot be opened or not be seen whole, Unavailable when the decoder does not start.
     """
@@ -66,11 +76,12 @@ async def pictures_of(
         seen.append(picture)
         return enough is None or not await enough(picture)
 
-    looked = await look(decoder, file, looking, take)
+    looked = await look(decoder, file, dataclasses.replace(looking, measure=measure), take)
     if looked is None:
         return Seen(Modality.VIDEO if moves else Modality.IMAGE, tuple(seen), whole=False)
     shown = Modality.VIDEO if moves else Modality.IMAGE  # to a policy an animated picture is a film
-    return Seen(Modality.AUDIO if looked.kind == "audio" else shown, tuple(seen), looked.missed)
+    modality = Modality.AUDIO if looked.kind == "audio" else shown
+    return Seen(modality, tuple(seen), looked.missed, measured=looked.measured)
 
 
 def _place(where: str, one: Look, number: int) -> str:

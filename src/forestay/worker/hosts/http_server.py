@@ -48,7 +48,7 @@ class HttpServerHost:
         )
 
     def _is_guarded(self) -> bool:
-        return self._spec.safety.policy != UNGUARDED
+        return self._spec.safety.policy != UNGUARDED or self._spec.quality.looks
 
     def _takes_files(self) -> bool:
         return any(endpoint.media_inputs for endpoint in self._spec.endpoints)

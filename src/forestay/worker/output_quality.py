@@ -1,0 +1,213 @@
+"""Holds an output against its contract before it is a success: opens its files and asks `quality` about the numbers.
+
+It decides nothing about a file. It decides which files are looked at (those of ours and data: URIs that say they are
+media and do not repeat the input), and that what cannot be looked at goes on: a decoder that is down, or a format that
+is not opened, is no fault of the model. That is counted. Links of a provider are the provider's own and are not fetched
+for this. Called by `attempt` and by the direct lane.
+"""
+
+import asyncio
+import dataclasses
+import pathlib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, cast
+
+from forestay.clock import Clock
+from forestay.errors import ForestayError
+from forestay.fleet.spec import ModelSpec
+from forestay.ids import ReplicaId, RequestId, TenantId
+from forestay.media.decode import MediaRefused, open_scratch
+from forestay.media.formats import content_type_of
+from forestay.media.store import MediaStore
+from forestay.media.urls import SCHEME, own_media_id
+from forestay.quality.asked import asked_of, served_of
+from forestay.quality.contracts import File, Row, Standing, check_output
+from forestay.quality.decide import decide_aside, decide_whole
+from forestay.queue.model import Answer, Lease
+from forestay.queue.retry import Retry
+from forestay.safety.leaves import Leaf, LeafKind, TooMuch, leaves_of, parsed, unpacked
+from forestay.telemetry.logs import logger
+from forestay.telemetry.metrics import OUTPUT_CHECK_SECONDS, OUTPUT_CHECKS, OUTPUTS_UNCHECKED, Metrics
+from forestay.worker.looks import Looks
+
+AT_A_TIME = 4
+MAX_FILES = 64  # of one answer; a longer list is counted, and its first files are opened
+MAX_FILE_BYTES = 256 * 1024 * 1024
+MAX_REMEMBERED = 1_000  # requests whose output a replica of this worker broke
+_MEDIA = ("image/", "video/", "audio/")
+log = logger("worker")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class QualityPorts:
+    """What looking at outputs may use of the world."""
+
+    media: MediaStore
+    looks: Looks
+    folder: pathlib.Path  # for scratch files
+    clock: Clock
+    metrics: Metrics
+    file_seconds: float  # to bring and open one file
+    guard_looks: Callable[[str, TenantId, RequestId], bool]  # whether the guard will look at files of this request
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Output:
+    """One answer, and the request that it is for."""
+
+    request_id: RequestId
+    tenant_id: TenantId
+    spec: ModelSpec
+    answer: Answer
+    said: bytes  # the caller's own input
+    risk: float  # of the input: how closely the guard will look at the files
+
+
+class OutputQuality:
+    """Looks at the outputs of one worker."""
+
+    def __init__(self, ports: QualityPorts) -> None:
+        self._ports = ports
+        self._broke: OrderedDict[RequestId, tuple[ReplicaId, int]] = OrderedDict()
+
+    def concerns(self, spec: ModelSpec) -> bool:
+        """Tell whether outputs of the model are looked at."""
+        return spec.quality.looks
+
+    async def broken_by(self, output: Output) -> Row | None:
+        """Return the check by which the output fails; None: it may go on."""
+        if not output.spec.quality.looks:
+            return None
+        started = self._ports.clock.monotonic()
+        rows = await self._rows(output)
+        model = str(output.spec.model_id)
+        for row in rows:
+            if row.standing is not Standing.PASSED:
+                self._ports.metrics.add(OUTPUT_CHECKS, model, row.check.value, row.standing.value)
+                log.info("output.check", request=str(output.request_id), model=model, check=row.check.value,
+                         standing=row.standing.value, where=row.where, found=row.found, limit=row.limit)  # fmt: skip
+        self._ports.metrics.observe(OUTPUT_CHECK_SECONDS, self._ports.clock.monotonic() - started)
+        return decide_whole(rows, output.spec.quality)
+
+    def broke(self, lease: Lease) -> None:
+        """Remember that a replica of this worker broke an output of this request."""
+        self._broke[lease.request_id] = (lease.replica_id, 0)
+        while len(self._broke) > MAX_REMEMBERED:
+            self._broke.popitem(last=False)
+
+    def aside(self, lease: Lease) -> Retry | None:
+        """Return how a lease is given back to reach another replica; None when this one is to run it."""
+        replica_id, times = self._broke.get(lease.request_id, ("", 0))
+        if replica_id != lease.replica_id:
+            return None
+        self._broke[lease.request_id] = (lease.replica_id, times + 1)
+        return decide_aside(times)
+
+    async def _rows(self, output: Output) -> list[Row]:
+        value = _value(output.answer)
+        said = _parsed(output.said)
+        leaves = _files_of(value, output.answer, said)
+        looks = self._ports.guard_looks(output.spec.safety.policy, output.tenant_id, output.request_id)
+        prompt_score = output.risk if looks else None
+        gate = asyncio.Semaphore(AT_A_TIME)
+
+        async def one(leaf: Leaf) -> File | None:
+            async with gate:
+                return await self._open(output, leaf, _declared(value, leaf), prompt_score)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(leaf)) for leaf in leaves[:MAX_FILES]]
+        files = [file for task in tasks if (file := task.result()) is not None]
+        return check_output(files, asked_of(said), served_of(value), output.spec.quality)
+
+    async def _open(self, output: Output, leaf: Leaf, declared: str, prompt_score: float | None) -> File | None:
+        """Return a file with its numbers; None where nothing can be said of it."""
+        index = next((part for part in leaf.path if isinstance(part, int)), None)
+        try:
+            async with asyncio.timeout(self._ports.file_seconds):
+                with open_scratch(self._ports.folder) as file:
+                    kind = await self._bring(leaf, file)
+                    if not (declared or kind).startswith(_MEDIA):
+                        return None
+                    measured = await self._ports.looks.measure(file, leaf.where, prompt_score)
+                    return File(leaf.where, index, measured, declared=declared)
+        except MediaRefused as error:
+            if error.fault == "broken":
+                return File(leaf.where, index, None, error.message, declared)
+            reason = error.fault
+        except (ForestayError, OSError, TimeoutError, ValueError) as error:
+            reason = type(error).__name__
+        self._ports.metrics.add(OUTPUTS_UNCHECKED, reason)
+        log.info("output.unchecked", request=str(output.request_id), where=leaf.where, reason=reason)
+        return None
+
+    async def _bring(self, leaf: Leaf, file: IO[bytes]) -> str:
+        """Write a leaf's bytes to a file; returns the content type by its first bytes, as far as they tell."""
+        if leaf.kind is LeafKind.STORED:
+            await self._read(leaf.text.strip(), file.write)
+        else:
+            data = leaf.data or await asyncio.to_thread(unpacked, leaf.text)
+            if len(data) > MAX_FILE_BYTES:
+                raise ValueError("the file is too large to be opened")
+            file.write(data)
+        file.flush()
+        file.seek(0)
+        head = file.read(4096)
+        file.seek(0)
+        return content_type_of(head) if head else ""
+
+    async def _read(self, url: str, write: Callable[[bytes], object]) -> None:
+        media_id = own_media_id(url)
+        item = await self._ports.media.find(media_id) if media_id is not None else None
+        if item is None or item.size_bytes > MAX_FILE_BYTES:
+            raise ValueError("the stored file is gone, or too large to be opened")
+        async for piece in self._ports.media.open(item, 0, item.size_bytes):
+            write(piece)
+
+
+def has_files(answer: Answer) -> bool:
+    """Tell quickly whether an answer may hold files at all: most of a text model's do not."""
+    kind = answer.headers.get("content-type", "")
+    return kind.startswith(_MEDIA) or SCHEME.encode() in answer.body or b"data:" in answer.body
+
+
+def _value(answer: Answer) -> object:
+    kind = answer.headers.get("content-type", "")
+    return _parsed(answer.body) if "json" in kind or not kind else None
+
+
+def _parsed(body: bytes) -> object:
+    try:
+        return parsed(body)
+    except ValueError:
+        return None
+
+
+def _files_of(value: object, answer: Answer, said: object) -> Sequence[Leaf]:
+    """Return the leaves that are files of ours; an answer that is no JSON is one file, where it says it is media."""
+    if value is None:
+        kind = answer.headers.get("content-type", "")
+        return [Leaf((), LeafKind.BYTES, data=answer.body)] if kind.startswith(_MEDIA) and answer.body else []
+    try:
+        echoed = {leaf.text for leaf in leaves_of(said)}
+        leaves = leaves_of(value)
+    except TooMuch:
+        return []
+    files = {LeafKind.STORED, LeafKind.DATA}
+    return [leaf for leaf in leaves if leaf.kind in files and leaf.text not in echoed]
+
+
+def _declared(value: object, leaf: Leaf) -> str:
+    """Return the content type that the answer gives a file: beside its URL, or in the head of its data: URI."""
+    if leaf.kind is LeafKind.DATA:
+        return leaf.text.strip()[5:].partition(",")[0].partition(";")[0].lower()
+    node = value
+    for part in leaf.path[:-1]:
+        if isinstance(node, Mapping):
+            node = cast("Mapping[object, object]", node).get(part)
+        elif isinstance(node, list) and isinstance(part, int):
+            items = cast("Sequence[object]", node)
+            node = items[part] if part < len(items) else None
+    said = cast("Mapping[str, object]", node).get("content_type") if isinstance(node, Mapping) else None
+    return said.partition(";")[0].strip().lower() if isinstance(said, str) else ""
