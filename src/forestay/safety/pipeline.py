@@ -42,8 +42,10 @@ async def run_checks(
     `decisive` is told the outcomes of each check as it ends; once it says yes, the rest is cancelled: a TIMEOUT.
     """
     run = _Run(checks, detectors, deadline_seconds, clock, decisive)
-    async with asyncio.TaskGroup() as tasks:
-        await run.until_settled(tasks)
+    try:
+        await run.until_settled()
+    finally:
+        await run.end()
     return run.outcomes()
 
 
@@ -70,16 +72,21 @@ class _Run:
         self._loop = asyncio.get_running_loop()
         self._turn: asyncio.Future[None] | None = None
 
-    async def until_settled(self, tasks: asyncio.TaskGroup) -> None:
-        """Ask until all have answered, one was decisive, or the time is over; nothing asked is left running."""
-        self._ask(tasks, costly=False)
+    async def until_settled(self) -> None:
+        """Ask until all have answered, one was decisive, or the time is over."""
+        self._ask(costly=False)
         if any(check.costly for check in self._checks):
             await self._turn_within(self._left(_CHEAP_SHARE))
             if not self._settled:
-                self._ask(tasks, costly=True)
+                self._ask(costly=True)
         await self._turn_within(self._left())
-        for task in self._pending:
-            task.cancel()
+
+    async def end(self) -> None:
+        """Leave nothing running that was asked; a group of tasks does no more, and costs half of a check's time."""
+        if self._pending:
+            for task in self._pending:
+                task.cancel()
+            await asyncio.wait(tuple(self._pending))
 
     def outcomes(self) -> list[Outcome]:
         """Return what was found, and trouble for the rest."""
@@ -93,13 +100,13 @@ class _Run:
     def _left(self, share: float = 1.0) -> float:
         return self._deadline_seconds * share - (self._clock.monotonic() - self._started)
 
-    def _ask(self, tasks: asyncio.TaskGroup, *, costly: bool) -> None:
+    def _ask(self, *, costly: bool) -> None:
         left = self._left()
         if left <= 0:
             return
         for index, check in enumerate(self._checks):
             if check.costly is costly and check.contents:
-                task = tasks.create_task(self._one(check, left))
+                task = self._loop.create_task(self._one(check, left))
                 self._pending[task] = index
                 task.add_done_callback(self._ended)
 
