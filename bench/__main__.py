@@ -35,6 +35,7 @@ NAMES = (
     "canary_exposure",
     "canary_type1",
     "rollout_crash",
+    "telemetry_overhead",
 )
 
 

@@ -14,6 +14,7 @@ from forestay.startup import Process, Stores, audit_anchor, limit_counters, own_
 if TYPE_CHECKING:
     from forestay.abuse.loop import AbuseLoop
     from forestay.alerts.loop import AlertLoop
+    from forestay.capacity.fal_metrics import FalMetrics
     from forestay.capacity.learn import LearningLoop
     from forestay.capacity.shed_loop import SheddingLoop
     from forestay.controller import Loop
@@ -107,8 +108,17 @@ def _rollup_loops(process: Process, stores: Stores) -> "list[Loop]":
             SloLoop(PostgresRollups(facts), slos, PostgresSloStandings(stores.database), process.clock).run_once,
         ),
         Loop("rollup_partitions", 3600.0, lambda: rollup_loop.keep_partitions(facts, process.clock, kept)),
+        Loop("fal_metrics", 10.0, _fal_metrics(process, stores).run_once),
         *_trace_loops(process, stores),
     ]
+
+
+def _fal_metrics(process: Process, stores: Stores) -> "FalMetrics":
+    from forestay.capacity.fal_metrics import FalMetrics
+    from forestay.telemetry.last_minute import PostgresLastMinute
+
+    minute = PostgresLastMinute(stores.facts_database)
+    return FalMetrics(stores.fleet, stores.queue, minute, process.metrics)
 
 
 def _alert_loops(process: Process, stores: Stores, names: list[str]) -> "list[Loop]":

@@ -352,6 +352,9 @@ class Secrets:
         "",
         "Sealing keys used before, separated by spaces: copies sealed under them can still be read.",
     )
+    log_drain_secret: str = setting(
+        "FORESTAY_LOG_DRAIN_SECRET", "", "Signs batches of log lines, 64 characters or more; empty: unsigned."
+    )
     otlp_headers: str = setting(
         "FORESTAY_OTLP_HEADERS",
         "",

@@ -9,6 +9,11 @@ from forestay.settings_fields import setting
 class Observe:
     """What is kept of what happened, and who else is told."""
 
+    telemetry: bool = setting(
+        "FORESTAY_TELEMETRY",
+        True,
+        "false: gateways leave no line, metric, fact or note of a call. Only to measure what telling costs: SLOs, misuse and learning see nothing then.",
+    )
     probe_tenants: str = setting(
         "FORESTAY_PROBE_TENANTS", "", "Tenants, separated by commas, whose calls are synthetic: told apart as probes."
     )
@@ -21,6 +26,12 @@ class Observe:
         "FORESTAY_TRACE_RATIO", 1.0, "Share of requests recorded as traces, where a caller's own context does not say."
     )
     trace_service: str = setting("FORESTAY_TRACE_SERVICE", "forestay", "Name of this platform in traces: service.name.")
+    log_drain_url: str = setting(
+        "FORESTAY_LOG_DRAIN_URL",
+        "",
+        "Endpoint that every process sends its log lines to as well, in batches; empty: none.",
+    )
+    log_drain_format: str = setting("FORESTAY_LOG_DRAIN_FORMAT", "ndjson", "ndjson, or otlp for an OTLP/HTTP /v1/logs.")
     rollups_retention_seconds: float = setting(
         "FORESTAY_ROLLUPS_RETENTION", 400 * 86400.0, "How long roll-ups by minute are kept; whole months are dropped."
     )

@@ -89,16 +89,38 @@ def begin_process(kind: str, settings: Settings, environment: Mapping[str, str])
     """Do the same for a process that has no stores."""
     configure(kind)
     keep_memory_private()
+    metrics = Metrics(silent=not settings.observe.telemetry)
+    _drain_logs(settings, metrics)
     return Process(
         kind=kind,
         settings=settings,
         clock=SystemClock(),
         chance=SystemChance(),
-        metrics=Metrics(),
+        metrics=metrics,
         link=attach_supervisor(environment),
         listeners=inherited_listeners(environment),
         stop=stop_on_signals(asyncio.get_running_loop()),
     )
+
+
+def _drain_logs(settings: Settings, metrics: Metrics) -> None:
+    """Send what this process logs to the drain, where one is named."""
+    observe = settings.observe
+    if not observe.log_drain_url:
+        return
+    from forestay.telemetry.drain import Drain
+    from forestay.telemetry.logs import tap
+    from forestay.telemetry.metrics import LINES_DRAINED
+
+    drain = Drain(
+        observe.log_drain_url,
+        form=observe.log_drain_format,
+        secret=settings.secrets.log_drain_secret,
+        service=observe.trace_service,
+        count=lambda fate, lines: metrics.add(LINES_DRAINED, fate, amount=lines),
+    )
+    drain.start()
+    tap(drain.take)
 
 
 def require_stores(settings: Settings) -> None:

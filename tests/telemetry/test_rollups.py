@@ -159,6 +159,7 @@ def test_an_answer_that_is_empty_or_broke_off_is_not_valid() -> None:
     assert valid({**fact, "work": {"output_bytes": 0.0}, "status_code": 204}) is True
     assert valid({**fact, "work": {"output_bytes": 10.0, "invalid_outputs": 1.0}}) is False
     assert valid({"outcome": "model_error", "error_type": "runner_incomplete_response"}) is False
+    assert valid({"outcome": "model_error", "error_type": "output_check_failed"}) is False
     assert valid({"outcome": "model_error"}) is None
 
 
@@ -173,9 +174,10 @@ def test_a_look_at_the_outbox_says_until_when_everything_was_told() -> None:
     assert decide_complete(first, OutboxState(gone.now, None, None)) == gone.now
 
 
-def _fact(
+def request_fact(
     ended: dt.datetime, outcome: Outcome = Outcome.SUCCEEDED, tenant: str = "one", seconds: float = 1.0
 ) -> RequestFact:
+    """A direct call that ended then."""
     began = ended - dt.timedelta(seconds=seconds)
     return RequestFact(
         request_id=new_request_id(ended, 0, SystemChance()),
@@ -214,14 +216,14 @@ async def test_late_facts_open_their_minute_again_and_another_run_changes_nothin
     ended = SystemClock().now() - dt.timedelta(minutes=10)
     minute, writer, reader = minute_number(ended), FactWriter(database), PostgresRollups(database)
     outcomes = (Outcome.SUCCEEDED, Outcome.MODEL_CRASH, Outcome.CALLER_ERROR)
-    await writer.write([_fact(ended, outcome) for outcome in outcomes])
+    await writer.write([request_fact(ended, outcome) for outcome in outcomes])
     assert await loop.run_once() == 1
     of_model = Question(Measure.AVAILABILITY, By.MODEL, "a/b")
     assert await reader.counts(of_model, minute - 5, minute + 5) == [MinuteCounts(minute, "a/b", 1, 1)]
     seen = await reader.changed(0)
     assert (seen.minutes, seen.more) == ((minute,), False)
 
-    await writer.write([_fact(ended, tenant="two"), _fact(ended, Outcome.MEMORY, "probe")])
+    await writer.write([request_fact(ended, tenant="two"), request_fact(ended, Outcome.MEMORY, "probe")])
     assert await loop.run_once() == 1
     assert await loop.run_once() == 0
     each = await reader.counts(Question(Measure.AVAILABILITY, By.TENANT), minute, minute + 1)
@@ -241,7 +243,7 @@ async def test_late_facts_open_their_minute_again_and_another_run_changes_nothin
 
 async def test_a_minute_that_is_not_over_is_not_rolled_up_yet(database: Database, loop: RollupLoop) -> None:
     """What ends now waits; what waits in the outbox keeps everything after it from being called complete."""
-    await FactWriter(database).write([_fact(SystemClock().now())])
+    await FactWriter(database).write([request_fact(SystemClock().now())])
     assert await loop.run_once() == 0
     assert await database.fetchval("SELECT count(*) FROM rollup_open") == 1
     await database.execute("INSERT INTO fact_outbox (facts) VALUES ('[]')")
@@ -258,8 +260,10 @@ async def test_durations_goodput_and_work_are_read_back(database: Database, loop
     """Requests within a threshold, device-milliseconds that were not wasted, and everything for a report."""
     ended = SystemClock().now() - dt.timedelta(minutes=3)
     minute, reader = minute_number(ended), PostgresRollups(database)
-    slow = dataclasses.replace(_fact(ended, seconds=9.0), work={"x_seconds": 3.0})
-    await FactWriter(database).write([_fact(ended), slow, _fact(ended, Outcome.MODEL_TIMEOUT, seconds=5.0)])
+    slow = dataclasses.replace(request_fact(ended, seconds=9.0), work={"x_seconds": 3.0})
+    await FactWriter(database).write(
+        [request_fact(ended), slow, request_fact(ended, Outcome.MODEL_TIMEOUT, seconds=5.0)]
+    )
     await loop.run_once()
     latency = Question(Measure.LATENCY, By.MODEL, "a/b", threshold_seconds=2.0)
     assert await reader.counts(latency, minute, minute + 1) == [MinuteCounts(minute, "a/b", 1, 1)]
@@ -282,7 +286,7 @@ def test_a_question_of_time_needs_a_threshold_and_no_other_has_one() -> None:
 async def test_a_release_without_a_verdict_is_told_from_one_with(database: Database, loop: RollupLoop) -> None:
     """Only verdicts that had effect, on what went out; the guard's own answers are counted too."""
     ended = SystemClock().now() - dt.timedelta(minutes=2)
-    made = [_fact(ended) for _ in range(3)]
+    made = [request_fact(ended) for _ in range(3)]
     await FactWriter(database).write(made)
     for number, (fact, point, shadow) in enumerate(
         [(made[0], "output", False), (made[1], "output", True), (made[2], "input", False)]

@@ -46,6 +46,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {  # name -> module, panel, one lin
     "limit": ("forestay.cli.limit", _FLEET, "Set, list and show limits and budgets; show what is used."),
     "person": ("forestay.cli.person", _FLEET, "Say who may sign in, and as what."),
     "request": ("forestay.cli.request", _FLEET, "Show, list and cancel requests."),
+    "facts": ("forestay.cli.facts", _PLATFORM, "Take facts out as files."),
     "observe": ("forestay.cli.observe", _FLEET, "Feed facts of another fleet; show what is rolled up."),
     "abuse": ("forestay.cli.abuse", _FLEET, "Read standings of callers; set, lift and appeal them."),
     "artefact": (

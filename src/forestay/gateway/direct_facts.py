@@ -28,6 +28,8 @@ class DirectFacts:
 
     def add(self, fact: RequestFact) -> None:
         """Keep a fact for the next round."""
+        if not self._ports.settings.observe.telemetry:
+            return
         if len(self._kept) >= MAX_KEPT:
             self._kept.popleft()
             self._ports.metrics.add(FACTS_LOST)

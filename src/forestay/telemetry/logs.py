@@ -10,7 +10,7 @@ import datetime as dt
 import logging
 import sys
 import threading
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import BinaryIO, Protocol, cast
 
 import msgspec
@@ -30,6 +30,7 @@ _ERROR_MARK = b'"level":"error"'
 def configure(process: str, *, level: str = "info", stream: BinaryIO | None = None) -> None:
     """Set the form of all logs of this process; `process` (gateway, worker, ...) stands on each line."""
     target = stream or _LineBuffer(sys.stderr.buffer)
+    _hot.buffer = target if isinstance(target, _LineBuffer) else None
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
@@ -46,6 +47,13 @@ def configure(process: str, *, level: str = "info", stream: BinaryIO | None = No
     )
     logging.basicConfig(handlers=[_Bridge()], level=max(number, logging.WARNING), force=True)
     _hot.process, _hot.target = process, target if number <= logging.INFO else _Nowhere()
+
+
+def tap(take: Callable[[bytes], None]) -> None:
+    """Have whole lines, as they are written, handed to `take` as well; it must not wait. After `configure`."""
+    target = _hot.buffer
+    if target is not None:
+        target.taps.append(take)
 
 
 def wide_line(domain: str, action: str, at: dt.datetime, fields: dict[str, object]) -> None:
@@ -115,6 +123,7 @@ class _Hot:
 
     process: str = ""
     target: _Writes | None = None
+    buffer: "_LineBuffer | None" = None
 
 
 _hot = _Hot()
@@ -132,6 +141,7 @@ class _LineBuffer:
         self._lines: list[bytes] = []
         self._size = 0
         self._some = threading.Event()
+        self.taps: list[Callable[[bytes], None]] = []
         threading.Thread(target=self._write_often, name="log-writer", daemon=True).start()
         atexit.register(self._write)
 
@@ -152,6 +162,8 @@ class _LineBuffer:
         with self._lock:
             data, self._lines, self._size = b"".join(self._lines), [], 0
             if data:
+                for take in self.taps:
+                    take(data)
                 self._target.write(data)
                 self._target.flush()
 

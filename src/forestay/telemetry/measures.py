@@ -13,7 +13,7 @@ from forestay.telemetry.causes import SUCCEEDED, Cause, cause_of, excluded
 
 Fact = Mapping[str, object]
 NO_CONTENT = 204
-INCOMPLETE = "runner_incomplete_response"
+BROKEN = frozenset({"runner_incomplete_response", "output_check_failed"})  # error types: broke off, failed a check
 INVALID = "invalid_outputs"  # in a fact's work: how many outputs a check found to be broken
 
 
@@ -60,9 +60,9 @@ def available(cause: Cause | None) -> bool | None:
 def valid(fact: Fact) -> bool | None:
     """Tell whether an answer is whole; None where there is none to look at.
 
-    Known so far: an answer that broke off, an empty body, and what a check of outputs has noted in the fact's work.
+    Not whole: an answer that broke off or failed a check of outputs, an empty body, and what a fact from outside says.
     """
-    if fact.get("error_type") == INCOMPLETE:
+    if fact.get("error_type") in BROKEN:
         return False
     if fact["outcome"] != SUCCEEDED:
         return None

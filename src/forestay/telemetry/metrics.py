@@ -6,6 +6,7 @@ sets a metric counts under `other`. Never a label from a prompt, a key, or a req
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -15,7 +16,7 @@ from prometheus_client.process_collector import ProcessCollector
 Kind = Literal["counter", "gauge", "histogram"]
 OTHER = "other"
 _SHORT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_LONG_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
+LONG_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +53,7 @@ def _declare(metric: Metric) -> Metric:
 
 # Gateway
 HTTP_REQUESTS = _counter("forestay_http_requests_total", "Answers by route and status.", "route", "status")
-HTTP_SECONDS = _histogram("forestay_http_seconds", "Time to the end of the answer.", "route", buckets=_LONG_SECONDS)
+HTTP_SECONDS = _histogram("forestay_http_seconds", "Time to the end of the answer.", "route", buckets=LONG_SECONDS)
 REFUSED = _counter("forestay_refused_total", "Calls refused before anything was queued, by cause.", "cause")
 AUDIT_TAMPERED = _gauge("forestay_audit_tampered", "1 when the audit log lost rows that were signed, else 0.")
 SIGN_INS = _counter("forestay_sign_ins_total", "Tries of people to sign in, by way and outcome.", "way", "outcome")
@@ -67,7 +68,7 @@ STATUS_READS = _counter("forestay_status_reads_total", "Database reads made for 
 STATUS_POLLS = _counter("forestay_status_polls_total", "Status polls, by how they were answered.", "how")
 STATUS_WATCHED = _gauge("forestay_status_watched", "Requests whose status is held in memory.")
 DIRECT_CALLS = _counter("forestay_direct_calls_total", "Calls in the direct lane.", "model", "lane", "outcome")
-DIRECT_WAIT_SECONDS = _histogram("forestay_direct_wait_seconds", "Wait for a slot.", "model", buckets=_LONG_SECONDS)
+DIRECT_WAIT_SECONDS = _histogram("forestay_direct_wait_seconds", "Wait for a slot.", "model", buckets=LONG_SECONDS)
 DIRECT_SLOTS = _gauge("forestay_direct_slots", "Slots leased by this gateway, by use.", "use")
 FACTS_LOST = _counter("forestay_facts_lost_total", "Facts of direct calls dropped because none could be written.")
 CALLS_NOT_NOTED = _counter("forestay_calls_not_noted_total", "Calls that left no call fact, by why.", "why")
@@ -116,13 +117,29 @@ REVIEW_TOLD = _counter(
     "forestay_review_told_total", "Tries at telling FORESTAY_REVIEW_URL, by what followed.", "outcome"
 )
 
+LINES_DRAINED = _counter("forestay_log_lines_drained_total", "Log lines for the drain, by what became of them.", "fate")
 SPANS = _counter("forestay_spans_total", "Spans of requests for the collector, by what came of them.", "outcome")
+
+# The same under fal's public names, set by the controller (docs/explanation/indicators.md)
+FAL_RUNNERS = _gauge(
+    "fal_app_runners", "Replicas, by state and pool.", "application", "state", "machine_type", limit=2_000
+)
+FAL_GPU_COUNT = _gauge("fal_app_runner_gpu_count", "Devices that replicas hold.", "application")
+FAL_QUEUE_SIZE = _gauge("fal_app_queue_size", "Waiting requests, a thousand at most.", "application")
+FAL_CONCURRENT = _gauge("fal_app_concurrent_requests", "Queued requests that workers hold.", "application")
+FAL_RECEIVED = _gauge("fal_app_requests_received", "Calls let in, last minute.", "application", "method")
+FAL_COMPLETED = _gauge(
+    "fal_app_requests_completed", "Requests ended, last minute.", "application", "method", "status", limit=2_000
+)
+FAL_LATENCY = _gauge(
+    "fal_app_request_latency", "Requests ended within so many seconds, last minute.", "application", "le", limit=5_000
+)
 
 # Media and delivery
 UPLOADED_BYTES = _counter("forestay_uploaded_bytes_total", "Bytes that callers uploaded.", "how")
 DOWNLOADED_BYTES = _counter("forestay_downloaded_bytes_total", "Bytes of media sent out.")
 WEBHOOK_TRIES = _counter("forestay_webhook_tries_total", "Tries at delivering a webhook, by what followed.", "outcome")
-WEBHOOK_SECONDS = _histogram("forestay_webhook_seconds", "Duration of one try.", "outcome", buckets=_LONG_SECONDS)
+WEBHOOK_SECONDS = _histogram("forestay_webhook_seconds", "Duration of one try.", "outcome", buckets=LONG_SECONDS)
 CONNECT_TUNNELS = _counter("forestay_connect_tunnels_total", "CONNECT calls to the client proxy, by answer.", "outcome")
 
 # Worker
@@ -134,7 +151,7 @@ INPUT_SECONDS = _histogram(
     "forestay_input_seconds", "Time to fetch, open and clean one file.", "kind", buckets=_SHORT_SECONDS
 )
 ATTEMPTS = _counter("forestay_attempts_total", "Attempts ended on this worker.", "model", "outcome")
-ATTEMPT_SECONDS = _histogram("forestay_attempt_seconds", "Time a slot was held.", "model", buckets=_LONG_SECONDS)
+ATTEMPT_SECONDS = _histogram("forestay_attempt_seconds", "Time a slot was held.", "model", buckets=LONG_SECONDS)
 SLOTS = _gauge("forestay_slots", "Slots of ready replicas, by use.", "use")
 REPLICAS = _gauge("forestay_replicas", "Replicas on this worker.", "state")
 REPLICA_ENDS = _counter("forestay_replica_ends_total", "Replicas that ended, by cause.", "model", "cause")
@@ -161,7 +178,7 @@ OUTPUT_CHECK_SECONDS = _histogram(
 ARTEFACT_FINDINGS = _counter(
     "forestay_artefact_findings_total", "Findings that refused a model's files, at import or load.", "kind", "where"
 )
-ARTEFACT_SECONDS = _histogram("forestay_artefact_seconds", "Check of a model's files at load.", buckets=_LONG_SECONDS)
+ARTEFACT_SECONDS = _histogram("forestay_artefact_seconds", "Check of a model's files at load.", buckets=LONG_SECONDS)
 
 # The judge
 JUDGE_ANSWERS = _counter(
@@ -209,9 +226,13 @@ LOOP_SECONDS = _histogram("forestay_loop_seconds", "Duration of a loop run.", "l
 
 
 class Metrics:
-    """One process's registry; `add`, `set` and `observe` take label values in the order of the table."""
+    """One process's registry; `add`, `set` and `observe` take label values in the order of the table.
 
-    def __init__(self) -> None:
+    A silent one takes everything and keeps nothing.
+    """
+
+    def __init__(self, *, silent: bool = False) -> None:
+        self._silent = silent
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -221,21 +242,37 @@ class Metrics:
 
     def add(self, metric: Metric, *labels: str, amount: float = 1.0) -> None:
         """Add to a counter or a gauge."""
+        if self._silent:
+            return
         if metric.kind == "histogram":
             raise TypeError(f"{metric.name} is a histogram; use observe")
         cast("Counter | Gauge", self._child(metric, labels)).inc(amount)
 
     def set(self, metric: Metric, value: float, *labels: str) -> None:
         """Set a gauge."""
+        if self._silent:
+            return
         if metric.kind != "gauge":
             raise TypeError(f"{metric.name} is no gauge")
         cast("Gauge", self._child(metric, labels)).set(value)
 
     def observe(self, metric: Metric, value: float, *labels: str) -> None:
         """Put one value into a histogram."""
+        if self._silent:
+            return
         if metric.kind != "histogram":
             raise TypeError(f"{metric.name} is no histogram")
         cast("Histogram", self._child(metric, labels)).observe(value)
+
+    def replace(self, metric: Metric, values: Mapping[tuple[str, ...], float]) -> None:
+        """Set a gauge anew: label sets that are not among these are gone."""
+        parent = self._parents.get(metric)
+        if parent is not None and metric.labels:
+            parent.clear()
+            self._children = {key: child for key, child in self._children.items() if key[0] is not metric}
+            self._sizes[metric] = 0
+        for labels, value in values.items():
+            self.set(metric, value, *labels)
 
     def value(self, metric: Metric, *labels: str) -> float:
         """Return the current value of a counter or gauge, for tests and benches."""
