@@ -10,6 +10,7 @@ a wait. The machine must have nothing else to do: all of it is about millisecond
 
 import asyncio
 import contextlib
+import itertools
 import os
 import pathlib
 import shutil
@@ -46,6 +47,7 @@ _STYLES = (
 )
 RUNS = 40  # of each caller and round
 CLOCK = SystemClock()
+_FRESH = itertools.count(1)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -147,7 +149,8 @@ async def _texts(client: JudgeClient) -> list[float]:
     prompts = [f"{subject} {place}, {style}" for subject in _SUBJECTS for place in _PLACES for style in _STYLES]
 
     async def ask(number: int) -> Sequence[Outcome]:
-        content = (Text("prompt", prompts[number * 7 % len(prompts)]),)
+        # No prompt comes twice: the judge remembers what it has scored.
+        content = (Text("prompt", f"{prompts[number * 7 % len(prompts)]} {next(_FRESH)}"),)
         checks = [Check(name, content, costly=True) for name in named]
         return await run_checks(checks, client, 5.0, CLOCK)
 

@@ -1,12 +1,17 @@
 """The text detectors as the judge serves them."""
 
+from collections.abc import Sequence
+from typing import cast
+
 import pytest
 
-from forestay.safety.classifiers.text import MEANING_CHARS, detectors
+from forestay.safety.classifiers import text as classifier
+from forestay.safety.classifiers.text import MEANING_CHARS, TextDetector, detectors
 from forestay.safety.judge.folder import missing
 from forestay.safety.judge.lanes import Detector
-from forestay.safety.model import Outcome, Picture, Scores, Text, Trouble, Unscored
+from forestay.safety.model import DetectorInfo, Outcome, Picture, Scores, Text, Trouble, Unscored
 from forestay.safety.taxonomy import Category, Modality
+from forestay.safety.text.detector import TextGuard, TextScores
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason="the extra `safety` is not installed")
 GERMAN = "Ein kleiner roter Fuchs sitzt im tiefen Schnee und schaut den Kindern zu, die am Ufer des Sees spielen."
@@ -59,6 +64,35 @@ def test_what_is_too_long_to_be_judged_in_time_is_unreadable(both: dict[str, Det
     assert trouble_of(both["text-meaning@1"].score(long)) is Trouble.UNREADABLE
     assert trouble_of(both["text-linear@1"].score(long)) is None
     assert trouble_of(both["text-linear@1"].score(Text("prompt", "a harbour " * 30_000))) is Trouble.UNREADABLE
+
+
+class Counting:
+    """A guard that counts what it scores."""
+
+    info = DetectorInfo("text-linear@1", "sha256:a", {}, costly=False)
+
+    def __init__(self) -> None:
+        self.scored: list[str] = []
+
+    def score(self, texts: Sequence[str]) -> list[TextScores]:
+        """Score by length."""
+        self.scored += texts
+        return [TextScores({Category.HATE: len(text) / 100}, "en", frozenset(), {}) for text in texts]
+
+
+def test_a_text_that_comes_again_is_not_scored_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answer is the same, under its new place; a text that is like it is another; old ones make room."""
+    monkeypatch.setattr(classifier, "MOST_REMEMBERED", 2)
+    guard = Counting()
+    detector = TextDetector(cast("TextGuard", guard), meaning=False)
+    for text in ("a sea", "a sea", "a sea ", "a cat", "a sea "):
+        outcome = detector.score(Text("prompt", text))
+        assert isinstance(outcome, Scores)
+        assert outcome.scores == {Category.HATE: len(text) / 100}
+    again = detector.score(Text("caption", "a cat"))
+    assert (again.where, guard.scored) == ("caption", ["a sea", "a sea ", "a cat"])
+    detector.score(Text("prompt", "a sea"))
+    assert guard.scored[-1] == "a sea"
 
 
 def test_a_picture_is_no_text(both: dict[str, Detector]) -> None:
