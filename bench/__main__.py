@@ -36,6 +36,7 @@ NAMES = (
     "canary_type1",
     "rollout_crash",
     "telemetry_overhead",
+    "notify_faults",
 )
 
 

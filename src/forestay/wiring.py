@@ -76,6 +76,7 @@ async def run_gateway(settings: Settings, environment: Mapping[str, str], *, ser
 
 def _gateway_ports(process: Process, stores: Stores, embedder: "Embedder | None") -> "GatewayPorts":
     from forestay.abuse.postgres_store import PostgresAbuseStore
+    from forestay.alerts.postgres_desk import PostgresAlertDesk
     from forestay.capacity.postgres_costs import PostgresCostStore
     from forestay.fleet.key_ring import KeyRing
     from forestay.fleet.peppers import Peppers
@@ -119,6 +120,7 @@ def _gateway_ports(process: Process, stores: Stores, embedder: "Embedder | None"
         desk=PasswordDesk(process.chance),
         anchor=audit_anchor(process, stores) if settings.secrets.signing_key_file else None,
         oidc=OidcProvider(settings.identity, process.clock) if settings.identity.oidc_issuer else None,
+        alerts=PostgresAlertDesk(stores.database, process.clock, writer),
         calls=calls,
         embedder=embedder,
         abuse=AbuseDesk(PostgresAbuseStore(stores.database, writer=writer), calls),

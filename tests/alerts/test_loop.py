@@ -185,3 +185,22 @@ async def test_addresses_of_receivers_are_kept_nowhere(stage: Stage, database: D
     await stage.look(condition(severity=Severity.PAGE))
     kept = str(await known_routes(stage)) + str(await database.fetch("SELECT * FROM alert_notifications"))
     assert str(hooks.port) not in kept
+
+
+async def test_a_controller_that_dies_while_it_sends_is_followed_and_the_receiver_sees_one_effect(
+    stage: Stage, hooks: Hooks
+) -> None:
+    """The message was taken and nobody wrote that down: after its lease it is sent again, under the same id."""
+    hooks.hanging["/phone"] = asyncio.Event()
+    stage.source.says = [condition()]
+    await stage.loop.run_once()
+    async with asyncio.TaskGroup() as group:
+        sending = group.create_task(notify.run_once(stage.sending))
+        await hooks.called.wait()
+        sending.cancel()
+    hooks.hanging.pop("/phone").set()
+    await stage.look(condition(), after=5.0)
+    assert len(hooks.calls["/phone"]) == 1, "its lease still lasts"
+    await stage.look(condition(), after=60.0)
+    assert len(hooks.calls["/phone"]) == 2
+    assert hooks.effects() == ["opened"]

@@ -86,7 +86,7 @@ def test_a_good_file_is_read_whole(tmp_path: pathlib.Path) -> None:
         (PHONE + "routes:\n  - {name: a, to: [nobody]}", 3, "no receiver 'nobody'; there are phone"),
         (PHONE + "routes:\n  - {name: a, to: [phone], match: [owner]}", 3, "is none; write field=pattern"),
         (PHONE + 'routes:\n  - {name: a, to: [phone], match: ["a=b"]}', 3, "the last route must be without `match`"),
-        (PHONE + "routes:\n  - {name: a, to: [phone], repeat: soon}", 3, "'soon' is not a time from 60s"),
+        (PHONE + "routes:\n  - {name: a, to: [phone], repeat: soon}", 3, "'soon' is not a time from 1s"),
         (PHONE + "routes:\n  - {name: a, to: [phone], speed: 3}", 3, "unknown field `speed`"),
         (PHONE + "routes:\n  - {name: a, to: [phone]}\n  - {name: a, to: [phone]}", 4, "'a' is written 2 times"),
         (PHONE + "routes:\n  - {name: A b, to: [phone]}", 3, "use lower-case letters"),

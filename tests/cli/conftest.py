@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.safety.doubles import StubDetectors
 
 from forestay.abuse.postgres_store import PostgresAbuseStore
+from forestay.alerts.postgres_desk import PostgresAlertDesk
 from forestay.artefacts.admission import Admission
 from forestay.artefacts.postgres_store import PostgresArtefactStore
 from forestay.capacity.postgres_costs import PostgresCostStore
@@ -148,6 +149,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
             "standing_store": PostgresStandings(database, wakeups, SeededChance(5)),
             "costs": PostgresCostStore(database),
             "artefacts": Admission(PostgresArtefactStore(database, clock), objects, clock),
+            "alerts": PostgresAlertDesk(database, clock),
             "abuse": AbuseDesk(PostgresAbuseStore(database), PostgresCalls(database)),
             "banks": PostgresBankStore(database, wakeups, clock),
             "reports": PostgresReports(database, clock),

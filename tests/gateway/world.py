@@ -16,6 +16,7 @@ from tests.conformance.memory_people import MemoryPeopleStore, MemorySignInStore
 from tests.conformance.memory_queue import MemoryQueueStore
 from tests.safety.doubles import GuardWorld, guard_world
 
+from forestay.alerts.store import AlertDesk
 from forestay.artefacts.admission import Admission
 from forestay.chance import SystemChance
 from forestay.clock import SystemClock
@@ -542,6 +543,7 @@ async def a_world(
         limits=LimitPorts(MemoryLimitStore(clock), cast("RemoteCounters | None", counters)),
         calls=calls,
         abuse=cast("AbuseDesk", None),
+        alerts=cast("AlertDesk", None),
         banks=cast("BankStore", None),
         reports=cast("PostgresReports", None),
         origins=cast("Origins", None),

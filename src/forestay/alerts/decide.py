@@ -70,7 +70,7 @@ class _Look:
 
     def ordered(self) -> list[Alert]:
         """Return every alert, in an order that depends on nothing but what they are."""
-        return sorted(self.alerts.values(), key=lambda alert: (alert.fingerprint, alert.alert_id))
+        return [self.alerts[alert_id] for alert_id in sorted(self.alerts)]
 
     def by_group(self) -> dict[str, list[Alert]]:
         """Return the alerts that are not closed by their groups."""
@@ -138,6 +138,9 @@ def _open(look: _Look, condition: Condition, flaps: int) -> None:
 
 def _notice_seen(look: _Look, alert: Alert, condition: Condition) -> None:
     """Note what changed. Numbers and words alone are noted once in a while, or every look would write every alert."""
+    known = alert.state is AlertState.FIRING and alert.missing_since is None
+    if known and condition == alert.condition:
+        return
     fresh = dataclasses.replace(alert, condition=condition, noted_at=look.now, missing_since=None)
     fresh = _rerouted(look.rules, fresh)
     before = alert.condition

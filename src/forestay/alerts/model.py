@@ -187,11 +187,16 @@ def alert_id_of(condition: Condition, opened_at: dt.datetime) -> str:
 
 def bounded(condition: Condition) -> Condition:
     """Return it within the limits of what is kept and sent, cut where it is longer."""
+    summary = " ".join(condition.summary.split())[:MAX_SUMMARY]
+    words = (condition.subject, condition.owner, *condition.labels, *condition.labels.values())
+    few = len(condition.labels) <= MAX_LABELS and len(condition.facts) <= MAX_FACTS
+    if few and summary == condition.summary and all(len(word) <= MAX_WORD for word in words):
+        return condition
     labels = dict(sorted(condition.labels.items())[:MAX_LABELS])
     return dataclasses.replace(
         condition,
         subject=condition.subject[:MAX_WORD],
-        summary=" ".join(condition.summary.split())[:MAX_SUMMARY],
+        summary=summary,
         owner=condition.owner[:MAX_WORD],
         labels={key[:MAX_WORD]: value[:MAX_WORD] for key, value in labels.items()},
         facts=dict(sorted(condition.facts.items())[:MAX_FACTS]),

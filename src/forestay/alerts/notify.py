@@ -28,7 +28,7 @@ from forestay.telemetry.metrics import NOTIFICATION_SECONDS, NOTIFICATION_TRIES,
 
 CONCURRENCY = 32
 PER_RECEIVER = 4
-LEASE_MARGIN_SECONDS = 5.0  # a sender that died is followed by another after the time-out and this
+LEASE_MARGIN_SECONDS = 2.0  # a sender that died is followed by another after the time-out and this
 LOOK_AGAIN_SECONDS = 0.5  # while receivers are slow, how often newly due ones are looked for
 STOP_SECONDS = 3.0  # after `stop`, what is in flight may still end
 _WORDS: Mapping[type, str] = {Delivered: "delivered", Retry: "retry", Dead: "dead"}

@@ -199,7 +199,7 @@ class _Reader:
             group_interval_seconds=self._seconds((*place, "group_interval"), item.group_interval),
             page_wait_seconds=self._seconds((*place, "page_wait"), item.page_wait),
             page_interval_seconds=self._seconds((*place, "page_interval"), item.page_interval),
-            repeat_seconds=self._seconds((*place, "repeat"), item.repeat, least=60.0),
+            repeat_seconds=self._seconds((*place, "repeat"), item.repeat, least=1.0),
             escalate=steps,
         )
 

@@ -48,6 +48,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {  # name -> module, panel, one lin
     "request": ("forestay.cli.request", _FLEET, "Show, list and cancel requests."),
     "facts": ("forestay.cli.facts", _PLATFORM, "Take facts out as files."),
     "observe": ("forestay.cli.observe", _FLEET, "Feed facts of another fleet; show what is rolled up."),
+    "alert": ("forestay.cli.alert", _FLEET, "Read alerts, take them in hand, silence them; try the ways to receivers."),
     "abuse": ("forestay.cli.abuse", _FLEET, "Read standings of callers; set, lift and appeal them."),
     "artefact": (
         "forestay.cli.artefact",

@@ -10,11 +10,13 @@ from typing import IO, Annotated, cast
 
 import typer
 
+from forestay.cli import observe_export
 from forestay.cli.client import PlatformClient, connect
 from forestay.cli.output import JSON_OPTION, print_json, print_table
 from forestay.errors import UsageError
 
-app = typer.Typer(no_args_is_help=True, help="Feed facts of another fleet; show what is rolled up.")
+app = typer.Typer(no_args_is_help=True, help="Feed facts of another fleet; show what is rolled up; export.")
+observe_export.register(app)
 _BATCH = 1_000
 _SHOWN = 20
 _MAX_LINE = 64 * 1024

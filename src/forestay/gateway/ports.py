@@ -49,6 +49,7 @@ from forestay.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from forestay.abuse.meaning import Embedder
     from forestay.abuse.store import AbuseStore
+    from forestay.alerts.store import AlertDesk
     from forestay.artefacts.admission import Admission
     from forestay.delivery.dead_letters import DeadLetters
     from forestay.limits.counters import RemoteCounters
@@ -153,6 +154,7 @@ class GatewayPorts:
     banks: "BankStore"  # of known hashes
     reports: "PostgresReports"  # cases that the law asks to report
     origins: "Origins"  # did we make this?
+    alerts: "AlertDesk"
     calls: "CallSink"  # notes of calls, for the judges of misuse
     embedder: "Embedder | None" = None  # where meanings of prompts are hashed
     oidc: OidcProvider | None = None  # without an issuer
