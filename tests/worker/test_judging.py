@@ -1,0 +1,98 @@
+"""Judging an answer whatever happens meanwhile."""
+
+import asyncio
+import base64
+import dataclasses
+import pathlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import IO, cast
+
+import pytest
+from tests.safety.doubles import MARKER, POLICY, GuardWorld, guard_world
+from tests.safety.test_guard import subject
+from tests.worker.harness import MemoryMedia
+
+from forestay.clock import SystemClock
+from forestay.media.fetch import Fetcher
+from forestay.queue.model import Answer
+from forestay.safety.decide import Place
+from forestay.safety.guard import Item
+from forestay.safety.model import Picture
+from forestay.safety.policy import Action
+from forestay.safety.taxonomy import Modality
+from forestay.worker.judging import OutputJudge
+from forestay.worker.opening import JudgingPorts
+
+PICTURES_ALONE = POLICY[: POLICY.index("  - modality: text")] + POLICY[POLICY.index("  - modality: image") :]
+
+
+@dataclasses.dataclass
+class Viewer:
+    """Sees a calm picture in every file; something happens while it looks."""
+
+    meanwhile: Callable[[], Awaitable[None]]
+    looked: int = 0
+
+    async def look(self, file: IO[bytes], where: str, prompt_score: float) -> Sequence[Item]:
+        """Look."""
+        del file, prompt_score
+        self.looked += 1
+        await self.meanwhile()
+        return [Item(Place(where, Modality.IMAGE), (Picture(where, 1, 1, b"\0\0\0"),))]
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[GuardWorld]:
+    """A guard that runs, under a policy that looks at pictures alone."""
+    made = await guard_world()
+    made.store.put("strict", PICTURES_ALONE)
+    await made.policies.refresh()
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(made.guard.run())
+        await asyncio.sleep(0)
+        yield made
+        running.cancel()
+
+
+async def judged(world: GuardWorld, folder: pathlib.Path, viewer: Viewer) -> tuple[Action, int]:
+    """Judge an answer with a picture and a marked text; returns what follows, and how often it was looked at."""
+    ports = JudgingPorts(
+        guard=world.guard,
+        media=MemoryMedia(SystemClock()),
+        fetcher=cast("Fetcher", None),
+        viewer=viewer,
+        folder=folder,
+        clock=SystemClock(),
+        file_seconds=5.0,
+    )
+    uri = f"data:image/png;base64,{base64.b64encode(b'a picture').decode()}"
+    body = f'{{"text": "{MARKER}", "image": "{uri}"}}'.encode()
+    ruled = await OutputJudge(ports).judge(subject(), Answer(200, {"content-type": "application/json"}, body))
+    return ruled.judgement.action, viewer.looked
+
+
+async def test_a_policy_that_asks_for_more_meanwhile_is_judged_by_in_full(
+    world: GuardWorld, tmp_path: pathlib.Path
+) -> None:
+    """What was gathered for the old version leaves out what the new one looks at: it is gathered again."""
+
+    async def nothing() -> None:
+        return
+
+    async def reload() -> None:
+        world.store.put("strict", POLICY)
+        await world.policies.refresh()
+
+    assert await judged(world, tmp_path, Viewer(nothing)) == (Action.ALLOW, 1)
+    assert await judged(world, tmp_path, Viewer(reload)) == (Action.BLOCK, 2)
+
+
+async def test_a_policy_that_never_stands_still_releases_nothing(world: GuardWorld, tmp_path: pathlib.Path) -> None:
+    """After two looks it is left for later: to be judged again, or withheld."""
+    versions = [POLICY, POLICY.replace("modality: text", "modality: audio")]
+
+    async def reload() -> None:
+        world.store.put("strict", versions.pop(0))
+        await world.policies.refresh()
+
+    assert (await judged(world, tmp_path, Viewer(reload)))[0] is Action.REVIEW
