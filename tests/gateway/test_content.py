@@ -5,11 +5,12 @@ import json
 
 import pytest
 from tests.gateway.world import Socket, World
-from tests.safety.doubles import MARKER
+from tests.safety.doubles import MARKER, POLICY
 
-from forestay.ids import TenantId
+from forestay.abuse.calls import CONTENT, category_of
+from forestay.ids import TenantId, parse_request_id
 from forestay.queue.model import State
-from forestay.safety.model import Trouble
+from forestay.safety.model import Text, Trouble
 
 GUARDED = "/queue/acme/guarded"
 
@@ -99,3 +100,58 @@ async def test_a_tenants_own_policy_judges_models_that_name_none(world: World) -
         assert (await socket.hear())["code"] == 1008
     assert len(world.model.calls) == before
     assert (await world.call("POST", "/run/acme/echo", {"prompt": MARKER})).status == 200
+
+
+REWRITING = POLICY.replace(
+    "review_at: 0.6\n    block_at: 0.9", f"rewrite_at: 0.8\n    rewrite_with: a calm sea\n    phrases: [{MARKER}]"
+)
+
+
+async def test_an_input_goes_on_in_the_policys_words(world: World) -> None:
+    """The model gets the other text, the caller is told what was changed, and the request's log keeps it."""
+    world.safety.store.put("strict", REWRITING)
+    await world.safety.policies.refresh()
+    body = {"prompt": f"two of {MARKER.lower()}, please", "turns": [{"text": f"and {MARKER}"}]}
+    world.safety.detectors.score = lambda item: float(isinstance(item, Text) and MARKER in item.text.upper())
+    reply = await world.call("POST", GUARDED, body)
+    assert reply.status == 200, reply.body
+    told = json.loads(reply.headers["x-forestay-rewritten"])
+    assert [(item["field"], item["was"], item["now"]) for item in told] == [
+        ("prompt", [MARKER.lower()], "a calm sea"),
+        ("turns[0].text", [MARKER], "a calm sea"),
+    ]
+    request_id = parse_request_id(reply.field("request_id"))
+    assert request_id is not None
+    [row] = [item for item in world.queue._rows.values() if item.submission.request_id == request_id]
+    assert json.loads(row.submission.body) == {
+        "prompt": "two of a calm sea, please", "turns": [{"text": "and a calm sea"}],
+    }  # fmt: skip
+    lines = [line.message for _, line in await world.queue.logs(request_id, 0)]
+    assert lines[0] == f"the content policy rewrote prompt: {MARKER.lower()} -> a calm sea"
+    await world.safety.guard.flush()
+    assert [record.action for record in world.safety.verdicts.records] == ["rewrite", "allow"]
+
+
+@pytest.mark.threat("ML01:2023", "AML.T0054")
+async def test_what_is_not_better_in_other_words_is_blocked(world: World) -> None:
+    """A disguised word does not give way, so the text that hides it does not go on; nor does a query."""
+    world.safety.store.put("strict", REWRITING)
+    await world.safety.policies.refresh()
+    world.safety.detectors.score = lambda item: float(isinstance(item, Text) and MARKER[::-1] in item.text)
+    assert (await world.call("POST", GUARDED, {"prompt": MARKER[::-1]})).status == 422
+    world.safety.detectors.score = None
+    before = len(world.model.calls)
+    assert (await world.call("GET", f"/run/acme/guarded?prompt={MARKER}")).status == 422
+    assert len(world.model.calls) == before
+
+
+async def test_a_throttled_input_goes_on_and_counts_like_a_refused_one(world: World) -> None:
+    """The judges of misuse see a refusal for its content; the caller sees none."""
+    world.safety.store.put("strict", POLICY.replace("review_at: 0.6\n    block_at: 0.9", "throttle_at: 0.8"))
+    await world.safety.policies.refresh()
+    for prompt in (MARKER, "calm"):
+        assert (await world.call("POST", GUARDED, {"prompt": prompt})).status == 200
+    await world.gateway.notes.flush()
+    facts = [(fact.accepted, fact.cause, fact.status_code) for fact in world.calls.kept]
+    assert facts == [(False, "content_throttled", 200), (True, "", 200)]
+    assert category_of("content_throttled") == CONTENT

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from forestay.safety.decide import NOTHING_TO_JUDGE, Place, decide, fallbacks, is_decisive, stricter, wanted
 from forestay.safety.model import Outcome, Scores, Trouble, Unscored, checked
-from forestay.safety.policy import UNGUARDED, Action, Band, Fallback, Policy, Rule
+from forestay.safety.policy import CHANGES, UNGUARDED, Action, Band, Fallback, Policy, Rule
 from forestay.safety.taxonomy import Category, Modality
 from forestay.verdicts import Verdict
 
@@ -178,3 +178,43 @@ def _two(said: list[tuple[str, object]]) -> list[Outcome]:
         else Unscored(name, "prompt", cast("Trouble", what))
         for name, (kind, what) in zip(("cheap@1", "costly@1"), said, strict=True)
     ]
+
+
+ALL_BANDS = tuple(Band(0.1 + 0.1 * place, action) for place, action in enumerate(list(Action)[1:]))
+
+
+@given(
+    scores,
+    st.integers(0, len(ALL_BANDS) - 1),
+    st.sampled_from(list(Action)[1:]),
+    st.frozensets(st.sampled_from([Action.BLUR, Action.REWRITE])),
+)
+def test_a_more_severe_rule_never_leads_to_less(
+    score: float, place: int, instead: Action, able: frozenset[Action]
+) -> None:
+    """Whatever the score, and whatever can be changed here: an action put in for a milder one is at least as severe."""
+    band = ALL_BANDS[place]
+    if instead.severity < band.action.severity:
+        instead = band.action
+    harsher = (*ALL_BANDS[:place], dataclasses.replace(band, action=instead), *ALL_BANDS[place + 1 :])
+    said = [scored("nsfw@1", "images[0]", sexual=score)]
+    before, after = (
+        decide(
+            dataclasses.replace(POLICY, rules=(dataclasses.replace(IMAGE, bands=bands),)), [PICTURE], said, able=able
+        )
+        for bands in (ALL_BANDS, harsher)
+    )
+    if band.action in able or band.action not in CHANGES:  # a change that cannot be made is a block, the most severe
+        assert after.action.severity >= before.action.severity or before.action is Action.BLOCK
+    assert not (before.action is Action.BLOCK and after.releases)
+
+
+def test_a_change_that_nobody_can_make_is_a_block() -> None:
+    """Whoever cannot blur or rewrite does not pass on what should have been."""
+    for action in (Action.BLUR, Action.REWRITE):
+        policy = dataclasses.replace(POLICY, rules=(dataclasses.replace(IMAGE, bands=(Band(0.5, action),)),))
+        said = [scored("nsfw@1", "images[0]", sexual=0.6)]
+        assert decide(policy, [PICTURE], said).action is Action.BLOCK
+        able = decide(policy, [PICTURE], said, able={action})
+        assert (able.action, able.verdict, able.releases) == (action, Verdict.FLAG, False)
+        assert able.places_of(action) == {"images[0]"}

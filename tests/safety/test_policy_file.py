@@ -7,7 +7,7 @@ from forestay.fleet.spec_yaml import SpecError
 from forestay.safety.coverage import gaps, matrix
 from forestay.safety.model import DetectorInfo, Trouble
 from forestay.safety.policy import Action
-from forestay.safety.policy_file import read_policy, standard_policy
+from forestay.safety.policy_file import read_policy, standard_policy, standard_text
 from forestay.safety.taxonomy import CODES, Category, Modality
 
 GOOD = """\
@@ -108,3 +108,31 @@ def test_the_policy_that_comes_along_can_be_read() -> None:
     policy = standard_policy()
     assert policy.guards
     assert {fallback.action for rule in policy.rules for fallback in rule.on.values()} <= {Action.REVIEW, Action.BLOCK}
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("blur_at: 0.7", "blur_at: is for image and video alone, not for text"),
+        ("rewrite_at: 0.7", "`rewrite_at` and `rewrite_with` (the words that stand instead) go together"),
+        ("phrases: [x, '']", "phrases.1: must be a phrase"),
+    ],
+)
+def test_changes_are_asked_for_where_they_can_be_made(line: str, fault: str) -> None:
+    """A film is not rewritten and a text not blurred; and who rewrites says with what."""
+    text = standard_text().replace("    flag_at: 0.5\n", f"    flag_at: 0.5\n    {line}\n", 1)
+    with pytest.raises(SpecError) as refused:
+        read_policy(text, "mine", 1)
+    assert fault in str(refused.value)
+
+
+def test_changes_are_read() -> None:
+    """In their order between throttling and review."""
+    text = standard_text().replace(
+        "    flag_at: 0.5\n",
+        "    flag_at: 0.5\n    rewrite_at: 0.6\n    rewrite_with: a calm sea\n    phrases: [storm]\n",
+        1,
+    )
+    policy = read_policy(text, "mine", 1)
+    assert [band.action.value for band in policy.rules[0].bands] == ["flag", "rewrite", "block"]
+    assert (policy.rules[0].rewrite_with, policy.rules[0].phrases) == ("a calm sea", ("storm",))

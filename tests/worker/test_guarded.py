@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import io
+import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -315,3 +316,60 @@ async def _until_state(harness: Harness, request_id: RequestId, state: State) ->
         return found is not None and found.state is state
 
     await until(there, f"the request is {state}")
+
+
+@asynccontextmanager
+async def policy_of(harness: Harness, text: str) -> AsyncIterator[None]:
+    """Put another text of the policy in force for a while."""
+    harness.guard.store.put("strict", text)
+    await harness.guard.policies.refresh()
+    try:
+        yield
+    finally:
+        harness.guard.store.put("strict", POLICY)
+        await harness.guard.policies.refresh()
+
+
+BLURRING = POLICY.replace("flag_at: 0.4\n    block_at: 0.9\n", "flag_at: 0.4\n    blur_at: 0.9\n")
+
+
+async def test_a_picture_that_the_policy_wants_blurred_goes_out_as_a_blurred_copy(guarded: tuple[Harness, str]) -> None:
+    """On both lanes; the answer says so, the copy is another file, and the original stays shut."""
+    harness, _ = guarded
+    red = base64.b64encode(halves()).decode()[::-1]
+    async with policy_of(harness, BLURRING):
+        stored = await harness.run({"do": "picture", "text": red})
+        before = set(harness.media.items)
+        status, text = await direct(guarded, {"do": "picture", "text": red})
+    assert stored.snapshot.state is State.SUCCEEDED, stored.answer.body
+    assert stored.answer.headers["x-forestay-blurred"] == "file.url"
+    assert status == 200
+    file = json.loads(text)["file"]
+    assert (file["file_name"], file["content_type"]) == ("blurred.jpg", "image/jpeg")
+    media_id = file["url"].split("/")[2]
+    made = {name: harness.media.items[name].state for name in set(harness.media.items) - before}
+    assert made.pop(media_id) == "released"
+    assert set(made.values()) == {"quarantine"}
+    with Image.open(io.BytesIO(harness.media.data[media_id])) as shown:
+        across = [cast("tuple[int, int, int]", shown.convert("RGB").getpixel((x, 32))) for x in range(64)]
+    steps = [abs(a[1] - b[1]) for a, b in itertools.pairwise(across)]
+    assert max(steps) < 80  # the edge between the halves, 255 high, has become a slope
+    last = [record for record in harness.guard.verdicts.records if record.action == "blur"][-1]
+    assert f"sha256:{hashlib.sha256(harness.media.data[media_id]).hexdigest()}" in last.judged
+
+
+async def test_what_cannot_be_blurred_is_blocked(guarded: tuple[Harness, str]) -> None:
+    """What a caller sends is the caller's: nobody blurs it, so it does not go on."""
+    harness, _ = guarded
+    async with policy_of(harness, BLURRING):
+        taken = await direct(guarded, {"image_url": "data:image/png;base64," + base64.b64encode(halves()).decode()})
+    assert taken[0] == 422
+
+
+def halves() -> bytes:
+    """A picture that is red on the left, where the stub detector looks, and white on the right."""
+    shown = Image.new("RGB", (64, 64), (255, 255, 255))
+    shown.paste((255, 0, 0), (0, 0, 32, 64))
+    target = io.BytesIO()
+    shown.save(target, "PNG")
+    return target.getvalue()

@@ -94,7 +94,7 @@ async def world() -> AsyncIterator[World]:
     """One for the module."""
     with tempfile.TemporaryDirectory(prefix="fi-", dir="/tmp") as name:
         pathlib.Path(name).chmod(0o777)
-        async with running_worker(allow_private_inputs=True, patience_seconds=1.0) as harness:
+        async with running_worker(allow_private_inputs=True, patience_seconds=3.0) as harness:
             spec = spec_of(policy="strict", data_mounts=(f"{name}:seen",))
             inputs = EndpointSpec("/", media_inputs=("image_url", "blob"), media_kinds={"blob": "file"})
             spec = dataclasses.replace(spec, endpoints=(inputs, EndpointSpec("/realtime", "realtime")))

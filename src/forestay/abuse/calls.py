@@ -14,6 +14,7 @@ CONTENT, LIMIT, AUTH, STANDING, OTHER = "content", "limit", "auth", "standing", 
 _CATEGORIES: Mapping[str, str] = {
     "content_policy_violation": CONTENT,
     "content_blocked": CONTENT,
+    "content_throttled": CONTENT,  # it went on, and counts all the same
     "blocked": CONTENT,
     "rate_limit": LIMIT,
     "budget": LIMIT,

@@ -83,7 +83,7 @@ class Outlet:
         guards = [] if _NO_SNIFFING[0] in names else [_NO_SNIFFING]
         if exchange.surface is not Surface.ROOT and _CSP not in names:
             guards.append(_SANDBOX)
-        own = ((_ID, exchange.request_id.encode()), *exchange.limit_headers, *guards)
+        own = ((_ID, exchange.request_id.encode()), *exchange.limit_headers, *exchange.notices, *guards)
         return (*own, ORIGIN, EXPOSE) if b"origin" in exchange.headers else own
 
     def _without_doubles(self, headers: Sequence[Header]) -> Sequence[Header]:

@@ -132,7 +132,7 @@ class CallNotes:
         address = address_of_call(scope, ports.settings.gateway.trusted_proxies, ports.tunnels)
         credential = _credential(exchange) if unproven else ""
         claimed = credential.partition(":")[0]
-        accepted = status < 400
+        accepted = status < 400 and not exchange.counted_as
         return CallFact(
             at=ports.clock.now(),
             call_id=_call_id(exchange, ports),
@@ -146,7 +146,7 @@ class CallNotes:
                 exchange.headers.get(b"user-agent", b"")[:200], tuple([name for name, _ in scope["headers"]][:100])
             ),
             accepted=accepted,
-            cause="" if accepted else (exchange.cause or f"http_{status}")[:60],
+            cause="" if accepted else (exchange.counted_as or exchange.cause or f"http_{status}")[:60],
             status_code=status,
             predicted_seconds=0.0 if exchange.said is None else exchange.said.predicted_seconds,
             claimed=claimed if _KEY_ID.fullmatch(claimed) else "",

@@ -6,8 +6,12 @@ content: `safety/decide` does. Called by the queue's submit and the direct lane.
 """
 
 import dataclasses
+import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
+
+import msgspec
 
 from forestay.fleet.spec import UNGUARDED
 from forestay.gateway.exchange import Exchange
@@ -18,15 +22,20 @@ from forestay.safety.decide import Judgement, Place
 from forestay.safety.guard import Item, Subject
 from forestay.safety.leaves import parsed
 from forestay.safety.model import Text
+from forestay.safety.policy import Action, Policy
 from forestay.safety.records import Point
 from forestay.safety.refusal import refusal
 from forestay.safety.taxonomy import Modality
 from forestay.safety.text.fields import texts_of
+from forestay.safety.text.rewriting import Change, rewrite, rules_of
 
 if TYPE_CHECKING:
     from forestay.safety.guard import Guard
 
 RETRY_SECONDS = 5.0
+MAX_HEADER, MAX_FIELDS = 2_000, 20
+REWRITTEN_HEADER = b"x-forestay-rewritten"
+THROTTLED = "content_throttled"  # an accepted call that counts like a refused one against its caller
 UNJUDGED = "content_not_judged"  # the cause, for metrics and facts
 
 
@@ -39,14 +48,36 @@ class Refused:
     judgement: Judgement | None = None  # with an answer
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rewritten:
+    """An input that goes on in other words."""
+
+    body: bytes
+    changes: tuple[Change, ...]
+
+    def lines(self) -> list[str]:
+        """Return for people what was changed."""
+        return [f"{item.where}: {', '.join(item.was)} -> {item.now}" for item in self.changes]
+
+    def header(self) -> tuple[bytes, bytes]:
+        """Return for programs what was changed, as JSON; of too many changes the fields alone."""
+        said = [{"field": item.where, "was": item.was, "now": item.now} for item in self.changes]
+        text = json.dumps(said)
+        if len(text) > MAX_HEADER:
+            text = json.dumps(sorted({item.where for item in self.changes})[:MAX_FIELDS])
+        return REWRITTEN_HEADER, text.encode()[:MAX_HEADER]
+
+
 class ContentGate:
     """Judges inputs at one gateway."""
 
     def __init__(self, guard: "Guard | None") -> None:
         self._guard = guard
 
-    async def check(self, exchange: Exchange, target: Target, body: bytes, query: str = "") -> Refused | None:
-        """Return None when the input may go on."""
+    async def check(
+        self, exchange: Exchange, target: Target, body: bytes, query: str = ""
+    ) -> Refused | Rewritten | None:
+        """Return None when the input may go on as it is."""
         policy_id, tenant_id = target.revision.spec.safety.policy, target.caller.tenant_id
         if self._guard is None:
             if policy_id == UNGUARDED:
@@ -64,11 +95,21 @@ class ContentGate:
             revision_id=target.revision.revision_id,
             policy_id=policy_id,
         )
-        judgement = await self._guard.judge(subject, items_of(body, query), ())
+        judgement = await self._guard.judge(subject, items_of(body, query), (), able=frozenset({Action.REWRITE}))
         exchange.fields["verdict"] = judgement.verdict.value
         exchange.risk = judgement.risk
+        rewritten: Rewritten | None = None
+        if judgement.action is Action.REWRITE:
+            rewritten = _rewritten(body, judgement, self._guard.policies_of(subject))
+            # Judged once more whatever came of it: what would be rewritten again is blocked now.
+            again = body if rewritten is None else rewritten.body
+            judgement = await self._guard.judge(subject, items_of(again, query), ())
+        if judgement.action is Action.THROTTLE:
+            exchange.counted_as = THROTTLED
         if judgement.releases:
-            return None
+            if rewritten is not None:
+                exchange.notices = (*exchange.notices, rewritten.header())
+            return rewritten
         if judgement.again:
             return _unjudged(judgement.reason)
         answer = refusal(judgement, "body")
@@ -89,6 +130,16 @@ def items_of(body: bytes, query: str = "") -> list[Item]:
     texts = [*found.texts, *(Text(f"query.{name}", value) for name, value in parse_qsl(query) if value.strip())]
     items = [Item(Place(text.where, Modality.TEXT), (text,)) for text in texts]
     return items + [Item(Place(place.where, Modality.TEXT), ()) for place in found.unread]
+
+
+def _rewritten(body: bytes, judgement: Judgement, policies: Sequence[Policy]) -> Rewritten | None:
+    """Put a policy's words in the place of what it does not want; None where nothing of it stands there plainly."""
+    try:
+        value = parsed(body)
+    except ValueError:
+        return None
+    made, changes = rewrite(value, judgement.places_of(Action.REWRITE), rules_of(policies))
+    return Rewritten(msgspec.json.encode(made), tuple(changes)) if changes else None
 
 
 def _unjudged(reason: str) -> Refused:

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from forestay.fleet.grants import Verb
 from forestay.gateway.bodies import CallerGone, Gone, read_body
+from forestay.gateway.content import Refused, Rewritten
 from forestay.gateway.exchange import Exchange, Said
 from forestay.gateway.guards import Target, admit, context_of
 from forestay.gateway.lanes import DirectParts, Work, acquire, start_deadline
@@ -65,25 +66,28 @@ class DirectRoutes:
         if isinstance(reservation, Reply):
             return reservation
         exchange.limit_headers = reservation.headers
-        refused = await self._judged(exchange, work, reservation)
-        if refused is not None:
-            return refused
+        judged = await self._judged(exchange, work, reservation)
+        if isinstance(judged, Reply):
+            return judged
+        work = judged
         if exchange.risk:
             headers = {**work.call.headers, RISK_HEADER: f"{exchange.risk:.4f}"}
             work = dataclasses.replace(work, call=dataclasses.replace(work.call, headers=headers))
         return await self._run(exchange, Ledger(self._parts, work, reservation), work, receive, send)
 
-    async def _judged(self, exchange: Exchange, work: Work, reservation: Reservation) -> Reply | None:
-        """Judge the input; one that is refused costs nothing."""
+    async def _judged(self, exchange: Exchange, work: Work, reservation: Reservation) -> Reply | Work:
+        """Judge the input, and put in other words what the policy wants so; one that is refused costs nothing."""
         try:
             refused = await self._parts.content.check(exchange, work.target, work.call.body, work.call.query)
-            if refused is not None and refused.answer is not None:
+            if isinstance(refused, Refused) and refused.answer is not None:
                 await keep_refused(self._ports, work.target, submission_of(work), refused)
         except BaseException:
             self._parts.limits.give_back(reservation, whole=True)
             raise
         if refused is None:
-            return None
+            return work
+        if isinstance(refused, Rewritten):
+            return dataclasses.replace(work, call=dataclasses.replace(work.call, body=refused.body))
         self._parts.limits.give_back(reservation, whole=True)
         return refused.reply
 

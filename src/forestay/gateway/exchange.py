@@ -48,6 +48,8 @@ class Exchange:
     said: Said | None = None
     risk: float = 0.0  # the highest score that the guard gave the input
     limit_headers: tuple[tuple[bytes, bytes], ...] = ()  # what a limited caller is told beside its answer
+    notices: tuple[tuple[bytes, bytes], ...] = ()  # headers that say what the platform changed
+    counted_as: str = ""  # what an accepted call counts as against its caller; empty: as accepted
     on_first_byte: Callable[[], None] | None = None  # told when the first piece of a stream is there
     fields: dict[str, object] = dataclasses.field(default_factory=dict[str, object])  # more for the log line
 

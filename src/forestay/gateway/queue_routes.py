@@ -17,7 +17,7 @@ from forestay.gateway.admission import AdmissionDesk
 from forestay.gateway.auth import PUBLIC_KEY, authenticate_asked, public_caller, shows_credential
 from forestay.gateway.board import StatusBoard, Watched
 from forestay.gateway.bodies import Gone, Sentinels, read_body, stop_when_caller_leaves
-from forestay.gateway.content import ContentGate
+from forestay.gateway.content import ContentGate, Refused, Rewritten
 from forestay.gateway.exchange import Exchange, Said
 from forestay.gateway.fleet_view import FleetView
 from forestay.gateway.guards import Target, admit, context_of
@@ -54,11 +54,14 @@ from forestay.gateway.streams import EVENT_STREAM, send_chunks
 from forestay.gateway.submit import QueueWaker, commit, record_undelivered
 from forestay.gateway.validation import Contracts
 from forestay.ids import ModelId, RequestId
-from forestay.queue.model import FINAL, Snapshot, State, Submission
+from forestay.queue.model import FINAL, LogLine, Snapshot, State, Submission
 from forestay.queue.store import Accepted, IdempotencyConflict, QueueFull, Stored
+from forestay.telemetry.logs import logger
 
 RESULT_PATIENCE_SECONDS = 10.0  # a restart of the database takes about two
 RESULT_PAUSE_SECONDS = 0.25
+MAX_LINES = 50  # that say what the content policy rewrote in one request
+_LOG = logger("gateway")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -135,15 +138,32 @@ class QueueRoutes:
             return reservation
         exchange.limit_headers = reservation.headers
         refused = await self._admitted(target, submission, reservation)
-        refused = refused or await self._judged(exchange, target, submission, reservation)
         if refused is not None:
             return refused
+        judged = await self._judged(exchange, target, submission, reservation)
+        if isinstance(judged, Reply):
+            return judged
+        submission, rewritten = judged
         if exchange.risk:
             submission = dataclasses.replace(
                 submission, options=dataclasses.replace(submission.options, risk=exchange.risk)
             )
         outcome, present = await self._commit(submission, choices.max_queue_length, receive, reservation)
+        if rewritten is not None and isinstance(outcome, Accepted) and not outcome.replayed:
+            await self._tell_rewritten(submission, rewritten)
         return await self._submitted(exchange, submission, outcome, present=present)
+
+    async def _tell_rewritten(self, submission: Submission, rewritten: Rewritten) -> None:
+        """Leave the difference among the request's log lines, where its caller and operators find it."""
+        now = self._ports.clock.now()
+        lines = [
+            LogLine(submission.request_id, 0, number, now, "INFO", f"the content policy rewrote {line}", "FORESTAY")
+            for number, line in enumerate(rewritten.lines()[:MAX_LINES])
+        ]
+        try:
+            await self._ports.queue.append_logs(lines)
+        except Unavailable as error:  # the answer's header has said it
+            _LOG.warning("gateway.rewriting_not_logged", request_id=str(submission.request_id), reason=str(error))
 
     async def _admitted(self, target: Target, submission: Submission, reservation: Reservation) -> Reply | None:
         """Ask whether it can start in time; a refusal, or a failure to say, gives the reservation back."""
@@ -158,18 +178,20 @@ class QueueRoutes:
 
     async def _judged(
         self, exchange: Exchange, target: Target, submission: Submission, reservation: Reservation
-    ) -> Reply | None:
-        """Judge the input; one that is blocked is stored as such, with its id, and costs nothing."""
+    ) -> Reply | tuple[Submission, Rewritten | None]:
+        """Judge the input, and put in other words what the policy wants so; one that is blocked is stored as such."""
         try:
             refused = await self._parts.content.check(exchange, target, submission.body)
-            if refused is not None and refused.answer is not None:
+            if isinstance(refused, Refused) and refused.answer is not None:
                 await self._ports.queue.refuse(submission, refused.answer)
                 await keep_refused(self._ports, target, submission, refused)
         except BaseException:
             self._parts.limits.give_back(reservation, whole=True)
             raise
         if refused is None:
-            return None
+            return submission, None
+        if isinstance(refused, Rewritten):
+            return dataclasses.replace(submission, body=refused.body), refused
         self._parts.limits.give_back(reservation, whole=True)
         return refused.reply
 

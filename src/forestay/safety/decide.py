@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
 from forestay.safety.model import Outcome, Scores, Trouble, Unscored
-from forestay.safety.policy import Action, Policy, Rule
+from forestay.safety.policy import CHANGES, Action, Policy, Rule
 from forestay.safety.taxonomy import Category, Modality
 from forestay.verdicts import Verdict
 
@@ -55,8 +55,12 @@ class Judgement:
 
     @property
     def releases(self) -> bool:
-        """Tell whether the content may go on."""
-        return self.action.severity < Action.REVIEW.severity
+        """Tell whether the content may go on as it is."""
+        return self.action in {Action.ALLOW, Action.FLAG, Action.THROTTLE}
+
+    def places_of(self, action: Action) -> frozenset[str]:
+        """Return the places that an action is about."""
+        return frozenset(check.where for check in self.checks if check.action is action)
 
     @property
     def risk(self) -> float:
@@ -65,19 +69,26 @@ class Judgement:
 
 
 PASSING = frozenset({Trouble.CRASH, Trouble.TIMEOUT, Trouble.OVERLOAD})  # troubles that time may mend
+Able = Collection[Action]  # changes that whoever asks can make
 Waived = Collection[str]  # detectors whose trouble a person has waived for now
 
 NOTHING_TO_JUDGE = Judgement(Verdict.ALLOW, Action.ALLOW, None, "", "the policy names no check for this content")
 
 
-def decide(policy: Policy, places: Sequence[Place], outcomes: Sequence[Outcome], waived: Waived = ()) -> Judgement:
-    """Judge all places together: the most severe check decides."""
+def decide(
+    policy: Policy,
+    places: Sequence[Place],
+    outcomes: Sequence[Outcome],
+    waived: Waived = (),
+    able: Able = frozenset(),
+) -> Judgement:
+    """Judge all places together: the most severe check decides. A change that nobody here can make is a block."""
     said = {(outcome.detector_id, outcome.where): outcome for outcome in outcomes}
     checks = tuple(
         check
         for place in places
         for rule in policy.rules_for(place.modality)
-        for check in _apply(rule, place, said, waived)
+        for check in _apply(rule, place, said, waived, able)
     )
     if not checks:
         return NOTHING_TO_JUDGE
@@ -142,9 +153,11 @@ def is_decisive(policy: Policy, modality: Modality, outcome: Outcome) -> bool:
     )
 
 
-def _apply(rule: Rule, place: Place, said: Mapping[tuple[str, str], Outcome], waived: Waived) -> list[Check]:
+def _apply(
+    rule: Rule, place: Place, said: Mapping[tuple[str, str], Outcome], waived: Waived, able: Able
+) -> list[Check]:
     """Judge one place by one rule; what a decisive outcome made needless is not missed."""
-    found = [_check(rule, place, detector_id, said, waived) for detector_id in rule.detectors]
+    found = [_check(rule, place, detector_id, said, waived, able) for detector_id in rule.detectors]
     if rule.uncovered is not None:
         found.append(Check("", place.where, place.modality, None, None, 0.0, rule.uncovered))
     blocked = [check for check in found if check.action is Action.BLOCK and check.trouble is None]
@@ -152,27 +165,29 @@ def _apply(rule: Rule, place: Place, said: Mapping[tuple[str, str], Outcome], wa
 
 
 def _check(
-    rule: Rule, place: Place, detector_id: str, said: Mapping[tuple[str, str], Outcome], waived: Waived
+    rule: Rule, place: Place, detector_id: str, said: Mapping[tuple[str, str], Outcome], waived: Waived, able: Able
 ) -> Check:
     outcome = said.get((detector_id, place.where))
     if isinstance(outcome, Scores):
-        return _scored(rule, place, outcome)
+        return _scored(rule, place, outcome, able)
     trouble = _trouble_of(outcome)
     seconds = 0.0 if outcome is None else outcome.seconds
     fallback = rule.on[trouble]
     instead = said.get((fallback.detector_id, place.where)) if fallback.detector_id else None
     if isinstance(instead, Scores):
-        return dataclasses.replace(_scored(rule, place, instead), trouble=trouble)
+        return dataclasses.replace(_scored(rule, place, instead, able), trouble=trouble)
     waive = detector_id in waived and Category.MINORS not in rule.categories
     action = Action.FLAG if waive else fallback.action
     return Check(detector_id, place.where, place.modality, None, None, 0.0, action, trouble, seconds)
 
 
-def _scored(rule: Rule, place: Place, outcome: Scores) -> Check:
+def _scored(rule: Rule, place: Place, outcome: Scores, able: Able) -> Check:
     """Judge by the category whose score weighs most; one that the detector does not name scores 0."""
     scores = {category: outcome.scores.get(category, 0.0) for category in sorted(rule.categories)}
     category = max(scores, key=lambda name: scores[name])
     action, threshold = rule.action_at(scores[category])
+    if action in CHANGES and action not in able:
+        action = Action.BLOCK
     return Check(
         detector_id=outcome.detector_id,
         where=place.where,
@@ -203,7 +218,7 @@ def _verdict(worst: Check) -> Verdict:
             return Verdict.BLOCK
         case Action.REVIEW:
             return Verdict.INCONCLUSIVE
-        case Action.FLAG | Action.THROTTLE:
+        case Action.FLAG | Action.THROTTLE | Action.REWRITE | Action.BLUR:
             return Verdict.FLAG
         case Action.ALLOW:
             return Verdict.ALLOW

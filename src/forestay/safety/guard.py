@@ -19,7 +19,7 @@ from forestay.clock import Clock
 from forestay.errors import Unavailable
 from forestay.ids import KeyId, ModelId, RequestId, RevisionId, TenantId
 from forestay.queue.group_commit import BatchLimits, GroupCommit
-from forestay.safety.decide import Judgement, Place, decide, fallbacks, is_decisive, stricter, wanted
+from forestay.safety.decide import Able, Judgement, Place, decide, fallbacks, is_decisive, stricter, wanted
 from forestay.safety.model import Content, DetectorInfo, Detectors, Outcome, Scores, Trouble, Unscored
 from forestay.safety.pipeline import Check, run_checks
 from forestay.safety.policies import Policies
@@ -88,7 +88,7 @@ class Guard:
         self._ports = ports
         self._writes = GroupCommit[VerdictRecord, None](self._write, BatchLimits(patience_seconds=10.0))
         self._kept: deque[VerdictRecord] = deque()
-        self._shadows: asyncio.Queue[tuple[Subject, Policy, Sequence[Item]]] = asyncio.Queue(MAX_SHADOWS)
+        self._shadows: asyncio.Queue[tuple[Subject, Policy, Sequence[Item], Able]] = asyncio.Queue(MAX_SHADOWS)
         self._known: Mapping[str, DetectorInfo] = {}
 
     def guards(self, policy_id: str, tenant_id: TenantId, request_id: RequestId) -> bool:
@@ -108,6 +108,10 @@ class Guard:
         """Return what becomes of pieces and frames: judge, withhold or pass; of two policies the stricter."""
         asked = ["withhold" if policy is None else policy.streams for policy in self._deciding(subject)]
         return max(asked, key=_STREAMS.index)
+
+    def policies_of(self, subject: Subject) -> list[Policy]:
+        """Return the policies that decide about this request, as far as they can be read."""
+        return [policy for policy in self._deciding(subject) if policy is not None]
 
     def provenance(self, subject: Subject) -> frozenset[str]:
         """Return what released files of this request are given: manifest, watermark, fingerprint."""
@@ -137,8 +141,9 @@ class Guard:
         items: Sequence[Item],
         judged: Sequence[str],
         becomes: Callable[[Judgement], Sequence[str]] = _as_judged,
+        able: Able = (),
     ) -> Judgement:
-        """Judge the items together; `judged` are digests of what was looked at.
+        """Judge the items together; `judged` are digests of what was looked at, `able` says what can be changed here.
 
         `becomes` says in what form, by its digests, an answer leaves that is so judged. The record is committed when
         this returns, but for inputs that are allowed: theirs follows soon. It takes no longer than the policy's
@@ -151,12 +156,12 @@ class Guard:
         if len(readable) < len(deciding):
             judgement = _no_policy(subject.policy_id if deciding[0] is None else "of the tenant")
         else:
-            judgement = await self._by(readable, subject, items)
+            judgement = await self._by(readable, subject, items, able)
         seconds = self._ports.clock.monotonic() - started
         self._ports.metrics.add(VERDICTS, subject.model_id, subject.point.value, judgement.verdict.value)
         self._ports.metrics.observe(VERDICT_SECONDS, seconds, subject.point.value)
         for item in found:
-            self._owe_shadow(subject, item.shadow, items)
+            self._owe_shadow(subject, item.shadow, items, able)
         record = self._record(subject, deciding, judgement, [*judged, *becomes(judgement)], seconds)
         deadline = _patience(deciding)
         return await self._keep(subject, record, judgement, max(deadline - seconds, (1 - INSTEAD_SHARE) * deadline))
@@ -183,7 +188,7 @@ class Guard:
         found = self._ports.policies.all_of(subject.policy_id, subject.tenant_id, subject.request_id)
         return [item.deciding for item in found]
 
-    async def _by(self, policies: Sequence[Policy], subject: Subject, items: Sequence[Item]) -> Judgement:
+    async def _by(self, policies: Sequence[Policy], subject: Subject, items: Sequence[Item], able: Able) -> Judgement:
         """Judge by one policy or two, each detector asked once; cheaper ones stand in for those that gave no score.
 
         All of it within the longer of their deadlines, so that neither judges by less than it asks for.
@@ -202,7 +207,7 @@ class Guard:
                 left = max((INSTEAD_SHARE - ASK_SHARE) * seconds, ends - clock.monotonic())
                 outcomes += await self._ask(policies, instead, looks, left)
         waived = self._ports.policies.waived(subject.model_id)
-        return functools.reduce(stricter, [decide(policy, places, outcomes, waived) for policy in policies])
+        return functools.reduce(stricter, [decide(policy, places, outcomes, waived, able) for policy in policies])
 
     async def _ask(
         self,
@@ -335,19 +340,19 @@ class Guard:
             except Unavailable as error:
                 _LOG.warning("safety.verdicts_unwritten", waiting=len(self._kept), reason=str(error))
 
-    def _owe_shadow(self, subject: Subject, shadow: Policy | None, items: Sequence[Item]) -> None:
+    def _owe_shadow(self, subject: Subject, shadow: Policy | None, items: Sequence[Item], able: Able) -> None:
         if shadow is None:
             return
         try:
-            self._shadows.put_nowait((subject, shadow, items))
+            self._shadows.put_nowait((subject, shadow, items, able))
         except asyncio.QueueFull:
             self._ports.metrics.add(SHADOWS_DROPPED)
 
     async def _judge_in_shadow(self) -> None:
         while True:
-            subject, policy, items = await self._shadows.get()
+            subject, policy, items, able = await self._shadows.get()
             started = self._ports.clock.monotonic()
-            judgement = await self._by([policy], subject, items)
+            judgement = await self._by([policy], subject, items, able)
             seconds = self._ports.clock.monotonic() - started
             record = self._record(subject, [policy], judgement, (), seconds)
             while len(self._kept) >= MAX_KEPT:

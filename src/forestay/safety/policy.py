@@ -18,6 +18,8 @@ class Action(enum.StrEnum):
     ALLOW = "allow"
     FLAG = "flag"  # released, and noted for the analysts
     THROTTLE = "throttle"  # released, and counted against the caller by the judges of misuse
+    REWRITE = "rewrite"  # of an input's text: goes on in other words, once those have been judged
+    BLUR = "blur"  # of a picture or film that a model made: a strongly blurred copy goes out instead
     REVIEW = "review"  # withheld until a person has looked
     BLOCK = "block"
 
@@ -27,6 +29,7 @@ class Action(enum.StrEnum):
         return _ORDER[self]
 
 
+CHANGES = frozenset({Action.REWRITE, Action.BLUR})  # content goes on changed, or where that cannot be done not at all
 _ORDER: Mapping[Action, int] = {action: place for place, action in enumerate(Action)}
 
 
@@ -58,6 +61,8 @@ class Rule:
     bands: tuple[Band, ...]  # ascending
     on: Mapping[Trouble, Fallback]  # a fallback for every trouble
     uncovered: Action | None = None  # of a rule without detectors: REVIEW or BLOCK
+    rewrite_with: str = ""  # what stands in the place of what was found, where a score leads to REWRITE
+    phrases: tuple[str, ...] = ()  # that are found, beside the words of the lexicon's lists for these categories
 
     def action_at(self, score: float) -> tuple[Action, float]:
         """Return the action that a score leads to, and the threshold that it reached (0.0 for none)."""

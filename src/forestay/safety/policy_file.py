@@ -24,14 +24,22 @@ from forestay.safety.taxonomy import Category, Modality
 VERSION = 1
 STANDARD = "standard"
 MAX_RULES, MAX_DETECTORS, LONGEST_SECONDS = 100, 20, 60.0
+MAX_PHRASES, LONGEST_WORDS = 500, 100
 STREAMS = ("judge", "withhold", "pass")
 PROVENANCE = ("manifest", "watermark", "fingerprint")
 _DETECTOR = re.compile(r"[a-z][a-z0-9-]{0,39}@[0-9]{1,4}")
 _ID = re.compile(r"[a-z][a-z0-9_-]{0,59}")
 _SECONDS = re.compile(r"(\d{1,6})(ms|s)")
 _BANDS: Mapping[str, Action] = {
-    "flag_at": Action.FLAG, "throttle_at": Action.THROTTLE, "review_at": Action.REVIEW, "block_at": Action.BLOCK,
+    "flag_at": Action.FLAG, "throttle_at": Action.THROTTLE, "rewrite_at": Action.REWRITE, "blur_at": Action.BLUR,
+    "review_at": Action.REVIEW, "block_at": Action.BLOCK,
 }  # fmt: skip
+_ONLY_OF: Mapping[str, frozenset[str]] = {  # what can be changed of which content
+    "rewrite_at": frozenset({"text"}),
+    "rewrite_with": frozenset({"text"}),
+    "phrases": frozenset({"text"}),
+    "blur_at": frozenset({"image", "video"}),
+}
 _STRICT: Mapping[str, Action] = {"review": Action.REVIEW, "block": Action.BLOCK}
 Place = tuple[int | str, ...]
 
@@ -112,7 +120,7 @@ class _Reader:
         return ReviewRules(2 if needs == 2 else 1, two, keep is True)
 
     def _rule(self, place: Place, value: object) -> Rule | None:
-        allowed = ("modality", "categories", "detectors", "trouble", "uncovered", *_BANDS)
+        allowed = ("modality", "categories", "detectors", "trouble", "uncovered", "rewrite_with", "phrases", *_BANDS)
         found = self._mapping(place, value, needed=("modality", "categories"), allowed=allowed)
         if found is None:
             return None
@@ -122,9 +130,33 @@ class _Reader:
             return self._uncovered(place, found, modality, categories)
         detectors = self._detectors((*place, "detectors"), found.get("detectors"))
         bands, on = self._bands(place, found), self._fallbacks((*place, "trouble"), found.get("trouble"))
+        words, phrases = self._rewriting(place, found, modality)
         if modality is None or not categories or detectors is None or bands is None or on is None:
             return None
-        return Rule(categories, Modality(modality), detectors, bands, on)
+        rule = Rule(categories, Modality(modality), detectors, bands, on)
+        return dataclasses.replace(rule, rewrite_with=words, phrases=phrases)
+
+    def _rewriting(
+        self, place: Place, found: Mapping[str, object], modality: str | None
+    ) -> tuple[str, tuple[str, ...]]:
+        """Read what a text is rewritten with, and see that changes are asked for only where they can be made."""
+        for name, modalities in _ONLY_OF.items():
+            if name in found and modality is not None and modality not in modalities:
+                self.fault((*place, name), f"is for {' and '.join(sorted(modalities))} alone, not for {modality}")
+        words = found.get("rewrite_with", "")
+        if not isinstance(words, str) or len(words) > LONGEST_WORDS or not words.isprintable():
+            self.fault((*place, "rewrite_with"), f"must be printable text of at most {LONGEST_WORDS} characters")
+            words = ""
+        if ("rewrite_at" in found) != bool(words.strip()):
+            self.fault(place, "`rewrite_at` and `rewrite_with` (the words that stand instead) go together")
+        phrases: list[str] = []
+        if "phrases" in found:
+            for at, item in self._items((*place, "phrases"), found["phrases"], MAX_PHRASES):
+                if isinstance(item, str) and 0 < len(item.strip()) <= LONGEST_WORDS:
+                    phrases.append(item.strip())
+                else:
+                    self.fault(at, f"must be a phrase of at most {LONGEST_WORDS} characters")
+        return words.strip(), tuple(phrases)
 
     def _uncovered(
         self, place: Place, found: Mapping[str, object], modality: str | None, categories: frozenset[Category]

@@ -11,8 +11,13 @@ from collections.abc import Mapping, Sequence
 from forestay.safety.decide import Place, decide, wanted
 from forestay.safety.model import Outcome, Scores, Trouble, Unscored
 from forestay.safety.policy import Action, Policy
-from forestay.safety.records import CheckRecord, VerdictRecord
+from forestay.safety.records import CheckRecord, Point, VerdictRecord
 from forestay.safety.taxonomy import Category, Modality
+
+_ABLE: Mapping[str, frozenset[Action]] = {
+    Point.INPUT: frozenset({Action.REWRITE}),
+    Point.OUTPUT: frozenset({Action.BLUR}),
+}  # what could be changed where content was judged
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,7 +79,7 @@ class Replay:
         """Judge one record anew."""
         places, outcomes = _said(record.checks)
         asked = {(outcome.detector_id, outcome.where) for outcome in outcomes}
-        judgement = decide(self._policy, places, outcomes)
+        judgement = decide(self._policy, places, outcomes, able=_ABLE.get(record.point, frozenset()))
         named = wanted(self._policy, places).items()
         needed = {(detector_id, place.where) for detector_id, held in named for place in held}
         if needed - asked and judgement.action is not Action.BLOCK:  # a block needs nobody else's word

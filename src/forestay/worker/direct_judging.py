@@ -98,7 +98,9 @@ class DirectJudging:
         )
         if not ruled.released:
             return wordless(answer) if answer.status_code >= 400 else refusal(ruled.judgement, "output")
-        return await self._let_go(subject, running, Answer(answer.status_code, answer.headers, ruled.body), ruled)
+        return await self._let_go(
+            subject, running, Answer(answer.status_code, ruled.headers(answer.headers), ruled.body), ruled
+        )
 
     async def events(self, replica: Replica, running: Running, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Pass on the events of a stream one by one; the first that is not let go ends it with an event `error`."""

@@ -14,11 +14,12 @@ from typing import cast
 
 import msgspec
 
+from forestay.errors import ForestayError
 from forestay.handshake import AUTH_HEADER
 from forestay.ids import RequestId, TenantId
 from forestay.media.urls import SCHEME, own_media_id, stored_ids, stored_url
 from forestay.queue.model import Answer
-from forestay.safety.decide import NOTHING_TO_JUDGE, Judgement, Place
+from forestay.safety.decide import NOTHING_TO_JUDGE, Able, Judgement, Place
 from forestay.safety.guard import Item, Subject
 from forestay.safety.leaves import Leaf, LeafKind, TooMuch, inside, leaves_of, parsed, replaced
 from forestay.safety.model import Text
@@ -26,13 +27,17 @@ from forestay.safety.policy import Action
 from forestay.safety.provenance.stamp import Wishes
 from forestay.safety.taxonomy import Modality
 from forestay.safety.text.fields import texts_of
+from forestay.telemetry.logs import logger
 from forestay.verdicts import Verdict
+from forestay.worker.blurring import blurred
 from forestay.worker.opening import MEDIA, JudgingPorts, Opening, Work
 
 _LABELS = frozenset({"file_name", "content_type"})
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UNPARSED = object()
 _PLAIN_HEADER = re.compile(r"[\w.:;,=/+*()-]{0,64}")  # says no more than a name of a field may
+BLURRED_HEADER = "x-forestay-blurred"  # the places at which a blurred copy stands
+log = logger("worker")
 _CHANGED = Judgement(
     Verdict.INCONCLUSIVE, Action.REVIEW, None, "", "the policy changed while the output was looked at", again=True
 )
@@ -45,11 +50,18 @@ class Ruled:
     judgement: Judgement
     body: bytes
     media_ids: tuple[str, ...] = ()
+    blurred: tuple[str, ...] = ()  # places at which a blurred copy stands
 
     @property
     def released(self) -> bool:
         """Tell whether it may leave."""
-        return self.judgement.releases
+        return self.judgement.releases or (self.judgement.action is Action.BLUR and bool(self.blurred))
+
+    def headers(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """Return an answer's headers with a word on what was blurred."""
+        if not self.blurred:
+            return headers
+        return {**headers, BLURRED_HEADER: ", ".join(self.blurred).encode("ascii", "replace").decode()[:1_000]}
 
 
 class OutputJudge:
@@ -103,9 +115,30 @@ class OutputJudge:
         def leaves_as(judgement: Judgement) -> bytes:
             return _with_concepts(value, body, judgement, work.wanted)
 
-        judgement = await self._ruled(work, lambda judgement: [_digest(leaves_as(judgement))])
+        def becomes(judgement: Judgement) -> Sequence[str]:
+            return () if judgement.action is Action.BLUR else [_digest(leaves_as(judgement))]
+
+        judgement = await self._ruled(work, becomes, able=frozenset({Action.BLUR}))
+        if judgement.action is Action.BLUR:
+            return await self._blurred(work, value, body, judgement)
         body = leaves_as(judgement)
         return Ruled(judgement, body, tuple(stored_ids(body)))
+
+    async def _blurred(self, work: Work, value: object, body: bytes, judgement: Judgement) -> Ruled:
+        """Put blurred copies into an answer, with a record of what it is now; where that cannot be done, block it."""
+        places = judgement.places_of(Action.BLUR)
+        try:
+            made = await blurred(self._ports.media, work, value, places)
+        except (ForestayError, OSError, ValueError) as error:
+            log.warning("judging.not_blurred", request=str(work.subject.request_id), reason=type(error).__name__)
+            made = None
+        if made is None:
+            blocked = dataclasses.replace(judgement, action=Action.BLOCK, verdict=Verdict.BLOCK)
+            return Ruled(await self._ports.guard.note(work.subject, blocked, (), "it could not be blurred"), body)
+        body = _with_concepts(value, made.body, judgement, work.wanted, anew=True)
+        said = "blurred copies stand in its place"
+        judgement = await self._ports.guard.note(work.subject, judgement, [_digest(body), *made.digests], said)
+        return Ruled(judgement, body, tuple(stored_ids(body)), tuple(sorted(places)))
 
     async def _stamped(self, subject: Subject, ruled: Ruled) -> Ruled:
         """Give the files of an allowed answer what its policy asks for, with a record of what they are now."""
@@ -118,7 +151,7 @@ class OutputJudge:
         if digests:
             what = "stored with provenance"
             judgement = await self._ports.guard.note(subject, judgement, [_digest(body), *digests], what)
-        return Ruled(judgement, body, tuple(stored_ids(body)))
+        return dataclasses.replace(ruled, judgement=judgement, body=body, media_ids=tuple(stored_ids(body)))
 
     async def moved(self, subject: Subject, body: bytes) -> Judgement:
         """Record how an allowed answer reads whose files went to the caller's bucket; only then may it leave."""
@@ -154,13 +187,15 @@ class OutputJudge:
         work.digests.append(_digest(body))
         return work
 
-    async def _ruled(self, work: Work, becomes: Callable[[Judgement], Sequence[str]] = lambda _: ()) -> Judgement:
+    async def _ruled(
+        self, work: Work, becomes: Callable[[Judgement], Sequence[str]] = lambda _: (), able: Able = ()
+    ) -> Judgement:
         """Ask the guard; what the policy wants looked at by now, and was not, is not judged."""
         if self._wanted(work.subject) - work.wanted:
             return _CHANGED
         if not work.items and not work.wanted:
             return NOTHING_TO_JUDGE
-        return await self._ports.guard.judge(work.subject, work.items, work.digests, becomes)
+        return await self._ports.guard.judge(work.subject, work.items, work.digests, becomes, able)
 
     async def _take(self, work: Work, value: object, raw: bytes, said: Collection[str]) -> None:
         """Open every leaf, a few at a time."""
@@ -228,11 +263,13 @@ def _digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def _with_concepts(value: object, body: bytes, judgement: Judgement, wanted: Collection[Modality]) -> bytes:
+def _with_concepts(
+    value: object, body: bytes, judgement: Judgement, wanted: Collection[Modality], *, anew: bool = False
+) -> bytes:
     """Fill `has_nsfw_concepts` beside `images`, as fal's own models do, where pictures were judged."""
     answer = cast("dict[str, object]", value) if isinstance(value, dict) else {}
     images = answer.get("images")
-    if Modality.IMAGE not in wanted or not isinstance(images, list) or "has_nsfw_concepts" in answer:
+    if Modality.IMAGE not in wanted or not isinstance(images, list) or ("has_nsfw_concepts" in answer and not anew):
         return body
     flagged = {check.where for check in judgement.checks if check.action is not Action.ALLOW}
     count = len(cast("list[object]", images))

@@ -37,7 +37,7 @@ class SafetyCheck:
 
         ruled = await self._patience.ask(once, lambda said: said.judgement.again)
         if ruled.released:
-            return Publish(State.SUCCEEDED, Answer(answer.status_code, answer.headers, ruled.body))
+            return Publish(State.SUCCEEDED, Answer(answer.status_code, ruled.headers(answer.headers), ruled.body))
         if ruled.judgement.action is Action.BLOCK:
             return Publish(State.BLOCKED, refusal(ruled.judgement, "output"))
         return Publish(State.WITHHELD, Answer(answer.status_code, answer.headers, ruled.body))

@@ -10,7 +10,7 @@ import importlib.resources
 import math
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from forestay.safety.taxonomy import Category
 from forestay.safety.text.canonical import Views, views
 
 _WORD = re.compile(r"[a-z0-9']+")
+_WRITTEN = re.compile(r"[A-Za-z0-9']+")
 _BETWEEN = re.compile(r"[\W_]+")
 _MANY = 1.5  # of the logarithm of a count
 _SCALE = 0.5  # beside vectors of length 2
@@ -66,6 +67,18 @@ def hints(folded: str) -> Mapping[str, int]:
             if not names[at].startswith("="):
                 found[names[at]] = found.get(names[at], 0) + 1
     return found
+
+
+def listed_spans(text: str, categories: Collection[Category]) -> Iterator[tuple[int, int]]:
+    """Yield where words, and runs of two and three, stand that are in the lists of these categories; as written."""
+    names, where = _lists()
+    found = list(_WRITTEN.finditer(text))
+    for length in (3, 2, 1):
+        for at in range(len(found) - length + 1):
+            run = found[at : at + length]
+            key = zlib.crc32("_".join(word[0].lower() for word in run).encode())
+            if any(names[place] in categories for place in where.get(key, ())):
+                yield run[0].start(), run[-1].end()
 
 
 def _phrases(words: list[str]) -> Iterator[str]:
