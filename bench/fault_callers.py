@@ -63,7 +63,9 @@ class Waiting:
             for request_id in asked:
                 state = states.get(request_id, "over")
                 if state in {"withheld", "over"}:
-                    self._asked.pop(request_id).set_result(state)
+                    waiting = self._asked.pop(request_id)
+                    if not waiting.done():  # nobody waits for ever
+                        waiting.set_result(state)
 
     async def end_of(self, request_id: str) -> str:
         """Wait until a request is withheld or over."""

@@ -13,6 +13,7 @@ import asyncio
 import collections
 import dataclasses
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 
@@ -44,13 +45,17 @@ class Phase:
 
 async def matrix(requests: int, faults: Sequence[str] = FAULTS) -> tuple[list[Phase], World, list[str]]:
     """Run all phases; returns them, what they ran on, and seals that do not hold."""
+    started = time.perf_counter()
     async with running() as world, asyncio.TaskGroup() as group:
         waiting = Waiting(world)
         looking = group.create_task(waiting.run())
         callers = Callers(world, waiting)
         await _answer_again(callers, {}, 60.0)
         plan = {"none": max(60, requests // 4), **dict.fromkeys(faults, requests)}
-        phases = [await _phase(callers, world, fault, count) for fault, count in plan.items()]
+        phases: list[Phase] = []
+        for fault, count in plan.items():
+            phases += [await _phase(callers, world, fault, count)]
+            print(f"{fault}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
         await _sweep(world)
         broken = await _seals(world)
         _show(phases, list(callers.roads))

@@ -238,7 +238,7 @@ async def open_guard(process: Process, stores: Stores, name: str) -> AsyncGenera
     from forestay.safety.guard import Guard, GuardPorts
     from forestay.safety.hashes.follow import Banks
     from forestay.safety.hashes.matcher import DETECTOR_ID as HASHES
-    from forestay.safety.hashes.matcher import HashMatcher
+    from forestay.safety.hashes.matcher import FloodWatch, HashMatcher
     from forestay.safety.hashes.postgres_store import PostgresBankStore
     from forestay.safety.judge.client import JudgeClient
     from forestay.safety.policies import Policies
@@ -253,19 +253,22 @@ async def open_guard(process: Process, stores: Stores, name: str) -> AsyncGenera
     store = PostgresSafetyStore(stores.database, stores.wakeups, seal, writer=name)
     policies, verdicts = Policies(store, seal, process.clock), PostgresVerdicts(stores.facts_database)
     providers = detectors_of(read_providers(process.settings.safety.providers_file), process.clock)
+    bank_store = PostgresBankStore(stores.database, stores.wakeups, process.clock, name)
     banks = Banks(
-        PostgresBankStore(stores.database, stores.wakeups, process.clock, name),
+        bank_store,
         with_entries=process.kind == "worker",  # gateways judge no pictures; millions of hashes take their memory
     )
     own = {DETECTOR_ID: LexiconDetectors(process.clock), HASHES: HashMatcher(banks, process.clock)}
     detectors = RoutedDetectors({**own, **providers}, judge)
-    ports = GuardPorts(detectors, policies, verdicts, process.clock, process.chance, process.metrics)
+    watch = FloodWatch(banks, bank_store, process.clock, process.metrics)
+    ports = GuardPorts(detectors, policies, verdicts, process.clock, process.chance, process.metrics, watch)
     try:
         verify = functools.partial(chain.verify, stores.facts_database)
         async with asyncio.TaskGroup() as group:
-            following = group.create_task(banks.run(stores.wakeups))
+            beside = [group.create_task(banks.run(stores.wakeups)), group.create_task(watch.run())]
             yield Guarding(Guard(ports), detectors, policies, store, verdicts, verify)
-            following.cancel()
+            for task in beside:
+                task.cancel()
     finally:
         if judge is not None:
             await judge.close()

@@ -11,7 +11,7 @@ gateway for inputs, by the worker for outputs, and by replays.
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
-from forestay.safety.model import Outcome, Scores, Trouble, Unscored
+from forestay.safety.model import HINT, HINT_REVIEW, Outcome, Scores, Trouble, Unscored
 from forestay.safety.policy import CHANGES, Action, Policy, Rule
 from forestay.safety.taxonomy import Category, Modality
 from forestay.verdicts import Verdict
@@ -188,6 +188,9 @@ def _scored(rule: Rule, place: Place, outcome: Scores, able: Able) -> Check:
     action, threshold = rule.action_at(scores[category])
     if action in CHANGES and action not in able:
         action = Action.BLOCK
+    # A match that its bank, or flood control, wants a person to look at is never let go by a policy without that band.
+    if outcome.notes.get(HINT) == HINT_REVIEW and scores[category] > 0.0 and action.severity < Action.REVIEW.severity:
+        action, threshold = Action.REVIEW, scores[category]
     return Check(
         detector_id=outcome.detector_id,
         where=place.where,

@@ -13,6 +13,7 @@ import functools
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from forestay.chance import Chance
 from forestay.clock import Clock
@@ -69,6 +70,14 @@ class Item:
     looks: tuple[Content, ...]
 
 
+class MatchWatch(Protocol):
+    """Hears what matched a list of known things, and for whom; see `hashes/matcher`."""
+
+    def note(self, scores: Scores, tenant_id: TenantId) -> object:
+        """Count it; at once, and without a wait."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class GuardPorts:
     """What a guard may use of the world."""
@@ -79,6 +88,7 @@ class GuardPorts:
     clock: Clock
     chance: Chance
     metrics: Metrics
+    matches: MatchWatch | None = None
 
 
 class Guard:
@@ -156,7 +166,7 @@ class Guard:
         if len(readable) < len(deciding):
             judgement = _no_policy(subject.policy_id if deciding[0] is None else "of the tenant")
         else:
-            judgement = await self._by(readable, subject, items, able)
+            judgement = await self._by(readable, subject, items, able, counted=True)
         seconds = self._ports.clock.monotonic() - started
         self._ports.metrics.add(VERDICTS, subject.model_id, subject.point.value, judgement.verdict.value)
         self._ports.metrics.observe(VERDICT_SECONDS, seconds, subject.point.value)
@@ -188,7 +198,15 @@ class Guard:
         found = self._ports.policies.all_of(subject.policy_id, subject.tenant_id, subject.request_id)
         return [item.deciding for item in found]
 
-    async def _by(self, policies: Sequence[Policy], subject: Subject, items: Sequence[Item], able: Able) -> Judgement:
+    async def _by(
+        self,
+        policies: Sequence[Policy],
+        subject: Subject,
+        items: Sequence[Item],
+        able: Able,
+        *,
+        counted: bool = False,
+    ) -> Judgement:
         """Judge by one policy or two, each detector asked once; cheaper ones stand in for those that gave no score.
 
         All of it within the longer of their deadlines, so that neither judges by less than it asks for.
@@ -206,6 +224,11 @@ class Guard:
             if instead:
                 left = max((INSTEAD_SHARE - ASK_SHARE) * seconds, ends - clock.monotonic())
                 outcomes += await self._ask(policies, instead, looks, left)
+        watch = self._ports.matches if counted else None
+        if watch is not None:
+            for outcome in outcomes:
+                if isinstance(outcome, Scores) and outcome.scores:
+                    watch.note(outcome, subject.tenant_id)
         waived = self._ports.policies.waived(subject.model_id)
         return functools.reduce(stricter, [decide(policy, places, outcomes, waived, able) for policy in policies])
 

@@ -55,6 +55,7 @@ class Unscored:
 
 
 Outcome = Scores | Unscored
+HINT, HINT_REVIEW = "hint", "review"  # a note by which a detector says that what it found is for a person to look at
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

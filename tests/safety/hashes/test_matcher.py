@@ -1,10 +1,17 @@
 """The detector of known pictures: drawn pictures only, under marker names."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from tests.safety.doubles import guard_world
 from tests.safety.hashes.drawn import drawn
+from tests.safety.test_guard import subject
 
 from forestay.clock import SystemClock
+from forestay.ids import TenantId
+from forestay.safety.decide import Place
+from forestay.safety.guard import Guard, Item
 from forestay.safety.hashes.banks import Hint, NewBank, NewEntry
 from forestay.safety.hashes.flood import FloodLimits
 from forestay.safety.hashes.follow import Banks
@@ -12,11 +19,25 @@ from forestay.safety.hashes.matcher import DETECTOR_ID, FloodWatch, HashMatcher
 from forestay.safety.hashes.pdq import Pixels, hash_of
 from forestay.safety.hashes.postgres_store import PostgresBankStore
 from forestay.safety.model import Outcome, Picture, Scores, Text, Trouble, Unscored
+from forestay.safety.policy import Action
+from forestay.safety.records import Point
+from forestay.safety.routed import RoutedDetectors
 from forestay.safety.taxonomy import Category, Modality
 from forestay.storage.postgres import Database
 from forestay.storage.valkey import Wakeups
-from forestay.telemetry.metrics import HASH_SUSPENDED, Metrics
+from forestay.telemetry.metrics import HASH_MATCHES, HASH_SUSPENDED, Metrics
 
+KNOWN_POLICY = """\
+version: 1
+deadline: 5s
+rules:
+  - modality: image
+    categories: [minors]
+    detectors: [hash-pdq@1]
+    flag_at: 0.5
+    block_at: 1
+    trouble: {crash: review, timeout: review, overload: review, language: review, unreadable: block}
+"""
 KNOWN, OTHER = drawn(3, 512, 384), drawn(11, 400, 300)
 
 
@@ -111,14 +132,46 @@ async def test_an_entry_that_matches_for_everybody_is_suspended_with_a_reason(
     watch = FloodWatch(banks, store, SystemClock(), metrics, FloodLimits(max_tenants=2))
     (outcome,) = await asked(banks, shown(KNOWN))
     assert isinstance(outcome, Scores)
-    actions = [action for tenant in "aabc" for action in await watch.note(outcome, tenant)]
+    actions = [action for tenant in "aabc" for action in watch.note(outcome, tenant)]
     assert [action.reason for action in actions] == ["matched for more than 2 tenants within 3600 s"]
     assert metrics.value(HASH_SUSPENDED) == 1
     (again,) = await asked(banks, shown(KNOWN))
     assert isinstance(again, Scores)
     assert (again.notes["hint"], again.scores) == ("review", {Category.MINORS: 0.5})
+    await watch.keep()
     (bank,) = await store.banks("marker-7f3a")
     assert bank.suspended == 1
+
+
+async def test_a_guard_suspends_what_matches_everywhere_and_a_person_lets_it_block_again(
+    store: PostgresBankStore, banks: Banks, database: Database
+) -> None:
+    """Stored and audited; it leads to review, also under a policy that has no such band, until it is restored."""
+    world, others, metrics = await guard_world(), Banks(store), Metrics()
+    watch = FloodWatch(banks, store, SystemClock(), metrics, FloodLimits(max_tenants=2))
+    world.store.put("known", KNOWN_POLICY)
+    await world.policies.refresh()
+    detectors = RoutedDetectors({DETECTOR_ID: HashMatcher(banks, SystemClock())}, None)
+    guard = Guard(dataclasses.replace(world.guard._ports, detectors=detectors, matches=watch))
+
+    async def judged(tenant: str) -> Action:
+        asked = dataclasses.replace(subject(Point.INPUT, "known"), tenant_id=TenantId(tenant))
+        return (await guard.judge(asked, [Item(Place("file", Modality.IMAGE), (shown(KNOWN),))], [])).action
+
+    assert [await judged(tenant) for tenant in "abcd"] == [Action.BLOCK, Action.BLOCK, Action.BLOCK, Action.REVIEW]
+    assert metrics.value(HASH_MATCHES, "marker-7f3a", "report") == 3
+    await watch.keep()
+    await others.refresh()
+    (outcome,) = await asked(others, shown(KNOWN))  # another process, that saw none of it
+    assert isinstance(outcome, Scores)
+    assert outcome.notes["hint"] == "review"
+    [entry] = await store.entries("marker-7f3a", 0, 10)
+    assert entry.suspended_reason == "matched for more than 2 tenants within 3600 s"
+    said = await database.fetch("SELECT actor, reason FROM audit_log WHERE action = 'suspend_entry'")
+    assert [tuple(row) for row in said] == [("loop:hashes", entry.suspended_reason)]
+    await store.restore(entry.entry_id, actor="human:ada", reason="the flood was an attack")
+    await banks.refresh()
+    assert await judged("e") is Action.BLOCK
 
 
 async def test_until_the_banks_are_read_nothing_is_called_unknown(store: PostgresBankStore) -> None:

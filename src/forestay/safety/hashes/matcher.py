@@ -1,7 +1,8 @@
 """The detector of known pictures: a score of 1 in the category of a bank whose entry is near, 0 otherwise.
 
-Where a match should only lead to review (the bank says so, or flood control has suspended the entry) the score is 0.5:
-a policy for hash lists says review_at 0.5 and block_at 1.
+Where a match should only lead to review (the bank says so, or flood control has suspended the entry) the score is 0.5,
+and the note `hint` says so: `decide` then withholds it whatever the policy's bands. A policy for hash lists says
+review_at 0.5 and block_at 1.
 
 The picture is hashed as it is and in its seven turned and mirrored forms, so that turning it hides nothing. A picture
 without structure (PDQ's own quality below 50) shares its bits with every other flat one: it matches only what it
@@ -24,7 +25,7 @@ from forestay.safety.hashes.flood import FloodLimits, Sightings, Suspend, decide
 from forestay.safety.hashes.follow import Banks, Hit
 from forestay.safety.hashes.pdq import LEAST_QUALITY, Hash, hash_of, hashes_of
 from forestay.safety.hashes.store import BankStore
-from forestay.safety.model import Content, DetectorInfo, Outcome, Picture, Scores, Trouble, Unscored
+from forestay.safety.model import HINT, Content, DetectorInfo, Outcome, Picture, Scores, Trouble, Unscored
 from forestay.safety.taxonomy import Category, Modality
 from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import HASH_MATCHES, HASH_SUSPENDED, Metrics
@@ -32,6 +33,7 @@ from forestay.telemetry.metrics import HASH_MATCHES, HASH_SUSPENDED, Metrics
 DETECTOR_ID = "hash-pdq@1"
 REVIEW_SCORE = 0.5
 _MODALITIES = (Modality.IMAGE, Modality.VIDEO)
+_KEEP_SECONDS = 0.5
 _MOST_WATCHED = 10_000  # entries whose matches are counted at a time
 _log = logger("safety.hashes")
 
@@ -104,7 +106,7 @@ def scores_of(where: str, hits: Sequence[Hit], seconds: float = 0.0) -> Scores:
             "bank": first.bank.bank_id,
             "entry": str(first.entry_id),
             "distance": str(first.distance),
-            "hint": first.hint,
+            HINT: first.hint,
             "entries": str(len(hits)),
         }
     return Scores(DETECTOR_ID, where, scores, seconds, notes)
@@ -120,32 +122,41 @@ class FloodWatch:
     metrics: Metrics
     limits: FloodLimits = dataclasses.field(default_factory=FloodLimits)
     seen: dict[int, Sightings] = dataclasses.field(default_factory=dict[int, Sightings])
+    owed: dict[int, Suspend] = dataclasses.field(default_factory=dict[int, Suspend])  # not in the store yet
 
-    async def note(self, scores: Scores, tenant_id: str) -> list[Suspend]:
-        """Count the match that these scores tell of, for a tenant; returns what was suspended for it."""
-        entry_id = int(scores.notes.get("entry", "0"))
-        if not entry_id:
+    def note(self, scores: Scores, tenant_id: str) -> list[Suspend]:
+        """Count the match that these scores tell of, for a tenant; returns what was suspended for it, here at once."""
+        if scores.detector_id != DETECTOR_ID or "entry" not in scores.notes:
             return []
-        self.metrics.add(HASH_MATCHES, scores.notes["bank"], scores.notes["hint"])
+        entry_id = int(scores.notes["entry"])
+        self.metrics.add(HASH_MATCHES, scores.notes["bank"], scores.notes[HINT])
         now = self.clock.now()
         state = sighted(self.seen.get(entry_id, Sightings(entry_id, now)), tenant_id, self.limits, now)
         actions = decide_flood(state, self.limits, now)
         self.seen[entry_id] = dataclasses.replace(state, suspended=state.suspended or bool(actions))
         self._forget(now)
         for action in actions:
-            await self._suspend(action)
+            self.banks.suspend(action.entry_id)  # at once here; the others follow the store
+            self.owed[action.entry_id] = action
+            self.metrics.add(HASH_SUSPENDED)
+            _log.warning("hashes.entry_suspended", entry_id=action.entry_id, reason=action.reason)
         return actions
 
-    async def _suspend(self, action: Suspend) -> None:
-        self.banks.suspend(action.entry_id)  # at once here; the others follow the store
-        self.metrics.add(HASH_SUSPENDED)
-        _log.warning("hashes.entry_suspended", entry_id=action.entry_id, reason=action.reason)
-        try:
-            await self.store.suspend(action.entry_id, actor="loop:hashes", reason=action.reason)
-        except Unavailable as error:
-            state = self.seen[action.entry_id]
-            self.seen[action.entry_id] = dataclasses.replace(state, suspended=False)  # the next match tries again
-            _log.warning("hashes.suspension_not_kept", entry_id=action.entry_id, reason=str(error))
+    async def run(self) -> None:
+        """Tell the store of suspensions for ever, so that they hold on the whole platform; what fails is told again."""
+        while True:
+            await self.keep()
+            await self.clock.sleep(_KEEP_SECONDS)
+
+    async def keep(self) -> None:
+        """Tell the store of the suspensions that it does not know yet."""
+        for action in list(self.owed.values()):
+            try:
+                await self.store.suspend(action.entry_id, actor="loop:hashes", reason=action.reason)
+            except Unavailable as error:
+                _log.warning("hashes.suspension_not_kept", entry_id=action.entry_id, reason=str(error))
+                return
+            del self.owed[action.entry_id]
 
     def _forget(self, now: dt.datetime) -> None:
         """Keep the count of entries bounded: those whose window is over go first, then the oldest."""
