@@ -37,6 +37,9 @@ NAMES = (
     "rollout_crash",
     "telemetry_overhead",
     "notify_faults",
+    "slo_engine",
+    "slo_corpus",
+    "slo_prometheus",
 )
 
 

@@ -37,6 +37,6 @@ def paging(bad: Ints, total: Ints) -> Flags:
     engine = FleetEngine([slo(number) for number in range(total.shape[1])])
     pages = np.zeros(total.shape, dtype=np.bool_)
     for minute in range(len(total)):
-        engine.tick(Minute(minute), bad[minute].astype(np.int64), total[minute].astype(np.int64))
+        engine.tick(Minute(minute), np.stack([bad[minute], total[minute]]).astype(np.float64))
         pages[minute] = engine.paging
     return pages

@@ -14,7 +14,7 @@ from forestay.slo.evidence import Bets, Floats, nothing_wagered, page_bets, stak
 def after(wealth: Floats, bets: Bets, bad: int, total: int) -> float:
     """Return the wealth in sum after a minute without a new stake."""
     held = wealth.copy()
-    return float(wager(held, bets, np.array([bad]), np.array([total]), np.zeros_like(held))[0])
+    return float(wager(held, bets, np.array([float(bad)]), np.array([float(total)]), np.zeros_like(held))[0])
 
 
 @given(
@@ -68,7 +68,7 @@ def test_every_bet_is_on_an_error_rate_above_the_budget_and_below_certainty(budg
 def test_a_minute_stakes_no_more_than_it_may() -> None:
     """However the stake is spread, in sum it is what was allowed."""
     bets = page_bets([0.001, 0.001])
-    spread = stakes(bets, np.array([1.0, 0.25]), np.array([30, 30_000]))
+    spread = stakes(bets, np.array([1.0, 0.25]), np.array([30.0, 30_000.0]))
     assert spread.sum(axis=0) == pytest.approx([1.0, 0.25])
 
 
@@ -80,10 +80,10 @@ def test_pages_by_chance_stay_within_what_is_promised() -> None:
     services, minutes, promised = 400, 2_880, 30.0
     bets = page_bets(np.full(services, 0.001), promised)
     wealth, chance, pages = nothing_wagered(bets), np.random.default_rng(5), 0
-    staked = stakes(bets, np.ones(services), np.full(services, 60))
+    staked = stakes(bets, np.ones(services), np.full(services, 60.0))
     for _ in range(minutes):
-        total = chance.poisson(1.0, services)
-        sums = wager(wealth, bets, chance.binomial(total, 0.001), total, staked)
+        total = chance.poisson(1.0, services).astype(np.float64)
+        sums = wager(wealth, bets, chance.binomial(total.astype(np.int64), 0.001).astype(np.float64), total, staked)
         sure = sums >= bets.goal * (1 - 1e-9)
         pages += int(sure.sum())
         wealth[:, sure] = 0.0
@@ -95,11 +95,11 @@ def test_pages_by_chance_stay_within_what_is_promised() -> None:
 def test_the_order_of_slos_changes_nothing() -> None:
     """Each SLO's evidence is its own."""
     budgets = [0.001, 0.01, 0.1]
-    bad, total = np.array([1, 0, 3]), np.array([2, 5, 9])
-    sums = {}
+    bad, total = np.array([1.0, 0.0, 3.0]), np.array([2.0, 5.0, 9.0])
+    sums: dict[int, float] = {}
     for order in itertools.permutations(range(3)):
         bets = page_bets([budgets[index] for index in order])
         wealth = np.ones_like(bets.rates)
         found = wager(wealth, bets, bad[list(order)], total[list(order)], np.ones_like(bets.rates))
         for place, index in enumerate(order):
-            assert sums.setdefault(index, found[place]) == pytest.approx(found[place], rel=1e-12)
+            assert sums.setdefault(index, float(found[place])) == pytest.approx(found[place], rel=1e-12)

@@ -20,10 +20,11 @@ def test_running_sums_are_sums_of_what_is_in_the_window(steps: list[tuple[int, i
     """Whatever comes, each window holds its last minutes and nothing else."""
     ring = WindowRing(1, 1, (1, 5, 30))
     for number, (bad, total) in enumerate(steps, start=1):
-        ring.add(np.array([bad]), np.array([total]))
-        for minutes, sums in ring.sums.items():
+        ring.add(np.array([[bad], [total]], dtype=np.float64))
+        for minutes in ring.windows:
             inside = steps[max(0, number - minutes) : number]
-            assert sums[:, 0].tolist() == [sum(pair[place] for pair in inside) for place in (0, 1)]
+            expected = [sum(pair[place] for pair in inside) for place in (0, 1)]
+            assert ring[minutes][:, 0].tolist() == ring.some(minutes, np.array([0]))[:, 0].tolist() == expected
 
 
 def as_read(seen: SloState, opened: Opened, *, on_five: bool) -> SloState:
@@ -54,7 +55,8 @@ def play(seed: int, minutes: int) -> None:
     for minute in range(minutes):
         harm = engine.budget * (60 if minutes // 3 <= minute <= 2 * minutes // 3 else 0.5)
         total = chance.poisson(hourly / 60)
-        engine.tick(Minute(minute), chance.binomial(total, np.minimum(harm, 0.97)), total)
+        bad = chance.binomial(total, np.minimum(harm, 0.97))
+        engine.tick(Minute(minute), np.stack([bad, total]).astype(np.float64))
         on_five = (minute + 1) % 5 == 0
         for index, before in enumerate(opened):
             seen = engine.state_of(index)
@@ -77,7 +79,7 @@ def test_what_was_paged_is_told_in_words() -> None:
     """The state of an SLO that pages gives a page with its reason."""
     engine = FleetEngine([slo(0.99)])
     for minute in range(120):
-        engine.tick(Minute(minute), np.array([2 if minute > 90 else 0]), np.array([4]))
+        engine.tick(Minute(minute), np.array([[2.0 if minute > 90 else 0.0], [4.0]]))
     assert engine.paging[0]
     [page, *_] = decide_slo(engine.state_of(0), Minute(119)).findings
     assert page.kind is Kind.PAGE

@@ -6,11 +6,13 @@ from typing import Annotated, cast
 
 import typer
 
+from forestay.cli import slo_files
 from forestay.cli.client import connect
 from forestay.cli.output import JSON_OPTION, print_json, print_table
 from forestay.errors import UsageError
 
-app = typer.Typer(no_args_is_help=True, help="Show how service level objectives stand.")
+app = typer.Typer(no_args_is_help=True, help="Show how service level objectives stand; write, check and hand them on.")
+slo_files.register(app)
 Row = dict[str, object]
 _MINUTE_SECONDS = 60
 _DAY_MINUTES = 1440

@@ -27,7 +27,6 @@ import numpy.typing as npt
 from forestay.slo.model import MINUTES_OF_30_DAYS
 
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 PAGE_BURNS, TICKET_BURNS = 20.0, (2.0, 5.0)
 """The mildest burn rate bet on for a page, and those for a ticket. A bet on burn rate k wins in the long run from
@@ -56,8 +55,9 @@ class Bets:
     """`[k, 1]`: how it is spread in busy traffic."""
     goal: Floats
     """`[n]`: wealth at which it is enough."""
+    win: Floats
+    """`[k, n]`: what a bad request multiplies by."""
     log_win: Floats
-    """`[k, n]`: ln of what a bad request multiplies by."""
     log_lose: Floats
     """`[k, n]`: ln of what a good request multiplies by, below 0."""
 
@@ -92,6 +92,7 @@ def _bets(
         thin,
         busy,
         goal,
+        1.0 + rates * (1.0 - budget),
         np.log1p(rates * (1.0 - budget)),
         np.log1p(-rates * budget),
     )
@@ -102,21 +103,23 @@ def nothing_wagered(bets: Bets) -> Floats:
     return np.zeros_like(bets.rates)
 
 
-def stakes(bets: Bets, stake: Floats, requests_per_hour: Ints) -> Floats:
+def stakes(bets: Bets, stake: Floats, requests_per_hour: Floats) -> Floats:
     """Return `[k, n]`: a minute's stake `[n]`, spread over the error rates as the traffic has it."""
     return stake * np.where(requests_per_hour >= BUSY_REQUESTS_PER_HOUR, bets.busy, bets.thin)
 
 
-def wager(wealth: Floats, bets: Bets, bad: Ints, total: Ints, staked: Floats) -> Floats:
+def wager(wealth: Floats, bets: Bets, bad: Floats, total: Floats, staked: Floats) -> Floats:
     """Carry wealth `[k, n]` over one minute, in place, and return its sum `[n]`.
 
     `bad` of `total` requests `[n]`; `staked` `[k, n]`, in sum at most 1 for each SLO, is what is newly wagered this
     minute, chosen without looking at `bad`. Where one bad request would overshoot the goal, less is put at risk.
     """
     wealth += staked
-    near = np.flatnonzero((np.einsum("kn,kn->n", wealth, np.exp(bets.log_win)) > bets.goal) & (total > 0))
+    near = np.flatnonzero(np.einsum("kn,kn->n", wealth, bets.win) > bets.goal)
+    near = near[total[near] > 0]
     held = wealth[:, near]
-    wealth *= np.exp(bets.log_lose * total)
+    lose = bets.log_lose * total
+    np.multiply(wealth, np.exp(lose, out=lose), out=wealth)
     hit = np.flatnonzero(bad)
     if hit.size:
         gain = (bets.log_win[:, hit] - bets.log_lose[:, hit]) * bad[hit]
@@ -126,7 +129,7 @@ def wager(wealth: Floats, bets: Bets, bad: Ints, total: Ints, staked: Floats) ->
     return wealth.sum(axis=0)
 
 
-def _capped(held: Floats, bets: Bets, near: Ints, bad: Ints, total: Ints) -> Floats:
+def _capped(held: Floats, bets: Bets, near: npt.NDArray[np.intp], bad: Floats, total: Floats) -> Floats:
     """Scale all rates by one factor, so that one bad and `total - 1` good requests end at the goal or just above."""
     rates, budget, goal = bets.rates[:, near], bets.budget[near], bets.goal[near]
     rest = held * np.exp(bets.log_lose[:, near] * (total - 1))  # as if at full rates: a little too careful

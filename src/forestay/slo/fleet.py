@@ -7,7 +7,7 @@ and by the benches.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -26,31 +26,48 @@ from forestay.slo.decide import (
 from forestay.slo.evidence import Bets, nothing_wagered, page_bets, stakes, ticket_bets, wager
 from forestay.slo.model import Minute, Slo
 
-Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.intp]
 MINUTE_WINDOWS = (1, 5, 30, 60, 360)
 BUCKET_WINDOWS = (5, 120, 360, 1440, 4320)
+_JUST_BELOW = 1.0 - 1e-9
+"""A product is compared first, since it is cheap; what comes this near is divided, as Prometheus divides."""
 
 
 class WindowRing:
-    """Running sums of bad and of all requests over several windows, in steps of `step_minutes`, for n SLOs."""
+    """What bad and all requests add up to over several windows, in steps of `step_minutes`, for n SLOs.
+
+    Sums since the beginning are kept, so a window is one subtraction, made when it is asked for. Counts are whole
+    numbers in floats, exact to 2^53: nothing is converted, and a share is one division.
+    """
 
     def __init__(self, count: int, step_minutes: int, windows_minutes: Sequence[int]) -> None:
-        self._steps = {minutes: minutes // step_minutes for minutes in windows_minutes}
-        self._size = max(self._steps.values()) + 1
-        self._kept = np.zeros((self._size, 2, count), dtype=np.uint32)
+        self.windows = tuple(windows_minutes)
+        self._step_minutes = step_minutes
+        self._kept = np.zeros((max(windows_minutes) // step_minutes + 1, 2, count))
         self._at = 0
-        self.sums: dict[int, Ints] = {minutes: np.zeros((2, count), dtype=np.int64) for minutes in windows_minutes}
+        self._asked: dict[int, Floats] = {}
 
-    def add(self, bad: Ints, total: Ints) -> None:
-        """Add one step; what has left a window is taken off its sums. At most 4,294,967,295 requests a step."""
-        self._at = (self._at + 1) % self._size
-        now = self._kept[self._at]
-        now[0], now[1] = bad, total
-        for minutes, sums in self.sums.items():
-            np.add(sums, now, out=sums)
-            np.subtract(sums, self._kept[(self._at - self._steps[minutes]) % self._size], out=sums)
+    def add(self, counts: Floats) -> None:
+        """Add one step, `[2, n]` (bad, all)."""
+        before, self._at = self._at, (self._at + 1) % len(self._kept)
+        np.add(self._kept[before], counts, out=self._kept[self._at])
+        self._asked.clear()
+
+    def __getitem__(self, minutes: int) -> Floats:
+        """Return `[2, n]`: what the last `minutes` hold."""
+        found = self._asked.get(minutes)
+        if found is None:
+            found = self._asked[minutes] = self._kept[self._at] - self._kept[self._before(minutes)]
+        return found
+
+    def some(self, minutes: int, which: Indices) -> Floats:
+        """Return `[2, m]`: the same for some SLOs only."""
+        return self._kept[self._at][:, which] - self._kept[self._before(minutes)][:, which]
+
+    def _before(self, minutes: int) -> int:
+        return (self._at - minutes // self._step_minutes) % len(self._kept)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,28 +79,31 @@ class PairTable:
     short_minutes: int
     threshold: Floats
     traffic_minutes: int
-    speaks_from: Ints
-    long_from: Ints
+    speaks_from: Floats
+    long_from: Floats
     false_share: Floats
     busy_share: Floats
 
-    def burns(self, sums: Mapping[int, Ints]) -> Flags:
-        """Return `[n]`: both windows are above the threshold. The division is the one that Prometheus makes."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            long = sums[self.long_minutes][0] / sums[self.long_minutes][1] > self.threshold
-            if not long.any():
-                return long
-            return long & (sums[self.short_minutes][0] / sums[self.short_minutes][1] > self.threshold)
+    def burning(self, sums: WindowRing) -> Indices:
+        """Return the indices of SLOs of which both windows are above the threshold."""
+        long = sums[self.long_minutes]
+        near = np.flatnonzero(long[0] > self.threshold * _JUST_BELOW * long[1])
+        if not near.size:
+            return near
+        short = sums.some(self.short_minutes, near)
+        threshold = self.threshold[near]
+        burns = (long[0, near] / long[1, near] > threshold) & (short[0] > 0)
+        return near[burns & (short[0] / np.maximum(short[1], 1.0) > threshold)]
 
-    def may_speak(self, sums: Mapping[int, Ints]) -> Flags:
-        """Return `[n]`: at this traffic it may speak alone."""
-        quiet = sums[self.traffic_minutes][1] >= self.speaks_from
-        return quiet & (sums[self.long_minutes][1] >= self.long_from)
+    def may_speak(self, sums: WindowRing, which: Indices | slice) -> Flags:
+        """Return whether each of `which` may speak alone at its traffic."""
+        quiet = sums[self.traffic_minutes][1, which] >= self.speaks_from[which]
+        return quiet & (sums[self.long_minutes][1, which] >= self.long_from[which])
 
-    def taken(self, sums: Mapping[int, Ints], speaks: Flags) -> Floats:
+    def taken(self, sums: WindowRing) -> Floats:
         """Return `[n]`: what it takes of the false-page rate."""
         busy = sums[self.traffic_minutes][1] >= 2 * self.speaks_from
-        return np.where(busy, self.busy_share, self.false_share) * speaks
+        return np.where(busy, self.busy_share, self.false_share) * self.may_speak(sums, slice(None))
 
 
 def _tables(slos: Sequence[Slo], severity: Severity) -> tuple[PairTable, ...]:
@@ -98,7 +118,7 @@ def _tables(slos: Sequence[Slo], severity: Severity) -> tuple[PairTable, ...]:
 def _table(name: str, count: int, pairs: Sequence[tuple[int, Pair]]) -> PairTable:
     shape = pairs[0][1]
     where = np.asarray([index for index, _ in pairs])
-    numbers = {"threshold": np.full(count, np.inf)}
+    numbers = {"threshold": np.full(count, 2.0)}  # a share is never above 1
     numbers |= {field: np.zeros(count) for field in ("speaks_from", "long_from", "false_share", "busy_share")}
     for field, values in numbers.items():
         values[where] = [getattr(pair, field) for _, pair in pairs]
@@ -108,8 +128,8 @@ def _table(name: str, count: int, pairs: Sequence[tuple[int, Pair]]) -> PairTabl
         short_minutes=shape.short_minutes,
         traffic_minutes=shape.traffic_minutes,
         threshold=numbers["threshold"],
-        speaks_from=numbers["speaks_from"].astype(np.int64),
-        long_from=numbers["long_from"].astype(np.int64),
+        speaks_from=numbers["speaks_from"],
+        long_from=numbers["long_from"],
         false_share=numbers["false_share"],
         busy_share=numbers["busy_share"],
     )
@@ -127,30 +147,35 @@ class Alarm:
         self.evidence = np.zeros(count)
         self.evidence_open = np.zeros(count, dtype=np.bool_)
         self.pairs_open = {table.name: np.zeros(count, dtype=np.bool_) for table in self.tables}
+        self._staked = stakes(bets, np.zeros(count), np.zeros(count))
 
-    def step(self, sums: Mapping[int, Ints], fresh: Ints, step_minutes: int) -> Flags:
-        """Carry everything over one step in which `fresh` `[2, n]` (bad, total) was seen; return `[n]`: it is open."""
-        stake = np.full(fresh.shape[1], float(step_minutes))
-        bad_now = fresh[0] > 0
+    def stake(self, sums: WindowRing, step_minutes: int, hourly: Floats) -> None:
+        """Look at the traffic, and settle what each step wagers until it is looked at again."""
+        left = 1.0 - sum((table.taken(sums) for table in self.tables), np.zeros(len(hourly)))
+        self._staked = stakes(self.bets, step_minutes * np.maximum(left, 0.0), hourly)
+
+    def step(self, sums: WindowRing, fresh: Floats) -> Flags:
+        """Carry everything over one step in which `fresh` `[2, n]` (bad, all) was seen; return `[n]`: it is open."""
         for table in self.tables:
-            speaks = table.may_speak(sums)
-            stake -= step_minutes * table.taken(sums, speaks)
-            burns = table.burns(sums)
-            if burns.any() or self.pairs_open[table.name].any():
-                self.pairs_open[table.name] = burns & ((speaks & bad_now) | self.pairs_open[table.name])
-        np.maximum(stake, 0.0, out=stake)
-        hourly = sums[60][1] if step_minutes == 1 else sums[120][1] // 2
-        staked = stakes(self.bets, stake, hourly)
-        self.evidence = wager(self.wealth, self.bets, fresh[0], fresh[1], staked) / self.bets.goal
-        sure = self.evidence >= ENOUGH
-        if sure.any() or self.evidence_open.any():
-            self.evidence_open = np.where(self.evidence_open, ~self._recovered(sums), sure)
+            burning = table.burning(sums)
+            before = self.pairs_open[table.name]
+            now = np.zeros_like(before)
+            if burning.size:
+                now[burning] = before[burning] | (table.may_speak(sums, burning) & (fresh[0, burning] > 0))
+            self.pairs_open[table.name] = now
+        wealth = wager(self.wealth, self.bets, fresh[0], fresh[1], self._staked)
+        self.evidence = np.divide(wealth, self.bets.goal, out=wealth)
+        opened = np.flatnonzero(self.evidence_open)
+        sure = np.flatnonzero(self.evidence >= ENOUGH)
+        if opened.size or sure.size:
+            self.evidence_open[sure] = True
+            self.evidence_open[opened] = ~self._recovered(sums, opened)
             self.wealth[:, self.evidence_open] = 0.0
-            self.evidence[self.evidence_open] = np.maximum(self.evidence[self.evidence_open], 1.0)
-        opened = self.evidence_open.copy()
+            self.evidence[self.evidence_open] = 1.0
+        result = self.evidence_open.copy()
         for flags in self.pairs_open.values():
-            opened |= flags
-        return opened
+            result |= flags
+        return result
 
     def close(self, silent: Flags) -> None:
         """Close what is open where nothing was seen for so long that nothing can be claimed."""
@@ -158,13 +183,13 @@ class Alarm:
         for flags in self.pairs_open.values():
             flags[silent] = False
 
-    def _recovered(self, sums: Mapping[int, Ints]) -> Flags:
+    def _recovered(self, sums: WindowRing, which: Indices) -> Flags:
         burn, lengths = RECOVERY[self._severity]
-        chosen = sums[lengths[-1]].copy()
+        chosen = sums.some(lengths[-1], which)
         for minutes in reversed(lengths[:-1]):
-            enough = sums[minutes][1] >= RECOVERY_REQUESTS
-            chosen[:, enough] = sums[minutes][:, enough]
-        share = np.minimum(burn * self.bets.budget, MOST_BURN_SHARE)
+            shorter = sums.some(minutes, which)
+            chosen = np.where(shorter[1] >= RECOVERY_REQUESTS, shorter, chosen)
+        share = np.minimum(burn * self.bets.budget[which], MOST_BURN_SHARE)
         return chosen[0] < np.maximum(1.0, share * chosen[1])
 
 
@@ -183,31 +208,39 @@ class FleetEngine:
         self.paging = np.zeros(self.count, dtype=np.bool_)
         self.ticketing = np.zeros(self.count, dtype=np.bool_)
         self.last_seen = np.full(self.count, -SILENT_MINUTES, dtype=np.int64)
-        self._bucket = np.zeros((2, self.count), dtype=np.int64)
+        self._bucket = np.zeros((2, self.count))
 
-    def tick(self, now: Minute, bad: Ints, total: Ints) -> None:
-        """Carry the fleet over the minute `now`: `bad` of `total` `[n]` requests and probes. Every minute must come."""
-        self.minutes.add(bad, total)
-        self._bucket[0] += bad
-        self._bucket[1] += total
-        self.last_seen[total > 0] = now
-        self.paging = self.page.step(self.minutes.sums, self.minutes.sums[1], 1)
+    def tick(self, now: Minute, counts: Floats) -> None:
+        """Carry the fleet over the minute `now`: `counts` `[2, n]`, bad and all requests and probes. None may lack."""
+        self.minutes.add(counts)
+        self._bucket += counts
+        self.last_seen[counts[1] > 0] = now
+        if now % TICKET_EVERY_MINUTES == 0:
+            self.page.stake(self.minutes, 1, self.minutes[60][1])
+        self.paging = self.page.step(self.minutes, counts)
         if (now + 1) % TICKET_EVERY_MINUTES == 0:
-            self.buckets.add(self._bucket[0], self._bucket[1])
-            self._bucket[:] = 0
-            self.ticketing = self.ticket.step(self.buckets.sums, self.buckets.sums[5], TICKET_EVERY_MINUTES)
+            self.buckets.add(self._bucket)
+            self.ticket.stake(self.buckets, TICKET_EVERY_MINUTES, self.buckets[120][1] / 2)
+            self.ticketing = self.ticket.step(self.buckets, self._bucket)
+            self._bucket[:] = 0.0
         silent = now - self.last_seen >= SILENT_MINUTES
         if silent.any():
-            self.page.close(silent)
-            self.ticket.close(silent)
-            self.paging &= ~silent
-            self.ticketing &= ~silent
+            self._close(silent)
+
+    def _close(self, silent: Flags) -> None:
+        self.page.close(silent)
+        self.ticket.close(silent)
+        self.paging &= ~silent
+        self.ticketing &= ~silent
 
     def state_of(self, index: int) -> SloState:
         """Return one SLO's state as `decide_slo` reads it; what is open is what was decided in this minute."""
-        windows = {minutes: _sums_of(sums, index) for minutes, sums in self.minutes.sums.items()}
-        windows |= {minutes: _sums_of(sums, index) for minutes, sums in self.buckets.sums.items() if minutes > 360}
-        windows[120] = _sums_of(self.buckets.sums[120], index)
+        which = np.asarray([index])
+        windows = {
+            minutes: Sums(*(int(value) for value in ring.some(minutes, which)[:, 0]))
+            for ring in (self.buckets, self.minutes)  # the minutes' own windows are the fresher ones
+            for minutes in ring.windows
+        }
         names = [name for alarm in (self.page, self.ticket) for name, flags in alarm.pairs_open.items() if flags[index]]
         opened = Opened(bool(self.page.evidence_open[index]), bool(self.ticket.evidence_open[index]), frozenset(names))
         seen = int(self.last_seen[index])
@@ -220,7 +253,3 @@ class FleetEngine:
             None,
             None if seen < 0 else Minute(seen),
         )
-
-
-def _sums_of(sums: Ints, index: int) -> Sums:
-    return Sums(int(sums[0, index]), int(sums[1, index]))

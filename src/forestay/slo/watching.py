@@ -43,11 +43,8 @@ class Watching:
                 self._kept[slo_id][now] = counts
         if now >= self._evidence_from:
             counts = [seen.get(slo.slo_id, Counts()) for slo in self._simple]
-            self._engine.tick(
-                now,
-                np.asarray([one.seen_bad for one in counts], dtype=np.int64),
-                np.asarray([one.seen for one in counts], dtype=np.int64),
-            )
+            bad, seen_of_all = [one.seen_bad for one in counts], [one.seen for one in counts]
+            self._engine.tick(now, np.asarray([bad, seen_of_all], dtype=np.float64))
             self._note_since(now)
         self.until = Minute(now + 1)
 

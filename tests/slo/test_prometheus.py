@@ -1,0 +1,81 @@
+"""The exported rules, judged by Prometheus' own tool where it is installed."""
+
+import dataclasses
+import pathlib
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import yaml
+from tests.slo.objectives import slo
+
+from forestay.slo.model import Measure, Series, Sli, SliKind
+from forestay.slo.prometheus import render_rules
+from forestay.slo.promtool_tests import alerts, input_series, play, render_tests
+
+PROMTOOL = shutil.which("promtool")
+needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed: apt-get install prometheus")
+WATCHED = slo(
+    sli=Sli(SliKind.RATIO, Measure.AVAILABILITY, series=Series("req_total", bad='req_total{outcome="failed"}'))
+)
+
+
+def promtool(folder: pathlib.Path, *words: str) -> str:
+    """Run promtool in a folder; return what it said, which must be success."""
+    assert PROMTOOL is not None
+    ran = subprocess.run([PROMTOOL, *words], cwd=folder, capture_output=True, text=True, check=False, timeout=100)
+    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-3000:]
+    return ran.stdout
+
+
+def test_what_can_not_be_exported_is_said() -> None:
+    """An SLO without counters, and one of slices, have no rules and a line each."""
+    sliced = slo(sli=Sli(SliKind.TIME_SLICE, Measure.AVAILABILITY, slice_minutes=5, slice_objective=0.9))
+    text, losses = render_rules([slo(), sliced])
+    assert yaml.safe_load(text) == {"groups": []}
+    assert [loss.field for loss in losses] == ["sli.series", "sli.kind"]
+
+
+def test_an_alert_carries_owner_and_runbook() -> None:
+    """Who is told, and where to read on."""
+    made = dataclasses.replace(WATCHED, alerting=dataclasses.replace(WATCHED.alerting, runbook="https://run/1"))
+    groups = yaml.safe_load(render_rules([made])[0])["groups"]
+    [page] = [rule for rule in groups[0]["rules"] if rule.get("alert") == "SloPage"]
+    assert page["labels"]["owner"] == "vision"
+    assert page["annotations"]["runbook_url"] == "https://run/1"
+
+
+@needs_promtool
+def test_exported_rules_are_valid_and_pass_the_tests_that_come_with_them(tmp_path: pathlib.Path) -> None:
+    """`promtool check rules` and `promtool test rules` agree with what was generated."""
+    (tmp_path / "rules.yaml").write_text(render_rules([WATCHED])[0], encoding="utf-8")
+    (tmp_path / "tests.yaml").write_text(render_tests([WATCHED], "rules.yaml"), encoding="utf-8")
+    assert "SUCCESS" in promtool(tmp_path, "check", "rules", "rules.yaml")
+    assert "SUCCESS" in promtool(tmp_path, "test", "rules", "tests.yaml")
+
+
+@needs_promtool
+def test_prometheus_pages_in_the_minutes_in_which_the_engine_does(tmp_path: pathlib.Path) -> None:
+    """Two hours of thin and busy traffic, harm, a gap and recovery: no minute differs; the gauge alone can page too."""
+    chance = np.random.default_rng(8)
+    total = np.concatenate([chance.poisson(12, 400), chance.poisson(9, 120)]).astype(np.float64)
+    share = np.where((np.arange(520) > 420) & (np.arange(520) < 450), 0.3, 0.0005)
+    bad = chance.binomial(total.astype(np.int64), share).astype(np.float64)
+    played = play(WATCHED, bad, total)
+    gauge = np.where(np.arange(520) == 300, 1.0, 0.0)
+    expected = played.rules_open | (gauge >= 1)
+    checks = [
+        {
+            "expr": alerts(WATCHED),
+            "eval_time": f"{minute + 1}m",
+            "exp_samples": [{"labels": "{}", "value": 1}] if expected[minute] else [],
+        }
+        for minute in (*range(295, 305), *range(400, 520))
+    ]
+    test = {"interval": "1m", "input_series": input_series(WATCHED, bad, total, gauge), "promql_expr_test": checks}
+    whole = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [test]}
+    (tmp_path / "rules.yaml").write_text(render_rules([WATCHED])[0], encoding="utf-8")
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump(whole), encoding="utf-8")
+    assert played.rules_open.any()
+    assert "SUCCESS" in promtool(tmp_path, "test", "rules", "tests.yaml")
