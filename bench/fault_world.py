@@ -268,6 +268,7 @@ async def running() -> AsyncIterator[World]:
             "FORESTAY_JUDGE_SOCKET": str(judge.socket),
             "FORESTAY_JUDGE_PATIENCE": str(PATIENCE_SECONDS),
             "FORESTAY_LEASE_SECONDS": "2",
+            "PYTHONFAULTHANDLER": "1",  # a process that aborts tells in its log where
             "FORESTAY_ALLOW_PRIVATE_INPUTS": "true",
             "FORESTAY_ALLOW_PRIVATE_BUCKETS": "true",
         },
