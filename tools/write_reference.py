@@ -3,6 +3,7 @@
 `make docs` runs it; `tests/architecture/test_reference_pages.py` fails when a page and its source differ.
 """
 
+import asyncio
 import dataclasses
 import json
 import sys
@@ -16,7 +17,13 @@ from forestay.abuse.vocabulary import SIGNALS, Per
 from forestay.artefacts.findings import MEANINGS, FlawKind
 from forestay.artefacts.formats import OTHERS, WAIVABLE, WEIGHTS, Format
 from forestay.artefacts.pickle_names import ALLOWED
+from forestay.clock import SystemClock
 from forestay.fleet.spec_file import json_schema
+from forestay.safety.classifiers.lexicon import LexiconDetectors
+from forestay.safety.classifiers.registry import installed
+from forestay.safety.coverage import matrix
+from forestay.safety.judge.folder import missing
+from forestay.safety.taxonomy import CODES, Category, Modality
 from forestay.settings import Settings
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -35,6 +42,15 @@ ARTEFACTS_INTRODUCTION = """# Model files: formats and findings
 What a model's files may be, and everything that can be said against one. A file is judged by its bytes, never by its
 name; nothing is loaded or run to judge it. See also [sign and admit a model](../howto/sign-and-admit-a-model.md).
 This page is generated from `src/forestay/artefacts/` by `make docs`.
+"""
+COVERAGE_INTRODUCTION = """# What the guard covers
+
+Which bundled detector declares to cover which category in which kind of content. `-` is a gap: nobody here can judge
+it, and a policy that names it must say `uncovered: review` or `block`. `forestay safety coverage` shows the same for
+your platform, with hash banks and detectors that you have plugged in. What a detector covers is no promise of how much
+it finds: see [the text guard](../explanation/text-guard.md) and [judges](../explanation/judges.md).
+This page is generated from the detectors' own declarations by `make docs`.
+
 """
 BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<="}
 ABUSE_INTRODUCTION = f"""# Rules about callers
@@ -87,6 +103,7 @@ def main() -> int:
         ("model-spec.md", render_spec()),
         ("artefacts.md", render_artefacts()),
         ("abuse-rules.md", render_abuse_rules()),
+        ("coverage.md", render_coverage()),
     )
     for name, text in pages:
         page = REFERENCE / name
@@ -221,6 +238,22 @@ def spec_form(field: dict[str, Any]) -> str:
         return f"list: {spec_form(field.get('items', {}))}" if field["type"] == "array" else "mapping"
     bounds = [f"{sign} {field[key]}" for key, sign in BOUNDS.items() if key in field]
     return " ".join([{"null": "null", "string": "text"}.get(str(field.get("type")), str(field.get("type"))), *bounds])
+
+
+def render_coverage() -> str:
+    """Write who covers which category of which kind of content; where the extra `safety` is missing, the page stays."""
+    if missing():
+        return (REFERENCE / "coverage.md").read_text(encoding="utf-8")
+    bundled = [detector.info for detector in installed(Settings().judge)]
+    known = [*bundled, *asyncio.run(LexiconDetectors(SystemClock()).known())]
+    cells = matrix(known)
+    head = ["category", *(modality.value for modality in Modality), "AILuminate", "OpenAI", "Azure"]
+    parts = [COVERAGE_INTRODUCTION, f"| {' | '.join(head)} |\n|{'---|' * len(head)}\n"]
+    for category in Category:
+        covered = [", ".join(f"`{name}`" for name in cells[category, modality]) or "-" for modality in Modality]
+        codes = [said or "-" for said in (CODES[category].ailuminate, CODES[category].openai, CODES[category].azure)]
+        parts.append(f"| `{category.value}` | {' | '.join([*covered, *codes])} |\n")
+    return "".join(parts)
 
 
 def render_cli() -> str:

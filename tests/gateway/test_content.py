@@ -120,7 +120,7 @@ async def test_an_input_goes_on_in_the_policys_words(world: World) -> None:
         ("prompt", [MARKER.lower()], "a calm sea"),
         ("turns[0].text", [MARKER], "a calm sea"),
     ]
-    request_id = parse_request_id(reply.field("request_id"))
+    request_id = parse_request_id(str(reply.field("request_id")))
     assert request_id is not None
     [row] = [item for item in world.queue._rows.values() if item.submission.request_id == request_id]
     assert json.loads(row.submission.body) == {

@@ -1,9 +1,9 @@
 """Opens a file that a model made, in the limited child, and takes what others ask of it: looks for detectors, numbers.
 
-It decides how closely a file is looked at: the riskier the prompt, the more frames of a film. What is neither seen nor
-heard is a place without a look, and the policy says what that means. A file is opened once: looks that were taken along
-with the numbers are kept for the guard, by the file's digest, until it asks for them or they have to make room. Called
-by `opening` for the guard and by `output_quality`.
+It decides how closely a file is looked at: the riskier the prompt, the more frames of a film; of one with many scenes
+as many as may be. What is neither seen nor heard is a place without a look, and the policy says what that means. A file
+is opened once: looks that were taken along with the numbers are kept for the guard, by the file's digest, until it asks
+for them or they have to make room. Called by `opening` for the guard and by `output_quality`.
 """
 
 import asyncio
@@ -34,11 +34,18 @@ class Looks:
         self._kept_bytes = 0
 
     async def look(self, file: IO[bytes], where: str, prompt_score: float) -> Sequence[Item]:
-        """Return the items to judge; MediaRefused when the file cannot be opened, Unavailable when nobody opens it."""
+        """Return the items to judge; MediaRefused when the file cannot be opened, Unavailable when nobody opens it.
+
+        A film with more scenes than looks is looked at again as closely as can be; where scenes are missed even then,
+        its place has no look.
+        """
         seen = await self._take_kept(file, depth(prompt_score)) if self._kept else None
         if seen is None:
             seen = await pictures_of(self._decoder, file, where, depth(prompt_score))
-        return [Item(Place(where, seen.modality), seen.pictures)]
+        if seen.missed_scenes and depth(prompt_score) != depth(1.0):
+            file.seek(0)
+            seen = await pictures_of(self._decoder, file, where, depth(1.0))
+        return [Item(Place(where, seen.modality), () if seen.missed_scenes else seen.pictures)]
 
     async def measure(self, file: IO[bytes], where: str, prompt_score: float | None) -> Measured:
         """Return the numbers of a file; raises as `look` does.

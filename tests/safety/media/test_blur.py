@@ -35,7 +35,7 @@ def test_a_film_is_a_film_of_blurred_looks() -> None:
     """One frame a look, in order, without sound."""
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
     looks = [Picture(str(place), 65, 33, bytes(colour) * 65 * 33) for place, colour in enumerate(colours)]
-    with av.open(io.BytesIO(blur.film(looks))) as container:
+    with av.open(io.BytesIO(blur.film(looks)), "r") as container:
         assert not container.streams.audio
         frames = [frame.to_ndarray(format="rgb24").mean(axis=(0, 1)) for frame in container.decode(video=0)]
     assert [int(np.argmax(frame)) for frame in frames] == [0, 1, 2]
