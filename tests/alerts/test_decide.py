@@ -25,6 +25,16 @@ def test_a_page_is_told_at_once_and_once() -> None:
     assert scene.told("phone") == [("model:acme/cat", "opened")]
 
 
+def test_two_slos_of_one_model_are_two_alerts() -> None:
+    """Slow and failing at once: neither stands for the other, and each ends by itself."""
+    slow, failing = (condition("slo_burns", source="slo", part=name) for name in ("cat-latency", "cat-availability"))
+    scene = Scene()
+    scene.run(30, slow, failing)
+    assert len(scene.firing()) == 2
+    scene.run(600, slow)
+    assert [alert.condition.part for alert in scene.firing()] == ["cat-latency"]
+
+
 def test_tickets_of_one_owner_that_open_together_are_one_notification() -> None:
     """The group waits ten seconds for others."""
     scene = Scene()

@@ -1,7 +1,7 @@
 """The words of alerting: conditions that sources see, alerts that are kept, what was told to whom. Pure values.
 
 A condition is what a source sees at one moment; an alert is the memory of it, from its opening until its end was told.
-Identity (source, name, subject) is apart from correlation (labels, groups). Nothing is decided here: `decide` does.
+Identity (source, name, subject, part) is apart from correlation (labels, groups). It decides nothing; `decide` does.
 """
 
 import dataclasses
@@ -43,11 +43,12 @@ class Condition:
     facts: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])  # the numbers behind it
     magnitude: float = 0.0  # how bad, in the source's own unit: doubling counts as worsening; 0: not compared
     runbook: str = ""  # path in the docs; empty: docs/runbooks/<name>.md
+    part: str = ""  # tells it from others of its name and subject, such as an SLO's id; belongs to its identity
 
     @property
     def fingerprint(self) -> str:
         """Return what makes it the same condition as before, whatever its severity, labels and numbers: 16 hex."""
-        return _fingerprint(self.source, self.name, self.subject)
+        return _fingerprint(self.source, self.name, self.subject, self.part)
 
     @property
     def runbook_path(self) -> str:
@@ -204,8 +205,8 @@ def bounded(condition: Condition) -> Condition:
 
 
 @functools.lru_cache(maxsize=16_384)
-def _fingerprint(source: str, name: str, subject: str) -> str:
-    return _digest(f"{source}\n{name}\n{subject}", 16)
+def _fingerprint(source: str, name: str, subject: str, part: str) -> str:
+    return _digest(f"{source}\n{name}\n{subject}" + (f"\n{part}" if part else ""), 16)
 
 
 def _digest(text: str, length: int) -> str:

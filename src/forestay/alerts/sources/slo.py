@@ -42,6 +42,7 @@ def _condition(kept: Kept, now: dt.datetime) -> Condition | None:
         labels={"slo": standing.slo_id, "measure": standing.measure},
         facts=facts,
         magnitude=said.burn_rate,
+        part=standing.slo_id,
     )
 
 
