@@ -3,7 +3,7 @@
 import pytest
 
 from forestay.queue.model import ErrorType, Outcome
-from forestay.telemetry.causes import Cause, Traffic, cause_of, excluded, probe_tenants_of, traffic_of
+from forestay.telemetry.causes import Cause, Traffic, cause_of, excluded, outcomes, probe_tenants_of, traffic_of
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
@@ -11,6 +11,11 @@ from forestay.telemetry.causes import Cause, Traffic, cause_of, excluded, probe_
 def test_every_end_but_success_has_a_cause(outcome: Outcome, error_type: ErrorType | None) -> None:
     """Whatever error type goes with it; a success has none."""
     assert (cause_of(outcome, error_type) is None) == (outcome is Outcome.SUCCEEDED)
+
+
+def test_the_vocabulary_of_outcomes_is_the_queue_s() -> None:
+    """A new word there needs a cause here; until then it would be put down to the platform."""
+    assert set(outcomes()) == {outcome.value for outcome in Outcome}
 
 
 def test_what_callers_do_themselves_counts_against_nobody() -> None:

@@ -2,8 +2,11 @@
 
 import dataclasses
 import datetime as dt
+import io
+import json
 
-from tests.conformance.queue_harness import Harness, finish, offer, postgres_harness, report, requeue, submission
+import structlog
+from tests.conformance.queue_harness import MODEL, Harness, finish, offer, postgres_harness, report, requeue, submission
 
 from forestay.chance import SystemChance
 from forestay.clock import SystemClock
@@ -15,6 +18,7 @@ from forestay.queue.model import Options, State
 from forestay.storage.objects import ObjectStore
 from forestay.storage.postgres import Database
 from forestay.telemetry.facts import FactWriter, RequestFact, drop_partitions, keep_partitions, make_partitions, ship
+from forestay.telemetry.logs import configure
 
 WORKER = WorkerId("w")
 
@@ -147,6 +151,25 @@ async def test_a_request_tells_when_each_of_its_stages_was_reached(database: Dat
     assert told_too == ["GPU-7", trace, "w", None, "caller"]
     [attempt] = await database.fetch("SELECT * FROM attempt_facts")
     assert [attempt[name] for name in ("device", "checked_at", "finished_at")] == ["GPU-7", at, at]
+
+
+async def test_a_request_leaves_one_wide_line_without_its_prompt(database: Database, objects: ObjectStore) -> None:
+    """Who, what, where, how it ended, and the seconds of each stage; shipped twice it is told once."""
+    before, stream = structlog.get_config(), io.BytesIO()
+    configure("controller", stream=stream)
+    try:
+        async with postgres_harness(database, objects) as harness:
+            await harness.store.submit([submission(harness, body=b'{"prompt": "a hidden lighthouse"}')], {})
+            await harness.store.finish([finish(lease) for lease in await harness.store.claim(WORKER, [offer(1)], 15)])
+        await ship(database, database)
+        await ship(database, database)
+    finally:
+        configure("tests", level="warning", stream=io.BytesIO())
+        structlog.configure(**before)
+    [line] = [json.loads(text) for text in stream.getvalue().splitlines() if b"request.ended" in text]
+    assert (line["model_id"], line["outcome"], line["worker_id"], line["attempts"]) == (MODEL, "succeeded", "w", 1)
+    assert {"latency_seconds", "queue_wait_seconds", "run_seconds", "store_seconds"} <= line.keys()
+    assert b"lighthouse" not in stream.getvalue()
 
 
 async def test_a_failed_attempt_tells_who_is_to_blame(database: Database, objects: ObjectStore) -> None:

@@ -160,6 +160,7 @@ def test_an_answer_that_is_empty_or_broke_off_is_not_valid() -> None:
     assert valid({**fact, "work": {"output_bytes": 10.0, "invalid_outputs": 1.0}}) is False
     assert valid({"outcome": "model_error", "error_type": "runner_incomplete_response"}) is False
     assert valid({"outcome": "model_error", "error_type": "output_check_failed"}) is False
+    assert valid({"outcome": "broken_output"}) is False
     assert valid({"outcome": "model_error"}) is None
 
 

@@ -31,7 +31,10 @@ BATCH = 1_000
 # Outcomes (queue/model.py) that a caller does not pay for: the platform or the model failed it. The device-seconds are
 # counted all the same, since they were used.
 REFUNDED = frozenset(
-    {"model_error", "model_crash", "model_timeout", "memory", "startup", "worker_lost", "upstream", "platform"}
+    {
+        *("model_error", "model_crash", "model_timeout", "broken_output", "memory", "startup"),
+        *("worker_lost", "upstream", "platform"),
+    }
 )
 Prices = Callable[[ModelId], float]  # hundredths of the currency unit for one device-second
 

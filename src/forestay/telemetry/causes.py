@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 
 SUCCEEDED = "succeeded"
 CANCELLED = "cancelled"
+BROKEN_OUTPUT = "broken_output"
 
 
 class Cause(enum.StrEnum):
@@ -39,6 +40,7 @@ _BY_OUTCOME: Mapping[str, Cause | None] = {
     "model_error": Cause.MODEL,
     "model_crash": Cause.MODEL,
     "model_timeout": Cause.MODEL,
+    BROKEN_OUTPUT: Cause.MODEL,
     "memory": Cause.MEMORY,
     "startup": Cause.COLD_START,
     "worker_lost": Cause.WORKER,

@@ -10,6 +10,7 @@ gets a position in order of commit. It decides nothing else about what facts mea
 import dataclasses
 import datetime as dt
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import cast
 
 import msgspec
 
@@ -17,7 +18,14 @@ from forestay.clock import Clock
 from forestay.ids import KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId
 from forestay.storage.postgres import Connection, Database, load_queries
 from forestay.telemetry.causes import cause_of, traffic_of
+from forestay.telemetry.logs import wide_line
+from forestay.telemetry.measures import durations
 
+_MOMENTS = ("submitted_at", "started_at", "answered_at", "checked_at", "finished_at")
+_TOLD = (
+    *("request_id", "model_id", "endpoint", "tenant_id", "key_id", "revision_id", "replica_id", "worker_id", "device"),
+    *("state", "outcome", "cause", "status_code", "error_type", "attempts", "device_seconds", "traffic", "traceparent"),
+)
 TABLES = ("request_facts", "attempt_facts", "delivery_facts")
 DAYS_AHEAD = 3
 _BATCHES_AT_ONCE = 200
@@ -81,6 +89,8 @@ async def ship(
             for settle in settlers:
                 await settle(connection, requests, attempts)
             await connection.execute(_SQL["shipped"], [batch["batch_id"] for batch in batches])
+        for fact in requests:
+            _tell(fact)
         total += len(found)
         if len(batches) < _BATCHES_AT_ONCE:
             break
@@ -105,6 +115,18 @@ def _explain(fact: Fact, probe_tenants: Collection[str]) -> None:
         error_type = fact.get("error_type")
         fact["cause"] = cause_of(str(fact["outcome"]), error_type if isinstance(error_type, str) else None)
         fact["answered_at"] = fact.get("attempt_finished_at")
+
+
+def _tell(fact: Fact) -> None:
+    """Log one wide line of a request that was in the queue: how it ended, where, and how long each stage took."""
+    known = {**fact, **{name: _moment(fact.get(name)) for name in _MOMENTS}}
+    took = {f"{measure.value}_seconds": round(seconds, 6) for measure, seconds in durations(known).items()}
+    said = {name: fact.get(name) for name in _TOLD}
+    wide_line("telemetry", "request.ended", cast("dt.datetime", known["finished_at"]), {**said, **took})
+
+
+def _moment(value: object) -> dt.datetime | None:
+    return None if value is None else dt.datetime.fromisoformat(str(value))
 
 
 async def _keep(

@@ -9,7 +9,7 @@ import enum
 from collections.abc import Mapping
 from typing import cast
 
-from forestay.telemetry.causes import SUCCEEDED, Cause, cause_of, excluded
+from forestay.telemetry.causes import BROKEN_OUTPUT, SUCCEEDED, Cause, cause_of, excluded
 
 Fact = Mapping[str, object]
 NO_CONTENT = 204
@@ -62,7 +62,7 @@ def valid(fact: Fact) -> bool | None:
 
     Not whole: an answer that broke off or failed a check of outputs, an empty body, and what a fact from outside says.
     """
-    if fact.get("error_type") in BROKEN:
+    if fact["outcome"] == BROKEN_OUTPUT or fact.get("error_type") in BROKEN:
         return False
     if fact["outcome"] != SUCCEEDED:
         return None
