@@ -35,7 +35,9 @@ Every setting is an environment variable, read once at start. Empty means "not s
 SPEC_INTRODUCTION = """# The model spec
 
 One YAML file declares a model. A fault is told with file, line, field and mend. Version 0. This page is generated from
-`src/forestay/fleet/spec_file.py` by `make docs`; `examples/digits/model.yaml` is a whole one.
+`src/forestay/fleet/spec_file.py` by `make docs`; `examples/digits/model.yaml` is a whole one. Editors complete and
+check a spec whose first line is `# yaml-language-server: $schema=` and the address of
+[model-spec.schema.json](model-spec.schema.json).
 """
 ARTEFACTS_INTRODUCTION = """# Model files: formats and findings
 
@@ -101,6 +103,7 @@ def main() -> int:
         ("settings.md", render_settings()),
         ("cli.md", render_cli()),
         ("model-spec.md", render_spec()),
+        ("model-spec.schema.json", json.dumps(json_schema(), indent=2) + "\n"),
         ("artefacts.md", render_artefacts()),
         ("abuse-rules.md", render_abuse_rules()),
         ("coverage.md", render_coverage()),

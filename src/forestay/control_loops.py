@@ -51,6 +51,7 @@ def control_loops(process: Process, stores: Stores) -> "list[Loop]":
             wakes_on=("forestay:demand", "forestay:fleet", "forestay:queue"),
         ),
         Loop("rollout", 1.0, RolloutLoop(stores.fleet).run_once, wakes_on=("forestay:fleet",)),
+        _steering(stores),
         Loop("webhooks", 1.0, _deliver(process, stores, outbox), wakes_on=("forestay:webhooks",)),
         *_settlement_loops(process, stores),
         Loop("turns", 1.0, lambda: claiming.run_once(stores.database)),
@@ -231,6 +232,18 @@ def _review_loops(process: Process, stores: Stores) -> "list[Loop]":
         ),
         Loop("review_retention", 60.0, lambda: review.forget_once(desk, kept), batch=review.FORGET_BATCH),
     ]
+
+
+def _steering(stores: Stores) -> "Loop":
+    """Return the loop that steers rollouts: on its beat, when routes have moved, and when a person gives an order."""
+    from forestay.controller import Loop
+    from forestay.rollouts import steer
+    from forestay.rollouts.postgres_store import PostgresRolloutFacts, PostgresRolloutStore
+
+    store = PostgresRolloutStore(stores.database, writer=own_name("controller"))
+    loop = steer.SteeringLoop(store, PostgresRolloutFacts(stores.facts_database), stores.fleet)
+    wakes = ("forestay:fleet", steer.CHANNEL)
+    return Loop("steering", 1.0, loop.run_once, batch=steer.MOST_FACTS, wakes_on=wakes)
 
 
 def _abuse(process: Process, stores: Stores) -> "AbuseLoop":

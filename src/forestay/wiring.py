@@ -114,7 +114,7 @@ def _gateway_ports(process: Process, stores: Stores, embedder: "Embedder | None"
         chance=process.chance,
         metrics=process.metrics,
         costs=PostgresCostStore(stores.database),
-        admin=_admin_readers(stores),
+        admin=_admin_readers(stores, writer),
         people=PostgresPeopleStore(stores.database, process.clock, process.chance, writer),
         sign_ins=PostgresSignInStore(stores.database),
         desk=PasswordDesk(process.chance),
@@ -138,11 +138,12 @@ def _gateway_ports(process: Process, stores: Stores, embedder: "Embedder | None"
     )
 
 
-def _admin_readers(stores: Stores) -> "AdminReaders":
+def _admin_readers(stores: Stores, writer: str) -> "AdminReaders":
     from forestay.delivery.dead_letters import PostgresDeadLetters
     from forestay.gateway.ports import AdminReaders
     from forestay.queue.claiming import PostgresTurns
     from forestay.queue.listing import PostgresRequestList
+    from forestay.rollouts.postgres_store import PostgresRolloutStore
     from forestay.slo.postgres_store import PostgresSloStandings
     from forestay.telemetry.fact_reader import PostgresFactReader
     from forestay.telemetry.rollup_reader import PostgresRollups
@@ -154,6 +155,7 @@ def _admin_readers(stores: Stores) -> "AdminReaders":
         turns=PostgresTurns(stores.database),
         rollups=PostgresRollups(stores.facts_database),
         slos=PostgresSloStandings(stores.database),
+        rollouts=PostgresRolloutStore(stores.database, writer=writer),
     )
 
 

@@ -58,6 +58,7 @@ from forestay.queue.claiming import PostgresTurns
 from forestay.queue.listing import PostgresRequestList
 from forestay.queue.postgres_store import open_queue_store
 from forestay.queue.store import QueueStore
+from forestay.rollouts.postgres_store import PostgresRolloutStore
 from forestay.safety import chain
 from forestay.safety.guard import Guard, GuardPorts
 from forestay.safety.hashes.postgres_reports import PostgresReports
@@ -166,6 +167,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
                 PostgresTurns(database),
                 PostgresRollups(database),
                 PostgresSloStandings(database),
+                PostgresRolloutStore(database, writer="test"),
             ),
             "limits": LimitPorts(PostgresLimitStore(database, wakeups, clock), None),
         }

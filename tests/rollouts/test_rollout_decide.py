@@ -198,6 +198,9 @@ def test_the_arm_is_that_of_the_bucket() -> None:
     assert "seconds" not in outside.readings
     assert inside.slices == ("endpoint /edit", "about 1,048,576 pixels")
     assert observe(fact_of(outcome="cancelled"), phase) is None
+    broken = observe(fact_of(outcome="broken_output"), phase)
+    assert broken is not None
+    assert (broken.readings["broken"], broken.readings["failed"], inside.readings["broken"]) == (1.0, 0.0, 0.0)
 
 
 def test_what_was_learned_moves_the_cursor_and_counts_the_step() -> None:

@@ -39,6 +39,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {  # name -> module, panel, one lin
     "whoami": ("forestay.cli.whoami", _FLEET, "Show as whom commands act."),
     "model": ("forestay.cli.model", _FLEET, "Add, list and show models."),
     "deploy": ("forestay.cli.deploy", _FLEET, "Deploy a model from its spec."),
+    "rollout": ("forestay.cli.rollout", _FLEET, "Ship a revision by a canary that rolls itself back."),
     "fleet": ("forestay.cli.fleet", _FLEET, "Show what should run and what does; freeze automation."),
     "capacity": ("forestay.cli.capacity", _FLEET, "Predict what a request costs; show what has been learned."),
     "key": ("forestay.cli.key", _FLEET, "Create, list, show, rotate and revoke keys."),

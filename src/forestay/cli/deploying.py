@@ -61,6 +61,7 @@ class Deployed:
     unchanged: bool
     bundle_bytes: int
     pending: bool = False  # another revision serves until a replica of this one is ready
+    rollout: str | None = None  # the rollout that gives it its traffic
 
 
 def read_candidate(file: pathlib.Path, name: str = "") -> Candidate:
@@ -94,7 +95,13 @@ def _plain(value: object) -> object:
     return value.isoformat() if isinstance(value, dt.date) else value
 
 
-def deploy(client: PlatformClient, candidate: Candidate, say: Say, strategy: Strategy | None = None) -> Deployed:
+def deploy(
+    client: PlatformClient,
+    candidate: Candidate,
+    say: Say,
+    strategy: Strategy | None = None,
+    rollout: Mapping[str, object] | None = None,
+) -> Deployed:
     """Deploy; returns at once when the platform already routes everything to this very revision."""
     spec, plan = candidate.spec, candidate.plan
     with tempfile.NamedTemporaryFile(prefix="forestay-bundle-", suffix=".tar") as named:
@@ -111,13 +118,16 @@ def deploy(client: PlatformClient, candidate: Candidate, say: Say, strategy: Str
         openapi = describe(candidate, say)
         if bundle is not None:
             _send_bundle(client, bundle, file, size, say)
-    wanted = {"spec": candidate.values, "digest": bundle, "openapi": openapi, "strategy": strategy}
+    wanted: dict[str, object] = {"spec": candidate.values, "digest": bundle, "openapi": openapi, "strategy": strategy}
+    if rollout:
+        wanted["rollout"] = dict(rollout)
     told = cast("dict[str, object]", client.post("/admin/models", wanted))
     pending = bool(told["pending"])
     later = "; the revision before it serves until a replica of this one is ready" if pending else ""
     say(f"{spec.model_id}: deployed {told['revision_id']}{later}")
     revision_id, created = RevisionId(str(told["revision_id"])), bool(told["created"])
-    return Deployed(spec.model_id, revision_id, created, unchanged=False, bundle_bytes=size, pending=pending)
+    begun = cast("str | None", told.get("rollout"))
+    return Deployed(spec.model_id, revision_id, created, False, size, pending, begun)  # noqa: FBT003 - in order
 
 
 def wait_for_switch(client: PlatformClient, deployed: Deployed, say: Say, clock: SystemClock) -> None:

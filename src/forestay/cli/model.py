@@ -13,7 +13,8 @@ from forestay.rollouts.rolling import Strategy
 app = typer.Typer(no_args_is_help=True, help="Check, deploy, list and show models.")
 STRATEGY_OPTION = typer.Option(
     "--strategy",
-    help="rolling: the revision before serves until a replica of the new one is ready. recreate: switch at once.",
+    help="rolling: the revision before serves until a replica of the new one is ready. recreate: switch at once. "
+    "canary: begin a rollout.",
 )
 WAIT_OPTION = typer.Option("--wait", help="Wait until the new revision has the traffic; fails when it is given up.")
 _FILE = typer.Argument(help="The model's spec, for example examples/digits/model.yaml.")

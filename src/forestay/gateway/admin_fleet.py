@@ -15,9 +15,11 @@ from forestay.fleet.spec import HostKind, ModelSpec, spec_to_json
 from forestay.gateway.admin_artefacts import admit
 from forestay.gateway.admin_policies import check_policy
 from forestay.gateway.admin_reading import Act, NotThere, Problem, plain_text
+from forestay.gateway.admin_rollouts import begin_rollout, check_free
 from forestay.gateway.incoming import declared_bytes, pieces
 from forestay.gateway.responses import Reply, json_reply
 from forestay.ids import ModelId, is_model_id
+from forestay.rollouts.options import RolloutOptions, policy_of
 from forestay.rollouts.rolling import Strategy, decide_deploy
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -30,6 +32,7 @@ class _NewModel(msgspec.Struct, forbid_unknown_fields=True):
     openapi: dict[str, object] | None = None
     tenant_id: str = ""  # empty: the key's own, or the only one
     strategy: Strategy | None = None  # null: rolling while the model serves, else at once
+    rollout: RolloutOptions | None = None  # for the strategy canary
 
 
 class _Freeze(msgspec.Struct, forbid_unknown_fields=True):
@@ -111,9 +114,15 @@ async def post_model(act: Act) -> Reply:
         created_at=act.ports.clock.now(),
     )
     tenant_id = await act.tenant(wanted.tenant_id)
-    routing = decide_deploy(await act.ports.fleet.load(), revision, wanted.strategy)
+    fleet = await act.ports.fleet.load()
+    policy_of(wanted.rollout)  # its faults are told before anything is stored
+    if wanted.strategy is Strategy.CANARY:
+        await check_free(act, fleet, spec.model_id)
+    routing = decide_deploy(fleet, revision, wanted.strategy)
     registering = RegisterRevision(revision, tenant_id, spec.visibility, "deployed")
     decided = await _apply(act, [registering, routing])
+    held = isinstance(routing, PlanRoute) and routing.held
+    rollout = await begin_rollout(act, fleet, revision, wanted.rollout) if held else None
     created = decided[0].why != ALREADY_SO
     return json_reply(
         201 if created else 200,
@@ -123,7 +132,8 @@ async def post_model(act: Act) -> Reply:
             "digest": digest,
             "created": created,
             "routed": decided[1].why != ALREADY_SO and isinstance(routing, SetRoutes),
-            "pending": isinstance(routing, PlanRoute),
+            "pending": isinstance(routing, PlanRoute) and not held,
+            "rollout": rollout.rollout_id if rollout else None,
             "endpoints": [endpoint.path for endpoint in spec.endpoints],
             "files": admitted.reason if admitted else "none of its own",
         },

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from forestay.limits.store import LimitStore
     from forestay.queue.claiming import Turns
     from forestay.queue.listing import RequestList
+    from forestay.rollouts.store import RolloutStore
     from forestay.safety.chain import ChainFault
     from forestay.safety.guard import Guard
     from forestay.safety.hashes.postgres_reports import PostgresReports
@@ -93,6 +94,7 @@ class AdminReaders:
     turns: "Turns"
     rollups: "PostgresRollups"
     slos: "SloReader"
+    rollouts: "RolloutStore"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

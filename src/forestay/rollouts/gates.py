@@ -8,14 +8,34 @@ import datetime as dt
 
 from forestay.fleet.model import Fleet, ReplicaState
 from forestay.fleet.routes import awaited, is_up
+from forestay.rollouts.interface import Kind, compare_interfaces
 from forestay.rollouts.model import GateResult, GateVerdict, Rollout
 
 _MOST_DETAIL = 300
+_MOST_CHANGES = 5
 
 
 def check_gates(rollout: Rollout, fleet: Fleet, now: dt.datetime) -> tuple[GateResult, ...]:
     """Return every gate's answer."""
-    return (check_start(rollout, fleet, now),)
+    return check_start(rollout, fleet, now), check_interface(rollout, fleet)
+
+
+def check_interface(rollout: Rollout, fleet: Fleet) -> GateResult:
+    """Tell whether every caller of the control can go on unchanged; what nobody knows is not promised to anybody."""
+    control, candidate = fleet.revisions.get(rollout.control), fleet.revisions.get(rollout.candidate)
+    if control is None or control.openapi is None:
+        return GateResult("interface", GateVerdict.PASS, "the control declares none, so callers rely on none")
+    if candidate is None or candidate.openapi is None:
+        return GateResult("interface", GateVerdict.INCONCLUSIVE, "the candidate declares none; the control does")
+    changes = compare_interfaces(control.openapi, candidate.openapi)
+    breaking = [item for item in changes if item.kind is Kind.BREAKING]
+    if not breaking:
+        told = f"{len(changes)} additions" if changes else "nothing changed for callers"
+        return GateResult("interface", GateVerdict.PASS, told)
+    told = "; ".join(item.told() for item in breaking[:_MOST_CHANGES])
+    if rollout.policy.allow_breaking:
+        return GateResult("interface", GateVerdict.PASS, f"breaking, which was allowed: {told}")
+    return GateResult("interface", GateVerdict.FAIL, f"callers would break: {told}")
 
 
 def check_start(rollout: Rollout, fleet: Fleet, now: dt.datetime) -> GateResult:

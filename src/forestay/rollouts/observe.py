@@ -29,8 +29,8 @@ _FAILED = frozenset(
         "platform",
     }
 )
-_SUCCEEDED, _REFUSED, _BLOCKED = "succeeded", "caller_error", "safety"
-_JUDGED = _FAILED | {_SUCCEEDED, _REFUSED, _BLOCKED}
+_SUCCEEDED, _REFUSED, _BLOCKED, _BROKEN = "succeeded", "caller_error", "safety", "broken_output"
+_JUDGED = _FAILED | {_SUCCEEDED, _REFUSED, _BLOCKED, _BROKEN}
 _RATE_SECONDS = 60.0  # over which the traffic is averaged
 
 
@@ -102,15 +102,16 @@ def observe(fact: FinishedRequest, phase: Phase) -> Observation | None:
         "refused": float(fact.outcome == _REFUSED),
         "blocked": float(fact.outcome == _BLOCKED),
     }
+    if fact.outcome in {_SUCCEEDED, _BROKEN}:
+        readings["broken"] = float(fact.outcome == _BROKEN)
     if fact.outcome == _SUCCEEDED:
         if fact.started_at is not None:
             readings["seconds"] = max(0.0, (fact.finished_at - fact.started_at).total_seconds())
         if fact.device_seconds > 0:
             readings["device_seconds"] = fact.device_seconds
-        for name in ("broken", "quality"):  # written by whoever judges outputs
-            value = fact.work.get(name)
-            if isinstance(value, int | float):
-                readings[name] = float(value)
+        quality = fact.work.get("quality")  # written by whoever scores outputs
+        if isinstance(quality, int | float):
+            readings["quality"] = float(quality)
     return Observation(bucket_of(fact.request_id) < edge, edge / BUCKETS, readings, _slices(fact))
 
 

@@ -1,7 +1,8 @@
 """How a deploy hands a model's traffic over to the new revision. Pure.
 
-Two strategies, with fal's names and meaning: `rolling` switches the route once at least one replica of the new revision
-is ready, `recreate` switches at once. It decides which of them a deploy takes when nobody says, when a planned switch
+Two strategies have fal's names and meaning: `rolling` switches the route once at least one replica of the new revision
+is ready, `recreate` switches at once. The third, `canary`, only has the new revision loaded: a rollout goes on from
+there (`rollouts/decide`). It decides which of them a deploy takes when nobody says, when a planned switch
 is due, and when it is given up, so that a revision that does not start never takes traffic from one that serves. It
 does not load anything: `capacity/placement` loads what is planned. The gateway's admin API asks for deploys,
 `rollouts/loop` carries plans out through `fleet/apply`.
@@ -11,7 +12,7 @@ import enum
 
 from forestay.fleet.actions import PlanRoute, SetRoutes, SettleRoute
 from forestay.fleet.model import Fleet, PendingRoute, ReplicaState, Revision
-from forestay.fleet.routes import is_up, routes_of, whole_route
+from forestay.fleet.routes import MAX_PATIENCE_SECONDS, is_up, routes_of, whole_route
 from forestay.ids import ModelId
 
 _MOST_DETAIL = 300  # characters of what a replica says of its failed start
@@ -22,6 +23,7 @@ class Strategy(enum.StrEnum):
 
     ROLLING = "rolling"
     RECREATE = "recreate"
+    CANARY = "canary"  # a rollout: gates, then a share of the traffic that grows with the evidence
 
 
 def decide_deploy(fleet: Fleet, revision: Revision, strategy: Strategy | None) -> SetRoutes | PlanRoute:
@@ -35,6 +37,9 @@ def decide_deploy(fleet: Fleet, revision: Revision, strategy: Strategy | None) -
         strategy = Strategy.ROLLING if is_serving(fleet, model_id) else Strategy.RECREATE
     if strategy is Strategy.RECREATE:
         return at_once
+    if strategy is Strategy.CANARY:
+        reason = f"loaded for the rollout of {revision_id}"
+        return PlanRoute(model_id, revision_id, MAX_PATIENCE_SECONDS, reason, held=True)
     patience = revision.spec.limits.startup_timeout_seconds
     return PlanRoute(model_id, revision_id, patience, f"deployed {revision_id}: once a replica of it is ready")
 

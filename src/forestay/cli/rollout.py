@@ -1,0 +1,192 @@
+"""`forestay rollout`: ship a revision by a canary that rolls itself back; look at it, and say what you want of it."""
+
+import pathlib
+from typing import Annotated, cast
+
+import typer
+
+from forestay.cli.client import connect
+from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.errors import UsageError
+from forestay.rollouts.canary.model import Inconclusive
+
+app = typer.Typer(no_args_is_help=True, help="Ship a revision by a canary that rolls itself back.")
+_ID = typer.Argument(help="The rollout's id, or owner/alias for the model's newest.")
+_REASON = typer.Option("--reason", help="Why; the audit log keeps it.")
+Told = dict[str, object]
+
+
+@app.command()
+def start(
+    file: Annotated[pathlib.Path, typer.Argument(help="The model's spec, for example examples/digits/model.yaml.")],
+    name: Annotated[str, typer.Option("--name", help="Deploy under another alias, or owner/alias.")] = "",
+    steps: Annotated[str, typer.Option(help="Shares of the traffic in percent, such as 5,10,25,50.")] = "",
+    step_seconds: Annotated[float | None, typer.Option(help="Least time at one share.")] = None,
+    step_requests: Annotated[int | None, typer.Option(help="Least requests of the candidate at one share.")] = None,
+    allowance: Annotated[
+        float | None, typer.Option(help="Bad answers beyond the control's rate that it may cost.")
+    ] = None,
+    deadline: Annotated[float | None, typer.Option(help="Seconds until it ends without a verdict.")] = None,
+    watch: Annotated[float | None, typer.Option(help="Seconds at 95 % before the last 5 % follow.")] = None,
+    when_inconclusive: Annotated[
+        Inconclusive | None, typer.Option(help="What follows a deadline without a verdict.")
+    ] = None,
+    allow_breaking: Annotated[
+        bool, typer.Option("--allow-breaking", help="Go on although the interface breaks callers.")
+    ] = False,
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Send a model's new revision and begin its rollout; prints the rollout's id.
+
+    Example: forestay rollout start examples/digits/model.yaml --allowance 20
+    """
+    from forestay.cli.deploying import deploy, read_candidate
+    from forestay.rollouts.rolling import Strategy
+
+    options: Told = {
+        "steps": _steps(steps),
+        "step_seconds": step_seconds,
+        "step_requests": step_requests,
+        "allowance": allowance,
+        "deadline_seconds": deadline,
+        "watch_seconds": watch,
+        "when_inconclusive": when_inconclusive,
+        "allow_breaking": allow_breaking or None,
+    }
+    given = {key: value for key, value in options.items() if value is not None}
+    done = deploy(connect(), read_candidate(file, name), _quiet, Strategy.CANARY, given)
+    if json:
+        print_json({"rollout_id": done.rollout, "model_id": done.model_id, "revision_id": done.revision_id})
+        return
+    if done.rollout is None:
+        typer.echo(f"{done.revision_id} has the traffic: there was nothing to compare it with", err=True)
+        return
+    typer.echo(done.rollout)
+
+
+@app.command()
+def status(rollout: Annotated[str, _ID], json: Annotated[bool, JSON_OPTION] = False) -> None:
+    """Show a rollout: where it is, why, what speaks for and against it, and every step.
+
+    Example: forestay rollout status forestay/digits
+    """
+    found = _read(rollout)
+    if json:
+        print_json(found)
+        return
+    control, candidate = found["control"], found["candidate"]
+    typer.echo(f"{found['rollout_id']}: {found['stage']} at {found['weight']:g} %, {control} -> {candidate}")
+    typer.echo(str(found["reason"]))
+    if found["paused_by"]:
+        typer.echo(f"paused by {found['paused_by']}")
+    requests = cast("dict[str, int]", found["requests"])
+    cost = f"{found['excess']:.1f} of {found['allowance']:g} bad answers granted are spent"
+    typer.echo(f"{requests['candidate']:,} requests of the candidate, {requests['control']:,} of the control; {cost}")
+    for gate in cast("list[dict[str, str]]", found["gates"]):
+        typer.echo(f"gate {gate['gate']}: {gate['verdict']}, {gate['evidence']}")
+    for item in cast("list[Told]", found["unproved"]):
+        typer.echo(f"not yet proved: {item['told']}")
+    journal = cast("list[Told]", found["journal"])
+    columns = ("at", "actor", "stage", "weight", "reason")
+    print_table(columns, [[item[column] for column in columns] for item in journal])
+
+
+@app.command(name="list")
+def list_rollouts(
+    model: Annotated[str, typer.Option(help="Only of this model, owner/alias.")] = "",
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """List rollouts, newest first.
+
+    Example: forestay rollout list --model forestay/digits
+    """
+    found = _list(model)
+    if json:
+        print_json(found)
+        return
+    columns = ("rollout_id", "model_id", "stage", "weight", "started_at", "reason")
+    print_table(columns, [[item[column] for column in columns] for item in found], empty="no rollouts")
+
+
+@app.command()
+def promote(
+    rollout: Annotated[str, _ID], reason: Annotated[str, _REASON], json: Annotated[bool, JSON_OPTION] = False
+) -> None:
+    """Give the candidate all traffic by your word, once its gates have passed; proven harm still goes first.
+
+    Example: forestay rollout promote forestay/digits --reason "seen by eye"
+    """
+    _order(rollout, "promote", reason, json=json)
+
+
+@app.command()
+def abort(
+    rollout: Annotated[str, _ID], reason: Annotated[str, _REASON], json: Annotated[bool, JSON_OPTION] = False
+) -> None:
+    """Take all traffic from the candidate; requests that run on it are finished.
+
+    Example: forestay rollout abort forestay/digits --reason "wrong weights"
+    """
+    _order(rollout, "abort", reason, json=json)
+
+
+@app.command()
+def pause(
+    rollout: Annotated[str, _ID], reason: Annotated[str, _REASON], json: Annotated[bool, JSON_OPTION] = False
+) -> None:
+    """Hold it at its share; harm still rolls it back.
+
+    Example: forestay rollout pause forestay/digits --reason "looking"
+    """
+    _order(rollout, "pause", reason, json=json)
+
+
+@app.command()
+def resume(
+    rollout: Annotated[str, _ID], reason: Annotated[str, _REASON], json: Annotated[bool, JSON_OPTION] = False
+) -> None:
+    """Let a paused rollout go on.
+
+    Example: forestay rollout resume forestay/digits --reason "seen"
+    """
+    _order(rollout, "resume", reason, json=json)
+
+
+def _steps(text: str) -> list[float] | None:
+    try:
+        return [float(part) for part in text.split(",")] if text else None
+    except ValueError:
+        raise UsageError("--steps", f"{text!r} is not a list of percentages such as 5,10,25,50") from None
+
+
+def _order(rollout: str, verb: str, reason: str, *, json: bool) -> None:
+    name = _name(rollout)
+    told = cast("Told", connect().post(f"/admin/rollouts/{name}/{verb}", {"reason": reason}))
+    if json:
+        print_json(told)
+        return
+    typer.echo(f"{name}: {verb} is ordered; `forestay rollout status {name}` shows what follows")
+
+
+def _list(model: str) -> list[Told]:
+    from urllib.parse import quote
+
+    query = f"?model={quote(model, safe='')}" if model else ""
+    return cast("dict[str, list[Told]]", connect().get(f"/admin/rollouts{query}"))["rollouts"]
+
+
+def _name(rollout: str) -> str:
+    if "/" not in rollout:
+        return rollout
+    found = _list(rollout)
+    if not found:
+        raise UsageError("rollout", f"{rollout} has had no rollout; begin one with `forestay rollout start`")
+    return str(found[0]["rollout_id"])
+
+
+def _read(rollout: str) -> Told:
+    return cast("Told", connect().get(f"/admin/rollouts/{_name(rollout)}"))
+
+
+def _quiet(_text: str) -> None:
+    """Say nothing."""

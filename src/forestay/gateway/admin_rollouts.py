@@ -1,0 +1,156 @@
+"""Admin routes of rollouts: begin one, look at it, and tell it what a person wants.
+
+It decides who is in the way (409) and what a person may order when. What follows from an order is `rollouts/decide`'s,
+which the controller's loop carries out at once. Each order leaves an audit row.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import msgspec
+
+from forestay.fleet.audit import AuditEntry
+from forestay.fleet.model import Fleet, Revision
+from forestay.fleet.routes import routes_of
+from forestay.gateway.admin_reading import Act, NotThere, Problem, plain_text
+from forestay.gateway.responses import Reply, json_reply
+from forestay.ids import ModelId
+from forestay.rollouts.canary.evidence import Finding, judge
+from forestay.rollouts.decide import ordered, paused
+from forestay.rollouts.model import TERMINAL, Begun, JournalEntry, Order, Rollout, begin
+from forestay.rollouts.options import RolloutOptions, policy_of
+
+CHANNEL = "forestay:rollouts"
+_TRIES = 20  # an order meets the loop, which writes once a second
+_MOST = 200
+
+
+class _Order(msgspec.Struct, forbid_unknown_fields=True):
+    reason: str
+
+
+async def check_free(act: Act, fleet: Fleet, model_id: ModelId) -> None:
+    """Refuse a second rollout of a model, and one beside routes that a person has split."""
+    running = [item for item in await act.ports.admin.rollouts.open() if item.model_id == model_id]
+    if running:
+        name = running[0].rollout_id
+        raise Problem(
+            409, f"rollout {name} of {model_id} is running; wait, or `forestay rollout abort {name}`", "refused"
+        )
+    if len(routes_of(fleet, model_id)) > 1:
+        raise Problem(409, f"{model_id} is served by several revisions; deploy one of them whole first", "refused")
+
+
+async def begin_rollout(act: Act, fleet: Fleet, revision: Revision, options: RolloutOptions | None) -> Rollout:
+    """Store the rollout of a revision that is already held loaded; raises Problem when another was faster."""
+    control = routes_of(fleet, revision.model_id)[0].revision_id
+    name = f"{revision.revision_id}-{act.ports.chance.bits(24):06x}"
+    now = (await act.ports.fleet.load()).now
+    by = Begun(now, act.actor, f"begun by {act.actor}")
+    rollout = begin(name, revision.model_id, (control, revision.revision_id), policy_of(options), by)
+    detail = {"control": control, "candidate": revision.revision_id}
+    audit = AuditEntry(now, act.actor, "begin_rollout", f"rollout:{name}", detail, "asked for")
+    if not await act.ports.admin.rollouts.begin(rollout, audit):
+        raise Problem(409, f"another rollout of {revision.model_id} has just begun", "refused")
+    await act.ports.wakeups.publish(CHANNEL, "")
+    return rollout
+
+
+async def get_rollouts(act: Act) -> Reply:
+    """List rollouts, newest first."""
+    model = act.query("model")
+    found = await act.ports.admin.rollouts.newest(ModelId(model) if model else None, act.limit(20, _MOST))
+    return json_reply(200, {"rollouts": [summary(item) for item in found]})
+
+
+async def get_rollout(act: Act) -> Reply:
+    """Show one rollout with its evidence and every step."""
+    rollout = await _found(act)
+    journal = await act.ports.admin.rollouts.journal(rollout.rollout_id)
+    return json_reply(200, {**summary(rollout), **_evidence(rollout), "journal": [_line(item) for item in journal]})
+
+
+async def post_promote(act: Act) -> Reply:
+    """Promote by a person's word; proven harm still goes first."""
+    return await _ordered(act, "promote_rollout", lambda rollout: ordered(rollout, Order.PROMOTE, act.actor))
+
+
+async def post_abort(act: Act) -> Reply:
+    """Take all traffic from the candidate."""
+    return await _ordered(act, "abort_rollout", lambda rollout: ordered(rollout, Order.ABORT, act.actor))
+
+
+async def post_pause(act: Act) -> Reply:
+    """Hold growth and promotion; a rollback is never held."""
+    return await _ordered(act, "pause_rollout", lambda rollout: paused(rollout, act.actor))
+
+
+async def post_resume(act: Act) -> Reply:
+    """Let it go on."""
+    return await _ordered(act, "resume_rollout", lambda rollout: paused(rollout, ""))
+
+
+async def _ordered(act: Act, action: str, change: Callable[[Rollout], Rollout]) -> Reply:
+    reason = plain_text("reason", (await act.json(_Order)).reason, empty=False)
+    for _ in range(_TRIES):
+        rollout = await _found(act)
+        if rollout.stage in TERMINAL:
+            raise Problem(409, f"rollout {rollout.rollout_id} is over: {rollout.stage}", "refused")
+        changed = change(rollout)
+        now = act.ports.clock.now()
+        audit = AuditEntry(now, act.actor, action, f"rollout:{rollout.rollout_id}", {}, reason)
+        line = JournalEntry(changed.version, now, act.actor, changed.stage, changed.weight, f"{action}: {reason}")
+        if await act.ports.admin.rollouts.save(changed, line, audit):
+            await act.ports.wakeups.publish(CHANNEL, "")
+            return json_reply(202, summary(changed))
+    raise Problem(503, "the rollout is busy; try again in a second", "busy")
+
+
+async def _found(act: Act) -> Rollout:
+    name = act.path("rollout_id")
+    rollout = await act.ports.admin.rollouts.get(name)
+    if rollout is None:
+        raise NotThere(f"no rollout {name[:200]!r}; `forestay rollout list` shows those that exist")
+    return rollout
+
+
+def summary(rollout: Rollout) -> dict[str, object]:
+    """Return a rollout in a few words."""
+    return {
+        "rollout_id": rollout.rollout_id,
+        "model_id": rollout.model_id,
+        "control": rollout.control,
+        "candidate": rollout.candidate,
+        "stage": rollout.stage,
+        "weight": rollout.weight,
+        "routed": rollout.routed,
+        "settled": rollout.settled,
+        "reason": rollout.reason,
+        "paused_by": rollout.paused_by,
+        "order": rollout.order,
+        "started_at": rollout.started_at,
+        "started_by": rollout.started_by,
+        "stage_since": rollout.stage_since,
+        "gates": rollout.gates,
+    }
+
+
+def _evidence(rollout: Rollout) -> dict[str, object]:
+    judged = judge(rollout.evidence, rollout.policy.canary)
+    control, candidate = rollout.evidence.requests
+    return {
+        "requests": {"control": control, "candidate": candidate},
+        "excess": judged.excess,
+        "allowance": rollout.policy.canary.allowance,
+        "log_capital": judged.log_capital,
+        "suspects": [_told(item) for item in judged.suspects],
+        "unproved": [_told(item) for item in judged.unproved],
+    }
+
+
+def _told(item: Finding) -> dict[str, object]:
+    return {**dataclasses.asdict(item), "told": item.told()}
+
+
+def _line(entry: JournalEntry) -> dict[str, object]:
+    return dataclasses.asdict(entry)

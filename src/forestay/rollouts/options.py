@@ -1,0 +1,62 @@
+"""What a person may say of a rollout when it begins, read from outside and checked. Pure.
+
+It decides bounds and defaults. Called by the admin API.
+"""
+
+import itertools
+
+import msgspec
+
+from forestay.errors import UsageError
+from forestay.rollouts.canary.model import Inconclusive, Policy
+from forestay.rollouts.model import RolloutPolicy
+
+_MOST_STEPS = 20
+_MOST_SECONDS = 30 * 86_400.0
+_MOST_ALLOWANCE = 1e9
+
+
+class RolloutOptions(msgspec.Struct, forbid_unknown_fields=True):
+    """What may be chosen; whatever is left out is as in `RolloutPolicy`."""
+
+    steps: list[float] | None = None  # percent, growing
+    step_seconds: float | None = None
+    step_requests: int | None = None
+    allowance: float | None = None  # bad answers beyond control's rate
+    deadline_seconds: float | None = None
+    watch_seconds: float | None = None
+    when_inconclusive: Inconclusive | None = None
+    allow_breaking: bool = False  # callers may break: the interface gate says so and passes
+
+
+def policy_of(options: RolloutOptions | None) -> RolloutPolicy:
+    """Return the policy; raises UsageError naming the field."""
+    given = options or RolloutOptions()
+    usual = RolloutPolicy()
+    canary = Policy(
+        steps=_steps(given.steps) if given.steps is not None else usual.canary.steps,
+        step_seconds=_within("step_seconds", given.step_seconds, usual.canary.step_seconds, _MOST_SECONDS),
+        step_requests=int(_within("step_requests", given.step_requests, usual.canary.step_requests, 1e6)),
+        allowance=_within("allowance", given.allowance, usual.canary.allowance, _MOST_ALLOWANCE),
+        deadline_seconds=_within(
+            "deadline_seconds", given.deadline_seconds, usual.canary.deadline_seconds, _MOST_SECONDS
+        ),
+        when_inconclusive=given.when_inconclusive or usual.canary.when_inconclusive,
+    )
+    watch = _within("watch_seconds", given.watch_seconds, usual.watch_seconds, _MOST_SECONDS)
+    return RolloutPolicy(canary=canary, watch_seconds=watch, allow_breaking=given.allow_breaking)
+
+
+def _steps(steps: list[float]) -> tuple[float, ...]:
+    rising = all(before < after for before, after in itertools.pairwise(steps))
+    if not steps or len(steps) > _MOST_STEPS or not rising or not all(0.01 <= step < 100 for step in steps):
+        raise UsageError("rollout.steps", f"must be 1 to {_MOST_STEPS} growing percentages from 0.01 to below 100")
+    return tuple(steps)
+
+
+def _within(field: str, value: float | None, usual: float, most: float) -> float:
+    if value is None:
+        return usual
+    if not 0 <= value <= most:
+        raise UsageError(f"rollout.{field}", f"must be from 0 to {most:g}")
+    return value
