@@ -65,6 +65,42 @@ def deploy(
     run_deploy(file, name, strategy, wait=wait, json=json)
 
 
+@app.command()
+def init(
+    file: Annotated[
+        str, typer.Argument(metavar="APP", help="The app's file, or file.py::Class where it holds several.")
+    ],
+    model: Annotated[str, typer.Option(help="What callers address, owner/alias.")] = "",
+    team: Annotated[str, typer.Option(help="Who owns it.")] = "",
+    contact: Annotated[str, typer.Option(help="Where that team is reached.")] = "",
+    licence: Annotated[str, typer.Option(help="Of the code and of the weights.")] = "",
+    out: Annotated[pathlib.Path | None, typer.Option(help="The spec's file; model.yaml beside the app.")] = None,
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Write a first spec from the source of a fal.App, without running it; says what is left to fill in.
+
+    Example: forestay model init app.py --model acme/painter
+    """
+    from forestay.cli.model_authoring import init_spec
+
+    init_spec(file, out, {"model": model, "team": team, "contact": contact, "licence": licence}, json=json)
+
+
+@app.command()
+def diff(
+    before: Annotated[pathlib.Path, typer.Argument(help="A spec.")],
+    after: Annotated[pathlib.Path, typer.Argument(help="Another.")],
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Say field by field what the second spec changes.
+
+    Example: forestay model diff old.yaml model.yaml
+    """
+    from forestay.cli.model_authoring import diff_specs
+
+    diff_specs(before, after, json=json)
+
+
 @app.command(name="list")
 def list_models(json: Annotated[bool, JSON_OPTION] = False) -> None:
     """List the models with their routes.

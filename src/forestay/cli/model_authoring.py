@@ -1,0 +1,76 @@
+"""`forestay model init` and `forestay model diff`: a first spec from an app's source, and what two specs differ in."""
+
+import json as json_module
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+import typer
+
+from forestay.cli.output import print_json, print_table
+from forestay.errors import UsageError
+
+
+def init_spec(app: str, out: pathlib.Path | None, identity: Mapping[str, str], *, json: bool) -> None:
+    """Write a spec beside the app's file; never over one that is there."""
+    from forestay.fleet import spec_file
+    from forestay.fleet.spec_template import Identity, read_app, render_spec
+    from forestay.fleet.spec_yaml import SpecError
+
+    name, _, wanted = app.partition("::")
+    file = pathlib.Path(name)
+    target = out or file.parent / "model.yaml"
+    text = render_spec(read_app(_read(file), name, wanted), name, Identity(**identity))
+    try:
+        with target.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError:
+        raise UsageError("--out", f"{target} is there already; name another file, or `forestay model diff`") from None
+    except OSError as error:
+        raise UsageError("--out", f"{target} cannot be written: {error.strerror}") from None
+    faults: list[str] = []
+    try:
+        spec_file.parse(text, str(target))
+    except SpecError as error:
+        faults = str(error).splitlines()
+    if json:
+        print_json({"file": str(target), "to_do": faults})
+        return
+    typer.echo(f"wrote {target}")
+    for fault in faults:
+        typer.echo(f"to do: {fault}")
+
+
+def diff_specs(before: pathlib.Path, after: pathlib.Path, *, json: bool) -> None:
+    """Say field by field what the second spec changes."""
+    from forestay.fleet import spec_file
+    from forestay.fleet.spec import spec_to_json
+
+    old, new = (spec_to_json(spec_file.parse(_read(file), str(file))) for file in (before, after))
+    changes = [{"field": field, "before": a, "after": b} for field, a, b in _differences(old, new, "")]
+    if json:
+        print_json({"changes": changes})
+        return
+    rows = [(item["field"], _shown(item["before"]), _shown(item["after"])) for item in changes]
+    print_table(("field", "before", "after"), rows, empty="they say the same")
+
+
+def _read(file: pathlib.Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(str(file), f"cannot be read: {reason}") from None
+
+
+def _differences(old: object, new: object, field: str) -> Iterator[tuple[str, object, object]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        olds, news = cast("dict[str, object]", old), cast("dict[str, object]", new)
+        for key in sorted(olds.keys() | news.keys()):
+            yield from _differences(olds.get(key), news.get(key), f"{field}.{key}" if field else key)
+    elif old != new:
+        yield field, old, new
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else json_module.dumps(value, default=str)

@@ -1,0 +1,181 @@
+"""A model spec made from the source of a `fal.App`: what can be read is filled in, the rest is left for a person. Pure.
+
+It reads the file without running it: the class, its endpoints, its host settings and input fields that look like media.
+What it cannot see (a value that is computed) is left at the platform's default. It decides no value that a person must
+answer for: who owns the model, what it is licensed under, where help is found; those stay empty and `forestay model
+check` asks for them. Called by `forestay model init`.
+"""
+
+import ast
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import cast
+
+from forestay.errors import UsageError
+
+_MEDIA = re.compile(r"(^|_)(image|video|audio|mask|picture|file)s?(_url|_urls)$|^(url|urls)$")
+_KINDS = (("image", "image"), ("mask", "image"), ("picture", "image"), ("video", "video"), ("audio", "audio"))
+_NUMBERS = {  # fal's host setting -> section and field of the spec
+    "max_multiplexing": ("limits", "max_multiplexing"),
+    "request_timeout": ("limits", "request_timeout_seconds"),
+    "request_start_timeout": ("limits", "request_start_timeout_seconds"),
+    "startup_timeout": ("limits", "startup_timeout_seconds"),
+    "termination_grace_period_seconds": ("limits", "termination_grace_seconds"),
+    "num_gpus": ("resources", "devices"),
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outline:
+    """What the source of an app says of it."""
+
+    class_name: str
+    description: str
+    endpoints: tuple[tuple[str, str, tuple[str, ...]], ...]  # path, kind, media inputs
+    settings: Mapping[str, object]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Identity:
+    """What a person answers for; empty where they have not said."""
+
+    model: str = ""
+    team: str = ""
+    contact: str = ""
+    licence: str = ""
+
+
+def read_app(source: str, file_name: str, wanted: str = "") -> Outline:
+    """Read an app's source; raises UsageError when it holds no `fal.App`, or several and none is named."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError) as error:
+        raise UsageError(file_name, f"is no Python that can be read: {error}") from None
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    apps = [node for node in classes if any(_last_name(base) == "App" for base in node.bases)]
+    named = [node for node in apps if not wanted or node.name == wanted]
+    if not named:
+        raise UsageError(file_name, f"holds no class {wanted or 'that derives from fal.App'}; name the file that does")
+    if len(named) > 1:
+        names = ", ".join(node.name for node in named)
+        raise UsageError(file_name, f"holds several apps ({names}); name one as {file_name}::{named[0].name}")
+    app = named[0]
+    fields = {node.name: _field_names(node) for node in classes}
+    summary = (ast.get_docstring(app) or ast.get_docstring(tree) or "").split("\n")[0].strip()
+    endpoints = tuple(_endpoints(app, fields))
+    if not endpoints:
+        raise UsageError(file_name, f"{app.name} has no method under @fal.endpoint or @fal.realtime")
+    return Outline(app.name, summary, endpoints, _settings(app))
+
+
+def _last_name(node: ast.AST) -> str:
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _field_names(node: ast.ClassDef) -> tuple[str, ...]:
+    return tuple(
+        item.target.id for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+    )
+
+
+def _endpoints(app: ast.ClassDef, fields: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    for method in app.body:
+        if not isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        for decorator in method.decorator_list:
+            verb = _last_name(decorator.func) if isinstance(decorator, ast.Call) else ""
+            if verb in {"endpoint", "realtime"} and isinstance(decorator, ast.Call):
+                path = _literal(decorator.args[0]) if decorator.args else "/"
+                streams = method.returns is not None and "StreamingResponse" in ast.unparse(method.returns)
+                kind = "realtime" if verb == "realtime" else "stream" if streams else "call"
+                media = tuple(dict.fromkeys(name for name in _inputs(method, fields) if _MEDIA.search(name)))
+                yield (path if isinstance(path, str) and path.startswith("/") else "/"), kind, media
+
+
+def _inputs(method: ast.FunctionDef | ast.AsyncFunctionDef, fields: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    for argument in method.args.args[1:]:
+        words = {_last_name(node) for node in ast.walk(argument.annotation)} if argument.annotation else set[str]()
+        known = [name for word in words for name in fields.get(word, ())]
+        yield from known or [argument.arg]
+
+
+def _settings(app: ast.ClassDef) -> dict[str, object]:
+    """Return the host settings that stand in the source as plain values: class keywords and attributes."""
+    found: dict[str, object] = {}
+    for keyword in app.keywords:
+        if keyword.arg:
+            found[keyword.arg] = _literal(keyword.value)
+    for node in app.body:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            found[node.targets[0].id] = _literal(node.value)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+            found[node.target.id] = _literal(node.value)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _literal(node: ast.expr) -> object:
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
+# The file -----------------------------------------------------------------------------------------------------------
+def render_spec(outline: Outline, file_name: str, identity: Identity) -> str:
+    """Return the YAML of a spec beside the app's file."""
+    alias = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", outline.class_name).lower()
+    gpus = outline.settings.get("num_gpus")
+    pool = "gpu" if isinstance(gpus, int) and gpus > 0 else "cpu"
+    lines = [
+        f"# Made from {PurePath(file_name).name} by `forestay model init`; `forestay model check` asks for the rest.",
+        "version: 0",
+        f"model: {_text(identity.model or f'my-team/{alias}')}  # what callers address, owner/alias",
+        f"description: {_text(outline.description or 'Says in one line what it makes.')}",
+        f"owner: {{team: {_text(identity.team)}, contact: {_text(identity.contact)}}}  # who is called when it breaks",
+        f"licence: {_text(identity.licence)}  # of the code and of the weights",
+        "visibility: private  # shared: every key; public: listed to everyone",
+        "host:",
+        "  kind: fal_app",
+        f"  app: {_text(f'{PurePath(file_name).name}::{outline.class_name}')}",
+        f"  requirements: {_list_of(outline.settings.get('requirements'))}",
+        f"  secrets: {_list_of(outline.settings.get('secrets'))}",
+        "  network: none  # loopback, or full where the model must fetch something itself",
+        "endpoints:",
+        *(_endpoint(path, kind, media) for path, kind, media in outline.endpoints),
+        f"resources: {{pool: {pool}, devices: {gpus if isinstance(gpus, int) else 1}}}",
+        *_limits(outline.settings),
+        "safety: {policy: standard}  # unguarded: nothing is judged",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _endpoint(path: str, kind: str, media: Sequence[str]) -> str:
+    named = ", ".join(f"{{field: {name}, kind: {_kind(name)}}}" for name in media)
+    return f"  - {{path: {_text(path)}, kind: {kind}, media_inputs: [{named}]}}"
+
+
+def _kind(name: str) -> str:
+    return next((kind for word, kind in _KINDS if word in name), "any")
+
+
+def _limits(settings: Mapping[str, object]) -> list[str]:
+    given = [
+        f"{field}: {value}"
+        for name, (section, field) in _NUMBERS.items()
+        if section == "limits" and isinstance(value := settings.get(name), int | float) and not isinstance(value, bool)
+    ]
+    return [f"limits: {{{', '.join(given)}}}"] if given else []
+
+
+def _text(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _list_of(value: object) -> str:
+    items = cast("Sequence[object]", value) if isinstance(value, list | tuple) else ()
+    return json.dumps([item for item in items if isinstance(item, str)], ensure_ascii=False)
