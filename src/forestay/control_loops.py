@@ -4,8 +4,9 @@ It decides how often each runs and what wakes it; `controller` runs them. Import
 Called by the wiring of the controller process.
 """
 
+import functools
 import pathlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from forestay.errors import UsageError
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from forestay.controller import Loop
     from forestay.delivery.outbox import PostgresOutbox
     from forestay.delivery.signing import SigningKeys
+    from forestay.safety.review.desk import ReviewDesk
+
+FINGERPRINT_BATCH = 5_000
 
 
 def control_loops(process: Process, stores: Stores) -> "list[Loop]":
@@ -217,20 +221,63 @@ def _verdict_loops(process: Process, stores: Stores) -> "list[Loop]":
 
 
 def _review_loops(process: Process, stores: Stores) -> "list[Loop]":
-    """List the loops of reviews: decisions carried out, copies forgotten."""
+    """List the loops of reviews: decisions carried out, items mended and told of, copies forgotten."""
     from forestay.controller import Loop
+    from forestay.delivery import review_export
+    from forestay.queue.listing import PostgresRequestList
     from forestay.safety.review import loop as review
+    from forestay.safety.review.events import PostgresReviewEvents
 
-    desk = reviewing(process, stores, own_name("controller"))
-    kept = process.settings.safety.sealed_retention_seconds
+    desk, settings = reviewing(process, stores, own_name("controller")), process.settings
+    events, requests = PostgresReviewEvents(stores.database), PostgresRequestList(stores.database)
+    export = review_export.ExportPorts(
+        events, _signing_keys(process), settings, process.clock, process.chance, process.metrics
+    )
+    kept = settings.safety.sealed_retention_seconds
+    run = functools.partial(review.run_once, desk, process.clock, process.metrics)
+    mend = functools.partial(review.mend_once, desk, requests, stores.queue)
+    tell = functools.partial(review_export.run_once, export)
+    forget = functools.partial(review.forget_once, desk, events, kept)
     return [
-        Loop(
-            "review",
-            1.0,
-            lambda: review.run_once(desk, process.clock, process.metrics),
-            batch=review.BATCH,
-        ),
-        Loop("review_retention", 60.0, lambda: review.forget_once(desk, kept), batch=review.FORGET_BATCH),
+        Loop("review", 1.0, run, batch=review.BATCH),
+        Loop("review_mend", 30.0, mend, batch=review.MEND_BATCH),
+        Loop("review_export", 1.0, tell, batch=review_export.AT_A_TIME),
+        Loop("review_retention", 60.0, forget, batch=review.FORGET_BATCH),
+        *_report_loops(process, stores, desk),
+    ]
+
+
+def _report_loops(process: Process, stores: Stores, desk: "ReviewDesk") -> "list[Loop]":
+    """List the loops of what the law asks to report, and of fingerprints of what was released."""
+    from forestay.controller import Loop
+    from forestay.delivery.signing import Signed
+    from forestay.safety.hashes import report_loop
+    from forestay.safety.hashes.postgres_reports import PostgresReports
+    from forestay.safety.hashes.report import Case
+    from forestay.safety.provenance.fingerprints import PostgresFingerprints
+    from forestay.safety.review.preserving import ACTOR, RequestWithholder, SealedKeeper
+
+    keys, settings = _signing_keys(process), process.settings
+    fingerprints = PostgresFingerprints(stores.database)
+    kept = settings.safety.fingerprints_retention_seconds
+
+    def sign(case: Case, at: int, body: bytes) -> "Mapping[str, str]":
+        return keys.headers(Signed(case.opened.case_id, ACTOR, at, body))
+
+    ports = report_loop.ReportPorts(
+        reports=PostgresReports(stores.database, process.clock, own_name("controller")),
+        withholder=RequestWithholder(stores.queue, stores.media, stores.wakeups),
+        keeper=SealedKeeper(desk.sealed, stores.media),
+        sign=sign,
+        policy=report_loop.policy_of(settings.safety),
+        clock=process.clock,
+        chance=process.chance,
+        metrics=process.metrics,
+        allow_private=settings.delivery.allow_private_webhooks,
+    )
+    return [
+        Loop("hash_reports", 1.0, lambda: report_loop.run_once(ports)),
+        Loop("fingerprint_retention", 600.0, lambda: fingerprints.forget(kept, FINGERPRINT_BATCH), FINGERPRINT_BATCH),
     ]
 
 

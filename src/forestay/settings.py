@@ -422,6 +422,11 @@ class Safety:
         1000,
         "Refused inputs of one key that wait at a time without an appeal; beyond, they are counted and not kept.",
     )
+    fingerprints_retention_seconds: float = setting(
+        "FORESTAY_FINGERPRINTS_RETENTION",
+        365 * 86400.0,
+        "How long it is known how something looks that was released: for `forestay safety made-by-us`.",
+    )
     review_claim_seconds: float = setting(
         "FORESTAY_REVIEW_CLAIM", 900.0, "How long an item is one reviewer's before others may take it."
     )

@@ -253,6 +253,7 @@ async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None
             environment=environment,
             guard=guarding.guard,
             policies=guarding.policies,
+            opener=reviewing(process, stores, name).opener,
             stamps=lambda decoder: stamps_of(settings.safety, decoder, stores.database, process.clock.now()),
         )
 

@@ -131,6 +131,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
             "keys": KeyRing(keys, clock, peppers=peppers),
             "key_store": keys,
             "objects": objects,
+            "media": PostgresMediaStore(database, objects, SystemChance()),
             "wakeups": wakeups,
             "settings": Settings(
                 gateway=Gateway(max_upload_bytes=MAX_UPLOAD, body_timeout_seconds=2.0),

@@ -281,6 +281,14 @@ class MemoryMedia:
             self.items.pop(media_id, None)
             self.data.pop(media_id, None)
 
+    async def of_request(self, request_id: RequestId, limit: int) -> Sequence[MediaItem]:
+        """List what a request made."""
+        raise NotImplementedError
+
+    async def withhold(self, media_ids: Sequence[str]) -> None:
+        """Shut files again."""
+        raise NotImplementedError
+
     async def delete_expired(self, limit: int) -> int:
         """Nothing expires here."""
         del limit

@@ -80,6 +80,14 @@ class PlatformClient:
         """GET and return the parsed JSON; an error status raises Rejected."""
         return self._checked("GET", path, query=query)
 
+    def get_bytes(self, path: str, query: Mapping[str, str] | None = None) -> bytes:
+        """GET and return the body as it is; an error status raises Rejected."""
+        target = f"{path}?{urllib.parse.urlencode(query)}" if query else path
+        reply = self.send("GET", target)
+        if reply.status >= 400:
+            raise _rejected("GET", path, reply)
+        return reply.body
+
     def post(self, path: str, value: object = None) -> object:
         """POST `value` as JSON and return the parsed answer; an error status raises Rejected."""
         return self._checked("POST", path, value=value)

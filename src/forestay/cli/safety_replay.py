@@ -25,6 +25,7 @@ from forestay.safety.replay import Counts, Replay
 
 PAGE = 2_000
 PAGE_SECONDS = 60.0
+LABELS_PAGE = 5_000
 TOLD_EVERY = 10  # pages
 SHOWN = 50
 _TRUTH: Mapping[str, bool] = {"unsafe": True, "safe": False}
@@ -43,17 +44,23 @@ def replay(
     labels: Annotated[
         pathlib.Path | None, typer.Option(help="CSV of `request_id,label` with label safe or unsafe.")
     ] = None,
+    reviewed: Annotated[bool, typer.Option(help="Use what people found in reviews as labels too.")] = True,
     json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Judge what was judged by another policy: what changes, and precision and recall where labels exist.
 
+    Labels are what people found in reviews; those of a file are added, and go before them.
+
     Example: forestay safety replay --policy new.yaml --since 7d --labels reviewed.csv
     """
     wanted = read_policy(read_text(policy), "replayed", 0, str(policy))
-    truth = {} if labels is None else read_labels(labels)
+    client = connect(PAGE_SECONDS)
+    truth = _found(client) if reviewed else {}
+    if labels is not None:
+        truth = _over(truth, read_labels(labels))
     now = SystemClock().now()
     played = Replay(wanted, truth)
-    for record in _records(connect(PAGE_SECONDS), now - dt.timedelta(seconds=seconds_of("--since", since)), now):
+    for record in _records(client, now - dt.timedelta(seconds=seconds_of("--since", since)), now):
         if not record.shadow and point in {"all", record.point}:
             played.take(record)
     print_json(_as_json(played)) if json else _print(played)
@@ -69,6 +76,24 @@ def read_labels(file: pathlib.Path) -> dict[str, bool]:
             raise UsageError("--labels", f"{file}:{number}: a line is `request_id,label` with label safe or unsafe")
         found[row[0].strip()] = _TRUTH[row[1].strip()]
     return found
+
+
+def _found(client: PlatformClient) -> dict[str, bool]:
+    """Page through what people found, by `request id/point`."""
+    found: dict[str, bool] = {}
+    position = 0
+    while True:
+        query = {"after": str(position), "limit": str(LABELS_PAGE)}
+        rows = cast("dict[str, list[Row]]", client.get("/admin/safety/review/labels", query))["labels"]
+        found |= {f"{row['request_id']}/{row['point']}": _TRUTH[str(row["label"])] for row in rows}
+        if len(rows) < LABELS_PAGE:
+            return found
+        position = cast("int", rows[-1]["position"])
+
+
+def _over(found: Mapping[str, bool], own: Mapping[str, bool]) -> dict[str, bool]:
+    """Return both; of a request that the file names, only the file's word counts."""
+    return {name: bad for name, bad in found.items() if name.partition("/")[0] not in own} | dict(own)
 
 
 def _records(client: PlatformClient, since: dt.datetime, until: dt.datetime) -> Iterator[VerdictRecord]:

@@ -1,5 +1,6 @@
 """`forestay safety review ...`, `appeal` and `appeals`: what the guard stopped, looked at again by people."""
 
+import pathlib
 import urllib.parse
 from typing import Annotated, cast
 
@@ -115,6 +116,24 @@ def vote(
 
 
 @app.command()
+def media(
+    item: Annotated[str, _ITEM],
+    out: Annotated[pathlib.Path, typer.Argument(help="Where the file is written.")],
+    reason: Annotated[str, typer.Option(help="Why you look at it; kept in the access log.")],
+    number: Annotated[int, typer.Option(min=0, help="Which of the output's files, from 0.")] = 0,
+    clear: Annotated[bool, typer.Option("--clear", help="As it is, not blurred.")] = False,
+) -> None:
+    """Look at a file of a stopped output: blurred, unless you ask for it clear.
+
+    Example: forestay safety review media rev_9f86d081884c7d659a2feaa0 seen.jpg --reason "an appeal"
+    """
+    asked = {"reason": reason} | ({"clear": "1"} if clear else {})
+    seen = connect().get_bytes(f"{_path(item)}/media/{number}", asked)
+    out.write_bytes(seen)
+    typer.echo(f"{out}: {len(seen):,} bytes, {'clear' if clear else 'blurred'}")
+
+
+@app.command()
 def access(
     item: Annotated[str, typer.Argument(help="Of one item or request only; empty: all.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=500, help="At most so many.")] = 50,
@@ -144,6 +163,32 @@ def stats(json: Annotated[bool, JSON_OPTION] = False) -> None:
         return
     for name, value in shown.items():
         typer.echo(f"{name}: {'-' if value is None else value}")
+
+
+@app.command()
+def events(
+    state: Annotated[str, typer.Option(help="dead, pending or delivered.")] = "dead",
+    retry: Annotated[str, typer.Option(help="Tell this dead event anew.")] = "",
+    reason: Annotated[str, typer.Option(help="Why you tell it anew; kept in the audit log.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=500, help="At most so many.")] = 50,
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """List what could not be told to FORESTAY_REVIEW_URL, or tell one of them anew.
+
+    Example: forestay safety review events --state dead
+    """
+    client = connect()
+    if retry:
+        path = f"/admin/safety/review/events/{urllib.parse.quote(retry, safe='')}/retry"
+        done = cast("Row", client.post(path, {"reason": reason}))
+        print_json(done) if json else typer.echo(f"{done['event_id']} will be told anew")
+        return
+    query = {"state": state, "limit": str(limit)}
+    rows = cast("dict[str, list[Row]]", client.get("/admin/safety/review/events", query))["events"]
+    columns = ("event_id", "item_id", "state", "tries", "due_at", "last_status", "last_error")
+    print_json(rows) if json else print_table(
+        columns, [[row[column] for column in columns] for row in rows], empty="no such events"
+    )
 
 
 def appeal(

@@ -244,7 +244,7 @@ async def _item_of_withheld(act: Act, found: Snapshot) -> None:
     desk = _desk(act)
     revision = (await act.ports.fleet.load()).revisions.get(found.revision_id or RevisionId(""))
     policy_id = STANDARD if revision is None else revision.spec.safety.policy
-    policy = desk.guard.policy_of(policy_id, found.request_id)
+    policy = desk.guard.policy_of(policy_id, found.tenant_id, found.request_id)
     reason = "withheld; how it was judged stands in its verdict records"
     judgement = Judgement(Verdict.INCONCLUSIVE, Action.REVIEW, None, "", reason)
     stopped = Stopped(

@@ -15,12 +15,14 @@ from forestay.gateway.admin_reading import Act, NotThere, Problem, plain_text
 from forestay.gateway.responses import Reply, json_reply
 from forestay.safety.records import Point
 from forestay.safety.review.desk import ReviewDesk
+from forestay.safety.review.events import EventState
 from forestay.safety.review.kept import KeptInput, KeptOutput, unpacked
 from forestay.safety.review.model import Ballot, Item, ItemState, Vote
 from forestay.safety.review.postgres_store import Filter, Standing
 from forestay.safety.review.rows import shown_item, shown_vote
 from forestay.safety.review.sealed import Reader
 from forestay.safety.taxonomy import Category
+from forestay.telemetry.metrics import REVIEW_DECIDED
 
 MAX_ITEMS = 500
 MAX_LABELS = 5_000
@@ -31,6 +33,10 @@ _POINTS = (Point.INPUT, Point.OUTPUT)
 
 class _Vote(msgspec.Struct, forbid_unknown_fields=True):
     vote: Ballot
+    reason: str
+
+
+class _Reason(msgspec.Struct, forbid_unknown_fields=True):
     reason: str
 
 
@@ -135,6 +141,22 @@ async def get_labels(act: Act) -> Reply:
     return json_reply(200, {"labels": found})
 
 
+async def get_events(act: Act) -> Reply:
+    """List what is told to FORESTAY_REVIEW_URL: `state` is dead (unless said otherwise), pending or delivered."""
+    state = cast("EventState", _one_of(act, "state", ("dead", "pending", "delivered")) or "dead")
+    return json_reply(200, {"events": await desk_of(act).events.listed(state, act.limit(100, MAX_ITEMS))})
+
+
+async def post_event_retry(act: Act) -> Reply:
+    """Tell a dead event anew."""
+    reason = plain_text("reason", (await act.json(_Reason)).reason, empty=False)
+    event_id = act.path("event_id")
+    if not await desk_of(act).events.revive(event_id):
+        raise NotThere(f"no dead event {event_id[:60]!r}; `forestay safety review events` shows those that exist")
+    await act.record("retry_review_event", f"event:{event_id}", {}, reason)
+    return json_reply(200, {"event_id": event_id, "state": "pending"})
+
+
 async def cast_vote(act: Act, name: str, ballot: Ballot, reason: str) -> Standing | None:
     """Take a vote of whoever acts, and carry out at once what it decides; None without such an item."""
     desk, now = desk_of(act), act.ports.clock.now()
@@ -144,6 +166,7 @@ async def cast_vote(act: Act, name: str, ballot: Ballot, reason: str) -> Standin
     except Refused as error:
         raise Problem(409, str(error), "review") from None
     if standing is not None and standing.item.decided is not None:
+        act.ports.metrics.add(REVIEW_DECIDED, standing.item.opened.point.value, standing.item.decided.outcome.value)
         await desk.carry(standing.item, act.actor)
         return await desk.reviews.find(standing.item.opened.item_id)
     return standing

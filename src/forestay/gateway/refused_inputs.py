@@ -28,7 +28,7 @@ async def keep_refused(ports: GatewayPorts, target: Target, submission: Submissi
         model_id=target.model.model_id,
         endpoint=target.endpoint,
         policy_id=policy_id,
-        policy=safety.guard.policy_of(policy_id, target.request_id),
+        policy=safety.guard.policy_of(policy_id, target.caller.tenant_id, target.request_id),
         judgement=refused.judgement,
     )
     kept = None if submission is None else KeptInput(submission.body, submission.options, submission.predicted_seconds)

@@ -85,6 +85,14 @@ class PostgresMediaStore:
         """Let quarantined files be read."""
         await self._database.execute(_SQL["release"], list(media_ids))
 
+    async def of_request(self, request_id: RequestId, limit: int) -> Sequence[MediaItem]:
+        """List the files that a request made."""
+        return [item_from(row) for row in await self._database.fetch(_SQL["of_request"], request_id, limit)]
+
+    async def withhold(self, media_ids: Sequence[str]) -> None:
+        """Shut released files again."""
+        await self._database.execute(_SQL["withhold"], list(media_ids))
+
     async def delete(self, media_ids: Sequence[str]) -> None:
         """Delete files at once."""
         if media_ids:

@@ -147,6 +147,14 @@ class MediaStore(Protocol):
         """Let quarantined files be read; unknown ids are no error. A finish does it by itself."""
         ...
 
+    async def of_request(self, request_id: RequestId, limit: int) -> Sequence[MediaItem]:
+        """List the files that a request made, released or not, at most `limit`."""
+        ...
+
+    async def withhold(self, media_ids: Sequence[str]) -> None:
+        """Shut released files again: nobody may read them; unknown ids are no error."""
+        ...
+
     async def delete(self, media_ids: Sequence[str]) -> None:
         """Delete files at once, whatever their state: bytes, then rows; unknown ids are no error."""
         ...

@@ -127,9 +127,18 @@ class Guard:
         """Return what released files of this request are given: manifest, watermark, fingerprint."""
         return frozenset[str]().union(*(policy.provenance for policy in self._deciding(subject) if policy is not None))
 
-    def policy_of(self, policy_id: str, request_id: RequestId) -> Policy | None:
-        """Return the version that decides about this request; None while it cannot be read."""
-        return self._ports.policies.of(policy_id, request_id).deciding
+    def policy_of(self, policy_id: str, tenant_id: TenantId, request_id: RequestId) -> Policy | None:
+        """Return the version that decides about this request; None while it cannot be read.
+
+        What people may do about it is as strict as the model's policy and the tenant's together.
+        """
+        deciding = [found.deciding for found in self._ports.policies.all_of(policy_id, tenant_id, request_id)]
+        model, rules = deciding[0], [policy.review for policy in deciding if policy is not None]
+        if model is None:
+            return None
+        needs = max(rule.release_needs for rule in rules)
+        two = frozenset[Category]().union(*(rule.two_people for rule in rules))
+        return dataclasses.replace(model, review=dataclasses.replace(model.review, release_needs=needs, two_people=two))
 
     async def rule(self, subject: Subject, verdict: Verdict, reason: str) -> Judgement:
         """Record what a person decided about a withheld output, before it takes effect."""

@@ -66,7 +66,7 @@ class Replay:
     """Takes records one by one."""
 
     def __init__(self, policy: Policy, labels: Mapping[str, bool]) -> None:
-        """`labels`: request id -> whether its content was bad."""
+        """`labels`: request id, or `request id/point`, which goes before it -> whether its content was bad."""
         self._policy = policy
         self._labels = labels
         self.judged = 0
@@ -87,7 +87,8 @@ class Replay:
             return
         self.judged += 1
         before = Action(record.action)
-        bad = self._labels.get(str(record.request_id))
+        name = str(record.request_id)
+        bad = self._labels.get(f"{name}/{record.point}", self._labels.get(name))
         if bad is not None:
             self.before.take(before, bad=bad)
             self.after.take(judgement.action, bad=bad)

@@ -16,14 +16,16 @@ from forestay.safety.refusal import refusal, wordless
 from forestay.worker.conclude import Publish
 from forestay.worker.judging import OutputJudge, Ruled, echoes
 from forestay.worker.patience import Patience
+from forestay.worker.stopped_outputs import StoppedOutputs
 
 
 class SafetyCheck:
     """The check of content."""
 
-    def __init__(self, judge: OutputJudge, patience: Patience) -> None:
+    def __init__(self, judge: OutputJudge, patience: Patience, stopped: StoppedOutputs | None = None) -> None:
         self._judge = judge
         self._patience = patience
+        self._stopped = stopped
 
     def concerns(self, lease: Lease, spec: ModelSpec) -> bool:
         """Tell whether the policy of the model or of the caller names any check."""
@@ -38,9 +40,12 @@ class SafetyCheck:
         ruled = await self._patience.ask(once, lambda said: said.judgement.again)
         if ruled.released:
             return Publish(State.SUCCEEDED, Answer(answer.status_code, ruled.headers(answer.headers), ruled.body))
+        judged = Answer(answer.status_code, answer.headers, ruled.body)
+        if self._stopped is not None:
+            await self._stopped.tell(lease, spec, judged, ruled.media_ids, ruled.judgement)
         if ruled.judgement.action is Action.BLOCK:
             return Publish(State.BLOCKED, refusal(ruled.judgement, "output"))
-        return Publish(State.WITHHELD, Answer(answer.status_code, answer.headers, ruled.body))
+        return Publish(State.WITHHELD, judged)
 
     async def error(self, lease: Lease, spec: ModelSpec, answer: Answer) -> Answer:
         """Return a model's error as it may leave: its words are an output like any other."""

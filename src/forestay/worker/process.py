@@ -32,6 +32,7 @@ from forestay.queue.store import QueueStore
 from forestay.safety.guard import Guard
 from forestay.safety.policies import Policies
 from forestay.safety.provenance.stamp import Stamps
+from forestay.safety.review.opening import Opener
 from forestay.settings import Settings
 from forestay.storage.objects import ObjectStore
 from forestay.storage.valkey import Wakeups
@@ -60,6 +61,7 @@ from forestay.worker.output_quality import OutputQuality, QualityPorts
 from forestay.worker.patience import Patience
 from forestay.worker.slot_blocks import SlotBlocks
 from forestay.worker.stamping import Stamping
+from forestay.worker.stopped_outputs import StoppedOutputs
 
 log = logger("worker")
 MAX_SOCKET_FOLDER_CHARS = 60  # leaves room for the rest of a unix socket's path
@@ -89,6 +91,7 @@ class WorkerPorts:
     policies: Policies
     stamps: Callable[[Decoder], Stamps]
     checks: Sequence[OutputCheck] = ()  # beside the guard's
+    opener: Opener | None = None  # of items that people look at; without it nobody is told of what is stopped
 
 
 async def run_worker(ports: WorkerPorts, stop: asyncio.Event, on_ready: Callable[[str], None]) -> None:
@@ -191,7 +194,7 @@ class _Worker:
             metrics=ports.metrics,
             input_check=QueueInputs(input_judge, patience),
             quality=quality,
-            checks=(SafetyCheck(judge, patience), *ports.checks),
+            checks=(SafetyCheck(judge, patience, _stopped(ports)), *ports.checks),
         )
         self.claimer = Claimer(self.worker_id, self.replicas.all_replicas, self.replicas.routes, parts)
         self.replicas.on_change = self.claimer.wake
@@ -266,6 +269,11 @@ class _Worker:
 
     async def _report(self) -> None:
         await self.replicas.report(self.describe())
+
+
+def _stopped(ports: WorkerPorts) -> StoppedOutputs | None:
+    """Return who tells people of stopped outputs."""
+    return None if ports.opener is None else StoppedOutputs(ports.opener, ports.queue, ports.guard)
 
 
 def _inputs(ports: WorkerPorts, fetcher: Fetcher, decoder: Decoder, folder: pathlib.Path) -> Inputs:

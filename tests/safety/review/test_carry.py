@@ -23,6 +23,7 @@ from forestay.safety.policy import ReviewRules
 from forestay.safety.records import Point, PostgresVerdicts
 from forestay.safety.review import loop
 from forestay.safety.review.desk import ReviewDesk
+from forestay.safety.review.events import PostgresReviewEvents
 from forestay.safety.review.kept import KeptInput, KeptOutput, packed
 from forestay.safety.review.model import Ballot, NewItem, Vote
 from forestay.safety.review.sealed import Label
@@ -269,7 +270,7 @@ async def test_copies_are_forgotten_but_not_those_that_are_owed(database: Databa
         sealed_id = await ground.desk.sealed.put(big, large)
         await database.execute("UPDATE sealed SET sealed_at = now() - interval '31 days'")
         await database.execute("UPDATE reviews SET opened_at = now() - interval '31 days'")
-        assert await loop.forget_once(ground.desk, 30 * 86400.0) == 1
+        assert await loop.forget_once(ground.desk, PostgresReviewEvents(database), 30 * 86400.0) == 1
         assert await ground.desk.sealed.has(waiting.sealed_id)
         assert not await ground.desk.sealed.has(old.sealed_id)
         standing = await ground.desk.reviews.find(old.item_id)

@@ -36,6 +36,7 @@ UNION
 (SELECT media_id, object_key FROM media
  WHERE state = 'quarantine' AND created_at < now() - make_interval(secs => $2::float8)
    AND NOT EXISTS (SELECT FROM requests r WHERE r.request_id = media.request_id AND r.state = 'withheld')
+   AND NOT EXISTS (SELECT FROM reviews v WHERE v.request_id = media.request_id AND v.done_at IS NULL)
  ORDER BY created_at LIMIT $1)
 LIMIT $1;
 
@@ -46,6 +47,15 @@ SELECT object_key FROM media WHERE media_id = ANY ($1::text[]);
 -- name: release
 -- Let quarantined files be read.
 UPDATE media SET state = 'released' WHERE media_id = ANY ($1::text[]) AND state = 'quarantine';
+
+-- name: of_request
+-- Lists the files that a request made and that have arrived, whatever their state.
+SELECT media_id, object_key, tenant_id, file_name, content_type, size_bytes, state, created_at, expires_at
+FROM media WHERE request_id = $1 AND size_bytes >= 0 AND state <> 'deleted' ORDER BY created_at, media_id LIMIT $2;
+
+-- name: withhold
+-- Shuts released files again.
+UPDATE media SET state = 'quarantine' WHERE media_id = ANY ($1::text[]) AND state = 'released';
 
 -- name: delete_rows
 -- Forget files whose bytes are gone.

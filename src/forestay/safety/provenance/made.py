@@ -73,6 +73,11 @@ class Origins:
         self._identity = identity
         self._watermark = watermark
 
+    @property
+    def decoder(self) -> Decoder:
+        """Return who opens files here."""
+        return self._decoder
+
     async def of(self, source: IO[bytes]) -> Origin:
         """Return what is known of a file, a real one."""
         notes: list[str] = []

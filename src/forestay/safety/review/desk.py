@@ -4,6 +4,7 @@ import dataclasses
 
 from forestay.errors import Unavailable
 from forestay.safety.review.carrying import Carrier
+from forestay.safety.review.events import PostgresReviewEvents
 from forestay.safety.review.model import Item
 from forestay.safety.review.opening import Opener
 from forestay.safety.review.postgres_store import PostgresReviews
@@ -21,6 +22,7 @@ class ReviewDesk:
     sealed: SealedStore
     opener: Opener
     carrier: Carrier
+    events: PostgresReviewEvents
 
     async def carry(self, item: Item, actor: str = "loop:review") -> bool:
         """Carry out a decision at once; what cannot be done now is the controller's loop's, and False is told."""

@@ -225,6 +225,11 @@ class PostgresReviews:
         await self._database.fetch(_SQL["forget_words"], older_than_seconds)
         return [str(row["item_id"]) for row in await self._database.fetch(_SQL["stale"], older_than_seconds, limit)]
 
+    async def without_item(self, request_ids: Sequence[RequestId]) -> Sequence[RequestId]:
+        """Tell which of these requests have no item for their output."""
+        rows_ = await self._database.fetch(_SQL["without_item"], list(request_ids)) if request_ids else []
+        return [RequestId(row["request_id"]) for row in rows_]
+
     async def due(self, count: int, lease_seconds: float) -> Sequence[Item]:
         """Take decided items that were not carried out; each is hidden from others for the lease."""
         return [rows.item_of(row) for row in await self._database.fetch(_SQL["due"], count, lease_seconds)]

@@ -12,6 +12,7 @@ from forestay.queue.store import QueueStore
 from forestay.safety.records import VerdictSink
 from forestay.safety.review.carrying import Carrier, CarryPorts
 from forestay.safety.review.desk import ReviewDesk
+from forestay.safety.review.events import PostgresReviewEvents
 from forestay.safety.review.opening import Opener
 from forestay.safety.review.postgres_store import PostgresReviews, Rules
 from forestay.safety.review.seal import ContentSeal
@@ -66,6 +67,5 @@ def desk_of(ground: ReviewGround) -> ReviewDesk:
             metrics=ground.metrics,
         )
     )
-    return ReviewDesk(
-        reviews, sealed, Opener(reviews, sealed, ground.metrics, safety.sealed_retention_seconds), carrier
-    )
+    opener = Opener(reviews, sealed, ground.metrics, safety.sealed_retention_seconds)
+    return ReviewDesk(reviews, sealed, opener, carrier, PostgresReviewEvents(ground.database))

@@ -122,6 +122,11 @@ WHERE state <> 'decided' AND opened_at < now() - make_interval(secs => $1) AND a
   AND NOT EXISTS (SELECT FROM requests r WHERE r.request_id = v.request_id AND r.state = 'withheld')
 ORDER BY position LIMIT $2;
 
+-- name: without_item
+-- Tells which of these requests have no item for their output.
+SELECT i.request_id FROM unnest($1::uuid[]) AS i (request_id)
+WHERE NOT EXISTS (SELECT FROM reviews v WHERE v.request_id = i.request_id AND v.point = 'output');
+
 -- name: forget_words
 -- Forgets what callers wrote, with the items' copies.
 UPDATE reviews SET appeal_words = '' WHERE state = 'decided' AND appeal_words <> ''
