@@ -123,6 +123,15 @@ def test_lines_are_written_as_opentelemetry_s_logs_are() -> None:
     assert second == {"body": {"stringValue": "not json"}}
 
 
+def test_a_line_keeps_its_time_and_its_trace() -> None:
+    """So that a collector puts it beside the spans of its request."""
+    line = {"action": "a", "at": "2026-05-04T03:02:00.25Z", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+    sent = json.loads(otlp_logs(json.dumps(line).encode() + b"\n", "here"))
+    [record] = sent["resourceLogs"][0]["scopeLogs"][0]["logRecords"]
+    assert record["timeUnixNano"] == "1777863720250000000"
+    assert (record["traceId"], record["spanId"]) == ("a" * 32, "b" * 16)
+
+
 @pytest.mark.parametrize(
     ("url", "form", "secret", "variable"),
     [

@@ -6,6 +6,7 @@ and signed; which lines there are is decided by who logs. Started by every proce
 """
 
 import atexit
+import datetime as dt
 import hashlib
 import hmac
 import http.client
@@ -19,6 +20,7 @@ import msgspec
 
 from forestay import __version__
 from forestay.errors import UsageError
+from forestay.telemetry import tracing
 
 MAX_KEPT_BYTES = 8 * 1024 * 1024
 BATCH_BYTES = 512 * 1024
@@ -160,12 +162,25 @@ def _record(line: bytes) -> Mapping[str, object]:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return {"body": {"stringValue": line.decode("utf-8", "replace")}}
     level = str(fields.pop("level", "info"))
+    context = tracing.read(str(fields.get("traceparent")))
+    traced = {} if context is None else {"traceId": context.trace_id, "spanId": context.span_id}
     return {
+        "timeUnixNano": _nanoseconds(str(fields.pop("at", ""))),
+        **traced,
         "body": {"stringValue": str(fields.pop("action", ""))},
         "severityText": level.upper(),
         "severityNumber": _SEVERITY.get(level, 9),
         "attributes": [_attribute(name, value) for name, value in fields.items() if value is not None],
     }
+
+
+def _nanoseconds(text: str) -> str:
+    """Return a moment as the protocol writes it; 0 means that it is not known."""
+    try:
+        since = dt.datetime.fromisoformat(text) - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    except (ValueError, TypeError):
+        return "0"
+    return str((since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1_000)
 
 
 def _attribute(name: str, value: object) -> Mapping[str, object]:
