@@ -288,7 +288,7 @@ async def test_a_riskier_prompt_has_a_film_looked_at_more_closely(world: World) 
     """The gateway's word on the prompt travels with the request and decides how many frames are seen."""
     seen: list[int] = []
     target = io.BytesIO()
-    frames = [Image.new("RGB", (32, 32), (0, shade * 3, 90)) for shade in range(80)]
+    frames = [Image.new("RGB", (32, 32), (0, shade, 90)) for shade in range(80)]
     frames[0].save(target, "GIF", save_all=True, append_images=frames[1:], duration=250)
     harness = world.harness
     harness.guard.store.put("strict", POLICY.replace("modality: image", "modality: video"))
