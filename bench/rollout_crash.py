@@ -1,6 +1,6 @@
 """`rollout_crash`: controllers killed at every I/O of a rollout, and every I/O failing in every way.
 
-In memory: for each story every schedule with one fault, then `--rounds N` times 1,500 with several; on a real Postgres
+In memory: for each story every schedule with one fault, then `--rounds N` times 1,800 with several; on a real Postgres
 some hundred. Counted are broken promises: shares that do not sum to 100, more weight on a failed version, no end or a
 wrong one. The world is that of the tests (tests/rollouts/schedules.py).
 """
@@ -49,7 +49,7 @@ async def _in_memory(rounds: int) -> tuple[int, list[str]]:
             broken += (await _play(story, faults, 0)).violations
             played += 1
     stories = list(Story)
-    for number in range(1_500 * rounds):
+    for number in range(1_800 * rounds):
         story = stories[number % len(stories)]
         broken += (await _play(story, random_faults(chance, lengths[story]), number)).violations
         played += 1

@@ -163,3 +163,14 @@ async def test_the_first_deploy_of_a_model_needs_no_rollout(
     assert ran.status == 0
     assert "nothing to compare" in ran.err
     assert len((await platform.ports.fleet.load()).routes) == 1
+
+
+async def test_a_policy_can_be_played_before_it_is_used(forestay: Forestay) -> None:
+    """A good candidate is let through and a bad one stopped early; the same call says the same."""
+    words = ("rollout", "simulate", "--per-minute", "120", "--worse", "0.3", "--steps", "10,50", "--deadline", "7200")
+    told = (await forestay(*words, "--seeds", "3", "--json")).json()
+    good, bad = (cast("dict[str, float]", told[name]) for name in ("good", "bad"))
+    assert (good["promoted"], bad["rolled_back"]) == (1.0, 1.0)
+    assert bad["requests_p90"] < 200 < good["requests_median"]
+    assert (await forestay(*words, "--seeds", "3", "--json")).json() == told
+    assert "rolled back" in (await forestay(*words, "--seeds", "1")).out

@@ -152,6 +152,54 @@ def resume(
     _order(rollout, "resume", reason, json=json)
 
 
+@app.command()
+def simulate(
+    per_minute: Annotated[float, typer.Option(help="Requests of the model per minute.", min=0.1, max=100_000)],
+    errors: Annotated[float, typer.Option(help="Share of the control's requests that fail.", min=0, max=1)] = 0.01,
+    worse: Annotated[float, typer.Option(help="Share of a bad candidate's that fail.", min=0, max=1)] = 0.10,
+    slower: Annotated[float, typer.Option(help="Times that a bad candidate takes longer.", min=0.1, max=100)] = 1.0,
+    steps: Annotated[str, typer.Option(help="Shares of the traffic in percent, such as 5,10,25,50.")] = "",
+    allowance: Annotated[float | None, typer.Option(help="Bad answers beyond the control's rate.")] = None,
+    deadline: Annotated[float | None, typer.Option(help="Seconds until it ends without a verdict.")] = None,
+    seeds: Annotated[int, typer.Option(help="How many canaries to play.", min=1, max=1_000)] = 20,
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Say what a policy would do at your traffic to a good candidate and to a bad one; needs no platform.
+
+    Example: forestay rollout simulate --per-minute 60 --worse 0.1 --allowance 20
+    """
+    import dataclasses
+
+    from forestay.rollouts.options import RolloutOptions, policy_of
+    from forestay.rollouts.simulate import World
+    from forestay.rollouts.simulate import simulate as play
+
+    options = RolloutOptions(steps=_steps(steps), allowance=allowance, deadline_seconds=deadline)
+    policy = policy_of(options).canary
+    worlds = {
+        "good": World(per_minute, errors, errors),
+        "bad": World(per_minute, errors, worse, slower),
+    }
+    found = {name: play(policy, world, seeds) for name, world in worlds.items()}
+    if json:
+        print_json({name: dataclasses.asdict(item) for name, item in found.items()})
+        return
+    rows = [
+        (
+            name,
+            f"{item.promoted:.0%}",
+            f"{item.rolled_back:.0%}",
+            f"{item.held:.0%}",
+            f"{item.requests_median:,.0f} ({item.requests_p90:,.0f})",
+            f"{item.bad_median:,.0f} ({item.bad_p90:,.0f})",
+            f"{item.seconds_median / 60:,.0f} ({item.seconds_p90 / 60:,.0f})",
+        )
+        for name, item in found.items()
+    ]
+    columns = ("candidate", "promoted", "rolled back", "held", "requests (P90)", "bad (P90)", "minutes (P90)")
+    print_table(columns, rows)
+
+
 def _steps(text: str) -> list[float] | None:
     try:
         return [float(part) for part in text.split(",")] if text else None
