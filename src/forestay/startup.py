@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from forestay.queue.postgres_store import PostgresQueueStore
     from forestay.safety.chain import ChainFault
     from forestay.safety.guard import Guard
+    from forestay.safety.hashes.cases import CaseOpener
     from forestay.safety.policies import Policies
     from forestay.safety.postgres_store import PostgresSafetyStore
     from forestay.safety.records import PostgresVerdicts
@@ -228,6 +229,13 @@ class Guarding:
     verify: "Callable[[dt.datetime], Awaitable[tuple[int, list[ChainFault]]]]"
 
 
+def _case_opener(process: Process, stores: Stores, name: str) -> "CaseOpener":
+    from forestay.safety.hashes.cases import CaseOpener
+    from forestay.safety.hashes.postgres_reports import PostgresReports
+
+    return CaseOpener(PostgresReports(stores.database, process.clock, name), process.clock, process.metrics)
+
+
 @contextlib.asynccontextmanager
 async def open_guard(process: Process, stores: Stores, name: str) -> AsyncGenerator[Guarding]:
     """Open the way to the judge, and close it behind the block."""
@@ -261,11 +269,12 @@ async def open_guard(process: Process, stores: Stores, name: str) -> AsyncGenera
     own = {DETECTOR_ID: LexiconDetectors(process.clock), HASHES: HashMatcher(banks, process.clock)}
     detectors = RoutedDetectors({**own, **providers}, judge)
     watch = FloodWatch(banks, bank_store, process.clock, process.metrics)
-    ports = GuardPorts(detectors, policies, verdicts, process.clock, process.chance, process.metrics, watch)
+    cases = _case_opener(process, stores, name)
+    ports = GuardPorts(detectors, policies, verdicts, process.clock, process.chance, process.metrics, watch, cases)
     try:
         verify = functools.partial(chain.verify, stores.facts_database)
         async with asyncio.TaskGroup() as group:
-            beside = [group.create_task(banks.run(stores.wakeups)), group.create_task(watch.run())]
+            beside = [group.create_task(work) for work in (banks.run(stores.wakeups), watch.run(), cases.run())]
             yield Guarding(Guard(ports), detectors, policies, store, verdicts, verify)
             for task in beside:
                 task.cancel()

@@ -21,7 +21,7 @@ from forestay.errors import Unavailable
 from forestay.ids import KeyId, ModelId, RequestId, RevisionId, TenantId
 from forestay.queue.group_commit import BatchLimits, GroupCommit
 from forestay.safety.decide import Able, Judgement, Place, decide, fallbacks, is_decisive, stricter, wanted
-from forestay.safety.model import Content, DetectorInfo, Detectors, Outcome, Scores, Trouble, Unscored
+from forestay.safety.model import HINT, Content, DetectorInfo, Detectors, Outcome, Scores, Trouble, Unscored
 from forestay.safety.pipeline import Check, run_checks
 from forestay.safety.policies import Policies
 from forestay.safety.policy import Action, Policy
@@ -78,6 +78,14 @@ class MatchWatch(Protocol):
         ...
 
 
+class CaseWatch(Protocol):
+    """Whoever opens cases of matches that the law asks to report; see `hashes/cases`."""
+
+    async def note(self, scores: Scores, request_id: RequestId, tenant_id: TenantId) -> None:
+        """Open the case, if these scores tell of one; waits a moment, and never raises for a store that is away."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class GuardPorts:
     """What a guard may use of the world."""
@@ -89,6 +97,7 @@ class GuardPorts:
     chance: Chance
     metrics: Metrics
     matches: MatchWatch | None = None
+    cases: CaseWatch | None = None
 
 
 class Guard:
@@ -238,6 +247,10 @@ class Guard:
             for outcome in outcomes:
                 if isinstance(outcome, Scores) and outcome.scores:
                     watch.note(outcome, subject.tenant_id)
+        if counted and self._ports.cases is not None:
+            for outcome in outcomes:
+                if isinstance(outcome, Scores) and HINT in outcome.notes:
+                    await self._ports.cases.note(outcome, subject.request_id, subject.tenant_id)
         waived = self._ports.policies.waived(subject.model_id)
         return functools.reduce(stricter, [decide(policy, places, outcomes, waived, able) for policy in policies])
 

@@ -101,7 +101,7 @@ def scores_of(where: str, hits: Sequence[Hit], seconds: float = 0.0) -> Scores:
         scores[hit.bank.category] = max(score, scores.get(hit.bank.category, 0.0))
     notes: Mapping[str, str] = {}
     if hits:
-        first = hits[0]
+        first = next((hit for hit in hits if hit.hint is Hint.REPORT), hits[0])  # what the law asks for is not lost
         notes = {
             "bank": first.bank.bank_id,
             "entry": str(first.entry_id),
