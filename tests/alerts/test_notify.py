@@ -23,10 +23,11 @@ from forestay.alerts.postgres_outbox import PostgresOutbox, put
 from forestay.alerts.receivers import Receiver, ReceiverKind, Routing
 from forestay.alerts.rules import Route, Rules
 from forestay.alerts.senders.alertmanager import alerts_of
-from forestay.alerts.senders.apprise_chat import AppriseSender
+from forestay.alerts.senders.apprise_chat import AppriseSender, has_apprise
 from forestay.alerts.store import Message
 from forestay.chance import SeededChance
 from forestay.clock import SystemClock
+from forestay.delivery.decide import Broken as NoAnswer
 from forestay.delivery.decide import Impossible, Outcome, Responded
 from forestay.delivery.signing import SigningKeys
 from forestay.settings import Alerts
@@ -195,6 +196,24 @@ async def test_without_its_package_apprise_is_said_to_be_missing(monkeypatch: py
     outcome = await AppriseSender(1.0).send(told, Receiver("chat", ReceiverKind.APPRISE, "json://127.0.0.1"))
     assert isinstance(outcome, Impossible)
     assert "forestay[notify]" in outcome.reason
+
+
+@pytest.mark.skipif(not has_apprise(), reason="the extra `notify` is not installed")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what apprise imports
+async def test_a_real_apprise_says_it_in_words(hooks: Hooks) -> None:
+    """Title and words arrive; an address that it does not know, and a service that is not there, are told apart."""
+    [told] = messages("chat")
+    sender = AppriseSender(10.0)
+
+    async def send(url: str) -> Outcome:
+        return await sender.send(told, Receiver("chat", ReceiverKind.APPRISE, url))
+
+    assert await send(f"json://127.0.0.1:{hooks.port}/chat") == Responded(200)
+    [heard] = hooks.bodies("/chat")
+    assert str(heard["title"]).startswith("[page] ")
+    assert told.notification_id in str(heard["message"])
+    assert isinstance(await send("json://127.0.0.1:1/chat"), NoAnswer)
+    assert isinstance(await send("pigeon://loft"), Impossible)
 
 
 class Broken:
