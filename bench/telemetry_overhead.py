@@ -1,4 +1,4 @@
-"""`telemetry_overhead`: what lines, metrics, facts, notes, roll-ups and traces cost on the synchronous route.
+"""`telemetry_overhead`: what lines, metrics, facts, roll-ups and traces cost on the synchronous route.
 
 Two platforms side by side call the same constant backend: one tells everything, traces to a collector included; the
 other was started with FORESTAY_TELEMETRY=false and tells nothing. They take turns, a second each, so a machine that
@@ -7,6 +7,7 @@ flatters neither over many turns.
 """
 
 import contextlib
+import os
 import pathlib
 import shutil
 import tempfile
@@ -33,7 +34,7 @@ def run(rounds: int) -> list[Row]:
     with granian("http_backend") as backend, granian("http_backend") as collector:
         told = {"FORESTAY_OTLP_ENDPOINT": collector}
         with _platform(backend, told) as speaking, _platform(backend, {"FORESTAY_TELEMETRY": "false"}) as silent:
-            return _rows(_measure({ON: speaking, OFF: silent}, rounds))
+            return _rows(*_measure({ON: speaking, OFF: silent}, rounds))
 
 
 @contextlib.contextmanager
@@ -49,7 +50,10 @@ def _platform(backend: str, environment: dict[str, str]) -> Generator[RunningPla
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _measure(platforms: dict[str, RunningPlatform], rounds: int) -> dict[str, list[Load]]:
+def _measure(
+    platforms: dict[str, RunningPlatform], rounds: int
+) -> tuple[dict[str, list[Load]], dict[str, list[float]]]:
+    """Return what each load saw, and the microseconds of processor time that its gateway took for one call."""
     calls: dict[str, tuple[str, Call]] = {}
     for name, platform in platforms.items():
         headers = {"Content-Type": "application/json", "Authorization": f"Key {key_of(platform, 'bench')}"}
@@ -57,14 +61,24 @@ def _measure(platforms: dict[str, RunningPlatform], rounds: int) -> dict[str, li
     for url, call in calls.values():
         load(url, call, connections=CONNECTIONS, seconds=WARM_SECONDS)
     seen: dict[str, list[Load]] = {name: [] for name in calls}
+    spent: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds * SLICES):
         for name in (ON, OFF) if turn % 2 else (OFF, ON):
-            url, call = calls[name]
-            seen[name].append(load(url, call, connections=CONNECTIONS, seconds=SECONDS))
-    return seen
+            (url, call), gateway = calls[name], platforms[name].pids["gateway-1"]
+            before = _processor_seconds(gateway)
+            found = load(url, call, connections=CONNECTIONS, seconds=SECONDS)
+            spent[name].append((_processor_seconds(gateway) - before) / max(1.0, found.per_second * SECONDS) * 1e6)
+            seen[name].append(found)
+    return seen, spent
 
 
-def _rows(seen: dict[str, list[Load]]) -> list[Row]:
+def _processor_seconds(pid: int) -> float:
+    """Return the processor time of a process so far: what another process takes from the machine does not count."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _rows(seen: dict[str, list[Load]], spent: dict[str, list[float]]) -> list[Row]:
     rates = {name: [item.per_second for item in items] for name, items in seen.items()}
     rows = [
         Row(name, median(values), "requests/s", note=f"{CONNECTIONS} connections") for name, values in rates.items()
@@ -73,5 +87,7 @@ def _rows(seen: dict[str, list[Load]]) -> list[Row]:
     rows += [
         Row(f"p99, {name}", median([item.p99_milliseconds for item in items]), "ms") for name, items in seen.items()
     ]
+    rows += [Row(f"gateway's processor, {name}", median(values), "us/call") for name, values in spent.items()]
+    rows.append(Row("calls that a processor answers, on / off", ratio(spent[OFF], spent[ON]), "x"))
     failed = sum(item.failed for items in seen.values() for item in items)
     return [*rows, Row("calls that failed", failed, "requests", 0, "<=")]

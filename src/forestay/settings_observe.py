@@ -12,7 +12,7 @@ class Observe:
     telemetry: bool = setting(
         "FORESTAY_TELEMETRY",
         True,
-        "false: gateways leave no line, metric, fact or note of a call. Only to measure what telling costs: SLOs, misuse and learning see nothing then.",
+        "false: gateways leave no line, metric or fact of a call. Only to measure what telling costs: SLOs and learning see nothing then; misuse is judged all the same.",
     )
     probe_tenants: str = setting(
         "FORESTAY_PROBE_TENANTS", "", "Tenants, separated by commas, whose calls are synthetic: told apart as probes."

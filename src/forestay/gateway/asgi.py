@@ -145,9 +145,8 @@ class Gateway:
 
     def _finish(self, exchange: Exchange, scope: Scope) -> None:
         """Leave what every call leaves: its log line, its metrics and, where it is one to note, its note."""
-        if not self.ports.settings.observe.telemetry:
-            return
-        record(exchange, scope, self.ports)
+        if self.ports.settings.observe.telemetry:
+            record(exchange, scope, self.ports)
         self.notes.note(exchange, scope)
 
     async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> Reply | None:
