@@ -160,6 +160,8 @@ class JudgeKeeper:
         finally:
             self.signal(signal.SIGCONT)
             self.signal(signal.SIGKILL)
+            if self._process is not None:
+                self._process.wait(10.0)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, if it lives."""
