@@ -13,6 +13,7 @@ UV_VERSION := 0.13.9
 TORCH_VERSION := 2.13.0
 ARGS ?=# further arguments for run, demo, test and bench
 TESTS ?= tests
+PROCESSES ?= 2# test processes; each module's tests stay in one
 
 .PHONY: help
 help: ## list the targets
@@ -43,11 +44,11 @@ run: $(STAMP) ## start the platform with the example fleet and keep it running
 
 .PHONY: test
 test: $(STAMP) ## every test but the slow ones
-	@$(BIN)/pytest -m "not slow" $(TESTS) $(ARGS)
+	@$(BIN)/pytest -m "not slow" -n $(PROCESSES) --dist loadscope $(TESTS) $(ARGS)
 
 .PHONY: test-all
 test-all: $(STAMP) ## every test, the slow ones too
-	@$(BIN)/pytest $(TESTS) $(ARGS)
+	@$(BIN)/pytest -n $(PROCESSES) --dist loadscope $(TESTS) $(ARGS)
 
 .PHONY: check
 check: $(STAMP) ## style, types and import contracts

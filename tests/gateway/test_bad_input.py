@@ -267,8 +267,7 @@ PATHS = st.sampled_from(["/queue/acme/echo", "/run/acme/echo", "/queue/acme/open
 def fuzzed(objects: ObjectStore) -> Iterator[tuple[asyncio.Runner, World]]:
     """One gateway and its loop, for many examples."""
     with asyncio.Runner() as runner:
-        small = {"body_timeout_seconds": 0.2, "run_timeout_seconds": 0.2}
-        context = a_world(objects, **small)
+        context = a_world(objects, body_timeout_seconds=0.2, run_timeout_seconds=0.2)
         world = runner.run(context.__aenter__())
         try:
             yield runner, world
