@@ -136,5 +136,5 @@ async def _insert_and_fail(database: Database) -> None:
 def test_every_named_query_says_what_it_does() -> None:
     """Loading a file of queries gives each by its name, its describing comment included."""
     queries = load_queries("forestay.storage", "sql/leader.sql")
-    assert set(queries) == {"lead", "resign"}
+    assert set(queries) == {"lead", "leaderless", "resign"}
     assert all(text.startswith("--") and not text.endswith(";") for text in queries.values())
