@@ -53,6 +53,14 @@ async def test_a_busy_worker_is_asked_again(world: World) -> None:
     assert (await world.call("POST", "/run/acme/echo", {"prompt": "a"})).status == 200
 
 
+async def test_a_replica_that_has_ended_is_no_answer_for_the_caller(world: World) -> None:
+    """The view of the fleet is a moment old: another replica takes the call, and the caller hears no 404 of a model."""
+    await world.set_replica(replica_of(None), replica_of(None, name="r2"))
+    world.worker.gone = 1
+    assert (await world.call("POST", "/run/acme/echo", {"prompt": "a"})).status == 200
+    assert world.worker.gone == 0
+
+
 async def test_slots_are_leased_in_blocks_and_given_back(objects: ObjectStore) -> None:
     """Many calls, one question; and the block returns when the gateway stops."""
     async with a_world(objects) as world:

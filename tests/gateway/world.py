@@ -210,6 +210,7 @@ class WorkerServer:
         self.blocks: list[tuple[str, int]] = []
         self.grant = 100
         self.busy = 0
+        self.gone = 0
         self.lie = False
         self.url = ""
 
@@ -230,6 +231,9 @@ class WorkerServer:
         if self.busy > 0:
             self.busy -= 1
             return web.Response(status=429, headers={**headers, "X-Forestay-Busy": "1"})
+        if self.gone > 0:
+            self.gone -= 1
+            return web.Response(status=404, headers={**headers, "X-Forestay-Gone": "1"})
         inner = "/" + path.removeprefix("/direct/").partition("/")[2]
         self._model.calls.append((inner, {k.lower(): v for k, v in request.headers.items()}, await request.read()))
         return web.json_response({"lane": "worker", "path": inner}, headers=headers)
@@ -313,11 +317,11 @@ class World:
         assert await self.queue.finish([Finish(lease, state, answer, report)])
         await self.ports.wakeups.publish("forestay:changed", lease.request_id.hex)
 
-    async def set_replica(self, replica: ReplicaReport | None) -> None:
-        """Let the worker report this replica (or none), and the gateway see it."""
+    async def set_replica(self, *replicas: ReplicaReport | None) -> None:
+        """Let the worker report these replicas (or none), and the gateway see them."""
         now = self.ports.clock.now()
         worker = WorkerReport(WorkerId("w1"), "cpu", self.worker.url, 1, 1000, "ready", now, now)
-        await self.fleet.report(worker, [] if replica is None else [replica])
+        await self.fleet.report(worker, [replica for replica in replicas if replica is not None])
         await self.gateway.fleet.refresh()
 
 

@@ -38,6 +38,7 @@ MAX_CONNECTIONS = 4_096
 MAX_PER_HOST = 1_024
 KEEP_ALIVE_SECONDS = 30.0
 BUSY_HEADER = "X-Forestay-Busy"
+GONE_HEADER = "X-Forestay-Gone"  # the worker runs no such replica any more
 MAX_FRAME = 64 * 1024 * 1024
 _OURS = frozenset({TENANT_HEADER, LIFETIME_HEADER, POLICY_HEADER, RISK_HEADER})
 _PATH_SAFE = "/~!$&'()*+,;=:@-._%"
@@ -132,6 +133,9 @@ class Upstream:
         if response.status == 429 and BUSY_HEADER in response.headers:
             response.release()
             raise Busy
+        if response.status == 404 and GONE_HEADER in response.headers:
+            response.release()
+            raise _gone()
         return response
 
     @asynccontextmanager
@@ -152,6 +156,8 @@ class Upstream:
         except aiohttp.WSServerHandshakeError as error:
             if error.status == 429:
                 raise Busy from None
+            if error.status == 404 and error.headers is not None and GONE_HEADER in error.headers:
+                raise _gone() from None
             raise Failed(ErrorType.RUNNER_CONNECTION_REFUSED, f"the model answered {error.status}") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise failure_of(error) from None
@@ -225,6 +231,11 @@ def _without_ours(headers: Mapping[str, str]) -> dict[str, str]:
 @functools.lru_cache(maxsize=1024)
 def _url(text: str) -> URL:
     return URL(text, encoded=True)
+
+
+def _gone() -> Failed:
+    """A replica that ended while the view of the fleet was a moment old: another one takes the call."""
+    return Failed(ErrorType.RUNNER_CONNECTION_REFUSED, "the worker runs this replica no more", untouched=True)
 
 
 def failure_of(error: Exception) -> Failed:
