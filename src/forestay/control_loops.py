@@ -38,7 +38,6 @@ def control_loops(process: Process, stores: Stores) -> "list[Loop]":
     from forestay.queue import claiming, expire, rescue
     from forestay.queue import retention as old_requests
     from forestay.rollouts.loop import RolloutLoop
-    from forestay.telemetry import call_facts, facts
 
     queue, settings = stores.queue, process.settings
     people = PostgresPeopleStore(stores.database, process.clock, process.chance)
@@ -70,24 +69,26 @@ def control_loops(process: Process, stores: Stores) -> "list[Loop]":
         Loop("audit_anchor", 60.0, _sign_heads(process, stores)),
         Loop("sign_in_retention", 600.0, people.forget_old),
         Loop("webhook_retention", 60.0, lambda: old_webhooks.run_once(outbox, kept), batch=old_webhooks.BATCH),
-        Loop(
-            "fact_partitions",
-            3600.0,
-            lambda: facts.keep_partitions(stores.facts_database, process.clock, settings.queue.facts_retention_seconds),
-        ),
-        Loop(
-            "call_fact_partitions",
-            3600.0,
-            lambda: call_facts.keep_partitions(
-                stores.facts_database, process.clock, settings.queue.call_facts_retention_seconds
-            ),
-        ),
+        *_partition_loops(process, stores),
         Loop("abuse", 0.5, _abuse(process, stores).run_once, batch=ABUSE_BATCH),
         *_verdict_loops(process, stores),
         *_rollup_loops(process, stores),
         *_review_loops(process, stores),
     ]
     return [*loops, *_alert_loops(process, stores, [loop.name for loop in loops])]
+
+
+def _partition_loops(process: Process, stores: Stores) -> "list[Loop]":
+    """List the loops that make the coming days' partitions of facts and drop those past their time."""
+    from forestay.controller import Loop
+    from forestay.telemetry import call_facts, facts
+
+    database, clock, kept = stores.facts_database, process.clock, process.settings.queue
+    calls_kept = kept.call_facts_retention_seconds
+    return [
+        Loop("fact_partitions", 3600.0, lambda: facts.keep_partitions(database, clock, kept.facts_retention_seconds)),
+        Loop("call_fact_partitions", 3600.0, lambda: call_facts.keep_partitions(database, clock, calls_kept)),
+    ]
 
 
 def _rollup_loops(process: Process, stores: Stores) -> "list[Loop]":

@@ -99,7 +99,7 @@ def _gateway_ports(process: Process, stores: Stores, embedder: "Embedder | None"
     settings, writer = process.settings, own_name("gateway")
     peppers = Peppers(settings.secrets.key_pepper, settings.secrets.old_key_peppers.split())
     key_store = PostgresKeyStore(stores.database, process.clock, process.chance, writer, peppers)
-    calls = PostgresCalls(stores.facts_database)
+    calls, counters = PostgresCalls(stores.facts_database), limit_counters(process)
     return GatewayPorts(
         queue=stores.queue,
         fleet=stores.fleet,
@@ -130,10 +130,7 @@ def _gateway_ports(process: Process, stores: Stores, embedder: "Embedder | None"
         standings=Standings(process.clock, settings.gateway.throttled_rate),
         guesses=Guesses(process.clock, settings.gateway.guesses, settings.gateway.guess_pause_seconds),
         standing_store=PostgresStandings(stores.database, stores.wakeups, process.chance, writer=writer),
-        limits=LimitPorts(
-            store=PostgresLimitStore(stores.database, stores.wakeups, process.clock, writer),
-            counters=limit_counters(process),
-        ),
+        limits=LimitPorts(PostgresLimitStore(stores.database, stores.wakeups, process.clock, writer), counters),
         artefacts=admission(process, stores, writer),
     )
 

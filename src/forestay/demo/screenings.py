@@ -40,6 +40,12 @@ async def policy(at: Gallery) -> str:
     digest = hashlib.sha256(data).hexdigest()
     await at.scene.ask("PUT", f"/admin/bundles/{digest}", data=data)
     await at.scene.ask("POST", "/admin/models", {"spec": gallery.spec(), "digest": digest})
+
+    async def in_force() -> str | None:
+        answer = await at.visitor.submit(prompt=gallery.HARMLESS, picture=False)
+        return None if answer.status == 503 else accepted(answer)
+
+    await at.scene.until("the policy's coming into force", in_force, VISIBLE_SECONDS)
     coverage = await at.scene.ask("GET", "/admin/safety/coverage")
     cells = cast("list[Values]", coverage["cells"])
     empty = sum(not cell["detectors"] for cell in cells)

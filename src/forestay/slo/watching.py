@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from forestay.slo.budget import Adjustment, Budget, History, budget_of, composite_of
-from forestay.slo.decide import Decision, Kind, Opened, decide_slo
+from forestay.slo.decide import Decision, Opened, decide_slo
 from forestay.slo.fleet import FleetEngine
 from forestay.slo.model import Counts, Minute, Slo, SloId, SubjectKind
 from forestay.slo.standing import URGENT, Standing, standing_of
@@ -96,8 +96,3 @@ class Watching:
 def history_minutes(slos: Sequence[Slo]) -> int:
     """Return how far back counts are needed."""
     return max((longest_minutes(slo.window) for slo in slos), default=0)
-
-
-def wakes(standing: Standing) -> bool:
-    """Tell whether somebody must know."""
-    return standing.word in {Kind.PAGE, Kind.TICKET}

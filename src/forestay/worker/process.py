@@ -161,21 +161,10 @@ class _Worker:
         quality = OutputQuality(_quality_ports(ports, looks, self.folders.scratch))
         judge, input_judge = OutputJudge(judging_ports), InputJudge(judging_ports)
         patience = Patience(clock, settings.safety.patience_seconds)
-        loader = Loader(
-            objects=ports.objects,
-            media=ports.media,
-            outputs=outputs,
-            log_book=self.log_book,
-            settings=settings,
-            clock=clock,
-            environment=ports.environment,
-            folders=self.folders,
-            files=FileCheck(ports.artefacts, clock, ports.metrics),
-        )
         self.replicas = ReplicaKeeper(
             self.worker_id,
             fleet=ports.fleet,
-            make_host=loader,
+            make_host=_loader(ports, outputs, self.log_book, self.folders),
             settings=settings,
             clock=clock,
             chance=ports.chance,
@@ -352,6 +341,20 @@ def _work_dir(settings: Settings, worker_id: WorkerId) -> pathlib.Path:
     if not worker_id:
         raise UsageError("FORESTAY_WORK_DIR", "is not set; expected a folder for bundles and environments")
     return pathlib.Path(tempfile.gettempdir()) / f"forestay-{os.geteuid()}"
+
+
+def _loader(ports: WorkerPorts, outputs: BucketOutputs, log_book: LogBook, folders: Folders) -> Loader:
+    return Loader(
+        objects=ports.objects,
+        media=ports.media,
+        outputs=outputs,
+        log_book=log_book,
+        settings=ports.settings,
+        clock=ports.clock,
+        environment=ports.environment,
+        folders=folders,
+        files=FileCheck(ports.artefacts, ports.clock, ports.metrics),
+    )
 
 
 def _short(folder: pathlib.Path) -> pathlib.Path:
