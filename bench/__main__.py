@@ -39,6 +39,7 @@ NAMES = (
     "canary_exposure",
     "canary_type1",
     "rollout_crash",
+    "shadow_diff",
     "telemetry_overhead",
     "notify_faults",
     "slo_engine",
