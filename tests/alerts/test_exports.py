@@ -2,16 +2,18 @@
 
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from forestay.alerts.alertmanager_config import alertmanager_config
 from forestay.alerts.rules_file import read_routing
 from forestay.telemetry.dashboards import grafana_dashboard, queries_of
-from forestay.telemetry.metrics import table
+from forestay.telemetry.metrics import Metric, Metrics, table
 
 ROUTES = """
 receivers:
@@ -39,6 +41,41 @@ def test_every_metric_has_its_panel_and_no_two_share_a_place() -> None:
     for metric in table():
         for query, _ in queries_of(metric):
             assert metric.name in query
+
+
+def test_every_name_and_label_in_a_dashboard_is_exported() -> None:
+    """By a process that has counted each metric once, as a Prometheus reads it."""
+    metrics = Metrics()
+    for metric in table():
+        _count(metrics, metric)
+    families = [family for family in text_string_to_metric_families(metrics.exposition().decode()) if family.samples]
+    exported = {sample.name: set(sample.labels) for family in families for sample in family.samples}
+    panels = grafana_dashboard(table())["panels"]
+    queries = [target["expr"] for panel in panels for target in panel.get("targets", [])]  # type: ignore[attr-defined]
+    assert queries
+    for query in queries:
+        [name] = re.findall(r"\b((?:forestay|fal)_\w+)\b", query)
+        assert name in exported, query
+        labels = {label for found in re.findall(r"by \(([^)]*)\)", query) for label in found.split(", ")}
+        assert labels <= exported[name], query
+
+
+def test_what_the_engine_calls_slo_burns_is_matched_under_the_exported_rules_names_too(tmp_path: pathlib.Path) -> None:
+    """One file of routes fits both; a name that has nothing to do with SLOs stays as it is."""
+    text = ROUTES.replace('"owner=media", "subject=model:acme/*"', '"name=slo_*", "name!=queue_age"')
+    config, _ = alertmanager_config(read_routing(text, "routes.yaml", tmp_path))
+    first = config["route"]["routes"][0]  # type: ignore[index, call-overload]
+    assert first["matchers"][:2] == ['alertname =~ "slo_.*|SloPage|SloTicket"', 'alertname != "queue_age"']
+
+
+def _count(metrics: Metrics, metric: Metric) -> None:
+    labels = ["x"] * len(metric.labels)
+    if metric.kind == "counter":
+        metrics.add(metric, *labels)
+    elif metric.kind == "gauge":
+        metrics.set(metric, 1.0, *labels)
+    else:
+        metrics.observe(metric, 1.0, *labels)
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="Debian's prometheus is not installed")

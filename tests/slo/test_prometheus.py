@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -10,10 +11,11 @@ import pytest
 import yaml
 from tests.slo.objectives import slo
 
-from forestay.slo.model import Measure, Series, Sli, SliKind
+from forestay.slo.model import Measure, Series, Sli, SliKind, SloId
 from forestay.slo.prometheus import render_rules
 from forestay.slo.promtool_tests import alerts, input_series, play, render_tests
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROMTOOL = shutil.which("promtool")
 needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed: apt-get install prometheus")
 WATCHED = slo(
@@ -79,3 +81,41 @@ def test_prometheus_pages_in_the_minutes_in_which_the_engine_does(tmp_path: path
     (tmp_path / "tests.yaml").write_text(yaml.safe_dump(whole), encoding="utf-8")
     assert played.rules_open.any()
     assert "SUCCESS" in promtool(tmp_path, "test", "rules", "tests.yaml")
+
+
+@needs_promtool
+def test_the_tests_that_come_along_know_matchers_of_every_kind(tmp_path: pathlib.Path) -> None:
+    """Regular expressions and negations; failures that are part of all, or counted apart."""
+    selectors = (
+        ('req_total{outcome!~"caller.*"}', 'req_total{outcome=~"model_.*|oom"}'),
+        ('asked_total{code!="499"}', 'asked_total{code!~"[1-4]..|other"}'),
+        ('submitted_total{app="a"}', 'failed_total{app="a"}'),
+    )
+    made = [
+        dataclasses.replace(
+            WATCHED, slo_id=SloId(f"slo-{number}"), sli=dataclasses.replace(WATCHED.sli, series=Series(total, bad=bad))
+        )
+        for number, (total, bad) in enumerate(selectors)
+    ]
+    (tmp_path / "rules.yaml").write_text(render_rules(made)[0], encoding="utf-8")
+    (tmp_path / "tests.yaml").write_text(render_tests(made, "rules.yaml"), encoding="utf-8")
+    assert "SUCCESS" in promtool(tmp_path, "test", "rules", "tests.yaml")
+
+
+def test_each_exported_alert_has_its_runbook_with_the_place_that_it_names() -> None:
+    """The page is there, and the part of it for this severity; what counts as the name of a part is GitHub's rule."""
+    groups = yaml.safe_load(render_rules([WATCHED])[0])["groups"]
+    named = {
+        rule["alert"]: rule["annotations"]["runbook_url"]
+        for group in groups
+        for rule in group["rules"]
+        if "alert" in rule
+    }
+    assert set(named) == {"SloPage", "SloTicket"}
+    for name, address in named.items():
+        page, _, place = address.partition("#")
+        text = (ROOT / page).read_text(encoding="utf-8")
+        headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+        places = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        assert place in places
+        assert f"`{name}`" in text

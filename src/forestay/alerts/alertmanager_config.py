@@ -4,14 +4,18 @@ What is lost is said: receivers that Alertmanager cannot reach are named, escala
 for Alertmanager 0.25 and newer (its documentation, "Configuration"). Called by `forestay observe export`.
 """
 
+import fnmatch
 import re
 from collections.abc import Sequence
 
 from forestay.alerts.receivers import Receiver, ReceiverKind, Routing
 from forestay.alerts.rules import Inhibition, Matcher, Route
+from forestay.slo.prometheus import PAGE_ALERT, TICKET_ALERT
 
 _NAMES = {"name": "alertname"}  # what a field of ours is called there
 NOBODY = "nobody"
+SLO_ALERT = "slo_burns"
+EXPORTED_ALERTS = (PAGE_ALERT, TICKET_ALERT)  # what the same is called by the rules of `forestay slo export`
 Values = dict[str, object]
 
 
@@ -65,6 +69,9 @@ def _inhibition(rule: Inhibition) -> Values:
 
 def _matcher(matcher: Matcher) -> str:
     name = _NAMES.get(matcher.field, matcher.field).replace("-", "_")
+    if matcher.field == "name" and fnmatch.fnmatchcase(SLO_ALERT, matcher.pattern):
+        texts = (".*".join(re.escape(part) for part in matcher.pattern.split("*")), *EXPORTED_ALERTS)
+        return f"{name} {'!~' if matcher.negated else '=~'} {_quoted('|'.join(texts))}"
     if "*" not in matcher.pattern:
         return f"{name} {'!=' if matcher.negated else '='} {_quoted(matcher.pattern)}"
     pattern = ".*".join(re.escape(part) for part in matcher.pattern.split("*"))

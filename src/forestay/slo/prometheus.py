@@ -1,13 +1,16 @@
 """SLOs as rules of a user's own Prometheus: recording rules that count as this engine counts, and alerts on them.
 
 It decides the text of the rules. Each minute's increase is recorded once, across resets and gaps as in `counters`;
-windows are sums of these, so an alert is the engine's own arithmetic and fires in the same minutes. The evidence test
+windows are sums of these, so an alert is the engine's own arithmetic and fires in the same minutes (of tickets: a
+Prometheus chooses with which minute five of them end, Forestay takes the clock's). The evidence test
 can't be written in PromQL: it is read from the gauge `forestay_slo_evidence_ratio`, which Forestay exports; without it
 the rules of the workbook stand alone, held at thin traffic. Written for Prometheus 2.26 and later: no newer function is
-used, and ranges end half a minute short so that open and closed left ends give the same. Called by the command line.
+used, and ranges end short of whole minutes so that open and closed left ends give the same: by half a minute in the
+group that records, by a thousandth of a second in the other, which is evaluated anywhere between two evaluations of the
+first. Called by the command line.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import yaml
 
@@ -16,10 +19,16 @@ from forestay.slo.counters import LONGEST_GAP_MINUTES
 from forestay.slo.decide import pairs_of
 from forestay.slo.model import SliKind, Slo, SubjectKind
 from forestay.slo.openslo import Loss
+from forestay.slo.standing import subject_of
 
 EVIDENCE_METRIC = "forestay_slo_evidence_ratio"
 TOTAL, BAD, SHARE, OPEN = "slo:total:increase1m", "slo:bad:increase1m", "slo:bad:share", "slo:rule:open"
 PAGE_ALERT, TICKET_ALERT = "SloPage", "SloTicket"
+RUNBOOKS: Mapping[Severity, str] = {
+    Severity.PAGE: "docs/runbooks/slo_burns.md#a-page",
+    Severity.TICKET: "docs/runbooks/slo_burns.md#a-ticket",
+}
+"""Where somebody reads on whose SLO names no runbook of its own."""
 Rule = dict[str, object]
 
 
@@ -80,13 +89,14 @@ def _increase(selector: str) -> str:
     return f"sum(({selector} - {before} >= 0) or ({selector} < {before}))"
 
 
-def _over(metric: str, slo: Slo, minutes: int) -> str:
-    return f"sum_over_time({metric}{_of(slo)}[{minutes - 1}m30s])"
+def _over(metric: str, slo: Slo, minutes: int, severity: Severity) -> str:
+    short = "30s" if severity is Severity.PAGE else "59s999ms"
+    return f"sum_over_time({metric}{_of(slo)}[{minutes - 1}m{short}])"
 
 
 def _share(slo: Slo, minutes: int, severity: Severity) -> Rule:
     labels = {"window": f"{minutes}m", "severity": severity.value}
-    return _record(SHARE, slo, f"{_over(BAD, slo, minutes)} / {_over(TOTAL, slo, minutes)}", labels)
+    return _record(SHARE, slo, f"{_over(BAD, slo, minutes, severity)} / {_over(TOTAL, slo, minutes, severity)}", labels)
 
 
 def _open(slo: Slo, pair: Pair, every_minutes: int) -> Rule:
@@ -95,10 +105,10 @@ def _open(slo: Slo, pair: Pair, every_minutes: int) -> Rule:
         f"{SHARE}{_of(slo, window=f'{minutes}m', severity=pair.severity)} > {pair.threshold!r}"
         for minutes in (pair.long_minutes, pair.short_minutes)
     )
-    fresh = f"{BAD}{_of(slo)} > 0" if every_minutes == 1 else f"{_over(BAD, slo, every_minutes)} > 0"
+    fresh = f"{BAD}{_of(slo)} > 0" if every_minutes == 1 else f"{_over(BAD, slo, every_minutes, pair.severity)} > 0"
     speaks = (
-        f"{fresh} and on (slo) {_over(TOTAL, slo, pair.long_minutes)} >= {pair.long_from}"
-        f" and on (slo) {_over(TOTAL, slo, pair.traffic_minutes)} >= {pair.speaks_from}"
+        f"{fresh} and on (slo) {_over(TOTAL, slo, pair.long_minutes, pair.severity)} >= {pair.long_from}"
+        f" and on (slo) {_over(TOTAL, slo, pair.traffic_minutes, pair.severity)} >= {pair.speaks_from}"
     )
     before = f"{OPEN}{_of(slo, rule=pair.name)} offset {every_minutes}m"
     burns = f"max by (slo) ({long}) and on (slo) ({short})"
@@ -117,12 +127,13 @@ def _alert(slo: Slo, severity: Severity) -> Rule:
             f"`forestay slo explain {slo.slo_id}` says who is hurt and how much of the budget is left."
         ),
     }
-    if slo.alerting.runbook:
-        notes["runbook_url"] = slo.alerting.runbook
+    notes["runbook_url"] = slo.alerting.runbook or RUNBOOKS[severity]
     name = PAGE_ALERT if severity is Severity.PAGE else TICKET_ALERT
     labels = {
         "severity": severity.value,
         "owner": slo.owner_team,
+        "subject": subject_of(slo),  # as Forestay's own alert has it, so that one file of routes fits both
+        "source": "slo",
         **{key.replace("-", "_"): v for key, v in slo.labels},
     }
     return {"alert": name, "expr": f"{rules} or {evidence}", "labels": labels, "annotations": notes}

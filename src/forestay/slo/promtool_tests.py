@@ -5,17 +5,18 @@ by the command line, and with traces of its own by the bench that compares with 
 """
 
 import dataclasses
-import re
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import yaml
 
+from forestay.errors import UsageError
 from forestay.slo.burn_rules import Severity
 from forestay.slo.decide import ENOUGH, pairs_of
 from forestay.slo.fleet import FleetEngine
-from forestay.slo.model import Minute, Series, Slo
+from forestay.slo.made_series import Labels, made_series, matches
+from forestay.slo.model import Minute, Slo
 from forestay.slo.prometheus import EVIDENCE_METRIC, PAGE_ALERT, exportable
 
 CALM_MINUTES, HARM_MINUTES = 400, 30
@@ -30,17 +31,23 @@ class Played:
     rules_open: npt.NDArray[np.bool_]
     """A rule of the workbook that pages is open."""
     evidence: Floats
+    tickets_open: npt.NDArray[np.bool_]
+    """The same of a rule that writes tickets; it changes each fifth minute."""
+    ticket_evidence: Floats
 
 
-def play(slo: Slo, bad: Floats, total: Floats) -> Played:
-    """Run the engine over a trace of minutes."""
+def play(slo: Slo, bad: Floats, total: Floats, first: int = 0) -> Played:
+    """Run the engine over a trace of minutes, of which the first is the minute `first`."""
     engine = FleetEngine([slo])
-    rules, evidence = np.zeros(len(total), dtype=np.bool_), np.zeros(len(total))
+    pages, tickets = np.zeros((2, len(total)), dtype=np.bool_)
+    evidence, ticket_evidence = np.zeros((2, len(total)))
     for minute in range(len(total)):
-        engine.tick(Minute(minute), np.array([[bad[minute]], [total[minute]]]))
-        rules[minute] = any(flags[0] for flags in engine.page.pairs_open.values())
+        engine.tick(Minute(first + minute), np.array([[bad[minute]], [total[minute]]]))
+        pages[minute] = any(flags[0] for flags in engine.page.pairs_open.values())
+        tickets[minute] = any(flags[0] for flags in engine.ticket.pairs_open.values())
         evidence[minute] = engine.page.evidence[0]
-    return Played(rules, evidence)
+        ticket_evidence[minute] = engine.ticket.evidence[0]
+    return Played(pages, evidence, tickets, ticket_evidence)
 
 
 def render_tests(slos: Sequence[Slo], rules_file: str) -> str:
@@ -76,16 +83,14 @@ def _test(slo: Slo) -> Values:
     }
 
 
-def alerts(slo: Slo) -> str:
-    """Return an expression that is 1 while the SLO pages, and nothing else."""
-    return f'max(ALERTS{{alertname="{PAGE_ALERT}",alertstate="firing",slo="{slo.slo_id}"}})'
+def alerts(slo: Slo, name: str = PAGE_ALERT) -> str:
+    """Return an expression that is 1 while the SLO's alert of that name fires, and nothing else."""
+    return f'max(ALERTS{{alertname="{name}",alertstate="firing",slo="{slo.slo_id}"}})'
 
 
 def input_series(slo: Slo, bad: Floats, total: Floats, evidence: Floats | None = None) -> list[Values]:
     """Return an SLO's counters, and its gauge, sampled each minute from the beginning on; a NaN total is no sample."""
-    series = slo.sli.series
-    assert series is not None  # noqa: S101 - only exportable SLOs come here
-    found = [_counter(series.total, total), _counter(_second(series), bad if series.bad else total - bad)]
+    found = [_counter(labels, increases) for labels, increases in counters(slo, bad, total)]
     if evidence is not None:
         values = " ".join(["0", *(repr(1.0 if value >= ENOUGH else float(value)) for value in evidence)])
         name = f'{EVIDENCE_METRIC}{{slo="{slo.slo_id}",severity="page"}}'
@@ -93,15 +98,22 @@ def input_series(slo: Slo, bad: Floats, total: Floats, evidence: Floats | None =
     return found
 
 
-def _second(series: Series) -> str:
-    return series.bad or series.good
+def counters(slo: Slo, bad: Floats, total: Floats) -> list[tuple[Labels, Floats]]:
+    """Return two series, with what each grows by a minute, which the SLO's selectors count as `bad` of `total`."""
+    series = slo.sli.series
+    assert series is not None  # noqa: S101 - only exportable SLOs come here
+    selector, part = (series.bad, bad) if series.bad else (series.good, total - bad)
+    made = made_series(series.total, selector)
+    if made is None:
+        raise UsageError("sli.series", f"{slo.slo_id}: no series is matched by {series.total} and not by {selector}")
+    rest = total - part if matches(series.total, made[1]) else total
+    return [(made[0], rest), (made[1], part)]
 
 
-def _counter(selector: str, increases: Floats) -> Values:
-    """Return one series that the selector matches; regular expressions and negations are not made up here."""
-    name, _, labels = selector.partition("{")
-    plain = re.findall(r'([a-zA-Z_]\w*)="([^"]*)"', labels)
+def _counter(labels: Labels, increases: Floats) -> Values:
+    name = labels.get("__name__", "")
+    plain = ",".join(f'{key}="{value}"' for key, value in labels.items() if key != "__name__")
     values = np.concatenate([[0.0], np.nancumsum(increases)])
     lost = np.concatenate([[False], np.isnan(increases)])
     text = " ".join("_" if gone else f"{value:.0f}" for value, gone in zip(values, lost, strict=True))
-    return {"series": name + "{" + ",".join(f'{key}="{value}"' for key, value in plain) + "}", "values": text}
+    return {"series": f"{name}{{{plain}}}", "values": text}
