@@ -225,6 +225,7 @@ async def _connect_proxy(
 async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None:
     """Run one worker until SIGTERM, then drain."""
     process = start_process("worker", settings, environment)
+    from forestay.quality.postgres_findings import PostgresFindings
     from forestay.safety.provenance.wiring import stamps_of
     from forestay.worker.process import WorkerPorts
     from forestay.worker.process import run_worker as work
@@ -250,6 +251,7 @@ async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None
             environment=environment,
             guard=guarding.guard,
             policies=guarding.policies,
+            findings=PostgresFindings(stores.database),
             opener=reviewing(process, stores, name).opener,
             stamps=lambda decoder: stamps_of(settings.safety, decoder, stores.database, process.clock.now()),
         )

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 from tests.conformance.memory_artefacts import MemoryArtefactStore, report_on
+from tests.conformance.memory_findings import MemoryFindings
 from tests.conformance.memory_fleet import MemoryFleetStore
 from tests.conformance.memory_queue import MemoryQueueStore
 from tests.safety.doubles import GuardWorld, guard_world
@@ -323,6 +324,7 @@ class Harness:
     environment: Mapping[str, str]
     guard: GuardWorld
     fingerprints: MemoryFingerprints
+    findings: MemoryFindings = dataclasses.field(default_factory=MemoryFindings)
     address: str = ""
     deployed: int = 0
 
@@ -553,6 +555,7 @@ async def running_process(harness: Harness) -> AsyncGenerator[None, None]:
         environment=harness.environment,
         guard=harness.guard.guard,
         policies=harness.guard.policies,
+        findings=harness.findings,
         stamps=lambda decoder: Stamps(
             decoder,
             cast("PostgresFingerprints", harness.fingerprints),

@@ -44,14 +44,18 @@ class NoMedia:
 
 @asynccontextmanager
 async def hosted(
-    spec: ModelSpec, environment: dict[str, str] | None = None, app: str = APP
+    spec: ModelSpec,
+    environment: dict[str, str] | None = None,
+    app: str = APP,
+    files: dict[str, str] | None = None,
 ) -> AsyncGenerator[tuple[FalAppHost, Description, pathlib.Path, list[str]], None]:
     """Run the probe app; yields the host, its description, its folder and what it told."""
     with tempfile.TemporaryDirectory(prefix="fh-", dir="/tmp") as name:
         folder = pathlib.Path(name)
         folder.chmod(0o755)
         (folder / "bundle").mkdir()
-        (folder / "bundle" / "app.py").write_text(app)
+        for file, text in {"app.py": app, **(files or {})}.items():
+            (folder / "bundle" / file).write_text(text)
         (folder / "secrets").mkdir()
         (folder / "secrets" / "UPSTREAM_TOKEN").write_text("very secret\n")
         told: list[str] = []

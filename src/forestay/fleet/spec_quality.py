@@ -24,7 +24,7 @@ class OutputCheck(enum.StrEnum):
     CLIPPED = "clipped"  # pictures of which nearly all values lie at the ends of the scale
     FROZEN = "frozen"  # a film that stands still
     TORN = "torn"  # frames put together of two, or damaged in the file
-    NOT_A_NUMBER = "not_a_number"  # sound with samples that are no number
+    NOT_A_NUMBER = "not_a_number"  # sound, or values inside a pipeline, that are no numbers
     SILENT = "silent"
     SOUND_CLIPPED = "sound_clipped"
     OUT_OF_SYNC = "out_of_sync"  # sound and pictures begin or end apart

@@ -167,6 +167,16 @@ OUTPUT_CHECKS = _counter(
     "standing",
     limit=2_000,
 )
+FINDINGS = _counter(
+    "forestay_quality_findings_total",
+    "What was found wrong with a model or a replica and was not known before.",
+    "model",
+    "source",
+    limit=2_000,
+)
+FINDINGS_DROPPED = _counter(
+    "forestay_quality_findings_dropped_total", "Findings that were dropped because they could not be stored in time."
+)
 OUTPUTS_UNCHECKED = _counter(
     "forestay_outputs_unchecked_total", "Files of outputs that could not be looked at, and went on.", "reason"
 )

@@ -17,6 +17,8 @@ from forestay.clock import Clock
 from forestay.errors import Unavailable
 from forestay.fleet.spec import EndpointSpec, HostKind, ModelSpec
 from forestay.quality.decide import Budget, decide_broken
+from forestay.quality.findings import Where
+from forestay.quality.probes import PROBE_HEADER
 from forestay.queue.model import Answer, AttemptReport, Finish, Lease, Outcome, Requeue, State, predicted_work
 from forestay.queue.retry import Retry, RetryPolicy
 from forestay.queue.store import QueueStore
@@ -130,6 +132,7 @@ class Attempt:
         self._called = False
         self._checking = False
         self._answered = asyncio.Event()
+        self._probe: str | None = None  # what the probes in the pipeline say
         self._work: Mapping[str, float] = predicted_work(lease.predicted_seconds, lease.options.features)
 
     async def run(self) -> None:
@@ -211,7 +214,9 @@ class Attempt:
             result = await host.call(request)
             self._answered.set()
             telling.cancel()
-        self.replica.learn_hints(getattr(result, "headers", {}).get("x-fal-runner-hints"))
+        headers: Mapping[str, str] = getattr(result, "headers", {})
+        self.replica.learn_hints(headers.get("x-fal-runner-hints"))
+        self._probe = headers.get(PROBE_HEADER)
         return result
 
     async def _tell_start(self) -> None:
@@ -276,7 +281,9 @@ class Attempt:
         if has_files(step.answer):
             await self._begin_checking()
         lease = self.lease
-        output = Output(lease.request_id, lease.tenant_id, spec, step.answer, lease.body, lease.options.risk)
+        where = Where(lease.model_id, lease.revision_id, lease.worker_id, lease.replica_id, self._device())
+        risk = lease.options.risk
+        output = Output(lease.request_id, lease.tenant_id, spec, step.answer, lease.body, risk, where, self._probe)
         row = await quality.broken_by(output)
         self._checked_at = self._parts.clock.now() if self._checking else None
         self.replica.broken = 0 if row is None else self.replica.broken + 1
@@ -344,8 +351,11 @@ class Attempt:
             finished_at=self._parts.clock.now(),
             device_seconds=seconds * self._spec().resources.devices,
             work=self._work,
-            device=self._parts.settings.worker.device_name or self.lease.worker_id,
+            device=self._device(),
         )
+
+    def _device(self) -> str:
+        return self._parts.settings.worker.device_name or self.lease.worker_id
 
     def _spec(self) -> ModelSpec:
         return self.replica.revision.spec

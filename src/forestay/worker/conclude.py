@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import assert_never, cast
 
 from forestay.fleet.spec import RetrySpec
+from forestay.quality.probes import PROBE_HEADER
 from forestay.queue import answers
 from forestay.queue.model import Answer, ErrorType, Lease, Outcome, State
 from forestay.queue.retry import Condition, Failure, GiveUp, Retry, RetryPolicy, classify, crashed_with, decide_retry
@@ -21,7 +22,9 @@ from forestay.worker.hosts.host import Answered, Broken, CallResult, Crashed, Re
 MAX_HEADER_BYTES = 16 * 1024  # fal's cap on all headers of an answer
 MAX_PARSED_BYTES = 65_536
 MAX_ERROR_CHARS = 2_000
-_CONTROL = frozenset({"x-fal-needs-retry", "x-fal-stop-runner", "x-fal-runner-health-check"})  # for us, not the caller
+_CONTROL = frozenset(
+    {"x-fal-needs-retry", "x-fal-stop-runner", "x-fal-runner-health-check", PROBE_HEADER}
+)  # for us, not the caller
 _COLLATERAL = Retry("", 0.0, "the replica was ended for another reason than this request")
 
 

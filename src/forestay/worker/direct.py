@@ -24,6 +24,7 @@ from forestay.handshake import (
     sign_reply,
 )
 from forestay.ids import RequestId, TenantId, parse_request_id
+from forestay.quality.probes import PROBE_HEADER
 from forestay.queue.model import Answer
 from forestay.telemetry.logs import logger
 from forestay.worker.attempt import endpoint_of
@@ -243,7 +244,8 @@ class DirectLane:
             return
         if not events or stream.status_code >= 400:
             answer = Answer(stream.status_code, allowed_headers(stream.headers), await _whole(stream.pieces))
-            answer = await self._judging.whole(call.replica, call.running, answer, call.body)
+            probe = stream.headers.get(PROBE_HEADER)
+            answer = await self._judging.whole(call.replica, call.running, answer, call.body, probe)
             if not gone.is_set():
                 await _say(call.send, answer, call.proof)
             return

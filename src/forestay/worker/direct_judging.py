@@ -17,6 +17,7 @@ from forestay.fleet.spec import ModelSpec
 from forestay.ids import KeyId, RequestId, TenantId
 from forestay.media.urls import stored_ids
 from forestay.quality.decide import broken_answer
+from forestay.quality.findings import Where
 from forestay.queue.model import Answer
 from forestay.safety.guard import Subject
 from forestay.safety.records import Point
@@ -81,10 +82,15 @@ class DirectJudging:
         subject = _subject(replica, running, Point.INPUT_MEDIA)
         return direct_answer(await self._inputs.judge_call(subject, body, query, reader, running.risk))
 
-    async def whole(self, replica: Replica, running: Running, answer: Answer, said: bytes) -> Answer:
+    async def whole(
+        self, replica: Replica, running: Running, answer: Answer, said: bytes, probe: str | None = None
+    ) -> Answer:
         """Return the answer as it may leave: as judged, in the caller's own bucket, or a refusal."""
         subject = _subject(replica, running, Point.OUTPUT)
-        output = Output(running.request_id, running.tenant_id, replica.revision.spec, answer, said, running.risk)
+        revision = replica.revision
+        where = Where(revision.model_id, revision.revision_id, replica.worker_id, replica.replica_id)
+        tenant, spec = running.tenant_id, revision.spec
+        output = Output(running.request_id, tenant, spec, answer, said, running.risk, where, probe)
         if answer.status_code < 400 and (row := await self._quality.broken_by(output)) is not None:
             return broken_answer(row)
         if not self.judges(replica, running):

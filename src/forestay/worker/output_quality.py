@@ -24,6 +24,8 @@ from forestay.media.urls import SCHEME, own_media_id
 from forestay.quality.asked import asked_of, served_of
 from forestay.quality.contracts import File, Row, Standing, check_output
 from forestay.quality.decide import decide_aside, decide_whole
+from forestay.quality.findings import Finding, Where
+from forestay.quality.probes import check_report, read_report
 from forestay.queue.model import Answer, Lease
 from forestay.queue.retry import Retry
 from forestay.safety.leaves import Leaf, LeafKind, TooMuch, leaves_of, parsed, unpacked
@@ -49,6 +51,7 @@ class QualityPorts:
     clock: Clock
     metrics: Metrics
     file_seconds: float  # to bring and open one file
+    found: Callable[[Sequence[Finding]], None]  # takes findings; never waits
     guard_looks: Callable[[str, TenantId, RequestId], bool]  # whether the guard will look at files of this request
 
 
@@ -62,6 +65,8 @@ class Output:
     answer: Answer
     said: bytes  # the caller's own input
     risk: float  # of the input: how closely the guard will look at the files
+    where: Where | None = None  # which replica made it
+    probe: str | None = None  # what the probes in its pipeline say
 
 
 class OutputQuality:
@@ -80,7 +85,7 @@ class OutputQuality:
         if not output.spec.quality.looks:
             return None
         started = self._ports.clock.monotonic()
-        rows = await self._rows(output)
+        rows = [*self._probed(output), *await self._rows(output)]
         model = str(output.spec.model_id)
         for row in rows:
             if row.standing is not Standing.PASSED:
@@ -89,6 +94,17 @@ class OutputQuality:
                          standing=row.standing.value, where=row.where, found=row.found, limit=row.limit)  # fmt: skip
         self._ports.metrics.observe(OUTPUT_CHECK_SECONDS, self._ports.clock.monotonic() - started)
         return decide_whole(rows, output.spec.quality)
+
+    def _probed(self, output: Output) -> list[Row]:
+        """Take note of what the probes saw; returns the check that fails by it, if it is made."""
+        report = read_report(output.probe)
+        if report is None:
+            return []
+        where = output.where or Where(output.spec.model_id)
+        seen = check_report(report, _parsed(output.said), where, self._ports.clock.now())
+        self._ports.found(seen.findings)
+        skipped = seen.broken is None or seen.broken.check in output.spec.quality.skip
+        return [] if skipped or seen.broken is None else [seen.broken]
 
     def broke(self, lease: Lease) -> None:
         """Remember that a replica of this worker broke an output of this request."""

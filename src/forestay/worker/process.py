@@ -28,6 +28,7 @@ from forestay.media.bucket import Bucket, BucketLimits
 from forestay.media.decode import Decoder, limits_of
 from forestay.media.fetch import Fetcher, FetchLimits
 from forestay.media.store import MediaStore
+from forestay.quality.findings import FindingStore
 from forestay.queue.store import QueueStore
 from forestay.safety.guard import Guard
 from forestay.safety.policies import Policies
@@ -47,6 +48,7 @@ from forestay.worker.desk import Desk
 from forestay.worker.direct import DirectLane
 from forestay.worker.direct_judging import DirectJudging
 from forestay.worker.direct_server import listen, serve
+from forestay.worker.finding_book import FindingBook
 from forestay.worker.input_judging import InputJudge, QueueInputs
 from forestay.worker.inputs import InputPorts, Inputs
 from forestay.worker.judging import OutputJudge
@@ -91,6 +93,7 @@ class WorkerPorts:
     policies: Policies
     stamps: Callable[[Decoder], Stamps]
     checks: Sequence[OutputCheck] = ()  # beside the guard's
+    findings: FindingStore | None = None  # without it nothing is kept of what is found wrong with replicas
     opener: Opener | None = None  # of items that people look at; without it nobody is told of what is stopped
 
 
@@ -105,6 +108,7 @@ async def run_worker(ports: WorkerPorts, stop: asyncio.Event, on_ready: Callable
             group.create_task(serve(worker.lane, listener)),
             group.create_task(worker.desk.run()),
             group.create_task(worker.log_book.run()),
+            group.create_task(worker.findings.run()),
             group.create_task(ports.policies.run()),
             group.create_task(ports.guard.run()),
             group.create_task(worker.log_book.keep_flushing()),
@@ -158,7 +162,8 @@ class _Worker:
         outputs = _outputs(ports, self.folders.scratch)
         looks = Looks(self.decoder)
         judging_ports = _judging_ports(ports, fetcher, looks, self.decoder, self.folders.scratch)
-        quality = OutputQuality(_quality_ports(ports, looks, self.folders.scratch))
+        self.findings = FindingBook(ports.findings, clock, ports.metrics)
+        quality = OutputQuality(_quality_ports(ports, looks, self.folders.scratch, self.findings))
         judge, input_judge = OutputJudge(judging_ports), InputJudge(judging_ports)
         patience = Patience(clock, settings.safety.patience_seconds)
         self.replicas = ReplicaKeeper(
@@ -232,6 +237,7 @@ class _Worker:
         ):  # told as far as possible; the store forgets silent workers
             async with asyncio.timeout(LAST_REPORT_SECONDS):
                 await self.log_book.ship()
+                await self.findings.ship()
                 await self._ports.fleet.retire_worker(self.worker_id)
 
     async def _give_the_rest_back(self) -> None:
@@ -309,7 +315,7 @@ def _judging_ports(
     )
 
 
-def _quality_ports(ports: WorkerPorts, looks: Looks, folder: pathlib.Path) -> QualityPorts:
+def _quality_ports(ports: WorkerPorts, looks: Looks, folder: pathlib.Path, findings: FindingBook) -> QualityPorts:
     """Return what holding outputs against their contracts may use."""
     return QualityPorts(
         media=ports.media,
@@ -318,6 +324,7 @@ def _quality_ports(ports: WorkerPorts, looks: Looks, folder: pathlib.Path) -> Qu
         clock=ports.clock,
         metrics=ports.metrics,
         file_seconds=ports.settings.ingress.total_seconds,
+        found=findings.take,
         guard_looks=lambda policy_id, tenant_id, request_id: bool(
             ports.guard.modalities(policy_id, tenant_id, request_id) & MEDIA
         ),

@@ -55,6 +55,7 @@ from forestay.worker.hosts.host import (
 from forestay.worker.hosts.secret_files import read_secret
 
 SHIM = pathlib.Path(__file__).with_name("shim.py")
+PROBE = SHIM.with_name("probe.py")
 DESCRIBE_SECONDS = 120.0
 EXIT_SECONDS = 1.0  # how long after a broken connection the end of the process may still be seen
 KILL_SECONDS = 5.0
@@ -262,8 +263,9 @@ class FalAppHost:
         self._folder.mkdir(mode=0o700)
         for name in ("home", "tmp", "work"):
             (self._folder / name).mkdir(mode=0o700)
-        shutil.copyfile(SHIM, shim)
-        shim.chmod(0o644)
+        for source, target in ((SHIM, shim), (PROBE, shim.with_name(PROBE.name))):
+            shutil.copyfile(source, target)
+            target.chmod(0o644)
         work = self._folder / "work"
         for entry in self._plan.bundle.iterdir():
             (work / entry.name).symlink_to(entry)

@@ -41,6 +41,7 @@ import urllib.parse
 MAX_LINE_CHARS = 65_536  # a longer line is cut into lines of this size
 MAX_REASON_CHARS = 20_000
 REQUEST_HEADER = b"x-fal-request-id"
+PROBE_HEADER = b"x-forestay-probe"  # of an answer: what the probes saw, for the worker; of a call: read weights again
 PACKAGE_LIST = (
     "[debug] Python packages installed:"  # the SDK prints every installed package once: of no use to a caller
 )
@@ -397,15 +398,18 @@ def read_hints(app: typing.Any) -> list[str]:
 class _Answer:
     """Notes whether an HTTP answer has been sent to its end, and sends unfinished lines before that end."""
 
-    def __init__(self, send: Send, before_end: typing.Callable[[], None]) -> None:
+    def __init__(self, send: Send, before_end: typing.Callable[[], None], report: typing.Callable[[], str]) -> None:
         self._send = send
         self._before_end = before_end
+        self._report = report
         self.whole = False
 
     async def send(self, message: Message) -> None:
         last = message["type"] == "http.response.body" and not message.get("more_body", False)
         if last or message["type"] == "http.response.start":  # a short answer may be whole before its last message
             self._before_end()
+        if message["type"] == "http.response.start" and (seen := self._report()):
+            message = {**message, "headers": [*message.get("headers", ()), (PROBE_HEADER, seen.encode())]}
         await self._send(message)
         self.whole = self.whole or last
 
@@ -413,9 +417,10 @@ class _Answer:
 class Attribution:
     """ASGI around the app: names the request in the context, and reports why a start failed."""
 
-    def __init__(self, app: Asgi, streams: list[AttributedStream]) -> None:
+    def __init__(self, app: Asgi, streams: list[AttributedStream], probe: typing.Any) -> None:
         self._app = app
         self._streams = streams
+        self._probe = probe
         self.startup_failure = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -430,7 +435,8 @@ class Attribution:
             for stream in self._streams:
                 stream.end_request(request)
 
-        answer = _Answer(send, end_lines)
+        weights = any(name == PROBE_HEADER for name, _ in scope["headers"])
+        answer = _Answer(send, end_lines, lambda: self._probe.take(request, weights=weights))
         try:
             await self._app(scope, receive, answer.send)
         except Exception:
@@ -440,6 +446,7 @@ class Attribution:
                 raise
         finally:
             end_lines()
+            self._probe.forget(request)
             current_request.reset(token)
 
     def _watch(self, send: Send) -> Send:
@@ -451,16 +458,27 @@ class Attribution:
         return watched
 
 
+def load_probe() -> typing.Any:
+    """Load the probes of pipelines, which lie beside this file, under the name by which an app may import them."""
+    spec = importlib.util.spec_from_file_location("forestay_probe", pathlib.Path(__file__).with_name("probe.py"))
+    if spec is None or spec.loader is None:
+        raise ImportError("probe.py")
+    module = sys.modules["forestay_probe"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def serve(arguments: argparse.Namespace, control: Control, streams: list[AttributedStream]) -> int:
     """Load the app, serve it until SIGTERM, and return the exit code."""
     import uvicorn  # noqa: PLC0415 - comes with the fal SDK; --describe and failures above need no server
 
+    probe = load_probe()
     app_class = load_class(arguments.app, pathlib.Path(arguments.root))
     redirect_toolkit_files(arguments.media)
     app = app_class(_allow_init=True)
     importlib.import_module("fal.ref").set_current_app(app)
     asgi = app._build_app()  # noqa: SLF001 - the SDK has no public name for it; a test pins it
-    wrapped = Attribution(asgi, streams)
+    wrapped = Attribution(asgi, streams, probe)
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -469,6 +487,8 @@ def serve(arguments: argparse.Namespace, control: Control, streams: list[Attribu
             except SystemExit:
                 control.send(event="failed", reason=wrapped.startup_failure[-MAX_REASON_CHARS:] or "setup() failed")
                 raise
+            probe.watch(current_request.get)
+            probe.find_pipelines(app)
             openapi, settings = asgi.openapi(), host_settings(app_class)
             control.send(event="ready", openapi=openapi, settings=settings, hints=read_hints(app))
 
