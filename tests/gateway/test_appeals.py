@@ -1,6 +1,7 @@
 """Appeals at the gateway: whose are heard, what reviewers may do, and what a successful one makes."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -95,11 +96,12 @@ async def test_a_refused_prompt_is_appealed_and_two_people_release_it(world: Wor
     assert (await world.call("GET", f"/appeals/{linked}")).field("request_id") == request_id
     assert (await world.call("GET", f"{GUARDED}/requests/{linked}/status")).field("status") == "IN_QUEUE"
     lease = await world.claim(linked, alias="guarded")
-    assert (json.loads(lease.body), lease.tenant_id, len(lease.options.waived)) == ({"prompt": MARKER}, "acme", 1)
+    assert (json.loads(lease.body), lease.tenant_id, lease.options.waived) == ({"prompt": MARKER}, "acme", ())
     assert lease.options.risk == 1.0
     assert (await world.call("GET", f"{GUARDED}/requests/{request_id}")).status == 422
+    digest = f"sha256:{hashlib.sha256(lease.body).hexdigest()}"
     [record] = [record for record in world.safety.verdicts.records if str(record.request_id) == linked]
-    assert (record.verdict, record.policy_id, record.judged) == ("allow", "person", list(lease.options.waived))
+    assert (record.verdict, record.policy_id, record.judged) == ("allow", "person", [digest])
 
 
 @pytest.mark.threat("API1:2023")
@@ -133,9 +135,16 @@ async def test_each_fault_of_an_appeal_is_named(world: World) -> None:
     fine = await world.call("POST", GUARDED, {"prompt": "calm"})
     said = await appeal(world, str(fine.field("request_id")))
     assert (said.status, "queued" in said.body.decode()) == (409, True)
-    not_kept = await refused(world, **{"x-fal-store-io": "0"})
-    said = await appeal(world, not_kept)
-    assert (said.status, "not kept" in said.body.decode()) == (409, True)
+
+
+async def test_what_its_caller_did_not_want_kept_is_appealed_by_words_and_makes_no_request(world: World) -> None:
+    """People decide by the record and the reason; nobody can run what nobody has."""
+    request_id = await refused(world, **{"x-fal-store-io": "0"})
+    assert (await appeal(world, request_id)).status == 201
+    item = await released_by_two(world, request_id)
+    assert (item["outcome"], item["linked_request_id"]) == ("released", None)
+    shown = await world.call("GET", f"/appeals/{request_id}")
+    assert (shown.field("outcome"), shown.field("linked_request_id")) == ("released", None)
 
 
 async def test_appeals_count_as_calls(objects: ObjectStore, database: Database) -> None:

@@ -37,6 +37,7 @@ from forestay.safety.provenance.fingerprints import Fingerprint, PostgresFingerp
 from forestay.safety.provenance.identity import load_or_create_identity
 from forestay.safety.provenance.stamp import Stamps
 from forestay.safety.provenance.watermark import Watermark
+from forestay.safety.review.opening import Opener
 from forestay.settings import Delivery, Queue, Safety, Secrets, Settings, Worker
 from forestay.storage.objects import ObjectStore, open_object_store
 from forestay.storage.valkey import LocalWakeups
@@ -325,6 +326,7 @@ class Harness:
     guard: GuardWorld
     fingerprints: MemoryFingerprints
     findings: MemoryFindings = dataclasses.field(default_factory=MemoryFindings)
+    opener: Opener | None = None  # of items that people look at
     address: str = ""
     deployed: int = 0
 
@@ -476,6 +478,7 @@ async def running_worker(
     lease_seconds: float = 15.0,
     delivery: Delivery | None = None,
     patience_seconds: float = 2.0,
+    opening: Callable[[Harness], Opener] | None = None,
     **worker: object,
 ) -> AsyncGenerator[Harness, None]:
     """Run a worker while the context lasts."""
@@ -518,6 +521,7 @@ async def running_worker(
             guard=await guard_world(),
             fingerprints=MemoryFingerprints(),
         )
+        harness.opener = None if opening is None else opening(harness)
         async with running_process(harness):
             yield harness
 
@@ -554,6 +558,7 @@ async def running_process(harness: Harness) -> AsyncGenerator[None, None]:
         ),
         environment=harness.environment,
         guard=harness.guard.guard,
+        opener=harness.opener,
         policies=harness.guard.policies,
         findings=harness.findings,
         stamps=lambda decoder: Stamps(

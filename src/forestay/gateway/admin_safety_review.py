@@ -17,7 +17,7 @@ from forestay.safety.records import Point
 from forestay.safety.review.desk import ReviewDesk
 from forestay.safety.review.events import EventState
 from forestay.safety.review.kept import KeptInput, KeptOutput, unpacked
-from forestay.safety.review.model import Ballot, Item, ItemState, Vote
+from forestay.safety.review.model import INPUTS, Ballot, Item, ItemState, Vote
 from forestay.safety.review.postgres_store import Filter, Standing
 from forestay.safety.review.rows import shown_item, shown_vote
 from forestay.safety.review.sealed import Reader
@@ -28,7 +28,7 @@ MAX_ITEMS = 500
 MAX_LABELS = 5_000
 STATS_DAYS = 30
 _STATES = ("waiting", *ItemState)
-_POINTS = (Point.INPUT, Point.OUTPUT)
+_POINTS = (Point.INPUT, Point.INPUT_MEDIA, Point.OUTPUT)
 
 
 class _Vote(msgspec.Struct, forbid_unknown_fields=True):
@@ -96,7 +96,7 @@ async def get_content(act: Act) -> Reply:
     standing, reason = await _standing(act), _reason(act)
     opened = standing.item.opened
     data = await _read(act, standing.item, Reader(act.actor, "text", reason, opened.item_id))
-    if opened.point is Point.INPUT:
+    if opened.point in INPUTS:
         kept = unpacked(data, KeptInput)
         return json_reply(200, {"point": opened.point, "body": _json_or_text(kept.body)})
     output = unpacked(data, KeptOutput)

@@ -20,7 +20,7 @@ from forestay.gateway.bodies import CallerGone, Gone, read_body
 from forestay.gateway.content import Refused, Rewritten
 from forestay.gateway.exchange import Exchange, Said
 from forestay.gateway.guards import Target, admit, context_of
-from forestay.gateway.lanes import DirectParts, Work, acquire, start_deadline
+from forestay.gateway.lanes import DirectParts, Work, acquire, for_workers, start_deadline
 from forestay.gateway.ledger import Ledger
 from forestay.gateway.limits import Reservation
 from forestay.gateway.options import Choices, is_clean, note_tags, parse_choices, query_fields
@@ -30,7 +30,7 @@ from forestay.gateway.result import caller_headers, served_from, with_media_urls
 from forestay.gateway.slots import BUSY_SECONDS, SUSPECT_SECONDS, Pool
 from forestay.gateway.streams import rewrite_lines, send_chunks
 from forestay.gateway.upstream import Busy, Call, Failed, failure_of
-from forestay.handshake import LIFETIME_HEADER, POLICY_HEADER, RISK_HEADER, TENANT_HEADER
+from forestay.handshake import LIFETIME_HEADER, POLICY_HEADER, PREDICTED_HEADER, RISK_HEADER
 from forestay.ids import ReplicaId
 from forestay.queue.model import ErrorType
 from forestay.telemetry import tracing
@@ -114,7 +114,8 @@ class DirectRoutes:
             return foretold
         exchange.said = Said(target.revision, target.endpoint, body, foretold.seconds)
         stream = Verb.STREAM in verbs_of(exchange)
-        call = Call(method, target.endpoint, own_query(scope), model_headers(target, choices, headers), body)
+        sent = {**model_headers(target, choices, headers), PREDICTED_HEADER: f"{foretold.seconds:.6g}"}
+        call = Call(method, target.endpoint, own_query(scope), sent, body)
         return Work(target, call, choices, "stream" if stream else "direct", foretold.seconds, foretold.features)
 
     async def _run(self, exchange: Exchange, ledger: Ledger, work: Work, receive: Receive, send: Send) -> Reply | None:
@@ -237,7 +238,7 @@ def model_headers(target: Target, choices: Choices, headers: dict[bytes, bytes])
     sent = dict(choices.options.forward_headers)
     sent["x-fal-request-id"] = str(target.request_id)
     sent["x-fal-endpoint"] = target.endpoint
-    sent[TENANT_HEADER] = target.caller.tenant_id  # for our workers alone; `upstream` keeps it from foreign servers
+    sent |= for_workers(target, choices)
     lifetime = choices.options.object_lifetime_seconds
     if lifetime is not None:
         sent[LIFETIME_HEADER] = str(lifetime)

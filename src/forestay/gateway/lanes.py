@@ -23,6 +23,7 @@ from forestay.gateway.responses import Reply, bad_request, request_error, start_
 from forestay.gateway.slots import IDLE_SECONDS, LEASE_SECONDS, RENEW_SECONDS, SUSPECT_SECONDS, Pool, Slots
 from forestay.gateway.upstream import Call, Failed, Need, Upstream
 from forestay.gateway.validation import Contracts
+from forestay.handshake import KEY_HEADER, STORE_HEADER, TENANT_HEADER
 from forestay.queue.model import ErrorType
 from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import DIRECT_SLOTS
@@ -62,6 +63,13 @@ class Work:
     lane: str  # direct | stream | realtime
     predicted_seconds: float = 1.0  # device-seconds
     features: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])
+
+
+def for_workers(target: Target, choices: Choices) -> dict[str, str]:
+    """Return what our workers alone are told of a call: whose it is; `upstream` keeps it from foreign servers."""
+    caller = target.caller
+    kept = "1" if choices.options.store_io else "0"
+    return {TENANT_HEADER: caller.tenant_id, KEY_HEADER: caller.key_id, STORE_HEADER: kept}
 
 
 async def acquire(parts: DirectParts, work: Work, deadline: float) -> Pool | Reply:

@@ -6,7 +6,7 @@ codes and limits; the frames' content is the model's business. Called by `asgi` 
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 
 import aiohttp
 import msgspec
@@ -17,13 +17,12 @@ from forestay.gateway.auth import PUBLIC_KEY
 from forestay.gateway.bodies import CallerGone
 from forestay.gateway.exchange import Exchange
 from forestay.gateway.guards import Target, admit, context_of
-from forestay.gateway.lanes import UNSEEN, DirectParts, Work, acquire, start_deadline
+from forestay.gateway.lanes import UNSEEN, DirectParts, Work, acquire, for_workers, start_deadline
 from forestay.gateway.ledger import Ledger
-from forestay.gateway.options import parse_choices
+from forestay.gateway.options import Choices, parse_choices
 from forestay.gateway.responses import Reply, bad_request, unknown_path
 from forestay.gateway.slots import BUSY_SECONDS, SUSPECT_SECONDS, Pool
 from forestay.gateway.upstream import Busy, Call, Failed
-from forestay.handshake import TENANT_HEADER
 from forestay.queue.model import ErrorType
 
 NORMAL, GOING_AWAY, POLICY, TOO_BIG, INTERNAL, TRY_LATER = 1000, 1001, 1008, 1009, 1011, 1013
@@ -79,7 +78,7 @@ class RealtimeRoutes:
             return choices
         if choices.options.upload_policy is not None:
             return bad_request("X-App-Fal-Upload-Policy cannot be used in a realtime session; call or submit instead")
-        sent = _headers(target, choices.options.forward_headers)
+        sent = _headers(target, choices)
         return Work(target, Call("GET", target.endpoint, "", sent, b""), choices, "realtime")
 
     async def _serve(self, work: Work, ledger: Ledger, receive: Receive, send: Send) -> None:
@@ -227,12 +226,11 @@ async def _send(send: Send, message: Message) -> None:
         raise CallerGone from None
 
 
-def _headers(target: Target, forwarded: Mapping[str, str]) -> dict[str, str]:
-    sent = dict(forwarded)
+def _headers(target: Target, choices: Choices) -> dict[str, str]:
+    sent = dict(choices.options.forward_headers)
     sent["x-fal-request-id"] = str(target.request_id)
     sent["x-fal-endpoint"] = target.endpoint
-    sent[TENANT_HEADER] = target.caller.tenant_id
-    return sent
+    return sent | for_workers(target, choices)
 
 
 def _close_code(message: Message) -> int:

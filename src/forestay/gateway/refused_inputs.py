@@ -1,8 +1,8 @@
 """What is kept of an input that the guard refused, so that its caller may appeal.
 
 It decides what could be submitted again: a POST with a body and without a query, to an endpoint that answers whole. The
-rest (streams, sessions, other methods) opens an item without a copy, which people may look at and nobody may appeal.
-Called by the queue's submit and the direct lane.
+rest (streams, sessions, other methods) opens an item without a copy: an appeal of it is heard by the caller's words
+alone, and makes no request. Called by the queue's submit and the direct lane.
 """
 
 from forestay.gateway.content import Refused

@@ -21,9 +21,12 @@ from forestay.gateway.fleet_view import LiveReplica
 from forestay.gateway.ports import GatewayPorts
 from forestay.handshake import (
     AUTH_HEADER,
+    KEY_HEADER,
     LIFETIME_HEADER,
     POLICY_HEADER,
+    PREDICTED_HEADER,
     RISK_HEADER,
+    STORE_HEADER,
     TENANT_HEADER,
     new_nonce,
     reply_holds,
@@ -40,7 +43,9 @@ KEEP_ALIVE_SECONDS = 30.0
 BUSY_HEADER = "X-Forestay-Busy"
 GONE_HEADER = "X-Forestay-Gone"  # the worker runs no such replica any more
 MAX_FRAME = 64 * 1024 * 1024
-_OURS = frozenset({TENANT_HEADER, LIFETIME_HEADER, POLICY_HEADER, RISK_HEADER})
+_OURS = frozenset(
+    {TENANT_HEADER, KEY_HEADER, STORE_HEADER, PREDICTED_HEADER, LIFETIME_HEADER, POLICY_HEADER, RISK_HEADER}
+)
 _PATH_SAFE = "/~!$&'()*+,;=:@-._%"
 
 

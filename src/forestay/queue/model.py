@@ -120,7 +120,7 @@ class Options:
     )  # what the input says of the work it asks for (steps, pixels, ...): read by the gateway, copied into facts
     risk: float = 0.0  # the highest score that the guard gave the input: how closely the output is looked at
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])  # X-Fal-Tags: for people and bills
-    waived: tuple[str, ...] = ()  # "sha256:<hex>" of inputs whose judgement people have waived; never a caller's word
+    waived: tuple[str, ...] = ()  # "sha256:<hex>" of inputs whose media people let go on appeal; never a caller's word
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ class Judgement:
     reason: str
     checks: tuple[Check, ...] = ()
     again: bool = False  # nobody could say now: judging again may help
+    verdict_id: str = dataclasses.field(default="", compare=False)  # of its record; empty: nothing was judged
 
     @property
     def releases(self) -> bool:

@@ -192,7 +192,9 @@ class Guard:
             self._owe_shadow(subject, item.shadow, items, able)
         record = self._record(subject, deciding, judgement, [*judged, *becomes(judgement)], seconds)
         deadline = _patience(deciding)
-        return await self._keep(subject, record, judgement, max(deadline - seconds, (1 - INSTEAD_SHARE) * deadline))
+        left = max(deadline - seconds, (1 - INSTEAD_SHARE) * deadline)
+        kept = await self._keep(subject, record, judgement, left)
+        return dataclasses.replace(kept, verdict_id=str(record.verdict_id))
 
     async def run(self) -> None:
         """Write records and judge in shadow, for ever."""

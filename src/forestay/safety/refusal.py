@@ -26,6 +26,7 @@ def refusal(judgement: Judgement, root: str) -> Answer:
     """Return the 422; `root` is `body` for an input and `output` for what the model made."""
     side = "input" if root == "body" else "output"
     context: dict[str, object] = {"verdict": judgement.verdict.value}
+    context |= {"verdict_id": judgement.verdict_id} if judgement.verdict_id else {}
     if judgement.category is None:
         message = f"The {side} could not be judged, so it was refused."
         troubles = [check.trouble.value for check in judgement.checks if check.trouble is not None]

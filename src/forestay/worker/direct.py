@@ -16,19 +16,16 @@ import msgspec
 from forestay.clock import Clock
 from forestay.handshake import (
     AUTH_HEADER,
-    LIFETIME_HEADER,
-    POLICY_HEADER,
-    RISK_HEADER,
-    TENANT_HEADER,
     CallVerifier,
     sign_reply,
 )
-from forestay.ids import RequestId, TenantId, parse_request_id
+from forestay.ids import RequestId, parse_request_id
 from forestay.quality.probes import PROBE_HEADER
 from forestay.queue.model import Answer
 from forestay.telemetry.logs import logger
 from forestay.worker.attempt import endpoint_of
 from forestay.worker.conclude import ReplicaStep, allowed_headers, explain, replica_step
+from forestay.worker.direct_caller import NOT_FOR_MODELS, running_of
 from forestay.worker.direct_judging import POLICY_CLOSE, DirectJudging, StreamTooLarge, session_error
 from forestay.worker.hosts.host import Answered, CallRequest, CallResult, Host, ModelSocket, Stream, UpstreamFailed
 from forestay.worker.inputs import Inputs
@@ -44,9 +41,6 @@ Send = Callable[[Message], Awaitable[None]]
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 BODY_SECONDS = 60.0
-_NOT_FOR_MODELS = frozenset(
-    {"host", "connection", "content-length", "transfer-encoding", "upgrade", "authorization", "cookie", "te", "trailer"}
-)
 _WEBSOCKET_OWN = frozenset({"sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions"})
 
 
@@ -136,17 +130,9 @@ class DirectLane:
         query = cast("bytes", scope.get("query_string") or b"").decode("latin-1")
         target = f"/{inner}?{query}" if query else f"/{inner}"
         method = str(scope.get("method", "GET"))
-        lifetime = headers.get(LIFETIME_HEADER, "")
-        tenant_id = TenantId(headers.get(TENANT_HEADER, ""))
-        running = Running(
-            request_id=request_id,
-            attempt=DIRECT_ATTEMPT,
-            tenant_id=tenant_id,
-            object_lifetime_seconds=int(lifetime) if lifetime.isascii() and lifetime.isdigit() else None,
-            upload_policy=headers.get(POLICY_HEADER),
-            risk=_risk(headers.get(RISK_HEADER)),
-            guarded=self._judging.guards(replica.revision.spec, tenant_id, request_id),
-        )
+        running = running_of(headers, request_id, f"/{inner}")
+        guarded = self._judging.guards(replica.revision.spec, running.tenant_id, request_id)
+        running = dataclasses.replace(running, guarded=guarded)
         call = _Call(replica, target, method, headers, request_id, proof, receive, send, running)
         host = replica.host
         if host is None or not await replica.take_in_turn(running):
@@ -185,7 +171,9 @@ class DirectLane:
         call = dataclasses.replace(call, body=body)
         prepared = await self._inputs.prepare(body, endpoint_of(spec, endpoint))
         if isinstance(prepared, bytes) and call.running.guarded:
-            prepared = await self._judging.call(call.replica, call.running, call.path, prepared) or prepared
+            whole = body if call.method == "POST" and "?" not in call.path and body else None
+            refused = await self._judging.call(call.replica, call.running, call.path, prepared, whole)
+            prepared = refused or prepared
         if isinstance(prepared, Answer):
             await _say(call.send, prepared, call.proof)
             return
@@ -364,14 +352,6 @@ class _Ask(msgspec.Struct):
     returned: int = 0
 
 
-def _risk(text: str | None) -> float:
-    """Read what a gateway says of the prompt; what it does not say is the worst."""
-    try:
-        return min(1.0, max(0.0, float(text))) if text is not None else 1.0
-    except ValueError:
-        return 1.0
-
-
 def _headers(scope: Scope) -> dict[str, str]:
     pairs = cast("list[tuple[bytes, bytes]]", scope["headers"])
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in pairs}
@@ -381,7 +361,7 @@ def _model_headers(call: _Call, endpoint: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in call.headers.items()
-        if name not in _NOT_FOR_MODELS and not name.startswith("x-forestay-")
+        if name not in NOT_FOR_MODELS and not name.startswith("x-forestay-")
     }
     return {**kept, "x-fal-request-id": str(call.request_id), "x-fal-endpoint": endpoint}
 

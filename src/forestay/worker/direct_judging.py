@@ -19,6 +19,7 @@ from forestay.media.urls import stored_ids
 from forestay.quality.decide import broken_answer
 from forestay.quality.findings import Where
 from forestay.queue.model import Answer
+from forestay.safety.decide import Judgement
 from forestay.safety.guard import Subject
 from forestay.safety.records import Point
 from forestay.safety.refusal import refusal, wordless
@@ -30,10 +31,12 @@ from forestay.worker.input_media import Reader
 from forestay.worker.judging import OutputJudge, Ruled, echoes
 from forestay.worker.output_quality import Output, OutputQuality
 from forestay.worker.replica import Replica, Running
+from forestay.worker.stopped import StoppedContent
 
 MAX_EVENT_BYTES = 64 * 1024 * 1024
 POLICY_CLOSE = 1008
 _UNPARSED = object()
+_JSON, _PACKED = {"content-type": "application/json"}, {"content-type": "application/msgpack"}
 _TOKEN = re.compile(rb"[\w.:-]{1,64}")  # the name or the id of an event
 
 
@@ -51,12 +54,14 @@ class DirectJudging:
         quality: OutputQuality,
         outputs: BucketOutputs,
         metrics: Metrics,
+        stopped: StoppedContent | None = None,
     ) -> None:
         self._judge = judge
         self._quality = quality
         self._inputs = inputs
         self._outputs = outputs
         self._metrics = metrics
+        self._stopped = stopped
 
     def guards(self, spec: ModelSpec, tenant_id: TenantId, request_id: RequestId) -> bool:
         """Tell whether the policy of the model or of the caller judges anything, or the model's outputs are checked."""
@@ -72,15 +77,24 @@ class DirectJudging:
             return False
         return endpoint_of(replica.revision.spec, path.partition("?")[0]).kind == "stream"
 
-    async def call(self, replica: Replica, running: Running, path: str, body: bytes) -> Answer | None:
-        """Return None when the model may be called with this body, or what its caller is told."""
+    async def call(
+        self, replica: Replica, running: Running, path: str, body: bytes, sent: bytes | None
+    ) -> Answer | None:
+        """Return None when the model may be called with this body, or what its caller is told.
+
+        `sent` is the body as its caller sent it, None for a call that could not be submitted to the queue.
+        """
         endpoint, _, query = path.partition("?")
         spec = replica.revision.spec
         if not self.judges(replica, running):
             return None
-        reader = Reader.of(spec.host, endpoint_of(spec, endpoint))
+        named = endpoint_of(spec, endpoint)
         subject = _subject(replica, running, Point.INPUT_MEDIA)
-        return direct_answer(await self._inputs.judge_call(subject, body, query, reader, running.risk))
+        reader = Reader.of(spec.host, named)
+        judgement = await self._inputs.judge_call(subject, body, query, reader, running.risk)
+        whole = named.kind != "stream" and not endpoint.rstrip("/").endswith("/stream")
+        await self._tell_input(replica, running, Point.INPUT_MEDIA, sent if whole else None, judgement)
+        return direct_answer(judgement)
 
     async def whole(
         self, replica: Replica, running: Running, answer: Answer, said: bytes, probe: str | None = None
@@ -103,7 +117,10 @@ class DirectJudging:
             prompt_score=running.risk,
         )
         if not ruled.released:
-            return wordless(answer) if answer.status_code >= 400 else refusal(ruled.judgement, "output")
+            if answer.status_code >= 400:
+                return wordless(answer)
+            await self._tell(replica, running, answer, ruled)
+            return refusal(ruled.judgement, "output")
         return await self._let_go(
             subject, running, Answer(answer.status_code, ruled.headers(answer.headers), ruled.body), ruled
         )
@@ -127,6 +144,7 @@ class DirectJudging:
                 continue
             ruled = await self._judge.judge_value(subject, value, data, beside)
             if not ruled.released:
+                await self._tell(replica, running, Answer(200, dict(_JSON), data), ruled)
                 yield b"event: error\ndata: " + refusal(ruled.judgement, "output").body + b"\n\n"
                 return
             let_go = await self._let_go(subject, running, Answer(200, {}, data), ruled)
@@ -145,6 +163,7 @@ class DirectJudging:
         reader = Reader.of(spec.host, endpoint_of(spec, path.partition("?")[0]))
         raw = frame.encode() if isinstance(frame, str) else frame
         judgement = await self._inputs.judge_frame(subject, frame if value is _UNPARSED else value, raw, reader)
+        await self._tell_input(replica, running, Point.INPUT, None, judgement)
         return None if judgement is None or judgement.releases else refusal(judgement, "body")
 
     async def frame_out(self, replica: Replica, running: Running, frame: str | bytes) -> Answer | None:
@@ -163,7 +182,22 @@ class DirectJudging:
         if ruled.released:
             await self._judge.release(ruled.media_ids)
             return None
+        await self._tell(replica, running, Answer(200, dict(_JSON if isinstance(frame, str) else _PACKED), raw), ruled)
         return refusal(ruled.judgement, "output")
+
+    async def _tell(self, replica: Replica, running: Running, answer: Answer, ruled: Ruled) -> None:
+        """Open an item for what is not let go out."""
+        if self._stopped is not None:
+            judged = Answer(answer.status_code, answer.headers, ruled.body)
+            await self._stopped.direct_output(replica, running, judged, ruled.media_ids, ruled.judgement)
+
+    async def _tell_input(
+        self, replica: Replica, running: Running, point: Point, sent: bytes | None, judgement: Judgement | None
+    ) -> None:
+        """Open an item for what is not let go in; what nobody can judge now says nothing about the content."""
+        if self._stopped is None or judgement is None or judgement.releases or judgement.again:
+            return
+        await self._stopped.direct_input(replica, running, point, sent, judgement)
 
     def _mode(self, subject: Subject) -> str:
         """Return what becomes of pieces and frames; without a policy that judges, they pass with their files."""

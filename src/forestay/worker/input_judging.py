@@ -24,6 +24,7 @@ from forestay.worker.conclude import Publish
 from forestay.worker.input_media import Found, Reader, media_of, media_of_body
 from forestay.worker.opening import MEDIA, JudgingPorts, Opening, Work
 from forestay.worker.patience import Patience
+from forestay.worker.stopped import StoppedContent
 
 RETRY_SECONDS = 5
 
@@ -51,8 +52,7 @@ class InputJudge:
 
     def _work(self, subject: Subject, body: bytes, risk: float) -> Work:
         wanted = self._ports.guard.modalities(subject.policy_id, subject.tenant_id, subject.request_id)
-        digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
-        return Work(subject, wanted, None, risk, adopts=False, digests=[digest])
+        return Work(subject, wanted, None, risk, adopts=False, digests=[_digest(body)])
 
     async def _judge(self, work: Work, found: Found) -> Judgement | None:
         for where in found.unread:
@@ -66,12 +66,15 @@ class InputJudge:
 class QueueInputs:
     """The check of the inputs of queued requests."""
 
-    def __init__(self, judge: InputJudge, patience: Patience) -> None:
+    def __init__(self, judge: InputJudge, patience: Patience, stopped: StoppedContent | None = None) -> None:
         self._judge = judge
         self._patience = patience
+        self._stopped = stopped
 
     async def check(self, lease: Lease, spec: ModelSpec, endpoint: EndpointSpec, body: bytes) -> Publish | None:
         """Return None when the model may be called with this body, or how the request ends instead."""
+        if _digest(lease.body) in lease.options.waived:  # people let go the media of this very input, on appeal
+            return None
         subject = Subject(
             request_id=lease.request_id,
             attempt=lease.attempt,
@@ -90,7 +93,13 @@ class QueueInputs:
         judgement = await self._patience.ask(once, lambda said: said is not None and said.again)
         if judgement is None or judgement.releases:
             return None
+        if self._stopped is not None:
+            await self._stopped.tell_input(lease, spec, judgement)
         return Publish(State.BLOCKED, refusal(judgement, "body"))
+
+
+def _digest(body: bytes) -> str:
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
 def direct_answer(judgement: Judgement | None) -> Answer | None:

@@ -16,13 +16,13 @@ from forestay.safety.refusal import refusal, wordless
 from forestay.worker.conclude import Publish
 from forestay.worker.judging import OutputJudge, Ruled, echoes
 from forestay.worker.patience import Patience
-from forestay.worker.stopped_outputs import StoppedOutputs
+from forestay.worker.stopped import StoppedContent
 
 
 class SafetyCheck:
     """The check of content."""
 
-    def __init__(self, judge: OutputJudge, patience: Patience, stopped: StoppedOutputs | None = None) -> None:
+    def __init__(self, judge: OutputJudge, patience: Patience, stopped: StoppedContent | None = None) -> None:
         self._judge = judge
         self._patience = patience
         self._stopped = stopped

@@ -63,7 +63,7 @@ from forestay.worker.output_quality import OutputQuality, QualityPorts
 from forestay.worker.patience import Patience
 from forestay.worker.slot_blocks import SlotBlocks
 from forestay.worker.stamping import Stamping
-from forestay.worker.stopped_outputs import StoppedOutputs
+from forestay.worker.stopped import StoppedContent
 
 log = logger("worker")
 MAX_SOCKET_FOLDER_CHARS = 60  # leaves room for the rest of a unix socket's path
@@ -165,7 +165,7 @@ class _Worker:
         self.findings = FindingBook(ports.findings, clock, ports.metrics)
         quality = OutputQuality(_quality_ports(ports, looks, self.folders.scratch, self.findings))
         judge, input_judge = OutputJudge(judging_ports), InputJudge(judging_ports)
-        patience = Patience(clock, settings.safety.patience_seconds)
+        patience, stopped = Patience(clock, settings.safety.patience_seconds), _stopped(ports)
         self.replicas = ReplicaKeeper(
             self.worker_id,
             fleet=ports.fleet,
@@ -186,15 +186,15 @@ class _Worker:
             clock=clock,
             chance=ports.chance,
             metrics=ports.metrics,
-            input_check=QueueInputs(input_judge, patience),
+            input_check=QueueInputs(input_judge, patience, stopped),
             quality=quality,
-            checks=(SafetyCheck(judge, patience, _stopped(ports)), *ports.checks),
+            checks=(SafetyCheck(judge, patience, stopped), *ports.checks),
         )
         self.claimer = Claimer(self.worker_id, self.replicas.all_replicas, self.replicas.routes, parts)
         self.replicas.on_change = self.claimer.wake
         self.cancels = CancelWatch(self.worker_id, self.claimer.attempts, self.desk, clock, ports.metrics)
         blocks = SlotBlocks(clock, self.claimer.wake)
-        judging = DirectJudging(judge, input_judge, quality, outputs, ports.metrics)
+        judging = DirectJudging(judge, input_judge, quality, outputs, ports.metrics, stopped)
         self.lane = DirectLane(self.replicas.replica, inputs, settings.secrets.internal_key, clock, blocks, judging)
 
     def describe(self) -> WorkerReport:
@@ -266,9 +266,9 @@ class _Worker:
         await self.replicas.report(self.describe())
 
 
-def _stopped(ports: WorkerPorts) -> StoppedOutputs | None:
-    """Return who tells people of stopped outputs."""
-    return None if ports.opener is None else StoppedOutputs(ports.opener, ports.queue, ports.guard)
+def _stopped(ports: WorkerPorts) -> StoppedContent | None:
+    """Return who tells people of what was stopped."""
+    return None if ports.opener is None else StoppedContent(ports.opener, ports.queue, ports.guard)
 
 
 def _inputs(ports: WorkerPorts, fetcher: Fetcher, decoder: Decoder, folder: pathlib.Path) -> Inputs:

@@ -15,7 +15,8 @@ from typing import Protocol
 
 from forestay.clock import Clock
 from forestay.fleet.model import ReplicaReport, ReplicaState, Revision
-from forestay.ids import ReplicaId, RequestId, TenantId, WorkerId
+from forestay.ids import KeyId, ReplicaId, RequestId, TenantId, WorkerId
+from forestay.queue.model import Options
 from forestay.settings import Worker as WorkerSettings
 from forestay.telemetry.logs import logger
 from forestay.worker.hosts.host import Description, Host, StartFailed
@@ -24,6 +25,7 @@ from forestay.worker.turns import Lane, Share, Turns, may_take
 log = logger("worker")
 MAX_DETAIL_CHARS = 2_000
 TURN_SECONDS = 0.25  # a direct call without a slot waits here so long, then its gateway looks elsewhere
+NO_KEY = KeyId("")
 DIRECT_ATTEMPT = 0  # marks calls of the direct lane
 
 
@@ -39,6 +41,11 @@ class Running:
     upload_policy: str | None = None  # the caller's own bucket
     risk: float = 1.0  # of the prompt, where it was judged
     guarded: bool = False  # a direct call whose files must be judged before anybody may have them
+    # Of a direct call, so that its caller may appeal what the guard stops:
+    key_id: KeyId = NO_KEY
+    endpoint: str = ""
+    options: Options = dataclasses.field(default_factory=Options)
+    predicted_seconds: float = 1.0
 
 
 class MakeHost(Protocol):

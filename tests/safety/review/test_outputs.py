@@ -28,7 +28,7 @@ from forestay.settings import Queue
 from forestay.storage.objects import ObjectStore
 from forestay.storage.postgres import Database
 from forestay.verdicts import Verdict
-from forestay.worker.stopped_outputs import StoppedOutputs
+from forestay.worker.stopped import StoppedContent
 
 BLOCKED = Judgement(Verdict.BLOCK, Action.BLOCK, Category.VIOLENCE, "text", "a score")
 UNSURE = Judgement(Verdict.INCONCLUSIVE, Action.REVIEW, None, "text", "nobody could tell")
@@ -55,7 +55,7 @@ async def test_a_stopped_output_has_its_item_with_the_key_that_asked_and_a_seale
     async with open_queue_store(database, objects, Queue(), SystemChance(), 100) as real:
         ground = await ground_of(database, objects, real)
         queue, world = MemoryQueueStore(SystemClock()), await guard_world()
-        told = StoppedOutputs(ground.desk.opener, queue, world.guard)
+        told = StoppedContent(ground.desk.opener, queue, world.guard)
         lease, spec = await leased(queue), spec_of(policy="strict")
         await told.tell(lease, spec, ANSWER, ("m1",), BLOCKED)
         assert await ground.desk.reviews.find(str(lease.request_id)) is None

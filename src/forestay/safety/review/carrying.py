@@ -24,7 +24,7 @@ from forestay.safety.policy import Action as PolicyAction
 from forestay.safety.records import Point, VerdictRecord, VerdictSink
 from forestay.safety.refusal import refusal
 from forestay.safety.review.kept import KeptInput, KeptOutput, unpacked
-from forestay.safety.review.model import Decided, Item, Outcome
+from forestay.safety.review.model import INPUTS, Decided, Item, Outcome
 from forestay.safety.review.postgres_store import PostgresReviews
 from forestay.safety.review.sealed import Reader, SealedStore
 from forestay.storage.valkey import Wakeups
@@ -84,7 +84,7 @@ def decide_carry(item: Item, state: State | None) -> Action:
     if item.appeal is None or item.linked_id is None:
         return Nothing("it was released, and nobody has appealed")
     reason = item.decided.reason
-    return SubmitLinked(reason) if item.opened.point is Point.INPUT else PublishLinked(reason)
+    return SubmitLinked(reason) if item.opened.point in INPUTS else PublishLinked(reason)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -139,12 +139,17 @@ class Carrier:
                 assert_never(action)
 
     async def _submit(self, item: Item, actor: str) -> None:
-        """Submit the linked request; its outputs are judged like all others, its text by what two people said of it."""
+        """Submit the linked request; its outputs are judged like all others, its input as people said of it.
+
+        Its text is judged no more. Its media is, unless it was the media that they let go.
+        """
         kept = unpacked(await self._copy(item, actor), KeptInput)
         digest = f"sha256:{hashlib.sha256(kept.body).hexdigest()}"
-        submission = _linked(item, kept.body, dataclasses.replace(kept.options, risk=1.0, waived=(digest,)))
+        point = item.opened.point
+        waived = (digest,) if point is Point.INPUT_MEDIA else ()
+        submission = _linked(item, kept.body, dataclasses.replace(kept.options, risk=1.0, waived=waived))
         submission = dataclasses.replace(submission, predicted_seconds=kept.predicted_seconds)
-        await self._record(item, submission.request_id, Point.INPUT, Verdict.ALLOW, (digest,))
+        await self._record(item, submission.request_id, point, Verdict.ALLOW, (digest,))
         (outcome,) = await self._ports.queue.submit([submission], {})
         if not isinstance(outcome, Accepted) or outcome.request_id != submission.request_id:
             raise Refused(f"the queue answered {type(outcome).__name__} for linked request {submission.request_id}")
@@ -192,7 +197,7 @@ class Carrier:
             at=decided.at,
             verdict_id=uuid.UUID(bytes=name[:16]),
             request_id=request_id,
-            attempt=0 if point is Point.INPUT else opened.attempt,
+            attempt=0 if point in INPUTS else opened.attempt,
             point=point.value,
             tenant_id=opened.tenant_id,
             key_id=opened.key_id,

@@ -20,6 +20,8 @@ from forestay.safety.records import Point
 from forestay.safety.taxonomy import Category
 from forestay.verdicts import Verdict
 
+INPUTS = frozenset({Point.INPUT, Point.INPUT_MEDIA})  # items of these are about what a caller sent
+
 
 class ItemState(enum.StrEnum):
     """How far an item has come."""

@@ -75,11 +75,11 @@ class Opener:
         self._metrics = metrics
         self._keeps = retention_seconds > 0
 
-    async def input_refused(self, stopped: Stopped, kept: KeptInput | None) -> None:
+    async def input_refused(self, stopped: Stopped, kept: KeptInput | None, point: Point = Point.INPUT) -> None:
         """Open an item for a refused input; `kept` is None for one that cannot be submitted again."""
         if stopped.policy is None or not stopped.policy.review.keep_refused:
             return
-        await self._patiently(stopped, lambda: self._open_input(stopped, kept))
+        await self._patiently(stopped, lambda: self._open_input(stopped, kept, point))
 
     async def output_stopped(self, stopped: Stopped, kept: KeptOutput, *, blocked: bool) -> None:
         """Open an item for an output that was withheld, or blocked where the policy keeps what it blocked."""
@@ -97,13 +97,13 @@ class Opener:
             why = str(error) or type(error).__name__
             _LOG.warning("review.not_opened", request_id=str(stopped.request_id), reason=why)
 
-    async def _open_input(self, stopped: Stopped, kept: KeptInput | None) -> None:
+    async def _open_input(self, stopped: Stopped, kept: KeptInput | None, point: Point) -> None:
         if not await self._reviews.has_room(stopped.key_id):
             self._metrics.add(REVIEW_UNOPENED, "too_many")
             return
         label = Label("input", str(stopped.request_id), stopped.tenant_id)
         sealed_id = "" if kept is None else await self._seal(label, packed(kept), kept.options, len(kept.body))
-        await self._open(stopped.item(Point.INPUT, sealed_id))
+        await self._open(stopped.item(point, sealed_id))
 
     async def _open_output(self, stopped: Stopped, kept: KeptOutput) -> None:
         label = Label("output", str(stopped.request_id), stopped.tenant_id, str(stopped.attempt))

@@ -202,8 +202,8 @@ class PostgresReviews:
                 return None
             if item.appeal is not None:
                 raise Refused("this request has been appealed already; GET the same path to see how it stands")
-            if not item.opened.sealed_id or (item.decided and item.decided.outcome is Outcome.LAPSED):
-                raise Refused("its content was not kept, so nobody can look at it again")
+            if item.decided is not None and item.decided.outcome is Outcome.LAPSED:
+                raise Refused("its content is kept no more, so nobody can look at it again")
             now = self._clock.now()
             after = _appealed(item, Appeal(now, by, words), self._new_id(now))
             await self._write(connection, after)
@@ -275,7 +275,8 @@ class PostgresReviews:
         return item
 
     async def _decided(self, connection: Connection, item: Item, action: Decide, now: dt.datetime) -> Item:
-        linked = self._new_id(now) if action.outcome is Outcome.RELEASED and item.appeal is not None else None
+        owed = action.outcome is Outcome.RELEASED and item.appeal is not None and bool(item.opened.sealed_id)
+        linked = self._new_id(now) if owed else None  # without a copy the finding alone stands
         decided = Decided(action.outcome, now, action.by, action.reason)
         after = dataclasses.replace(item, state=ItemState.DECIDED, claim=None, decided=decided, linked_id=linked)
         if action.outcome is Outcome.LAPSED:  # there is nothing to carry out
@@ -347,7 +348,8 @@ def _appealed(item: Item, appeal: Appeal, linked_id: RequestId) -> Item:
     if item.decided is None:
         return dataclasses.replace(item, appeal=appeal)
     if item.decided.outcome is Outcome.RELEASED:
-        return dataclasses.replace(item, appeal=appeal, linked_id=linked_id, done_at=None)
+        linked = linked_id if item.opened.sealed_id else None
+        return dataclasses.replace(item, appeal=appeal, linked_id=linked, done_at=None)
     anew = dataclasses.replace(item, appeal=appeal, decided=None, done_at=None, round=item.round + 1)
     return dataclasses.replace(anew, state=ItemState.OPEN, escalated=False)
 
