@@ -215,6 +215,7 @@ def spec_title(name: str) -> str:
         "ArtefactFile": "artefacts",
         "QualityFile": "quality",
         "ThresholdFile": "quality.thresholds",
+        "SloEntryFile": "slos",
         "PickleWaiverFile": "artefacts.allow_pickle",
         "MountDigestFile": "artefacts.mounts",
     }.get(name, name)

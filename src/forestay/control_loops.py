@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from forestay.controller import Loop
     from forestay.delivery.outbox import PostgresOutbox
     from forestay.delivery.signing import SigningKeys
+    from forestay.fleet.model import ModelEntry
+    from forestay.ids import ModelId
     from forestay.safety.review.desk import ReviewDesk
 
 FINGERPRINT_BATCH = 5_000
@@ -94,29 +96,35 @@ def _partition_loops(process: Process, stores: Stores) -> "list[Loop]":
 def _rollup_loops(process: Process, stores: Stores) -> "list[Loop]":
     """List the loops of roll-ups, and the one that watches SLOs by them."""
     from forestay.controller import Loop
-    from forestay.slo.defaults import default_slos
-    from forestay.slo.loop import SloLoop
-    from forestay.slo.model import Slo
-    from forestay.slo.postgres_store import PostgresSloStandings
     from forestay.telemetry import rollup_loop
-    from forestay.telemetry.rollup_reader import PostgresRollups
-
-    async def slos() -> tuple[Slo, ...]:
-        return default_slos((await stores.fleet.load()).models)
 
     facts, kept = stores.facts_database, process.settings.observe.rollups_retention_seconds
     rolling = rollup_loop.RollupLoop(stores.database, facts, process.clock, process.metrics)
     return [
         Loop("rollups", 2.0, rolling.run_once, batch=rollup_loop.BATCH),
-        Loop(
-            "slo",
-            5.0,
-            SloLoop(PostgresRollups(facts), slos, PostgresSloStandings(stores.database), process.clock).run_once,
-        ),
+        _slo_loop(process, stores),
         Loop("rollup_partitions", 3600.0, lambda: rollup_loop.keep_partitions(facts, process.clock, kept)),
         Loop("fal_metrics", 10.0, _fal_metrics(process, stores).run_once),
         *_trace_loops(process, stores),
     ]
+
+
+def _slo_loop(process: Process, stores: Stores) -> "Loop":
+    """Return the loop that watches SLOs: those of files and specs, and the defaults."""
+    from forestay.controller import Loop
+    from forestay.slo.loop import SloLoop, SloPorts
+    from forestay.slo.named import NamedSlos
+    from forestay.slo.postgres_store import PostgresSloStandings
+    from forestay.telemetry.rollup_reader import PostgresRollups
+
+    async def models() -> "Mapping[ModelId, ModelEntry]":
+        return (await stores.fleet.load()).models
+
+    store = PostgresSloStandings(stores.database)
+    named = NamedSlos(process.settings.observe.slo_file, models, store, process.metrics)
+    reader = PostgresRollups(stores.facts_database)
+    loop = SloLoop(SloPorts(reader, named.slos, store, process.clock, process.metrics))
+    return Loop("slo", 5.0, loop.run_once, lost=loop.lost)
 
 
 def _fal_metrics(process: Process, stores: Stores) -> "FalMetrics":

@@ -34,6 +34,7 @@ class Loop:
     batch: int = 0  # doing this much means that more is waiting: run again at once; 0: never
     wakes_on: tuple[str, ...] = ()  # channels
     least_seconds: float = 0.05  # between two runs, however often it is woken
+    lost: Callable[[], None] | None = None  # called on each beat on which another process leads it
 
     @property
     def lease_seconds(self) -> float:
@@ -139,6 +140,8 @@ class _Runner:
         asked_at, self._led_at = self._ports.clock.monotonic(), None
         leadership = await self._ports.leaders.lead(self._loop.name, self._loop.lease_seconds)
         self._led_at = None if leadership is None else asked_at
+        if leadership is None and self._loop.lost is not None:
+            self._loop.lost()
         return leadership
 
     async def _timed(self) -> int:

@@ -14,6 +14,11 @@ class Observe:
         True,
         "false: gateways leave no line, metric or fact of a call. Only to measure what telling costs: SLOs and learning see nothing then; misuse is judged all the same.",
     )
+    slo_file: str = setting(
+        "FORESTAY_SLO_FILE",
+        "",
+        "A file of SLOs, or a folder of such files (.yaml, .yml), ours or OpenSLO v1; followed as it changes. Empty: models' own specs and the defaults.",
+    )
     probe_tenants: str = setting(
         "FORESTAY_PROBE_TENANTS", "", "Tenants, separated by commas, whose calls are synthetic: told apart as probes."
     )

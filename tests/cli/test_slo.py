@@ -1,15 +1,27 @@
 """`forestay slo status` and `explain`, through HTTP to a real database and back."""
 
+import datetime as dt
 import json
+import pathlib
 from collections.abc import Awaitable, Callable
 
 from tests.cli.conftest import Platform, Ran
 from tests.slo.objectives import slo
 
+from forestay.chance import SystemChance
+from forestay.clock import SystemClock
+from forestay.ids import KeyId, ModelId, TenantId, new_request_id
 from forestay.slo.defaults import default_slos
+from forestay.slo.loop import SloLoop, SloPorts
 from forestay.slo.model import Counts, Minute, SloId
+from forestay.slo.named import NamedSlos
 from forestay.slo.postgres_store import PostgresSloStandings
+from forestay.slo.slo_folder import FileRead
 from forestay.slo.watching import Watching
+from forestay.telemetry.facts import FactWriter, RequestFact
+from forestay.telemetry.metrics import Metrics
+from forestay.telemetry.rollup_loop import RollupLoop
+from forestay.telemetry.rollup_reader import PostgresRollups
 
 START = 29_000_000
 Forestay = Callable[..., Awaitable[Ran]]
@@ -59,3 +71,69 @@ async def test_an_unknown_slo_is_told_with_the_way_to_those_that_exist(forestay:
     refused = await forestay("slo", "explain", "nothing")
     assert refused.status == 2
     assert "`forestay slo status` lists them" in refused.err
+
+
+def ended(tenant: str, at: dt.datetime, *, good: bool) -> RequestFact:
+    """A request of a tenant."""
+    return RequestFact(
+        request_id=new_request_id(at, 0, SystemChance()),
+        lane="queue",
+        tenant_id=TenantId(tenant),
+        key_id=KeyId("k"),
+        model_id=ModelId("acme/digits"),
+        endpoint="/",
+        revision_id=None,
+        replica_id=None,
+        attempts=1,
+        state="succeeded" if good else "failed",
+        outcome="succeeded" if good else "model_crash",
+        status_code=200 if good else 500,
+        error_type=None,
+        submitted_at=at,
+        started_at=at,
+        answered_at=at,
+        finished_at=at,
+        device_seconds=1.0,
+        cause=None if good else "model",
+    )
+
+
+async def test_a_tenants_slo_of_a_file_counts_that_tenants_requests_alone(
+    forestay: Forestay, platform: Platform, tmp_path: pathlib.Path
+) -> None:
+    """From facts through roll-ups to the status, which says in which file and line it stands."""
+    path = tmp_path / "tenants.yaml"
+    path.write_text(
+        "version: 1\nslos:\n"
+        "  - id: gold-up\n    subject: {tenant: gold}\n    objective: 99\n"
+        "    sli: {kind: ratio, measure: availability}\n    owner: {team: sales}\n"
+    )
+    database, clock, at = platform.database, SystemClock(), SystemClock().now() - dt.timedelta(minutes=10)
+    facts = [ended("gold", at, good=number > 0) for number in range(20)]
+    await FactWriter(database).write([*facts, *(ended("tin", at, good=False) for _ in range(7))])
+    await RollupLoop(database, database, clock, Metrics()).run_once()
+    store = PostgresSloStandings(database)
+
+    async def models() -> dict[ModelId, object]:
+        return {}
+
+    named = NamedSlos(str(path), models, store, Metrics())  # type: ignore[arg-type]
+    await SloLoop(SloPorts(PostgresRollups(database), named.slos, store, clock, Metrics())).run_once()
+    rows = {row["slo_id"]: row for row in json.loads((await forestay("slo", "status", "--json")).out)}
+    gold = rows["gold-up"]
+    assert (gold["subject"], gold["events"], gold["bad"], gold["origin"]) == ("tenant:gold", 20, 1, "tenants.yaml:3")
+    assert rows["forestay-submit"]["origin"] == "default"
+    assert "from: tenants.yaml:3" in (await forestay("slo", "explain", "gold")).out
+
+
+async def test_a_broken_file_of_slos_is_told_beside_the_standings(forestay: Forestay, platform: Platform) -> None:
+    """With file, line and mend; what still holds is shown as ever, and `--json` stays clean."""
+    await burnt(platform)
+    store = PostgresSloStandings(platform.database)
+    await store.tell_files([FileRead("a.yaml", (slo(),), ("a.yaml:5: objective: too much",)), FileRead("b.yaml")])
+    shown = await forestay("slo", "status")
+    assert "broken file of SLOs: a.yaml:5: objective: too much (1 SLOs of it hold as last read)" in shown.err
+    assert len(json.loads((await forestay("slo", "status", "--json")).out)) == 5
+    await store.tell_files([FileRead("b.yaml")])
+    assert not (await forestay("slo", "status")).err
+    assert [file.name for file in await store.files()] == ["b.yaml"]

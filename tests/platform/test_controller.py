@@ -145,13 +145,14 @@ async def test_only_one_controller_runs_a_loop_and_a_stopped_one_hands_it_over(d
     """The lease keeps the second out until the first resigns."""
     one, two = Stage(database, "one"), Stage(database, "two")
     running: list[str] = []
+    lost: list[str] = []
     started, heard = asyncio.Event(), asyncio.Event()
 
     def run_as(name: str, stage: Stage) -> Callable[[], Awaitable[int]]:
         async def run_once() -> int:
             running.append(name)
             started.set()
-            if running.count("one") >= 3:
+            if running.count("one") >= 3 and lost:
                 one.stop.set()
             if name == "two":
                 stage.stop.set()
@@ -163,11 +164,12 @@ async def test_only_one_controller_runs_a_loop_and_a_stopped_one_hands_it_over(d
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(one.run(Loop("shared", 0.02, run_as("one", one))))
         await started.wait()
-        tasks.create_task(two.run(Loop("shared", 0.02, run_as("two", two))))
+        tasks.create_task(two.run(Loop("shared", 0.02, run_as("two", two), lost=lambda: lost.append("two"))))
         await heard.wait()
     first_two = running.index("two")
     assert set(running[:first_two]) == {"one"}
     assert "one" not in running[first_two:]
+    assert set(lost) == {"two"}  # told while another led, so that it shows nothing of it
 
 
 async def test_a_silent_dependency_is_a_wait_and_not_a_defect(database: Database) -> None:

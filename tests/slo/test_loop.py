@@ -13,12 +13,13 @@ from forestay.alerts.sources.slo import STALE_SECONDS, SloSource, conditions_of
 from forestay.errors import Unavailable
 from forestay.slo.budget import History, budget_of
 from forestay.slo.decide import Kind
-from forestay.slo.loop import ANEW_SECONDS, SloLoop, question_of, uncounted
+from forestay.slo.loop import ANEW_SECONDS, SloLoop, SloPorts, question_of, uncounted
 from forestay.slo.model import Counts, Measure, Minute, Part, Sli, SliKind, Slo, SloId, Subject, SubjectKind
 from forestay.slo.postgres_store import Kept, PostgresSloStandings
 from forestay.slo.standing import Standing
 from forestay.slo.watching import Watching
 from forestay.storage.postgres import Database
+from forestay.telemetry.metrics import SLO_BUDGET_LEFT, SLO_BURN_RATE, SLO_EVIDENCE, Metrics
 from forestay.telemetry.rollup_reader import Changed, MinuteCounts, Question
 
 START = 29_000_000
@@ -98,7 +99,7 @@ def watched(rollups: Rollups, *slos: Slo) -> tuple[SloLoop, Memory, HandClock]:
     async def named() -> tuple[Slo, ...]:
         return slos or (slo(),)
 
-    return SloLoop(rollups, named, memory, clock), memory, clock
+    return SloLoop(SloPorts(rollups, named, memory, clock, Metrics())), memory, clock
 
 
 async def test_a_sudden_outage_wakes_somebody_within_minutes_and_its_end_is_seen() -> None:
@@ -183,6 +184,33 @@ async def test_nothing_is_read_while_no_minute_is_complete() -> None:
     asked = len(rollups.asked)
     assert await loop.run_once() == 0
     assert len(rollups.asked) == asked
+
+
+async def test_what_the_exported_rules_read_is_set_and_taken_away_with_the_lead() -> None:
+    """Evidence is 1 exactly while it opens a page; a controller that leads no longer pages nobody."""
+    rollups, metrics, memory, clock = Rollups(), Metrics(), Memory(), HandClock()
+
+    async def named() -> tuple[Slo, ...]:
+        return (slo(), dataclasses.replace(slo(sli=Sli(SliKind.RATIO, Measure.GUARD)), slo_id=SloId("quiet")))
+
+    loop = SloLoop(SloPorts(rollups, named, memory, clock, metrics))
+    for minute in range(START, START + 300):
+        rollups.put(minute, 50 if minute < START + 290 else 0, 0 if minute < START + 290 else 50)
+    rollups.until = START + 300
+    await loop.run_once()
+    assert memory.kept["digits"].word == Kind.PAGE
+    assert metrics.value(SLO_EVIDENCE, "digits", "page") == 1.0
+    assert metrics.value(SLO_EVIDENCE, "digits", "ticket") > 0.0
+    assert metrics.value(SLO_EVIDENCE, "quiet", "page") == 0.0
+    assert metrics.value(SLO_BUDGET_LEFT, "digits") == memory.kept["digits"].left_ratio
+    assert metrics.value(SLO_BURN_RATE, "digits") == memory.kept["digits"].burns["60"] > 100
+    assert b'forestay_slo_budget_left_ratio{slo="quiet"}' not in metrics.exposition()
+    loop.lost()
+    assert b'slo="digits"' not in metrics.exposition()
+    rollups.put(START + 300, 50, 0)
+    rollups.until = START + 301
+    await loop.run_once()  # it leads again: from the beginning
+    assert memory.kept["digits"].events == 301 * 50
 
 
 async def test_a_composite_stands_on_its_parts() -> None:

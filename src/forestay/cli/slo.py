@@ -23,11 +23,13 @@ def status(
     burning: Annotated[bool, typer.Option("--burning", help="Only what wakes somebody or is held.")] = False,
     json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """List every SLO, what wakes somebody first: objective, budget left, burn rate, time to empty.
+    """List every SLO, what wakes somebody first: objective, budget left, burn rate, time to empty, where it is from.
+
+    What is wrong with files of SLOs is told on standard error, with file and line.
 
     Example: forestay slo status --burning
     """
-    found = _all()
+    found = _all(tell=True)
     if burning:
         found = [row for row in found if row["word"] in {"page", "ticket", "held"}]
     if json:
@@ -43,6 +45,7 @@ def status(
         "burn rate, 1 h",
         "empty in",
         "since",
+        "from",
     )
     rows = [
         (
@@ -55,6 +58,7 @@ def status(
             _burn(row),
             span(row["minutes_to_empty"]),
             moment(row["since"]),
+            row["origin"],
         )
         for row in found
     ]
@@ -85,6 +89,7 @@ def told(row: Row) -> list[str]:
     promise = f"{percent(row['objective'])} of {row['description'] or row['measure']} within {days:g} days"
     lines = [
         f"{row['slo_id']} ({row['subject']}): {promise}",
+        *([f"  from: {row['origin']}"] if row["origin"] else []),
         f"  standing: {row['word']}" + (f" since {moment(row['since'])}" if row["since"] is not None else ""),
     ]
     if row["left_ratio"] is None:
@@ -107,8 +112,12 @@ def told(row: Row) -> list[str]:
     return lines
 
 
-def _all() -> list[Row]:
-    return cast("dict[str, list[Row]]", connect().get("/admin/slos"))["slos"]
+def _all(*, tell: bool = False) -> list[Row]:
+    answer = cast("dict[str, list[Row]]", connect().get("/admin/slos"))
+    for file in answer["files"] if tell else ():
+        for fault in cast("Sequence[str]", file["faults"]):
+            typer.echo(f"broken file of SLOs: {fault} ({file['slos']} SLOs of it hold as last read)", err=True)
+    return answer["slos"]
 
 
 def _is_about(row: Row, name: str) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from forestay.fleet.spec_quality import QualitySpec
+from forestay.fleet.spec_slos import SloSpec
 from forestay.ids import ModelId
 
 
@@ -151,6 +152,7 @@ class ModelSpec:
     capacity: CapacitySpec = dataclasses.field(default_factory=CapacitySpec)
     safety: SafetySpec = dataclasses.field(default_factory=SafetySpec)
     quality: QualitySpec = dataclasses.field(default_factory=QualitySpec)
+    slos: tuple[SloSpec, ...] = ()
     version: int = 0
 
 

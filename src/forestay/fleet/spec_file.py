@@ -32,6 +32,7 @@ from forestay.fleet.spec_fields import Line as _Line
 from forestay.fleet.spec_fields import Strict as _Strict
 from forestay.fleet.spec_fields import shape as _shape
 from forestay.fleet.spec_quality_file import QualityFile, ThresholdFile
+from forestay.fleet.spec_slos_file import SloEntries, SloEntryFile
 from forestay.fleet.spec_yaml import SpecError, line_of, read_yaml
 from forestay.ids import ModelId, is_model_id
 
@@ -318,6 +319,8 @@ class SpecFile(_Strict):
     artefacts: ArtefactFile = Field(default_factory=lambda: ArtefactFile.model_validate({}))
     safety: SafetyFile = Field(default_factory=lambda: SafetyFile.model_validate({}))
     quality: QualityFile = Field(default_factory=lambda: QualityFile.model_validate({}))
+    slos: SloEntries = ()
+    """What is promised of it; without an `availability` here, the platform's default of 99 % holds."""
 
     @model_validator(mode="after")
     def _paths_differ(self) -> "SpecFile":
@@ -409,6 +412,7 @@ def _fields_at(location: tuple[int | str, ...]) -> Iterator[str]:
         "capacity": CapacityFile,
         "artefacts": ArtefactFile,
         "quality": QualityFile,
+        "slos": SloEntryFile,
     }
     model = known.get(str(location[0]), SpecFile) if location else SpecFile
     model = MediaInputFile if "media_inputs" in location else model
@@ -439,5 +443,6 @@ def _frozen(file: SpecFile) -> ModelSpec:
         artefacts=file.artefacts.frozen(),
         safety=SafetySpec(**file.safety.model_dump()),
         quality=file.quality.frozen(),
+        slos=tuple(item.frozen() for item in file.slos),
         version=file.version,
     )

@@ -1,5 +1,7 @@
 """Admin routes of SLOs: how each stands. It decides nothing: the loop that watches them has written it down."""
 
+import dataclasses
+
 import msgspec
 
 from forestay.gateway.admin_reading import Act, NotThere
@@ -12,7 +14,8 @@ async def get_slos(act: Act) -> Reply:
     kept = await act.ports.admin.slos.all()
     order = {"page": 0, "ticket": 1, "held": 2, "kept": 3, "no_data": 4}
     rows = sorted(kept, key=lambda one: (order.get(one.standing.word, 5), one.standing.slo_id))
-    return json_reply(200, {"slos": [_shown(one) for one in rows]})
+    files = [dataclasses.asdict(file) for file in await act.ports.admin.slos.files()]
+    return json_reply(200, {"slos": [_shown(one) for one in rows], "files": files})
 
 
 async def get_slo(act: Act) -> Reply:

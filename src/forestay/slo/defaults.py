@@ -38,7 +38,12 @@ def default_slos(models: Mapping[ModelId, ModelEntry]) -> tuple[Slo, ...]:
 
 def id_of_model(model_id: ModelId) -> SloId:
     """Return the id of a model's default SLO."""
-    return SloId(f"{model_id.replace('/', '-')}-availability")
+    return SloId(f"{short_name(model_id)}-availability")
+
+
+def short_name(model_id: ModelId) -> str:
+    """Return how a model is called in the ids of its SLOs."""
+    return model_id.replace("/", "-")
 
 
 def _of_model(model_id: ModelId, entry: ModelEntry) -> Slo:

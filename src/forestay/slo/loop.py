@@ -5,15 +5,18 @@ rolled up again because facts came late (at most once a minute). What burns, `de
 """
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from forestay.clock import Clock
 from forestay.slo.decide import SILENT_MINUTES
+from forestay.slo.gauges import clear_gauges, set_gauges
 from forestay.slo.model import TIMED, Counts, Measure, Minute, Slo, SloId, SubjectKind
 from forestay.slo.postgres_store import SloStandings
 from forestay.slo.standing import Standing
 from forestay.slo.watching import Watching, history_minutes
 from forestay.telemetry import measures
+from forestay.telemetry.metrics import Metrics
 from forestay.telemetry.rollup_reader import By, MinuteCounts, Question, RollupReader
 
 EVIDENCE_MINUTES = 4320 + SILENT_MINUTES  # the longest window of the rules: what lies before changes nothing today
@@ -28,14 +31,24 @@ _BY: Mapping[SubjectKind, By] = {
 _Seen = dict[Minute, dict[SloId, Counts]]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class SloPorts:
+    """What the loop may use of the world."""
+
+    reader: RollupReader
+    slos: Slos
+    store: SloStandings
+    clock: Clock
+    metrics: Metrics
+
+
 class SloLoop:
     """One controller's watch."""
 
-    def __init__(self, reader: RollupReader, slos: Slos, store: SloStandings, clock: Clock) -> None:
-        self._reader = reader
-        self._slos = slos
-        self._store = store
-        self._clock = clock
+    def __init__(self, ports: SloPorts) -> None:
+        self._ports = ports
+        self._reader = ports.reader
+        self._clock = ports.clock
         self._watching: Watching | None = None
         self._position = 0
         self._anew_at = 0.0
@@ -45,7 +58,7 @@ class SloLoop:
         complete = await self._reader.complete_until()
         if complete is None:
             return 0
-        slos = tuple(await self._slos())
+        slos = tuple(await self._ports.slos())
         watching = self._watching
         if watching is None or watching.slos != slos or await self._changed(watching):
             watching = await self._begin(slos, Minute(complete))
@@ -55,8 +68,15 @@ class SloLoop:
         seen = await self._seen(slos, watching.until, complete)
         standings = await asyncio.to_thread(_carried, watching, seen, Minute(complete))
         self._watching = watching
-        await self._store.keep(standings, self._clock.now())
+        await self._ports.store.keep(standings, self._clock.now())
+        set_gauges(self._ports.metrics, standings)
         return count
+
+    def lost(self) -> None:
+        """Forget what was seen: another controller watches, and its gauges hold."""
+        if self._watching is not None:
+            self._watching = None
+            clear_gauges(self._ports.metrics)
 
     async def _begin(self, slos: Sequence[Slo], complete: Minute) -> Watching:
         """Start anew, as far back as the longest window; where the roll-ups stand is noted before they are read."""

@@ -167,6 +167,8 @@ class Slo:
     """How far the budget must rise above a step before its action ends."""
     alerting: Alerting = Alerting()
     labels: tuple[tuple[str, str], ...] = ()
+    origin: str = ""
+    """Where a running platform has it from: a file, a model's spec, or the defaults; empty where nobody asks."""
 
     @property
     def budget_ratio(self) -> float:

@@ -7,6 +7,7 @@ from typing import Protocol, cast
 
 import msgspec
 
+from forestay.slo.slo_folder import FileRead
 from forestay.slo.standing import Standing
 from forestay.storage.postgres import Database, Record, load_queries
 
@@ -22,6 +23,16 @@ class Kept:
     kept_at: dt.datetime
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class FileTold:
+    """What was last told of a file of SLOs."""
+
+    name: str
+    slos: int
+    faults: tuple[str, ...]
+    read_at: dt.datetime
+
+
 class SloReader(Protocol):
     """Where people read how SLOs stand."""
 
@@ -31,6 +42,10 @@ class SloReader(Protocol):
 
     async def one(self, slo_id: str) -> Kept | None:
         """Read one of them; None where there is none."""
+        ...
+
+    async def files(self) -> list[FileTold]:
+        """Read what is told of the files of SLOs, in order of their names."""
         ...
 
 
@@ -43,7 +58,7 @@ class SloStandings(Protocol):
 
 
 class PostgresSloStandings:
-    """SloStandings and SloReader over the table `slo_standings`."""
+    """SloStandings, SloReader and SloFilesTold over the tables `slo_standings` and `slo_files`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -60,6 +75,23 @@ class PostgresSloStandings:
         """Read one of them; None where there is none."""
         row = await self._database.fetchrow(_SQL["one"], slo_id)
         return None if row is None else _kept(row)
+
+    async def tell_files(self, files: Sequence[FileRead]) -> None:
+        """Replace what is told of files."""
+        told = [{"name": file.name, "slos": len(file.slos), "faults": list(file.faults)} for file in files]
+        await self._database.execute(_SQL["tell_files"], msgspec.json.encode(told).decode())
+
+    async def files(self) -> list[FileTold]:
+        """Read what is told of the files of SLOs, in order of their names."""
+        return [
+            FileTold(
+                cast("str", row["name"]),
+                cast("int", row["slos"]),
+                tuple(cast("list[str]", row["faults"])),
+                cast("dt.datetime", row["read_at"]),
+            )
+            for row in await self._database.fetch(_SQL["files"])
+        ]
 
 
 def _kept(row: Record) -> Kept:

@@ -20,8 +20,9 @@ from forestay.slo.decide import pairs_of
 from forestay.slo.model import SliKind, Slo, SubjectKind
 from forestay.slo.openslo import Loss
 from forestay.slo.standing import subject_of
+from forestay.telemetry.metrics import SLO_EVIDENCE
 
-EVIDENCE_METRIC = "forestay_slo_evidence_ratio"
+EVIDENCE_METRIC = SLO_EVIDENCE.name
 TOTAL, BAD, SHARE, OPEN = "slo:total:increase1m", "slo:bad:increase1m", "slo:bad:share", "slo:rule:open"
 PAGE_ALERT, TICKET_ALERT = "SloPage", "SloTicket"
 RUNBOOKS: Mapping[Severity, str] = {

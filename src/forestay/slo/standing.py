@@ -40,9 +40,11 @@ class Standing(msgspec.Struct, frozen=True):
     minutes_to_empty: float | None = None  # at the pace of the last hour
     burns: dict[str, float] = {}  # window in minutes -> burn rate in it
     evidence: float = 0.0  # of what opens a page, 1 is sure
+    ticket_evidence: float = 0.0  # of what opens a ticket
     findings: list[Said] = []
     since: int | None = None  # the first minute of what wakes somebody now
     says: list[str] = []  # what is missing, what was adjusted
+    origin: str = ""  # a file, a model's spec, or `default`
 
     @property
     def urgent(self) -> Said | None:
@@ -66,10 +68,13 @@ def standing_of(
     minute: Minute,
     budget: Budget,
     found: tuple[Finding, ...],
-    more: tuple[dict[str, float], float, Minute | None] = ({}, 0.0, None),
+    more: tuple[dict[str, float], tuple[float, float], Minute | None] = ({}, (0.0, 0.0), None),
 ) -> Standing:
-    """Put together what is known of an SLO; `more` is its burn rates by window, its evidence, and since when."""
-    burns, evidence, since = more
+    """Put together what is known of an SLO; `more` is its burn rates by window, its evidence, and since when.
+
+    Evidence is that of a page and that of a ticket.
+    """
+    burns, (evidence, ticket_evidence), since = more
     known = budget.events > 0
     return Standing(
         slo_id=slo.slo_id,
@@ -88,7 +93,9 @@ def standing_of(
         minutes_to_empty=budget.minutes_to_empty,
         burns=burns,
         evidence=evidence,
+        ticket_evidence=ticket_evidence,
         findings=[Said(item.kind, list(item.rules), item.burn_rate, item.reason) for item in found],
         since=since,
         says=list(budget.says),
+        origin=slo.origin,
     )

@@ -73,7 +73,8 @@ class Watching:
         }
         urgent = any(finding.kind in URGENT for finding in decision.findings)
         since = self._since.get(slo.slo_id, now) if urgent else None
-        return standing_of(slo, now, budget, decision.findings, (burns, min(1.0, state.evidence), since))
+        evidence = min(1.0, state.evidence), min(1.0, state.ticket_evidence)
+        return standing_of(slo, now, budget, decision.findings, (burns, evidence, since))
 
     def _budget(self, slo: Slo, now: Minute, adjustments: Sequence[Adjustment]) -> Budget:
         return budget_of(slo, History(self._kept[slo.slo_id], self._start), now, adjustments)

@@ -213,6 +213,23 @@ PIECES_WITHHELD = _counter("forestay_pieces_withheld_total", "Events and frames 
 STAMPED = _counter("forestay_stamped_total", "Files given provenance: whole, partly, failed.", "outcome")
 SHADOWS_DROPPED = _counter("forestay_shadow_verdicts_dropped_total", "Judgements that a candidate policy still owed.")
 
+# Error budgets, set by the controller that watches them
+SLO_EVIDENCE = _gauge(
+    "forestay_slo_evidence_ratio",
+    "Evidence that an SLO burns, as a share of what opens a page or a ticket; 1 is sure.",
+    "slo",
+    "severity",
+    limit=20_000,
+)
+SLO_BUDGET_LEFT = _gauge(
+    "forestay_slo_budget_left_ratio", "Share of the error budget that is left; below 0 overdrawn.", "slo", limit=10_000
+)
+SLO_BURN_RATE = _gauge(
+    "forestay_slo_burn_rate", "How fast the budget burns over the last hour; 1 spends just all.", "slo", limit=10_000
+)
+SLO_FILES_BROKEN = _gauge(
+    "forestay_slo_files_broken", "Files of SLOs that cannot be read; what was last read of each still holds."
+)
 # Alerts
 ALERTS_OPEN = _gauge("forestay_alerts_open", "Alerts that fire, by severity.", "severity")
 ALERT_ACTIONS = _counter("forestay_alert_actions_total", "What was decided about alerts.", "what")

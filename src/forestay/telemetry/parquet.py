@@ -1,4 +1,4 @@
-"""The adapter to pyarrow: facts as Parquet files, compressed by zstd. Needs pyarrow, which users install."""
+"""The adapter to pyarrow: facts as Parquet files, compressed by zstd. Needs the extra `parquet` (pyarrow)."""
 
 # pyarrow brings no types: this adapter is where they begin.
 # pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
+from pyarrow import parquet
 
 _TYPES = {
     "boolean": pa.bool_(),
@@ -26,13 +27,13 @@ class Parquet:
     def open(self, path: pathlib.Path, kinds: Mapping[str, str]) -> "ParquetSheet":
         """Begin a file; what is neither number, time nor truth is text."""
         schema = pa.schema([(name, _TYPES.get(kind, pa.string())) for name, kind in kinds.items()])
-        return ParquetSheet(pa.parquet.ParquetWriter(str(path), schema, compression="zstd"), schema)
+        return ParquetSheet(parquet.ParquetWriter(str(path), schema, compression="zstd"), schema)
 
 
 class ParquetSheet:
     """One file that is being written."""
 
-    def __init__(self, writer: pa.parquet.ParquetWriter, schema: pa.Schema) -> None:
+    def __init__(self, writer: parquet.ParquetWriter, schema: pa.Schema) -> None:
         self._writer = writer
         self._schema = schema
 

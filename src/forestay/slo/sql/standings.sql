@@ -16,3 +16,19 @@ SELECT kept_at, standing::text AS standing FROM slo_standings ORDER BY slo_id LI
 -- name: one
 -- Reads how one SLO stands.
 SELECT kept_at, standing::text AS standing FROM slo_standings WHERE slo_id = $1;
+
+-- name: tell_files
+-- Keeps what is known of the files of SLOs ($1: a JSON array of name, slos, faults), and forgets files that are gone.
+WITH told AS (
+    SELECT value->>'name' AS name, (value->>'slos')::integer AS slos,
+           ARRAY(SELECT jsonb_array_elements_text(value->'faults')) AS faults
+    FROM jsonb_array_elements($1::text::jsonb)
+), gone AS (
+    DELETE FROM slo_files WHERE name NOT IN (SELECT name FROM told)
+)
+INSERT INTO slo_files (name, slos, faults) SELECT name, slos, faults FROM told
+ON CONFLICT (name) DO UPDATE SET slos = EXCLUDED.slos, faults = EXCLUDED.faults, read_at = clock_timestamp();
+
+-- name: files
+-- Reads what is known of the files of SLOs.
+SELECT name, slos, faults, read_at FROM slo_files ORDER BY name;
