@@ -9,6 +9,7 @@ import pathlib
 import sys
 
 import pytest
+from pyarrow import parquet
 from tests.telemetry.test_rollups import request_fact
 
 from forestay.errors import UsageError
@@ -38,11 +39,28 @@ async def test_every_fact_is_in_the_file_of_its_day_once(
     assert await export_facts(database, NOON, until, tmp_path, JsonLines()) == written
 
 
+async def test_a_parquet_file_reads_back_with_its_types(
+    database: Database, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over several pages: every row, times as times in UTC, numbers as numbers, what is absent as null."""
+    monkeypatch.setattr(fact_export, "PAGE", 2)
+    made = [request_fact(NOON + dt.timedelta(minutes=number)) for number in range(5)]
+    await FactWriter(database).write(made)
+    written = await export_facts(database, NOON, NOON + dt.timedelta(hours=1), tmp_path, format_of("parquet"))
+    assert written == [("request_facts-20260504.parquet", 5)]
+    table = parquet.read_table(tmp_path / written[0][0])
+    rows = table.to_pylist()
+    assert [row["request_id"] for row in rows] == [str(fact.request_id) for fact in made]
+    assert [row["finished_at"] for row in rows] == [fact.finished_at for fact in made]
+    assert (rows[0]["attempts"], rows[0]["device_seconds"], rows[0]["revision_id"]) == (1, made[0].device_seconds, None)
+    assert parquet.ParquetFile(tmp_path / written[0][0]).metadata.num_row_groups == 3
+
+
 def test_parquet_without_its_library_is_refused_with_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
     """Named with what brings it; an unknown format by its option."""
     monkeypatch.delitem(sys.modules, "forestay.telemetry.parquet", raising=False)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UsageError, match="pip install pyarrow"):
+    with pytest.raises(UsageError, match=r"pip install 'forestay\[parquet\]'"):
         format_of("parquet")
     with pytest.raises(UsageError, match="--format"):
         format_of("csv")

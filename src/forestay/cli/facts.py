@@ -24,7 +24,7 @@ def export(
     since: Annotated[str, typer.Option(help="From then on: 2030-01-31 or 2030-01-31T12:00:00Z.")],
     to: Annotated[pathlib.Path, typer.Option(help="Folder for the files, one a table and day.")],
     until: Annotated[str, typer.Option(help="Until before then; empty: now.")] = "",
-    format_: Annotated[str, typer.Option("--format", help="parquet (needs pyarrow) or jsonl.")] = "parquet",
+    format_: Annotated[str, typer.Option("--format", help="parquet (needs forestay[parquet]) or jsonl.")] = "parquet",
     json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Write request, attempt and delivery facts of FORESTAY_FACTS_URL (or FORESTAY_DATABASE_URL) into files.

@@ -1,7 +1,7 @@
 """Facts as files: one a table and day, Parquet or JSON lines, for whoever analyses them elsewhere.
 
 It decides the cut by days (UTC), the order and the types; a file appears whole or not at all. Parquet needs
-pyarrow, imported only then. Called by `forestay facts export`.
+the extra `parquet`, imported only then. Called by `forestay facts export`.
 """
 
 import datetime as dt
@@ -131,6 +131,7 @@ def format_of(name: str) -> Format:
         raise UsageError("--format", "must be parquet or jsonl")
     try:
         from forestay.telemetry.parquet import Parquet  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise UsageError("--format", f"parquet needs {error.name}: pip install {error.name}, or use jsonl") from None
+    except ModuleNotFoundError:
+        message = "parquet needs the extra `parquet`: pip install 'forestay[parquet]', or use --format jsonl"
+        raise UsageError("--format", message) from None
     return Parquet()
