@@ -40,6 +40,7 @@ NAMES = (
     "canary_type1",
     "rollout_crash",
     "shadow_diff",
+    "shadow_cost",
     "telemetry_overhead",
     "notify_faults",
     "slo_engine",

@@ -57,6 +57,7 @@ def control_loops(process: Process, stores: Stores) -> "list[Loop]":
         ),
         Loop("rollout", 1.0, RolloutLoop(stores.fleet).run_once, wakes_on=("forestay:fleet",)),
         _steering(stores),
+        *_shadow_loops(process, stores),
         Loop("webhooks", 1.0, _deliver(process, stores, outbox), wakes_on=("forestay:webhooks",)),
         *_settlement_loops(process, stores),
         Loop("turns", 1.0, lambda: claiming.run_once(stores.database)),
@@ -295,11 +296,37 @@ def _steering(stores: Stores) -> "Loop":
     from forestay.controller import Loop
     from forestay.rollouts import steer
     from forestay.rollouts.postgres_store import PostgresRolloutFacts, PostgresRolloutStore
+    from forestay.rollouts.shadow.postgres_store import PostgresShadowStore
 
     store = PostgresRolloutStore(stores.database, writer=own_name("controller"))
-    loop = steer.SteeringLoop(store, PostgresRolloutFacts(stores.facts_database), stores.fleet)
+    shadow = PostgresShadowStore(stores.database)
+    loop = steer.SteeringLoop(store, PostgresRolloutFacts(stores.facts_database), stores.fleet, shadow)
     wakes = ("forestay:fleet", steer.CHANNEL)
     return Loop("steering", 1.0, loop.run_once, batch=steer.MOST_FACTS, wakes_on=wakes)
+
+
+def _shadow_loops(process: Process, stores: Stores) -> "list[Loop]":
+    """List the loops of rollouts' shadows: mirror and compare, and forget."""
+    from forestay.controller import Loop
+    from forestay.media.decode import Decoder, limits_of
+    from forestay.rollouts.postgres_store import PostgresRolloutStore
+    from forestay.rollouts.shadow.compare import Comparer
+    from forestay.rollouts.shadow.loop import ShadowLoop, ShadowPorts
+    from forestay.rollouts.shadow.postgres_store import PostgresShadowStore
+
+    ports = ShadowPorts(
+        rollouts=PostgresRolloutStore(stores.database, writer=own_name("controller")),
+        shadow=PostgresShadowStore(stores.database),
+        queue=stores.queue,
+        fleet=stores.fleet,
+        objects=stores.objects,
+        comparer=Comparer(stores.media, Decoder(limits_of(process.settings.ingress), at_a_time=1)),
+        clock=process.clock,
+        chance=process.chance,
+        cell=process.settings.queue.cell,
+    )
+    loop = ShadowLoop(ports)
+    return [Loop("shadow", 1.0, loop.run_once), Loop("shadow_retention", 600.0, loop.tidy)]
 
 
 def _abuse(process: Process, stores: Stores) -> "AbuseLoop":

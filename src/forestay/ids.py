@@ -21,6 +21,10 @@ WorkerId = NewType("WorkerId", str)
 ReplicaId = NewType("ReplicaId", str)
 
 BUCKETS = 10_000  # a route splits traffic in steps of 0.01 %
+# Buckets beyond those of routes: only replicas of a rollout's control and candidate take requests with them.
+SHADOW_CONTROL_BUCKET, SHADOW_CANDIDATE_BUCKET = BUCKETS, BUCKETS + 1
+SHADOW_TENANT = TenantId("~shadow")  # whose mirrored requests are; no tenant of a person can be called so
+SHADOW_KEY = KeyId("~shadow")
 MAX_CELL = 0xFFF
 _OWNER_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}/[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 

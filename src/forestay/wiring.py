@@ -140,7 +140,8 @@ def _admin_readers(stores: Stores, writer: str) -> "AdminReaders":
     from forestay.gateway.ports import AdminReaders
     from forestay.queue.claiming import PostgresTurns
     from forestay.queue.listing import PostgresRequestList
-    from forestay.rollouts.postgres_store import PostgresRolloutStore
+    from forestay.rollouts.postgres_store import PostgresRolloutFacts, PostgresRolloutStore
+    from forestay.rollouts.shadow.postgres_store import PostgresShadowStore
     from forestay.slo.postgres_store import PostgresSloStandings
     from forestay.telemetry.fact_reader import PostgresFactReader
     from forestay.telemetry.rollup_reader import PostgresRollups
@@ -153,6 +154,8 @@ def _admin_readers(stores: Stores, writer: str) -> "AdminReaders":
         rollups=PostgresRollups(stores.facts_database),
         slos=PostgresSloStandings(stores.database),
         rollouts=PostgresRolloutStore(stores.database, writer=writer),
+        rollout_facts=PostgresRolloutFacts(stores.facts_database),
+        shadows=PostgresShadowStore(stores.database),
     )
 
 
@@ -226,6 +229,7 @@ async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None
     """Run one worker until SIGTERM, then drain."""
     process = start_process("worker", settings, environment)
     from forestay.quality.postgres_findings import PostgresFindings
+    from forestay.rollouts.shadow.postgres_store import PostgresShadowStore
     from forestay.safety.provenance.wiring import stamps_of
     from forestay.worker.process import WorkerPorts
     from forestay.worker.process import run_worker as work
@@ -254,6 +258,7 @@ async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None
             findings=PostgresFindings(stores.database),
             opener=reviewing(process, stores, name).opener,
             stamps=lambda decoder: stamps_of(settings.safety, decoder, stores.database, process.clock.now()),
+            offers=PostgresShadowStore(stores.database),
         )
 
         def ready(address: str) -> None:

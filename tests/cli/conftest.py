@@ -58,7 +58,8 @@ from forestay.queue.claiming import PostgresTurns
 from forestay.queue.listing import PostgresRequestList
 from forestay.queue.postgres_store import open_queue_store
 from forestay.queue.store import QueueStore
-from forestay.rollouts.postgres_store import PostgresRolloutStore
+from forestay.rollouts.postgres_store import PostgresRolloutFacts, PostgresRolloutStore
+from forestay.rollouts.shadow.postgres_store import PostgresShadowStore
 from forestay.safety import chain
 from forestay.safety.guard import Guard, GuardPorts
 from forestay.safety.hashes.postgres_reports import PostgresReports
@@ -169,6 +170,8 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
                 PostgresRollups(database),
                 PostgresSloStandings(database),
                 PostgresRolloutStore(database, writer="test"),
+                PostgresRolloutFacts(database, settled_seconds=-5.0),
+                PostgresShadowStore(database),
             ),
             "limits": LimitPorts(PostgresLimitStore(database, wakeups, clock), None),
         }

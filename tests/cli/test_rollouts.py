@@ -1,6 +1,7 @@
 """Rollouts as the person who ships sees them: begun, looked at, paused, promoted, aborted."""
 
 import asyncio
+import dataclasses
 import datetime as dt
 import pathlib
 from collections.abc import Awaitable, Callable
@@ -9,16 +10,27 @@ from typing import cast
 from tests.cli.conftest import Platform, Ran
 from tests.cli.test_rolling_deploy import MODEL, report, serving, spec_of
 from tests.conformance.fleet_values import replica_of
+from tests.rollouts.shadow_values import compared
 
 from forestay.chance import SeededChance
 from forestay.fleet.model import Revision
-from forestay.ids import BUCKETS, KeyId, ReplicaId, RevisionId, TenantId, bucket_of, new_request_id
+from forestay.ids import BUCKETS, KeyId, ReplicaId, RequestId, RevisionId, TenantId, bucket_of, new_request_id
 from forestay.rollouts.postgres_store import PostgresRolloutFacts, PostgresRolloutStore
+from forestay.rollouts.shadow.model import Outcome
+from forestay.rollouts.shadow.postgres_store import PostgresShadowStore
 from forestay.rollouts.steer import SteeringLoop
 from forestay.telemetry.facts import FactWriter, RequestFact
 
 Forestay = Callable[..., Awaitable[Ran]]
-QUICK = ("--step-seconds", "0", "--step-requests", "5", "--watch", "0", "--steps", "5,50")
+QUICK = ("--no-shadow", "--step-seconds", "0", "--step-requests", "5", "--watch", "0", "--steps", "5,50")
+
+
+SHADOWED = ("--shadow-requests", "12", *QUICK[1:])
+
+
+def request_id_of(number: int) -> RequestId:
+    """An id as callers' requests have it."""
+    return new_request_id(dt.datetime(2030, 1, 1, tzinfo=dt.UTC), 0, SeededChance(number))
 
 
 class Shipping:
@@ -29,7 +41,8 @@ class Shipping:
         self.chance = SeededChance(11)
         store = PostgresRolloutStore(platform.database, writer="loop")
         facts = PostgresRolloutFacts(platform.database, settled_seconds=-5.0)
-        self.loop = SteeringLoop(store, facts, platform.ports.fleet)
+        self.shadow = PostgresShadowStore(platform.database)
+        self.loop = SteeringLoop(store, facts, platform.ports.fleet, self.shadow)
 
     async def begin(self, forestay: Forestay, folder: pathlib.Path, *options: str) -> str:
         """Deploy one revision, let it serve, and begin the rollout of another; returns the rollout's id."""
@@ -174,3 +187,38 @@ async def test_a_policy_can_be_played_before_it_is_used(forestay: Forestay) -> N
     assert bad["requests_p90"] < 200 < good["requests_median"]
     assert (await forestay(*words, "--seeds", "3", "--json")).json() == told
     assert "rolled back" in (await forestay(*words, "--seeds", "1")).out
+
+
+async def test_a_rollout_ends_in_a_page_and_its_verdicts_follow_from_what_is_stored(
+    forestay: Forestay, platform: Platform, tmp_path: pathlib.Path
+) -> None:
+    """With the pictures of its shadow; a verdict that does not follow is told, by the exit code as well."""
+    shipping = Shipping(platform)
+    name = await shipping.begin(forestay, tmp_path, *SHADOWED)
+    await shipping.loop.run_once()
+    assert (await forestay("rollout", "status", name, "--json")).json()["stage"] == "shadow"
+    await platform.ports.objects.put("shadow/r/1.png", b"a picture")
+    for number in range(12):
+        pair = compared(number, excess=6.0)
+        outcome = dataclasses.replace(pair.outcome or Outcome({}, {}), sheet_key="shadow/r/1.png")
+        begun = dataclasses.replace(pair, request_id=request_id_of(number), outcome=None)
+        assert await shipping.shadow.begin(name, begun)
+        await shipping.shadow.end(name, dataclasses.replace(begun, outcome=outcome, device_seconds=1.0))
+    await shipping.settle()
+    told = (await forestay("rollout", "report", name, "--json")).json()
+    assert (told["stage"], cast("dict[str, object]", told["shadow"])["said"]) == ("rolled_back", "differs")
+    assert "device-seconds" in (await forestay("rollout", "status", name)).out
+    page = tmp_path / "page.html"
+    assert (await forestay("rollout", "report", MODEL, "--format", "html", "--out", str(page))).status == 0
+    assert "data:image/png;base64" in page.read_text()
+    notes = tmp_path / "page.md"
+    assert (await forestay("rollout", "report", MODEL, "--out", str(notes))).status == 0
+    assert len(list(tmp_path.glob("page-*.png"))) == 12  # noqa: ASYNC240 - a test
+    assert "12 requests compared" in (await forestay("rollout", "report", MODEL)).out
+    again = await forestay("rollout", "replay", name, "--json")
+    assert again.status == 0, again.out
+    assert [item["part"] for item in cast("list[dict[str, str]]", again.json()["parts"])] == ["shadow"]
+    await platform.database.execute("DELETE FROM shadow_pairs WHERE number % 2 = 0")
+    lost = await forestay("rollout", "replay", name)
+    assert lost.status == 1
+    assert "NO" in lost.out

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from forestay.ids import KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId, bucket_of
+from forestay.ids import KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId
 from forestay.queue import answers, retry
 from forestay.queue.fairness import Waiting
 from forestay.queue.model import (
@@ -28,6 +28,7 @@ from forestay.queue.model import (
     State,
     Submission,
     allows,
+    bucket_for,
     held_sources,
 )
 from forestay.queue.pressure import HORIZONS_SECONDS, Due, EarlyEnd, Pressure, Queued, Turn
@@ -164,7 +165,7 @@ class MemoryQueueStore:
             and row.submission.model_id == offer.model_id
             and row.available_at <= now
             and not self._is_late(row, now)
-            and any(low <= bucket_of(row.submission.request_id) < high for low, high in offer.buckets)
+            and any(low <= bucket_for(row.submission) < high for low, high in offer.buckets)
         ]
         lonely = [row for row in waiting if row.alone]
         if alone and lonely:

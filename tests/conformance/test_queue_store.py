@@ -19,9 +19,9 @@ from tests.conformance.queue_harness import (
     submission,
 )
 
-from forestay.ids import ModelId, ReplicaId, RequestId, TenantId, WorkerId, bucket_of
+from forestay.ids import SHADOW_CANDIDATE_BUCKET, ModelId, ReplicaId, RequestId, TenantId, WorkerId, bucket_of
 from forestay.queue import answers
-from forestay.queue.model import Answer, Lease, LogLine, Options, Outcome, Priority, State
+from forestay.queue.model import Answer, Lease, LogLine, Options, Outcome, Priority, Shadow, State
 from forestay.queue.pressure import EarlyEnd
 from forestay.queue.store import Accepted, IdempotencyConflict, QueueFull, Running, Unfinished
 from forestay.storage.objects import ObjectStore
@@ -622,3 +622,14 @@ async def test_a_request_that_is_blocked_at_submit_is_final(harness: Harness) ->
     assert stored.answer == refusal
     assert (stored.snapshot.state, stored.snapshot.attempt) == (State.BLOCKED, 0)
     assert await harness.store.cancel(item.request_id, refusal) is State.BLOCKED
+
+
+async def test_a_copy_of_a_rollout_is_claimed_only_by_whom_it_is_for(harness: Harness) -> None:
+    """Traffic's buckets never take it."""
+    copies = [submission(harness, options=Options(shadow=arm)) for arm in (Shadow.CANDIDATE, Shadow.CONTROL)]
+    await harness.store.submit(copies, {})
+    assert await harness.store.claim(WORKER, [offer()], LEASE_SECONDS) == []
+    place = SHADOW_CANDIDATE_BUCKET
+    only = dataclasses.replace(offer(slots=2), buckets=((place, place + 1),))
+    [lease] = await harness.store.claim(WORKER, [only], LEASE_SECONDS)
+    assert (lease.request_id, lease.options.shadow) == (copies[0].request_id, Shadow.CANDIDATE)

@@ -17,6 +17,8 @@ from typing import TypeVar
 import numpy as np
 from tests.conformance.fleet_values import DIGITS, deploy, register, replica_of, revision_of, route_all, worker_of
 from tests.conformance.memory_rollouts import MemoryRolloutFacts
+from tests.conformance.memory_shadow import MemoryShadowStore
+from tests.rollouts.shadow_values import compared
 
 from forestay.errors import Unavailable
 from forestay.fleet.actions import Action, Decided, Freeze, Origin, PlanRoute
@@ -38,6 +40,8 @@ from forestay.rollouts.model import (
     begin,
 )
 from forestay.rollouts.observe import FinishedRequest
+from forestay.rollouts.shadow.model import Pair, ShadowPolicy
+from forestay.rollouts.shadow.store import ShadowStore
 from forestay.rollouts.steer import SteeringLoop
 from forestay.rollouts.store import RolloutFacts, RolloutStore
 
@@ -87,6 +91,8 @@ class Story(enum.StrEnum):
     PAUSED = "a person pauses and goes on"
     OVERTAKEN = "a person sets other routes"
     FROZEN = "a person freezes the fleet for a while"
+    SHADOWED = "a good candidate that is compared first"
+    DIFFERENT = "one that differs in its shadow"
 
 
 class Killed(BaseException):
@@ -167,6 +173,17 @@ class _Facts:
         return await self._schedule.through(lambda: self._inner.after(model_id, cursor, limit))
 
 
+class _Shadow:
+    """The part of a shadow's store that the loop uses, under a schedule."""
+
+    def __init__(self, inner: ShadowStore, schedule: Schedule) -> None:
+        self._inner = inner
+        self._schedule = schedule
+
+    async def pairs(self, rollout_id: str) -> Sequence[Pair]:
+        return await self._schedule.through(lambda: self._inner.pairs(rollout_id))
+
+
 class World:
     """One rollout from its beginning to its end."""
 
@@ -177,6 +194,7 @@ class World:
         self._pass_time = pass_time
         self.rollouts = rollouts
         self.facts = MemoryRolloutFacts()
+        self.shadow = MemoryShadowStore()
         self.story = story
         self.schedule = schedule
         self.violations: list[str] = []
@@ -211,7 +229,10 @@ class World:
         await self.fleet.report(worker_of(devices=4), [replica_of(OLD)])
         now = (await self.fleet.load()).now
         pair = (OLD.revision_id, NEW.revision_id)
-        rollout = begin("r1", DIGITS, pair, QUICK, Begun(now, "human:k1", "a test"))
+        policy = QUICK
+        if self.story in {Story.SHADOWED, Story.DIFFERENT}:
+            policy = dataclasses.replace(QUICK, shadow=ShadowPolicy(requests=12))
+        rollout = begin("r1", DIGITS, pair, policy, Begun(now, "human:k1", "a test"))
         assert await self.rollouts.begin(rollout, AuditEntry(now, "human:k1", "begin", "rollout:r1", {}, "a test"))
 
     async def _stored(self) -> Rollout:
@@ -247,8 +268,12 @@ class World:
         await self.fleet.report(worker_of(devices=4), replicas)
 
     async def _serve(self) -> None:
-        """Let requests finish by the routes as they are."""
+        """Let requests finish by the routes as they are, and copies of two of them be compared."""
         fleet = await self.fleet.load()
+        if (await self._stored()).stage is Stage.SHADOW:
+            done = len(await self.shadow.pairs("r1"))
+            for number in range(done, done + 2):
+                await self.shadow.begin("r1", compared(number, 5.0 if self.story is Story.DIFFERENT else 0.0))
         for number in range(PER_TICK):
             request_id = RequestId(uuid.UUID(bytes=self._chance.bytes(16)))
             candidate = fleet.routed(DIGITS, bucket_of(request_id)) == NEW.revision_id
@@ -264,6 +289,7 @@ class World:
             _Rollouts(self.rollouts, self.schedule),  # type: ignore[arg-type]  # what the loop uses of it
             _Facts(self.facts, self.schedule),
             _Fleet(self.fleet, self.schedule, self._watch),  # type: ignore[arg-type]  # as above
+            _Shadow(self.shadow, self.schedule),  # type: ignore[arg-type]  # as above
         )
         await self._until_stalled(asyncio.get_running_loop().create_task(loop.run_once()), tick)
 
@@ -309,7 +335,9 @@ class World:
         ends = [entry for entry in journal if entry.stage in TERMINAL]
         if {entry.stage for entry in ends} - {stored.stage}:
             self.violations.append(f"left an end: {[entry.stage for entry in ends]}, then {stored.stage}")
-        if self.story in {Story.BAD, Story.SILENT, Story.GONE} and stored.stage is Stage.PROMOTED:
+        if self.story is Story.DIFFERENT and any(entry.weight > 0 for entry in journal):
+            self.violations.append("traffic for a candidate that was stopped in its shadow")
+        if self.story in {Story.BAD, Story.SILENT, Story.GONE, Story.DIFFERENT} and stored.stage is Stage.PROMOTED:
             self.violations.append("a failed candidate was promoted")
         if fleet.pending.get(DIGITS) is not None and stored.settled and not self._meddled:
             self.violations.append("the candidate is still held loaded")

@@ -24,6 +24,8 @@ ENDS = {
     Story.LATE: {Stage.ROLLED_BACK},
     Story.SILENT: {Stage.HELD, Stage.ROLLED_BACK},
     Story.GONE: {Stage.ROLLED_BACK},
+    Story.SHADOWED: {Stage.PROMOTED},
+    Story.DIFFERENT: {Stage.ROLLED_BACK},
     Story.ABORTED: {Stage.ROLLED_BACK},
     Story.PROMOTED: {Stage.PROMOTED},
     Story.PAUSED: {Stage.PROMOTED},

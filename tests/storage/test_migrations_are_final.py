@@ -26,6 +26,7 @@ DIGESTS = {
     "migrations/0016_slo_standings.pre.sql": "32ffa92fc76ff3d630318d7d1b200b5c82119d02e7560665cc389d86b4f85348",
     "migrations/0017_quality_findings.pre.sql": "6bc057d858fc6bcc1a08ffc44f86a49ab7d817c00337b0110e341bfc9efa8068",
     "migrations/0018_slo_files.pre.sql": "aba95905652caaa8b85dbee348c2797a0ef27d56b2c11c2dec30cc1676a3e867",
+    "migrations/0019_shadow.pre.sql": "258d37efc0fd7fe9a962707aa155c5884102af395df2d761fd5dda4a03a49bed",
     "facts_migrations/0001_facts.pre.sql": "3fea2c3960f7e1e59d62cf6b29a94f9c6accb50005cebe111f4236435dc33d6f",
     "facts_migrations/0002_tags.pre.sql": "ee66efa6d0b6dccc6448788b208882dd33523503ff7cbdad35b54a8920d84dbb",
     "facts_migrations/0003_calls.pre.sql": "25c6143d2935694f532fc1c3bb0a60b030dbee4c12d1922918feae9847935806",

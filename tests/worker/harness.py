@@ -19,6 +19,7 @@ from tests.conformance.memory_artefacts import MemoryArtefactStore, report_on
 from tests.conformance.memory_findings import MemoryFindings
 from tests.conformance.memory_fleet import MemoryFleetStore
 from tests.conformance.memory_queue import MemoryQueueStore
+from tests.conformance.memory_shadow import MemoryShadowStore
 from tests.safety.doubles import GuardWorld, guard_world
 
 from forestay.artefacts.admission import Admission
@@ -561,6 +562,7 @@ async def running_process(harness: Harness) -> AsyncGenerator[None, None]:
         opener=harness.opener,
         policies=harness.guard.policies,
         findings=harness.findings,
+        offers=MemoryShadowStore(),
         stamps=lambda decoder: Stamps(
             decoder,
             cast("PostgresFingerprints", harness.fingerprints),

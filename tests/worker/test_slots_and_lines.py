@@ -8,7 +8,17 @@ from tests.conformance.memory_queue import MemoryQueueStore
 
 from forestay.chance import SeededChance
 from forestay.fleet.model import ReplicaState, Route
-from forestay.ids import BUCKETS, ReplicaId, RequestId, RevisionId, TenantId, WorkerId, new_request_id
+from forestay.ids import (
+    BUCKETS,
+    SHADOW_CANDIDATE_BUCKET,
+    SHADOW_CONTROL_BUCKET,
+    ReplicaId,
+    RequestId,
+    RevisionId,
+    TenantId,
+    WorkerId,
+    new_request_id,
+)
 from forestay.settings import Worker
 from forestay.telemetry.metrics import WORKER_LOG_LINES, Metrics
 from forestay.worker.claiming import decide_offers
@@ -48,6 +58,19 @@ def test_a_replica_offers_its_free_slots_for_the_buckets_of_its_revision() -> No
     assert (offer.slots, offer.idle, offer.hints) == (3, False, ("style-a",))
     assert offer.buckets == ((0, 1000), (9000, BUCKETS))
     assert decide_offers([replica], routes[1:2]) == []
+
+
+def test_a_candidate_that_is_held_takes_copies_alone_and_its_control_takes_them_beside_its_traffic() -> None:
+    """Other revisions of the model, and models without a rollout, take none."""
+    replica = replica_of()
+    revision = replica.revision
+    routes = route_all(revision).routes
+    [control] = decide_offers([replica], routes, {revision.model_id: RevisionId("digits-9")})
+    assert control.buckets == ((0, BUCKETS), (SHADOW_CONTROL_BUCKET, SHADOW_CONTROL_BUCKET + 1))
+    [candidate] = decide_offers([replica], [], {revision.model_id: revision.revision_id})
+    assert candidate.buckets == ((SHADOW_CANDIDATE_BUCKET, SHADOW_CANDIDATE_BUCKET + 1),)
+    assert decide_offers([replica], [], {revision.model_id: RevisionId("digits-9")}) == []
+    assert decide_offers([replica], routes, {})[0].buckets == ((0, BUCKETS),)
 
 
 def test_nothing_is_offered_beside_a_request_that_runs_alone() -> None:

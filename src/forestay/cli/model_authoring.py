@@ -2,8 +2,7 @@
 
 import json as json_module
 import pathlib
-from collections.abc import Iterator, Mapping
-from typing import cast
+from collections.abc import Mapping
 
 import typer
 
@@ -45,9 +44,10 @@ def diff_specs(before: pathlib.Path, after: pathlib.Path, *, json: bool) -> None
     """Say field by field what the second spec changes."""
     from forestay.fleet import spec_file
     from forestay.fleet.spec import spec_to_json
+    from forestay.fleet.spec_changes import spec_changes
 
     old, new = (spec_to_json(spec_file.parse(_read(file), str(file))) for file in (before, after))
-    changes = [{"field": field, "before": a, "after": b} for field, a, b in _differences(old, new, "")]
+    changes = [{"field": field, "before": a, "after": b} for field, a, b in spec_changes(old, new)]
     if json:
         print_json({"changes": changes})
         return
@@ -61,15 +61,6 @@ def _read(file: pathlib.Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(str(file), f"cannot be read: {reason}") from None
-
-
-def _differences(old: object, new: object, field: str) -> Iterator[tuple[str, object, object]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        olds, news = cast("dict[str, object]", old), cast("dict[str, object]", new)
-        for key in sorted(olds.keys() | news.keys()):
-            yield from _differences(olds.get(key), news.get(key), f"{field}.{key}" if field else key)
-    elif old != new:
-        yield field, old, new
 
 
 def _shown(value: object) -> str:

@@ -7,13 +7,17 @@ import typer
 
 from forestay.cli.client import connect
 from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.rollout_report import replay, report
 from forestay.errors import UsageError
 from forestay.rollouts.canary.model import Inconclusive
+from forestay.rollouts.shadow.model import Expect
 
 app = typer.Typer(no_args_is_help=True, help="Ship a revision by a canary that rolls itself back.")
 _ID = typer.Argument(help="The rollout's id, or owner/alias for the model's newest.")
 _REASON = typer.Option("--reason", help="Why; the audit log keeps it.")
 Told = dict[str, object]
+app.command()(report)
+app.command()(replay)
 
 
 @app.command()
@@ -34,6 +38,19 @@ def start(
     allow_breaking: Annotated[
         bool, typer.Option("--allow-breaking", help="Go on although the interface breaks callers.")
     ] = False,
+    shadow_requests: Annotated[
+        int | None, typer.Option(help="Requests compared in the shadow before any traffic; 32.")
+    ] = None,
+    shadow_budget_seconds: Annotated[
+        float | None, typer.Option(help="Device-seconds that the shadow may take; 600.")
+    ] = None,
+    shadow_deadline: Annotated[
+        float | None, typer.Option(help="Seconds until a shadow without a verdict ends.")
+    ] = None,
+    shadow_expect: Annotated[
+        Expect | None, typer.Option(help="same: pixels of a seed. alike: the kind of output. changed: any output.")
+    ] = None,
+    no_shadow: Annotated[bool, typer.Option("--no-shadow", help="Go from the gates to the canary at once.")] = False,
     json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Send a model's new revision and begin its rollout; prints the rollout's id.
@@ -52,6 +69,10 @@ def start(
         "watch_seconds": watch,
         "when_inconclusive": when_inconclusive,
         "allow_breaking": allow_breaking or None,
+        "shadow_requests": 0 if no_shadow else shadow_requests,
+        "shadow_budget_seconds": shadow_budget_seconds,
+        "shadow_deadline_seconds": shadow_deadline,
+        "shadow_expect": shadow_expect,
     }
     given = {key: value for key, value in options.items() if value is not None}
     done = deploy(connect(), read_candidate(file, name), _quiet, Strategy.CANARY, given)
@@ -84,6 +105,10 @@ def status(rollout: Annotated[str, _ID], json: Annotated[bool, JSON_OPTION] = Fa
     typer.echo(f"{requests['candidate']:,} requests of the candidate, {requests['control']:,} of the control; {cost}")
     for gate in cast("list[dict[str, str]]", found["gates"]):
         typer.echo(f"gate {gate['gate']}: {gate['verdict']}, {gate['evidence']}")
+    shadow = cast("Told | None", found["shadow"])
+    if shadow is not None:
+        spent = f"{shadow['spent_seconds']:.1f} device-seconds"
+        typer.echo(f"shadow: {shadow['said']}, {shadow['reason']} ({spent})")
     for item in cast("list[Told]", found["unproved"]):
         typer.echo(f"not yet proved: {item['told']}")
     journal = cast("list[Told]", found["journal"])
@@ -208,7 +233,7 @@ def _steps(text: str) -> list[float] | None:
 
 
 def _order(rollout: str, verb: str, reason: str, *, json: bool) -> None:
-    name = _name(rollout)
+    name = name_of(rollout)
     told = cast("Told", connect().post(f"/admin/rollouts/{name}/{verb}", {"reason": reason}))
     if json:
         print_json(told)
@@ -223,7 +248,8 @@ def _list(model: str) -> list[Told]:
     return cast("dict[str, list[Told]]", connect().get(f"/admin/rollouts{query}"))["rollouts"]
 
 
-def _name(rollout: str) -> str:
+def name_of(rollout: str) -> str:
+    """Return a rollout's id; for owner/alias that of the model's newest, UsageError when it has had none."""
     if "/" not in rollout:
         return rollout
     found = _list(rollout)
@@ -233,7 +259,7 @@ def _name(rollout: str) -> str:
 
 
 def _read(rollout: str) -> Told:
-    return cast("Told", connect().get(f"/admin/rollouts/{_name(rollout)}"))
+    return cast("Told", connect().get(f"/admin/rollouts/{name_of(rollout)}"))
 
 
 def _quiet(_text: str) -> None:

@@ -69,9 +69,10 @@ class Compared:
     @property
     def said(self) -> Said:
         """Tell what this request says by itself: the candidate is further away, or as near as the control."""
-        if self.excess > self.noise + 1.0:
+        noise, excess = self.noise, self.excess
+        if excess > noise + 1.0:
             return Said.DIFFERS
-        return Said.INCONCLUSIVE if self.noise > self.excess + 1.0 else Said.SAME
+        return Said.INCONCLUSIVE if noise > excess + 1.0 else Said.SAME
 
     def told(self) -> str:
         """Return it in a few words."""
@@ -124,11 +125,14 @@ def ranked(compared: Sequence[Compared]) -> list[Compared]:
 
 def log_capital(compared: Sequence[Compared]) -> float:
     """Return the logarithm of what a bettor has who began with 1: an e-value at every look."""
-    strata = list(dict.fromkeys(item.stratum for item in compared))  # in order of appearance
-    parts, left = [(_ON_ALL, _won(compared))], 1.0 - _ON_ALL
-    for number, name in enumerate(strata, 1):
+    votes: dict[str, list[Said]] = {}  # in order of appearance
+    for item in compared:
+        votes.setdefault(item.stratum, []).append(item.said)
+    parts = [(_ON_ALL, _won([said for some in votes.values() for said in some]))]
+    left = 1.0 - _ON_ALL
+    for number, some in enumerate(votes.values(), 1):
         share = (1.0 - _ON_ALL) / (number * (number + 1))  # known before anything of the stratum is seen
-        parts.append((share, _won([item for item in compared if item.stratum == name])))
+        parts.append((share, _won(some)))
         left -= share
     return _log_mean([*parts, (left, 0.0)])
 
@@ -145,9 +149,8 @@ def share_at_most(count: int, of: int) -> float:
     return high
 
 
-def _won(compared: Sequence[Compared]) -> float:
-    further = sum(item.said is Said.DIFFERS for item in compared)
-    nearer = sum(item.said is Said.INCONCLUSIVE for item in compared)
+def _won(votes: Sequence[Said]) -> float:
+    further, nearer = votes.count(Said.DIFFERS), votes.count(Said.INCONCLUSIVE)
     wins = [(1.0 / len(_BETS), further * math.log(2 * p) + nearer * math.log(2 * (1 - p))) for p in _BETS]
     return _log_mean(wins)
 

@@ -5,11 +5,14 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from forestay.media.measures import SOUND_FEATURES, SoundMeasures
+
 Sound = npt.NDArray[np.float32]  # [samples], full scale 1
 
 _BANDS = 40
 _WINDOW_SECONDS = 0.032
 _FLOOR_DB = -80.0
+_SPECTRAL = ("flatness", "centroid", "bandwidth", "zero_crossings")
 _RANGE_DB = 40.0  # a difference of this much in every band counts as 1
 
 
@@ -64,3 +67,25 @@ def _decibels(sound: npt.NDArray[np.float64]) -> float:
 def _relative(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
     total = float(np.sqrt(np.mean(one**2)) + np.sqrt(np.mean(other**2)))
     return float(np.sqrt(np.mean((one - other) ** 2))) / total if total > 0 else 0.0
+
+
+def compare_measured(one: SoundMeasures, other: SoundMeasures) -> dict[str, float]:
+    """Return distances of two recordings that were only measured: what `compare_sounds` says, without their samples.
+
+    `spectrum` is then the mean difference of flatness, centroid, bandwidth and zero crossings, each over its sum.
+    """
+    first = dict(zip(SOUND_FEATURES, one.features, strict=False))
+    second = dict(zip(SOUND_FEATURES, other.features, strict=False))
+    gaps = [_apart(first.get(name, 0.0), second.get(name, 0.0)) for name in _SPECTRAL]
+    return {
+        "spectrum": float(np.mean(gaps)),
+        "loudness": abs(first.get("level_db", 0.0) - second.get("level_db", 0.0)) / _RANGE_DB,
+        "wave": abs(one.peak - other.peak),
+        "length": abs(one.seconds - other.seconds) / max(one.seconds, other.seconds, 1e-9),
+        "not_a_number": float((one.not_finite > 0) != (other.not_finite > 0)),
+    }
+
+
+def _apart(one: float, other: float) -> float:
+    total = abs(one) + abs(other)
+    return abs(one - other) / total if total > 0 else 0.0

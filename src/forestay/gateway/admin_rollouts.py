@@ -12,7 +12,8 @@ import msgspec
 from forestay.fleet.audit import AuditEntry
 from forestay.fleet.model import Fleet, Revision
 from forestay.fleet.routes import routes_of
-from forestay.gateway.admin_reading import Act, NotThere, Problem, plain_text
+from forestay.gateway.admin_reading import Act, Problem, plain_text
+from forestay.gateway.admin_rollout_reports import found_rollout
 from forestay.gateway.responses import Reply, json_reply
 from forestay.ids import ModelId
 from forestay.rollouts.canary.evidence import Finding, judge
@@ -65,7 +66,7 @@ async def get_rollouts(act: Act) -> Reply:
 
 async def get_rollout(act: Act) -> Reply:
     """Show one rollout with its evidence and every step."""
-    rollout = await _found(act)
+    rollout = await found_rollout(act)
     journal = await act.ports.admin.rollouts.journal(rollout.rollout_id)
     return json_reply(200, {**summary(rollout), **_evidence(rollout), "journal": [_line(item) for item in journal]})
 
@@ -93,7 +94,7 @@ async def post_resume(act: Act) -> Reply:
 async def _ordered(act: Act, action: str, change: Callable[[Rollout], Rollout]) -> Reply:
     reason = plain_text("reason", (await act.json(_Order)).reason, empty=False)
     for _ in range(_TRIES):
-        rollout = await _found(act)
+        rollout = await found_rollout(act)
         if rollout.stage in TERMINAL:
             raise Problem(409, f"rollout {rollout.rollout_id} is over: {rollout.stage}", "refused")
         changed = change(rollout)
@@ -104,14 +105,6 @@ async def _ordered(act: Act, action: str, change: Callable[[Rollout], Rollout]) 
             await act.ports.wakeups.publish(CHANNEL, "")
             return json_reply(202, summary(changed))
     raise Problem(503, "the rollout is busy; try again in a second", "busy")
-
-
-async def _found(act: Act) -> Rollout:
-    name = act.path("rollout_id")
-    rollout = await act.ports.admin.rollouts.get(name)
-    if rollout is None:
-        raise NotThere(f"no rollout {name[:200]!r}; `forestay rollout list` shows those that exist")
-    return rollout
 
 
 def summary(rollout: Rollout) -> dict[str, object]:
@@ -132,6 +125,7 @@ def summary(rollout: Rollout) -> dict[str, object]:
         "started_by": rollout.started_by,
         "stage_since": rollout.stage_since,
         "gates": rollout.gates,
+        "shadow": rollout.shadow,
     }
 
 

@@ -56,7 +56,8 @@ if TYPE_CHECKING:
     from forestay.limits.store import LimitStore
     from forestay.queue.claiming import Turns
     from forestay.queue.listing import RequestList
-    from forestay.rollouts.store import RolloutStore
+    from forestay.rollouts.shadow.store import ShadowStore
+    from forestay.rollouts.store import RolloutFacts, RolloutStore
     from forestay.safety.chain import ChainFault
     from forestay.safety.guard import Guard
     from forestay.safety.hashes.postgres_reports import PostgresReports
@@ -95,6 +96,8 @@ class AdminReaders:
     rollups: "PostgresRollups"
     slos: "SloReader"
     rollouts: "RolloutStore"
+    rollout_facts: "RolloutFacts"
+    shadows: "ShadowStore"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

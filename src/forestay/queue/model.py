@@ -9,7 +9,18 @@ import datetime as dt
 import enum
 from collections.abc import Mapping
 
-from forestay.ids import KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId
+from forestay.ids import (
+    SHADOW_CANDIDATE_BUCKET,
+    SHADOW_CONTROL_BUCKET,
+    KeyId,
+    ModelId,
+    ReplicaId,
+    RequestId,
+    RevisionId,
+    TenantId,
+    WorkerId,
+    bucket_of,
+)
 
 
 class State(enum.StrEnum):
@@ -95,6 +106,14 @@ class ErrorType(enum.StrEnum):
     PLATFORM_UNAVAILABLE = "platform_unavailable"  # says nothing about a request: the platform cannot look now
 
 
+class Shadow(enum.StrEnum):
+    """Whether a request is a copy that a rollout has sent, and to whom: its output is nobody's and stays shut away."""
+
+    NO = ""
+    CONTROL = "control"
+    CANDIDATE = "candidate"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Options:
     """What a caller chose beside the input. Seconds and UTC throughout."""
@@ -121,6 +140,7 @@ class Options:
     risk: float = 0.0  # the highest score that the guard gave the input: how closely the output is looked at
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])  # X-Fal-Tags: for people and bills
     waived: tuple[str, ...] = ()  # "sha256:<hex>" of inputs whose media people let go on appeal; never a caller's word
+    shadow: Shadow = Shadow.NO  # never a caller's word
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -138,6 +158,17 @@ class Submission:
     idempotency_key: str | None = None
     fingerprint: bytes = b""  # sha-256 of key, model, endpoint, body and options: equal means "the same submit again"
     predicted_seconds: float = 1.0  # device-seconds that it will take, never 0: what fairness, limits, admission count
+
+
+def bucket_for(item: Submission) -> int:
+    """Return the bucket that says which revision takes it; a rollout's copies have buckets of their own."""
+    match item.options.shadow:
+        case Shadow.CONTROL:
+            return SHADOW_CONTROL_BUCKET
+        case Shadow.CANDIDATE:
+            return SHADOW_CANDIDATE_BUCKET
+        case _:
+            return bucket_of(item.request_id)
 
 
 def predicted_work(predicted_seconds: float, features: Mapping[str, float]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import cast
 
 import msgspec
 
-from forestay.ids import KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId, bucket_of
+from forestay.ids import KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId
 from forestay.media.urls import stored_ids
 from forestay.queue.fairness import Waiting
 from forestay.queue.model import (
@@ -28,6 +28,7 @@ from forestay.queue.model import (
     Snapshot,
     State,
     Submission,
+    bucket_for,
 )
 from forestay.queue.pressure import Due, Pressure, Queued
 from forestay.queue.store import Offer
@@ -71,7 +72,7 @@ def submit_row(entry: Entry, settings: Queue) -> tuple[object, ...]:
         item.key_id,
         item.model_id,
         item.endpoint,
-        bucket_of(item.request_id),
+        bucket_for(item),
         low,
         delay_seconds,
         item.submitted_at,
@@ -237,7 +238,7 @@ def finish_ending(item: Finish, body_key: str | None, from_states: frozenset[Sta
         attempt=item.lease.attempt,
         worker_id=item.lease.worker_id,
         report=item.report,
-        media_ids=stored_ids(item.answer.body),
+        media_ids=() if item.lease.options.shadow else stored_ids(item.answer.body),
     )
 
 

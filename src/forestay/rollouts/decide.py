@@ -12,12 +12,15 @@ import dataclasses
 import datetime as dt
 from collections.abc import Sequence
 
+from forestay.diffs.noise import Said
 from forestay.fleet.model import Route
 from forestay.fleet.routes import whole_route
 from forestay.ids import BUCKETS
 from forestay.rollouts.canary.decide import decide_canary
 from forestay.rollouts.canary.model import CanaryAction, CanaryState, GiveUp, Promote, RollBack, Shift
 from forestay.rollouts.model import MOST_PHASES, TERMINAL, GateResult, GateVerdict, Order, Phase, Rollout, Stage
+from forestay.rollouts.shadow.decide import is_over, judge_shadow
+from forestay.rollouts.shadow.model import Pair
 
 _PERCENT = BUCKETS // 100
 
@@ -32,6 +35,7 @@ class Sight:
     candidate_up: bool
     control_up: bool
     gates: tuple[GateResult, ...] = ()
+    pairs: tuple[Pair, ...] = ()  # of its shadow, while that runs
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -127,6 +131,8 @@ def _next(sight: Sight, now: dt.datetime) -> Rollout:
     match rollout.stage:
         case Stage.GATES:
             return _gates(sight, now)
+        case Stage.SHADOW:
+            return _shadow(sight, now)
         case Stage.CANARY | Stage.WATCH:
             return _serving(sight, now)
         case _:  # the ends are above
@@ -148,7 +154,27 @@ def _gates(sight: Sight, now: dt.datetime) -> Rollout:
     if rollout.order is Order.PROMOTE:
         return _end(rollout, Stage.PROMOTED, 100.0, f"promoted by {rollout.ordered_by} after the gates", now)
     passed = f"{len(sight.gates)} gates passed"
-    return dataclasses.replace(rollout, stage=Stage.CANARY, stage_since=now, step_since=now, reason=passed)
+    following = Stage.SHADOW if rollout.policy.shadow.requests > 0 else Stage.CANARY
+    return dataclasses.replace(rollout, stage=following, stage_since=now, step_since=now, reason=passed)
+
+
+def _shadow(sight: Sight, now: dt.datetime) -> Rollout:
+    """Stop what differs at once; go on with what was compared often enough; hold what was not within its budget."""
+    rollout, policy = sight.rollout, sight.rollout.policy.shadow
+    verdict = judge_shadow(policy, sight.pairs, now, rollout.stage_since)
+    rollout = dataclasses.replace(rollout, shadow=verdict, reason=f"shadow: {verdict.reason}")
+    if verdict.said is Said.DIFFERS:
+        return _end(rollout, Stage.ROLLED_BACK, 0.0, f"stopped in shadow: {verdict.reason}", now)
+    if rollout.order is Order.PROMOTE:
+        return _end(rollout, Stage.PROMOTED, 100.0, f"promoted by {rollout.ordered_by} in its shadow", now)
+    if rollout.paused_by:
+        return rollout
+    if verdict.said is Said.SAME:
+        return dataclasses.replace(rollout, stage=Stage.CANARY, stage_since=now, step_since=now)
+    if is_over(policy, sight.pairs, now, rollout.stage_since):
+        reason = f"shadow: {verdict.reason}; begin again with --no-shadow to go on without"
+        return _end(rollout, Stage.HELD, 0.0, reason, now)
+    return rollout
 
 
 def _named(gates: Sequence[GateResult], verdict: GateVerdict) -> str:

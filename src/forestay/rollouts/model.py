@@ -1,8 +1,8 @@
 """The words of a rollout: its stages, what is stored of it, and the one transition table. Pure values.
 
-A rollout is the journey of a candidate revision: gates, canary, watch, and one of three ends. It decides nothing;
-`rollouts/decide` does. What is stored says what is *wanted* (`weight`) and what the routes were last seen to be
-(`routed`): the difference is work that is left to do, so a controller that dies anywhere leaves nothing to remember.
+A rollout is the journey of a candidate revision: gates, shadow, canary, watch, and one of three ends. It decides
+nothing; `rollouts/decide` does. What is stored says what is *wanted* (`weight`) and what the routes were last seen to
+be (`routed`): the difference is work that is left to do, so a controller that dies anywhere leaves nothing to remember.
 """
 
 import dataclasses
@@ -12,6 +12,8 @@ import uuid
 
 from forestay.ids import ModelId, RevisionId
 from forestay.rollouts.canary.model import Evidence, Policy
+from forestay.rollouts.shadow.decide import Verdict as ShadowVerdict
+from forestay.rollouts.shadow.model import ShadowPolicy
 
 MOST_PHASES = 50
 FIRST_ID = uuid.UUID(int=0)
@@ -21,6 +23,7 @@ class Stage(enum.StrEnum):
     """Where a rollout is."""
 
     GATES = "gates"  # loaded and checked; no traffic
+    SHADOW = "shadow"  # answers copies of requests that the control has answered; no caller sees it
     CANARY = "canary"  # a share of the traffic that grows with the evidence
     WATCH = "watch"  # proved; has almost all traffic, while a little stays with the control to compare with
     PROMOTED = "promoted"
@@ -30,7 +33,8 @@ class Stage(enum.StrEnum):
 
 TERMINAL = frozenset({Stage.PROMOTED, Stage.ROLLED_BACK, Stage.HELD})
 TRANSITIONS: dict[Stage, frozenset[Stage]] = {
-    Stage.GATES: frozenset({Stage.CANARY, Stage.PROMOTED, Stage.ROLLED_BACK, Stage.HELD}),
+    Stage.GATES: frozenset({Stage.SHADOW, Stage.CANARY, Stage.PROMOTED, Stage.ROLLED_BACK, Stage.HELD}),
+    Stage.SHADOW: frozenset({Stage.CANARY, Stage.PROMOTED, Stage.ROLLED_BACK, Stage.HELD}),
     Stage.CANARY: frozenset({Stage.WATCH, Stage.PROMOTED, Stage.ROLLED_BACK, Stage.HELD}),
     Stage.WATCH: frozenset({Stage.PROMOTED, Stage.ROLLED_BACK, Stage.HELD}),
     Stage.PROMOTED: frozenset(),
@@ -77,6 +81,7 @@ class RolloutPolicy:
     watch_percent: float = 95.0
     watch_seconds: float = 600.0
     allow_breaking: bool = False  # the interface may lose what callers use
+    shadow: ShadowPolicy = dataclasses.field(default_factory=ShadowPolicy)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -122,6 +127,7 @@ class Rollout:
     paused_by: str = ""
     missing_since: dt.datetime | None = None
     gates: tuple[GateResult, ...] = ()
+    shadow: ShadowVerdict | None = None  # what the shadow has said last
     phases: tuple[Phase, ...] = ()
     evidence: Evidence = dataclasses.field(default_factory=Evidence)
     step_requests: int = 0  # of the candidate, at this weight

@@ -10,10 +10,14 @@ import msgspec
 from forestay.errors import UsageError
 from forestay.rollouts.canary.model import Inconclusive, Policy
 from forestay.rollouts.model import RolloutPolicy
+from forestay.rollouts.shadow.model import Expect, ShadowPolicy
 
 _MOST_STEPS = 20
 _MOST_SECONDS = 30 * 86_400.0
 _MOST_ALLOWANCE = 1e9
+SHADOW_REQUESTS = 32  # where nobody says
+LEAST_SHADOW = 12  # with fewer no candidate can be told from its control
+MOST_SHADOW = 200
 
 
 class RolloutOptions(msgspec.Struct, forbid_unknown_fields=True):
@@ -27,6 +31,10 @@ class RolloutOptions(msgspec.Struct, forbid_unknown_fields=True):
     watch_seconds: float | None = None
     when_inconclusive: Inconclusive | None = None
     allow_breaking: bool = False  # callers may break: the interface gate says so and passes
+    shadow_requests: int | None = None  # 0: no shadow
+    shadow_budget_seconds: float | None = None  # of devices
+    shadow_deadline_seconds: float | None = None
+    shadow_expect: Expect | None = None
 
 
 def policy_of(options: RolloutOptions | None) -> RolloutPolicy:
@@ -44,7 +52,24 @@ def policy_of(options: RolloutOptions | None) -> RolloutPolicy:
         when_inconclusive=given.when_inconclusive or usual.canary.when_inconclusive,
     )
     watch = _within("watch_seconds", given.watch_seconds, usual.watch_seconds, _MOST_SECONDS)
-    return RolloutPolicy(canary=canary, watch_seconds=watch, allow_breaking=given.allow_breaking)
+    return RolloutPolicy(
+        canary=canary, watch_seconds=watch, allow_breaking=given.allow_breaking, shadow=_shadow_of(given)
+    )
+
+
+def _shadow_of(given: RolloutOptions) -> ShadowPolicy:
+    usual = ShadowPolicy()
+    requests = SHADOW_REQUESTS if given.shadow_requests is None else given.shadow_requests
+    if requests != 0 and not LEAST_SHADOW <= requests <= MOST_SHADOW:
+        raise UsageError("rollout.shadow_requests", f"must be from {LEAST_SHADOW} to {MOST_SHADOW}, or 0 for no shadow")
+    return ShadowPolicy(
+        requests=requests,
+        budget_seconds=_within("shadow_budget_seconds", given.shadow_budget_seconds, usual.budget_seconds, 1e7),
+        expect=given.shadow_expect or usual.expect,
+        deadline_seconds=_within(
+            "shadow_deadline_seconds", given.shadow_deadline_seconds, usual.deadline_seconds, _MOST_SECONDS
+        ),
+    )
 
 
 def _steps(steps: list[float]) -> tuple[float, ...]:

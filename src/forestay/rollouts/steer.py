@@ -15,8 +15,9 @@ from forestay.fleet.routes import awaited, is_up, routes_of
 from forestay.fleet.store import FleetStore
 from forestay.rollouts.decide import Record, Reroute, RolloutAction, Sight, decide_rollout
 from forestay.rollouts.gates import check_gates
-from forestay.rollouts.model import TERMINAL, JournalEntry, Rollout
+from forestay.rollouts.model import TERMINAL, JournalEntry, Rollout, Stage
 from forestay.rollouts.observe import learn
+from forestay.rollouts.shadow.store import ShadowStore
 from forestay.rollouts.store import RolloutFacts, RolloutStore
 from forestay.telemetry.logs import logger
 
@@ -29,10 +30,13 @@ _log = logger("rollouts")
 class SteeringLoop:
     """One controller's steering loop."""
 
-    def __init__(self, rollouts: RolloutStore, facts: RolloutFacts, fleet: FleetStore) -> None:
+    def __init__(
+        self, rollouts: RolloutStore, facts: RolloutFacts, fleet: FleetStore, shadow: ShadowStore | None = None
+    ) -> None:
         self._rollouts = rollouts
         self._facts = facts
         self._fleet = fleet
+        self._shadow = shadow
 
     async def run_once(self) -> int:
         """Take every open rollout one step on; returns the most facts read of one."""
@@ -47,7 +51,10 @@ class SteeringLoop:
         if rollout.stage not in TERMINAL:
             facts = await self._facts.after(rollout.model_id, rollout.cursor, MOST_FACTS)
             rollout, read = learn(rollout, facts, fleet.now), len(facts)
-        actions = decide_rollout(see(rollout, fleet), fleet.now)
+        sight = see(rollout, fleet)
+        if rollout.stage is Stage.SHADOW and self._shadow is not None:
+            sight = dataclasses.replace(sight, pairs=tuple(await self._shadow.pairs(rollout.rollout_id)))
+        actions = decide_rollout(sight, fleet.now)
         version = stored.version
         for action in with_evidence(stored, rollout, actions):
             if isinstance(action, Record):

@@ -8,6 +8,8 @@ written and where they are rolled up.
 import enum
 from collections.abc import Collection, Mapping
 
+from forestay.ids import SHADOW_TENANT
+
 SUCCEEDED = "succeeded"
 CANCELLED = "cancelled"
 BROKEN_OUTPUT = "broken_output"
@@ -32,6 +34,7 @@ class Traffic(enum.StrEnum):
     CALLER = "caller"
     PROBE = "probe"  # of a tenant that FORESTAY_PROBE_TENANTS names: synthetic
     CANARY = "canary"  # sent to a candidate revision on purpose
+    SHADOW = "shadow"  # a copy that a rollout sent: nobody's, in no bill and no SLO
 
 
 _BY_OUTCOME: Mapping[str, Cause | None] = {
@@ -75,6 +78,8 @@ def excluded(cause: Cause | None) -> bool:
 
 def traffic_of(tenant_id: str, probe_tenants: Collection[str]) -> Traffic:
     """Return whose call it was; a caller cannot say this of itself."""
+    if tenant_id == SHADOW_TENANT:
+        return Traffic.SHADOW
     return Traffic.PROBE if tenant_id in probe_tenants else Traffic.CALLER
 
 

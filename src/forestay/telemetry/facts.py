@@ -17,7 +17,7 @@ import msgspec
 from forestay.clock import Clock
 from forestay.ids import KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId
 from forestay.storage.postgres import Connection, Database, load_queries
-from forestay.telemetry.causes import cause_of, traffic_of
+from forestay.telemetry.causes import Traffic, cause_of, traffic_of
 from forestay.telemetry.logs import wide_line
 from forestay.telemetry.measures import durations
 
@@ -87,7 +87,7 @@ async def ship(
             requests, attempts = split(found)
             await _keep(facts, requests, attempts, [fact for fact in found if fact["kind"] == "delivery"])
             for settle in settlers:
-                await settle(connection, requests, attempts)
+                await settle(connection, _billed(requests), _billed(attempts))
             await connection.execute(_SQL["shipped"], [batch["batch_id"] for batch in batches])
         for fact in requests:
             _tell(fact)
@@ -95,6 +95,11 @@ async def ship(
         if len(batches) < _BATCHES_AT_ONCE:
             break
     return total
+
+
+def _billed(found: Sequence[Fact]) -> list[Fact]:
+    """Leave out what is nobody's to pay: copies that rollouts sent."""
+    return [fact for fact in found if fact["traffic"] != Traffic.SHADOW]
 
 
 def split(found: Sequence[Fact]) -> tuple[list[Fact], list[Fact]]:

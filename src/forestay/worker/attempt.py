@@ -33,6 +33,7 @@ from forestay.worker.hosts.host import Answered, Broken, CallRequest, CallResult
 from forestay.worker.inputs import Inputs
 from forestay.worker.lease_keeper import LeaseKeeper
 from forestay.worker.logs import LogBook
+from forestay.worker.mirroring import Mirror
 from forestay.worker.output_quality import Output, OutputQuality, has_files
 from forestay.worker.replica import Replica, Running
 
@@ -85,6 +86,7 @@ class AttemptParts:
     metrics: Metrics
     input_check: InputCheck
     quality: OutputQuality
+    mirror: Mirror | None = None
     checks: Sequence[OutputCheck] = ()
 
 
@@ -258,6 +260,8 @@ class Attempt:
             outcome = _outcome_of(state, step.state, outcome)
             report = dataclasses.replace(report, outcome=outcome, checked_at=self._checked_at)
             held = await self._parts.desk.finish(Finish(self.lease, state, answer, report))
+            if held and state is State.SUCCEEDED and self._parts.mirror is not None:
+                self._parts.mirror.offer(self.lease, answer, report)
         if not held:
             await self._abandon(report)
         self._parts.metrics.add(ATTEMPTS, self.lease.model_id, outcome.value if held else "taken_away")

@@ -7,12 +7,20 @@ latest after the poll time, all replicas in one statement. Run by `worker/proces
 """
 
 import asyncio
+import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from forestay.errors import Unavailable
 from forestay.fleet.model import ReplicaState, Route
-from forestay.ids import RequestId, RevisionId, WorkerId
+from forestay.ids import (
+    SHADOW_CANDIDATE_BUCKET,
+    SHADOW_CONTROL_BUCKET,
+    ModelId,
+    RequestId,
+    RevisionId,
+    WorkerId,
+)
 from forestay.queue.model import Lease
 from forestay.queue.store import Offer
 from forestay.telemetry.logs import logger
@@ -25,12 +33,16 @@ log = logger("worker")
 RETRY_SECONDS = 0.5
 ALONE_AFTER_LOST_LEASES = 2
 Fence = tuple[RequestId, int]
+_NOTHING_HELD: Mapping[ModelId, RevisionId] = {}
 
 
-def decide_offers(replicas: Iterable[Replica], routes: Sequence[Route]) -> list[Offer]:
+def decide_offers(
+    replicas: Iterable[Replica], routes: Sequence[Route], held: Mapping[ModelId, RevisionId] = _NOTHING_HELD
+) -> list[Offer]:
     """Return what can be claimed for now: free slots of ready replicas whose revision has a share of the traffic.
 
-    Those whose last outputs were broken come last, so that what one of them broke is likely to reach another.
+    Those whose last outputs were broken come last, so that what one of them broke is likely to reach another. `held`
+    names the candidates that are loaded for a rollout: they and their controls take the rollout's copies too.
     """
     offers: list[Offer] = []
     for replica in sorted(replicas, key=lambda replica: replica.broken):
@@ -40,6 +52,11 @@ def decide_offers(replicas: Iterable[Replica], routes: Sequence[Route]) -> list[
             for route in routes
             if (route.model_id, route.revision_id) == (revision.model_id, revision.revision_id)
         )
+        candidate = held.get(revision.model_id)
+        if candidate == revision.revision_id:
+            buckets += ((SHADOW_CANDIDATE_BUCKET, SHADOW_CANDIDATE_BUCKET + 1),)
+        elif candidate is not None and buckets:
+            buckets += ((SHADOW_CONTROL_BUCKET, SHADOW_CONTROL_BUCKET + 1),)
         slots = replica.open_slots(Lane.QUEUE)
         if buckets and slots > 0:
             offers.append(
@@ -57,19 +74,27 @@ def decide_offers(replicas: Iterable[Replica], routes: Sequence[Route]) -> list[
     return offers
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Situation:
+    """What a worker serves: its replicas, the routes, and the candidates that are loaded for rollouts."""
+
+    replicas: Callable[[], Sequence[Replica]]
+    routes: Callable[[], Sequence[Route]]
+    held: Callable[[], Mapping[ModelId, RevisionId]]
+
+
 class Claimer:
     """Claims for one worker and owns its running attempts."""
 
     def __init__(
         self,
         worker_id: WorkerId,
-        replicas: Callable[[], Sequence[Replica]],
-        routes: Callable[[], Sequence[Route]],
+        situation: Situation,
         parts: AttemptParts,
     ) -> None:
         self._worker_id = worker_id
-        self._replicas = replicas
-        self._routes = routes
+        self._situation = situation
+        self._replicas = situation.replicas
         self._parts = parts
         self._woken = asyncio.Event()
         self._stopped = False
@@ -90,7 +115,7 @@ class Claimer:
         queue = self._parts.settings.queue
         while not self._stopped:
             self._woken.clear()
-            offers = decide_offers(self._replicas(), self._routes())
+            offers = decide_offers(self._replicas(), self._situation.routes(), self._situation.held())
             self._show_slots()
             try:
                 leases = await self._claim(offers)

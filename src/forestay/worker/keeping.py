@@ -6,7 +6,7 @@ nothing: what runs goes on running, by the last state that was read. Run by `wor
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import assert_never
 
 from forestay.chance import Chance
@@ -14,7 +14,7 @@ from forestay.clock import Clock
 from forestay.errors import Unavailable
 from forestay.fleet.model import Fleet, ReplicaReport, ReplicaState, Route, WorkerReport
 from forestay.fleet.store import FleetStore
-from forestay.ids import ReplicaId, RevisionId, WorkerId
+from forestay.ids import ModelId, ReplicaId, RevisionId, WorkerId
 from forestay.settings import Settings
 from forestay.storage.valkey import Wakeups
 from forestay.telemetry.logs import logger
@@ -66,6 +66,11 @@ class ReplicaKeeper:
     def routes(self) -> Sequence[Route]:
         """Return the routes last read."""
         return self._fleet.routes if self._fleet is not None else ()
+
+    def held(self) -> Mapping[ModelId, RevisionId]:
+        """Return the candidates that are loaded for rollouts, by model, as last read."""
+        pending = self._fleet.pending.values() if self._fleet is not None else ()
+        return {plan.model_id: plan.revision_id for plan in pending if plan.held and not plan.given_up}
 
     def replica(self, replica_id: str) -> Replica | None:
         """Find a replica."""

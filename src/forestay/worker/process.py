@@ -30,6 +30,7 @@ from forestay.media.fetch import Fetcher, FetchLimits
 from forestay.media.store import MediaStore
 from forestay.quality.findings import FindingStore
 from forestay.queue.store import QueueStore
+from forestay.rollouts.shadow.store import OfferStore
 from forestay.safety.guard import Guard
 from forestay.safety.policies import Policies
 from forestay.safety.provenance.stamp import Stamps
@@ -43,7 +44,7 @@ from forestay.worker.admitting import FileCheck
 from forestay.worker.attempt import AttemptParts, OutputCheck
 from forestay.worker.bucket_outputs import BucketOutputs
 from forestay.worker.cancels import CancelWatch
-from forestay.worker.claiming import Claimer
+from forestay.worker.claiming import Claimer, Situation
 from forestay.worker.desk import Desk
 from forestay.worker.direct import DirectLane
 from forestay.worker.direct_judging import DirectJudging
@@ -57,6 +58,7 @@ from forestay.worker.lease_keeper import LeaseKeeper, QueueOpener
 from forestay.worker.loading import Folders, Loader
 from forestay.worker.logs import LogBook
 from forestay.worker.looks import Looks
+from forestay.worker.mirroring import Mirror
 from forestay.worker.opening import MEDIA, JudgingPorts
 from forestay.worker.output_check import SafetyCheck
 from forestay.worker.output_quality import OutputQuality, QualityPorts
@@ -92,6 +94,7 @@ class WorkerPorts:
     guard: Guard
     policies: Policies
     stamps: Callable[[Decoder], Stamps]
+    offers: OfferStore
     checks: Sequence[OutputCheck] = ()  # beside the guard's
     findings: FindingStore | None = None  # without it nothing is kept of what is found wrong with replicas
     opener: Opener | None = None  # of items that people look at; without it nobody is told of what is stopped
@@ -109,6 +112,7 @@ async def run_worker(ports: WorkerPorts, stop: asyncio.Event, on_ready: Callable
             group.create_task(worker.desk.run()),
             group.create_task(worker.log_book.run()),
             group.create_task(worker.findings.run()),
+            group.create_task(worker.mirror.run()),
             group.create_task(ports.policies.run()),
             group.create_task(ports.guard.run()),
             group.create_task(worker.log_book.keep_flushing()),
@@ -175,6 +179,7 @@ class _Worker:
             chance=ports.chance,
             metrics=ports.metrics,
         )
+        self.mirror = Mirror(ports.offers, self.replicas.held, clock)
         parts = AttemptParts(
             queue=ports.queue,
             desk=self.desk,
@@ -188,9 +193,11 @@ class _Worker:
             metrics=ports.metrics,
             input_check=QueueInputs(input_judge, patience, stopped),
             quality=quality,
+            mirror=self.mirror,
             checks=(SafetyCheck(judge, patience, stopped), *ports.checks),
         )
-        self.claimer = Claimer(self.worker_id, self.replicas.all_replicas, self.replicas.routes, parts)
+        situation = Situation(self.replicas.all_replicas, self.replicas.routes, self.replicas.held)
+        self.claimer = Claimer(self.worker_id, situation, parts)
         self.replicas.on_change = self.claimer.wake
         self.cancels = CancelWatch(self.worker_id, self.claimer.attempts, self.desk, clock, ports.metrics)
         blocks = SlotBlocks(clock, self.claimer.wake)

@@ -80,6 +80,7 @@ SELECT finished_at, request_id, lane, tenant_id, model_id, endpoint, revision_id
        traffic, submitted_at, started_at, first_byte_at, answered_at, checked_at, device_seconds, work
 FROM request_facts
 WHERE finished_at >= $1 AND finished_at < $2 AND (finished_at, request_id) > ($3::timestamptz, $4::uuid)
+  AND traffic IS DISTINCT FROM 'shadow'
 ORDER BY finished_at, request_id LIMIT $5;
 
 -- name: attempts
@@ -87,6 +88,7 @@ ORDER BY finished_at, request_id LIMIT $5;
 SELECT finished_at, request_id, tenant_id, model_id, endpoint, revision_id, outcome, cause, traffic, device_seconds, work
 FROM attempt_facts
 WHERE finished_at >= $1 AND finished_at < $2 AND (finished_at, request_id) > ($3::timestamptz, $4::uuid)
+  AND traffic IS DISTINCT FROM 'shadow'
 ORDER BY finished_at, request_id LIMIT $5;
 
 -- name: deliveries
@@ -94,6 +96,7 @@ ORDER BY finished_at, request_id LIMIT $5;
 SELECT finished_at, request_id, tenant_id, model_id, endpoint, revision_id, outcome, traffic, request_finished_at
 FROM delivery_facts
 WHERE finished_at >= $1 AND finished_at < $2 AND (finished_at, request_id) > ($3::timestamptz, $4::uuid)
+  AND traffic IS DISTINCT FROM 'shadow'
 ORDER BY finished_at, request_id LIMIT $5;
 
 -- name: submits
