@@ -4,6 +4,7 @@ It decides how often each runs and what wakes it; `controller` runs them. Import
 Called by the wiring of the controller process.
 """
 
+import datetime as dt
 import functools
 import pathlib
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from forestay.alerts.loop import AlertLoop
     from forestay.capacity.fal_metrics import FalMetrics
     from forestay.capacity.learn import LearningLoop
+    from forestay.capacity.loop import Held
+    from forestay.capacity.placement import Spot
     from forestay.capacity.shed_loop import SheddingLoop
     from forestay.controller import Loop
     from forestay.delivery.outbox import PostgresOutbox
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from forestay.safety.review.desk import ReviewDesk
 
 FINGERPRINT_BATCH = 5_000
+FINDING_BATCH = 1_000
 
 
 def control_loops(process: Process, stores: Stores) -> "list[Loop]":
@@ -52,7 +56,7 @@ def control_loops(process: Process, stores: Stores) -> "list[Loop]":
         Loop(
             "placement",
             1.0,
-            PlacementLoop(stores.fleet, queue).run_once,
+            PlacementLoop(stores.fleet, queue, held=_held(stores)).run_once,
             wakes_on=("forestay:demand", "forestay:fleet", "forestay:queue"),
         ),
         Loop("rollout", 1.0, RolloutLoop(stores.fleet).run_once, wakes_on=("forestay:fleet",)),
@@ -77,8 +81,59 @@ def control_loops(process: Process, stores: Stores) -> "list[Loop]":
         *_verdict_loops(process, stores),
         *_rollup_loops(process, stores),
         *_review_loops(process, stores),
+        *_quality_loops(process, stores),
     ]
     return [*loops, *_alert_loops(process, stores, [loop.name for loop in loops])]
+
+
+def _held(stores: Stores) -> "Held":
+    """Return what tells the placement loop which revisions quality holds back on which workers."""
+    from forestay.quality.watch_store import PostgresWatch
+
+    watch = PostgresWatch(stores.database)
+
+    async def held() -> "frozenset[Spot]":
+        return frozenset((item.worker_id, item.revision_id) for item in await watch.holds())
+
+    return held
+
+
+def _quality_loops(process: Process, stores: Stores) -> "list[Loop]":
+    """List the loop that follows outputs, and those that drop what is past its time."""
+    from forestay.controller import Loop
+    from forestay.quality import loop
+    from forestay.quality.postgres_findings import PostgresFindings
+    from forestay.quality.watch_store import PostgresWatch
+    from forestay.quality.watching import Rules
+    from forestay.telemetry import output_facts
+
+    settings, watch, findings = (
+        process.settings.quality,
+        PostgresWatch(stores.database),
+        PostgresFindings(stores.database),
+    )
+    facts, kept = stores.facts_database, settings.outputs_retention_seconds
+    ports = loop.QualityPorts(
+        outputs=output_facts.PostgresOutputs(facts),
+        fleet=stores.fleet,
+        findings=findings,
+        state=watch,
+        holds=watch,
+        clock=process.clock,
+        metrics=process.metrics,
+        rules=Rules(settings.reference_outputs, settings.run_length_outputs),
+    )
+
+    async def forget() -> int:
+        before = process.clock.now() - dt.timedelta(seconds=kept)
+        await watch.forget(before)
+        return await findings.forget(before, FINDING_BATCH)
+
+    return [
+        Loop("quality", 1.0, loop.QualityLoop(ports).run_once, batch=loop.BATCH),
+        Loop("output_partitions", 3600.0, lambda: output_facts.keep_partitions(facts, process.clock, kept)),
+        Loop("finding_retention", 600.0, forget, batch=FINDING_BATCH),
+    ]
 
 
 def _partition_loops(process: Process, stores: Stores) -> "list[Loop]":
@@ -180,8 +235,11 @@ def _alert_loop(process: Process, stores: Stores, names: list[str]) -> "AlertLoo
     from forestay.alerts.senders.apprise_chat import has_apprise
     from forestay.alerts.sources.own import OwnSource
     from forestay.alerts.sources.platform import PlatformSource, Thresholds
+    from forestay.alerts.sources.quality import QualitySource
     from forestay.alerts.sources.safety import SafetySource
     from forestay.alerts.sources.slo import SloSource
+    from forestay.quality.postgres_findings import PostgresFindings
+    from forestay.quality.watch_store import PostgresWatch
 
     settings = process.settings.alerts
     thresholds = Thresholds(settings.queue_age_seconds, settings.worker_silent_seconds)
@@ -192,6 +250,7 @@ def _alert_loop(process: Process, stores: Stores, names: list[str]) -> "AlertLoo
                 PlatformSource(stores.database, stores.fleet, process.metrics, thresholds, lambda: names),
                 SafetySource(stores.database, stores.facts_database),
                 SloSource(stores.database),
+                QualitySource(PostgresFindings(stores.database), PostgresWatch(stores.database)),
             ),
             own=OwnSource(PostgresOutbox(stores.database)),
             routes=Routes(settings.routes_file, lambda routing: check_extras(routing, has_apprise)),

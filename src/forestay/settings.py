@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from forestay.errors import UsageError
 from forestay.settings_fields import setting
-from forestay.settings_observe import Observe
+from forestay.settings_observe import Observe, Quality
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -512,6 +512,7 @@ class Settings:
     safety: Safety = dataclasses.field(default_factory=Safety)
     observe: Observe = dataclasses.field(default_factory=Observe)
     alerts: Alerts = dataclasses.field(default_factory=Alerts)
+    quality: Quality = dataclasses.field(default_factory=Quality)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -531,6 +532,7 @@ class Settings:
             safety=_read(Safety, environment),
             observe=_read(Observe, environment),
             alerts=_read(Alerts, environment),
+            quality=_read(Quality, environment),
         )
 
 
@@ -564,6 +566,7 @@ Group = TypeVar(
     Safety,
     Observe,
     Alerts,
+    Quality,
     Client,
 )
 _PARSERS: Mapping[type, typing.Callable[[str], object]] = types.MappingProxyType(

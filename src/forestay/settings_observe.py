@@ -40,3 +40,22 @@ class Observe:
     rollups_retention_seconds: float = setting(
         "FORESTAY_ROLLUPS_RETENTION", 400 * 86400.0, "How long roll-ups by minute are kept; whole months are dropped."
     )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Quality:
+    """How outputs are followed."""
+
+    reference_outputs: int = setting(
+        "FORESTAY_QUALITY_REFERENCE",
+        400,
+        "First outputs of a revision, by kind of medium, that later ones are held against.",
+    )
+    run_length_outputs: float = setting(
+        "FORESTAY_QUALITY_RUN_LENGTH",
+        10_000.0,
+        "Outputs of one replica from false alarm to false alarm, on average; fewer: changes are seen earlier.",
+    )
+    outputs_retention_seconds: float = setting(
+        "FORESTAY_QUALITY_RETENTION", 14 * 86400.0, "How long numbers of outputs, and findings, are kept."
+    )

@@ -231,6 +231,7 @@ async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None
     from forestay.quality.postgres_findings import PostgresFindings
     from forestay.rollouts.shadow.postgres_store import PostgresShadowStore
     from forestay.safety.provenance.wiring import stamps_of
+    from forestay.telemetry.output_facts import PostgresOutputs
     from forestay.worker.process import WorkerPorts
     from forestay.worker.process import run_worker as work
 
@@ -257,6 +258,7 @@ async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None
             policies=guarding.policies,
             findings=PostgresFindings(stores.database),
             opener=reviewing(process, stores, name).opener,
+            outputs=PostgresOutputs(stores.facts_database),
             stamps=lambda decoder: stamps_of(settings.safety, decoder, stores.database, process.clock.now()),
             offers=PostgresShadowStore(stores.database),
         )

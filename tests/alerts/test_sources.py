@@ -12,13 +12,16 @@ from tests.slo.objectives import burning
 
 from forestay.alerts.catalogue import DECLARED, declared
 from forestay.alerts.model import RANK, Condition, Severity
-from forestay.alerts.sources import own, platform, safety, slo, workers
+from forestay.alerts.sources import own, platform, quality, safety, slo, workers
 from forestay.alerts.sources.platform import PlatformSource, Reading, Thresholds
 from forestay.alerts.sources.safety import SafetySource
 from forestay.alerts.sources.workers import WorkerView, WorkerWatch
 from forestay.delivery.health import DeliveryHealth
 from forestay.fleet.model import Fleet, WorkerReport
 from forestay.fleet.postgres_store import PostgresFleetStore
+from forestay.ids import ModelId, ReplicaId, RevisionId, WorkerId
+from forestay.quality.findings import Finding, Source, Where
+from forestay.quality.watch_store import Hold
 from forestay.queue.health import Waiting, Withheld, read_waiting, read_withheld
 from forestay.safety.health import Judged
 from forestay.slo.postgres_store import Kept
@@ -227,6 +230,31 @@ async def test_the_share_of_unjudged_content_is_read_from_the_verdicts(database:
 # The catalogue and its runbooks -----------------------------------------------------------------------------------
 
 
+def found_in_outputs() -> list[quality.Kept]:
+    """A revision that breaks, a replica that drifts, and another tenant's output."""
+    whole = Where(ModelId("acme/cat"), RevisionId("r1"))
+    alone = dataclasses.replace(whole, replica_id=ReplicaId("a"))
+    findings = [
+        Finding("black", 1, whole, {}, START, Source.CONTRACT),
+        Finding("dots", 19, alone, {}, START, Source.DRIFT),
+        Finding("the same", 34, alone, {"across_tenants": 1.0}, START, Source.DUPLICATE),
+    ]
+    return [quality.Kept(item, START, START, 1) for item in findings]
+
+
+def held_back() -> Hold:
+    """A worker that was drained."""
+    return Hold(WorkerId("w1"), RevisionId("r1"), ModelId("acme/cat"), ReplicaId("a"), "f", "dots", START)
+
+
+def test_outputs_that_break_everywhere_are_a_page_and_those_of_one_replica_a_ticket() -> None:
+    """Across tenants is a page too; what was not seen for long is over."""
+    found = quality.conditions_of(found_in_outputs(), [], START)
+    assert [item.severity for item in found] == [Severity.PAGE, Severity.TICKET, Severity.PAGE]
+    assert quality.conditions_of(found_in_outputs(), [], START + dt.timedelta(hours=1)) == []
+    assert len({item.fingerprint for item in found}) == 3
+
+
 def every_condition() -> list[Condition]:
     """Everything that own sources can say."""
     view = WorkerView((heard("w1", 0),), {"cpu": START}, frozenset({"gpu"}))
@@ -236,6 +264,7 @@ def every_condition() -> list[Condition]:
         *workers.conditions_of(WorkerView((), {"cpu": START}, frozenset()), START),
         *safety.conditions_of(Judged(10, 10, 1, 1, START), Withheld(1, 9e6), START),
         *slo.conditions_of([Kept(burning(), START)], START),
+        *quality.conditions_of([*found_in_outputs()], [held_back()], START),
         *own.conditions_of({"slo": START}, "bad", {"phone": 1}, START + dt.timedelta(hours=1)),
     ]
 

@@ -27,6 +27,7 @@ DIGESTS = {
     "migrations/0017_quality_findings.pre.sql": "6bc057d858fc6bcc1a08ffc44f86a49ab7d817c00337b0110e341bfc9efa8068",
     "migrations/0018_slo_files.pre.sql": "aba95905652caaa8b85dbee348c2797a0ef27d56b2c11c2dec30cc1676a3e867",
     "migrations/0019_shadow.pre.sql": "258d37efc0fd7fe9a962707aa155c5884102af395df2d761fd5dda4a03a49bed",
+    "migrations/0020_quality_watch.pre.sql": "92520a8b7fbeb710e4851ddd49581126b43fddf7c2c2316ab29e149f422090d6",
     "facts_migrations/0001_facts.pre.sql": "3fea2c3960f7e1e59d62cf6b29a94f9c6accb50005cebe111f4236435dc33d6f",
     "facts_migrations/0002_tags.pre.sql": "ee66efa6d0b6dccc6448788b208882dd33523503ff7cbdad35b54a8920d84dbb",
     "facts_migrations/0003_calls.pre.sql": "25c6143d2935694f532fc1c3bb0a60b030dbee4c12d1922918feae9847935806",
@@ -37,6 +38,7 @@ DIGESTS = {
     "facts_migrations/0008_verdicts_beside.pre.sql": (
         "1a68ebf2ebf529f26bf3517cb807c97b91d86530c2f63c8ade2d13fe5f5033af"
     ),
+    "facts_migrations/0009_outputs.pre.sql": "859815153f2b9e07c6088db39c8a85bc0f0e17c741d5888cba898673ef07134a",
 }
 
 

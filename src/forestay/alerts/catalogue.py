@@ -12,6 +12,7 @@ SAFETY = "safety"
 PLATFORM = "platform"
 ALERTS = "alerts"
 SLO = "slo"
+QUALITY = "quality"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,6 +36,9 @@ DECLARED: tuple[Declared, ...] = (
     Declared("fleet_lost", PLATFORM, Severity.PAGE, "No worker is left at all: nothing can run."),
     Declared("control_loop_stopped", PLATFORM, Severity.PAGE, "A control loop fails, or nobody runs it."),
     Declared("slo_burns", SLO, Severity.PAGE, "An SLO spends its error budget too fast."),
+    Declared("outputs_degraded", QUALITY, Severity.PAGE, "Outputs of a model have changed for the worse, or break."),
+    Declared("outputs_repeated", QUALITY, Severity.PAGE, "Different requests were given the same output."),
+    Declared("replica_held_back", QUALITY, Severity.TICKET, "A bad replica was drained and waits for a self-test."),
     Declared("alert_source_silent", ALERTS, Severity.TICKET, "A source of alerts cannot be asked."),
     Declared("alert_routes_broken", ALERTS, Severity.TICKET, "The changed file of routes cannot be read."),
     Declared("notifications_dead", ALERTS, Severity.TICKET, "Notifications were given up: a receiver is dead."),

@@ -4,9 +4,11 @@ It has no rules of its own (`capacity/placement` has), and running it twice chan
 under a leader lease.
 """
 
+import dataclasses
 import datetime as dt
+from collections.abc import Awaitable, Callable
 
-from forestay.capacity.placement import Rules, Waiting, decide_dead, decide_placement
+from forestay.capacity.placement import Rules, Spot, Waiting, decide_dead, decide_placement
 from forestay.fleet.actions import Effect, Origin
 from forestay.fleet.model import Fleet, ReplicaState
 from forestay.fleet.store import FleetStore
@@ -14,15 +16,20 @@ from forestay.ids import ModelId
 from forestay.queue.store import QueueStore
 
 ACTOR = "loop:capacity"
+Held = Callable[[], Awaitable[frozenset[Spot]]]
 
 
 class PlacementLoop:
     """One controller's placement loop. It remembers when models were last served; losing that costs a turn at most."""
 
-    def __init__(self, fleet_store: FleetStore, queue: QueueStore, rules: Rules | None = None) -> None:
+    def __init__(
+        self, fleet_store: FleetStore, queue: QueueStore, rules: Rules | None = None, held: Held | None = None
+    ) -> None:
+        """`held` tells which revisions may not be placed on which workers."""
         self._fleet_store = fleet_store
         self._queue = queue
         self._rules = rules or Rules()
+        self._held = held
         self._served: dict[ModelId, dt.datetime] = {}
 
     async def run_once(self) -> int:
@@ -33,7 +40,8 @@ class PlacementLoop:
             await self._fleet_store.retire_worker(worker_id)
         if dead:
             fleet = await self._fleet_store.load()
-        actions = decide_placement(fleet, await self._observe(fleet), fleet.now, self._rules)
+        rules = self._rules if self._held is None else dataclasses.replace(self._rules, held=await self._held())
+        actions = decide_placement(fleet, await self._observe(fleet), fleet.now, rules)
         if not actions:
             return len(dead)
         decided = await self._fleet_store.apply(actions, origin=Origin.CAPACITY, actor=ACTOR)

@@ -45,6 +45,7 @@ class Rules:
     contested_floor_seconds: float = 30.0  # ... when requests wait for it as well
     grow_after_seconds: float = 2.0  # a request that has waited this long is worth another replica
     unrouted_seconds: float = 600.0  # a revision that no route names is unloaded when unused this long
+    held: frozenset[Spot] = frozenset()  # what quality holds back: no replica more is placed there
 
 
 def decide_dead(fleet: Fleet, now: dt.datetime, rules: Rules | None = None) -> list[WorkerId]:
@@ -185,7 +186,7 @@ class _Plan:
 
     def _victims(self, worker: WorkerReport, revision: Revision) -> list[Spot]:
         """Return spots (one entry per replica to give up) that make room on this worker, least valuable first."""
-        if not _could_hold(worker, revision):
+        if not _could_hold(worker, revision) or (worker.worker_id, revision.revision_id) in self._rules.held:
             return []
         before, victims = dict(self._wanted), list[Spot]()
         try:

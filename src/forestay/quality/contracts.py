@@ -50,6 +50,7 @@ class File:
     measured: Measured | None
     fault: str = ""
     declared: str = ""  # the content type that the answer gives it; empty: none
+    content: int = 0  # keyed digest of its bytes; 0: not taken
 
 
 def check_output(files: Sequence[File], asked: Asked, served: Served, spec: QualitySpec) -> list[Row]:

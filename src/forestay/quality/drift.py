@@ -13,6 +13,7 @@ The state is plain numbers and holds no clock and no chance: ties are broken by 
 output's number, so a state that was stored, or a log that is read again, gives the same alarms at the same outputs.
 """
 
+import array
 import bisect
 import dataclasses
 import math
@@ -20,6 +21,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from forestay.quality import bets
 from forestay.quality.bets import Array
@@ -31,6 +33,8 @@ _CAP = 1e30
 _STILL = 1e-9
 _LEAST_SPREAD = 0.1  # of a combination of features: beyond, what the reference says of it is noise
 _BLOCK = 48  # places that are counted together
+_AT_ONCE = 64  # outputs whose bets are worked out together
+_TOGETHER = 4  # outputs of one stratum, from which ranking them together is cheaper
 _MASK = (1 << 64) - 1
 
 
@@ -43,6 +47,8 @@ class Alarm:
     evidence: float  # sum of the bets; 1 / evidence bounds the rate of such alarms per output
     features: tuple[str, ...]  # those that earned most, in order
     kind: str  # what the best bet on the first of them says
+    shifts: tuple[float, ...] = ()  # mean normal score of every feature since then, in standard deviations
+    spreads: tuple[float, ...] = ()  # root of their mean square
 
 
 class State(msgspec.Struct, frozen=True):
@@ -52,6 +58,8 @@ class State(msgspec.Struct, frozen=True):
     counts: dict[str, list[list[int]]]  # stratum -> feature -> outputs by place in the reference
     alone: list[list[float]]
     jointly: list[float]
+    staked: list[list[float]]  # as `alone`, with the stakes of `prior` on the beginnings of a change
+    staked_jointly: list[float]
     means: list[list[float]]
     recent: list[list[int]]
 
@@ -61,12 +69,14 @@ class Ranks:
 
     def __init__(self, reference: Sequence[float]) -> None:
         self._edges = sorted(reference)
-        self._counts = [0] * (2 * len(self._edges) + 1)  # even: between two values; odd: equal to one
-        self._blocks = [0] * (len(self._counts) // _BLOCK + 1)
+        self._sorted: Array = np.array(self._edges, dtype=np.float64)
+        places = 2 * len(self._edges) + 1  # even: between two values; odd: equal to one
+        self._counts = array.array("q", bytes(8 * places))
+        self._blocks = array.array("q", bytes(8 * (places // _BLOCK + 1)))
         self._total = 0
         for edge in self._edges:
             self._add(self._place(edge), 1)
-        self._base = self._counts.copy()
+        self._base = self._counts[:]
 
     def rank(self, value: float, tie: float) -> float:
         """Return the smoothed rank in [0, 1] of a value among what is known, which it then belongs to."""
@@ -76,6 +86,21 @@ class Ranks:
         rank = (below + tie * (self._counts[place] + 1)) / (self._total + 1)
         self._add(place, 1)
         return rank
+
+    def ranks(self, values: Array, ties: Array) -> Array:
+        """Return what `rank` returns of each of these values, one after another."""
+        left = np.searchsorted(self._sorted, values)
+        places = 2 * left + (np.searchsorted(self._sorted, values, "right") > left)
+        counts = np.frombuffer(self._counts, dtype=np.int64)
+        below = np.concatenate(([0], np.cumsum(counts)))[places]
+        before = np.tri(len(places), k=-1, dtype=bool)
+        below += ((places[None, :] < places[:, None]) & before).sum(axis=1)
+        same = counts[places] + ((places[None, :] == places[:, None]) & before).sum(axis=1)
+        found = (below + ties * (same + 1)) / (self._total + 1 + np.arange(len(places)))
+        np.add.at(counts, places, 1)
+        np.add.at(np.frombuffer(self._blocks, dtype=np.int64), places // _BLOCK, 1)
+        self._total += len(places)
+        return found
 
     def counted(self) -> list[int]:
         """Return how many outputs fell to each place, without the reference."""
@@ -116,49 +141,111 @@ class Detector:
         self._ranks: dict[str, list[Ranks]] = {}
         self._whiten = whitening(references)
         self._seen = 0
-        self._alone: Array = np.zeros((len(bets.BETS), len(names)))
-        self._jointly: Array = np.zeros(len(bets.WINDOWS))
+        self._sums: Array = np.zeros((2, len(bets.BETS), len(names)))  # over beginnings of equal weight, and staked
+        self._jointly: list[list[float]] = [[0.0] * len(bets.WINDOWS) for _ in range(2)]
         self._means: Array = np.zeros((len(bets.WINDOWS), len(names)))
-        self._way, self._cost = bets.chosen(self._means)
         self._recent: list[list[int]] = []
+        self._stakes: Array = np.repeat(bets.STAKES * (bets.ALONE / len(names)), len(names))
+
+    @property
+    def seen(self) -> int:
+        """Return how many outputs it has taken."""
+        return self._seen
 
     @property
     def evidence(self) -> float:
         """Return the sum of the bets; its mean grows by at most one an output while nothing has changed."""
-        alone, jointly = float((bets.STAKES @ self._alone).sum()), float(self._jointly.sum())
-        return bets.ALONE * alone / len(self.names) + (1 - bets.ALONE) * jointly / len(bets.WINDOWS)
+        return self._evidence(0)
+
+    @property
+    def e_value(self) -> float:
+        """Return the staked sum of the bets: its mean is at most one at any time, whenever one looks; see `prior`."""
+        return self._evidence(1)
+
+    def _evidence(self, which: int) -> float:
+        alone = float((self._sums[which].reshape(-1) * self._stakes).sum())
+        return alone + (1 - bets.ALONE) / len(bets.WINDOWS) * sum(self._jointly[which])
 
     def update(self, features: Sequence[float], stratum: str = "") -> Alarm | None:
         """Take the features of one output, finite numbers in the order of the names; return an alarm if that is one.
 
         After an alarm it starts anew: what has become usual since still counts as seen.
         """
-        ranks = self._of(stratum)
-        self._seen += 1
-        tie = _hash(self._seed, self._seen)
-        found: list[int] = []
-        for place, value in enumerate(features):
-            tie = _next(tie)
-            rank = ranks[place].rank(value, tie / (_MASK + 1))
-            found.append(min(int(rank * bets.CELLS), bets.CELLS - 1))
-        cells = np.array(found)
-        self._alone += 1.0
-        self._alone *= bets.BETS.take(cells, axis=1)
-        scores = self._whiten @ bets.SCORES.take(cells)
-        self._jointly = (self._jointly + 1.0) * np.exp(self._way @ scores - self._cost)
-        self._means = bets.moved(self._means, scores)
-        self._way, self._cost = bets.chosen(self._means)
-        self._recent.append(found)
-        if len(self._recent) > MAX_RECENT:
+        return next(iter(self.follow([features], [stratum])), None)
+
+    def follow(self, rows: Sequence[Sequence[float]], strata: Sequence[str]) -> list[Alarm]:
+        """Take outputs in their order; the same to the last bit however they are cut into batches."""
+        found: list[Alarm] = []
+        for start in range(0, len(rows), _AT_ONCE):
+            values = np.array(rows[start : start + _AT_ONCE], dtype=np.float64)
+            cells = self._cells(values, strata[start : start + _AT_ONCE])
+            scores = _product(bets.SCORES[cells], self._whiten)
+            place = 0
+            while place < len(cells):
+                taken, alarm = self._take(cells[place:], scores[place:])
+                place += taken
+                found += [alarm] if alarm is not None else []
+        return found
+
+    def _cells(self, values: Array, strata: Sequence[str]) -> npt.NDArray[np.intp]:
+        """Rank outputs within their strata; returns the cells of the ranks, `[outputs, features]`."""
+        ties = _ties(self._seed, self._seen + 1, values.shape)
+        ranks = np.empty(values.shape)
+        of: dict[int, tuple[list[Ranks], list[int]]] = {}
+        for number, stratum in enumerate(strata):
+            known = self._of(stratum)
+            of.setdefault(id(known), (known, []))[1].append(number)
+        for known, numbers in of.values():
+            for feature, one in enumerate(known):
+                if len(numbers) >= _TOGETHER:
+                    ranks[numbers, feature] = one.ranks(values[numbers, feature], ties[numbers, feature])
+                    continue
+                for number in numbers:
+                    ranks[number, feature] = one.rank(float(values[number, feature]), float(ties[number, feature]))
+        return bets.cells_of(ranks)
+
+    def _take(self, cells: npt.NDArray[np.intp], scores: Array) -> tuple[int, Alarm | None]:
+        """Bet on outputs until one is an alarm; returns how many were taken."""
+        count = len(cells)
+        told = np.ascontiguousarray(bets.BETS[:, cells].transpose(1, 0, 2))
+        added = np.ones((count, 2, 1, 1))
+        added[:, 1, 0, 0] = stakes = [prior(self._seen + number) for number in range(1, count + 1)]
+        sums, means = np.empty((count, *self._sums.shape)), np.empty((count + 1, *self._means.shape))
+        last, means[0] = self._sums, self._means
+        for number in range(count):
+            one = sums[number]
+            np.add(last, added[number], out=one)
+            np.multiply(one, told[number], out=one)
+            last = np.minimum(one, _CAP, out=one)
+            means[number + 1] = bets.moved(means[number], scores[number])
+        way, cost = bets.chosen(means[:-1])
+        gains = np.exp((way * scores[:, None, :]).sum(axis=-1) - cost).tolist()
+        jointly = self._bet_jointly(gains, stakes)
+        plain = np.array([sum(both[0]) for both in jointly]) * ((1 - bets.ALONE) / len(bets.WINDOWS))
+        evidence = (sums[:, 0].reshape(count, -1) * self._stakes).sum(axis=1) + plain
+        over = np.flatnonzero(evidence >= self.threshold)
+        taken = int(over[0]) + 1 if len(over) else count
+        self._seen += taken
+        self._sums, self._jointly, self._means = sums[taken - 1].copy(), jointly[taken - 1], means[taken].copy()
+        self._recent += cells[:taken].tolist()
+        while len(self._recent) > MAX_RECENT:
             del self._recent[: MAX_RECENT // 4]
-        evidence = self.evidence
-        if evidence < self.threshold:
-            return None
-        alarm = self._alarm(min(evidence, _CAP))
-        self._alone[:], self._jointly[:], self._means[:] = 0.0, 0.0, 0.0
-        self._way, self._cost = bets.chosen(self._means)
+        if not len(over):
+            return taken, None
+        alarm = self._alarm(min(float(evidence[taken - 1]), _CAP), (way[taken - 1], cost[taken - 1]))
+        self._sums[0], self._jointly[0], self._means[:] = 0.0, [0.0] * len(bets.WINDOWS), 0.0
         self._recent.clear()
-        return alarm
+        return taken, alarm
+
+    def _bet_jointly(self, gains: Sequence[Sequence[float]], stakes: Sequence[float]) -> list[list[list[float]]]:
+        """Return the sums of bets on directions after each output: plain ones, and staked ones."""
+        plain, staked = self._jointly
+        found: list[list[list[float]]] = []
+        for gain, stake in zip(gains, stakes, strict=True):
+            plain = [min((total + 1.0) * factor, _CAP) for total, factor in zip(plain, gain, strict=True)]
+            staked = [min((total + stake) * factor, _CAP) for total, factor in zip(staked, gain, strict=True)]
+            found.append([plain, staked])
+        return found
 
     def state(self) -> State:
         """Return what has to be stored."""
@@ -166,24 +253,26 @@ class Detector:
         return State(
             self._seen,
             counts,
-            self._alone.tolist(),
-            self._jointly.tolist(),
+            self._sums[0].tolist(),
+            self._jointly[0],
+            self._sums[1].tolist(),
+            self._jointly[1],
             self._means.tolist(),
             [list(row) for row in self._recent],
         )
 
     def restore(self, state: State) -> None:
         """Go on where a stored state ended; ValueError when it belongs to another reference or other features."""
-        if np.shape(state.alone) != self._alone.shape:
+        if np.shape(state.alone) != self._sums[0].shape:
             raise ValueError("the state belongs to other features")
         self._ranks.clear()
         for stratum, counts in state.counts.items():
             for ranks, counted in zip(self._of(stratum), counts, strict=True):
                 ranks.restore(counted)
         self._seen = state.seen
-        self._alone, self._jointly = np.array(state.alone), np.array(state.jointly)
+        self._sums = np.array([state.alone, state.staked])
+        self._jointly = [list(state.jointly), list(state.staked_jointly)]
         self._means = np.array(state.means)
-        self._way, self._cost = bets.chosen(self._means)
         self._recent = [list(row) for row in state.recent]
 
     def _of(self, stratum: str) -> list[Ranks]:
@@ -195,29 +284,33 @@ class Detector:
             self._ranks[stratum] = [Ranks([row[place] for row in rows]) for place in range(len(self.names))]
         return self._ranks[stratum]
 
-    def _alarm(self, evidence: float) -> Alarm:
-        by_feature = self._alone.max(axis=0)
+    def _alarm(self, evidence: float, direction: tuple[Array, Array]) -> Alarm:
+        by_feature = self._sums[0].max(axis=0)
         order = [int(place) for place in np.argsort(by_feature)[::-1]]
         best = order[0]
-        bet = int(self._alone[:, best].argmax())
-        earned = self._earned(bet, best)
+        bet = int(self._sums[0, :, best].argmax())
+        earned = self._earned(bet, best, direction)
+        start = best_start(earned)
         worth = [self.names[place] for place in order if by_feature[place] > math.sqrt(self.threshold)]
+        scores = bets.SCORES[np.array(self._recent)[start:]]
         return Alarm(
             output=self._seen,
-            since=self._seen - len(earned) + 1 + best_start(earned),
+            since=self._seen - len(earned) + 1 + start,
             evidence=evidence,
             features=tuple(worth or [self.names[best]]),
             kind=bets.NAMES[bet],
+            shifts=tuple(scores.mean(axis=0).tolist()),
+            spreads=tuple(np.sqrt(np.square(scores).mean(axis=0)).tolist()),
         )
 
-    def _earned(self, bet: int, feature: int) -> Array:
+    def _earned(self, bet: int, feature: int, direction: tuple[Array, Array]) -> Array:
         """Return the logarithms of what the best bet earned lately, or of the last direction where that earned more."""
         cells = np.array(self._recent)
-        if float(self._jointly.max()) <= float(self._alone.max()):
+        if max(self._jointly[0]) <= float(self._sums[0].max()):
             return np.log(bets.BETS[bet, cells[:, feature]])
-        scores = bets.SCORES[cells] @ self._whiten
-        window = int(self._jointly.argmax())
-        return scores @ self._way[window] - float(self._cost[window])
+        window = int(np.argmax(self._jointly[0]))
+        way, cost = direction
+        return _product(bets.SCORES[cells], self._whiten) @ way[window] - float(cost[window])
 
 
 def best_start(earned: Array) -> int:
@@ -260,7 +353,7 @@ def decide_fleet(evidence: Mapping[str, float], rate: float) -> list[str]:
     """Return the streams that are said to have changed, the strongest first, by e-values of all streams of the fleet.
 
     At most the share `rate` of them is wrong on average, however the streams depend on one another: e-BH (R. Wang, A.
-    Ramdas, "False discovery rate control with e-values", 2022). `evidence` are e-values, as of `EValue`.
+    Ramdas, "False discovery rate control with e-values", 2022). `evidence` are e-values, as of `Detector.e_value`.
     """
     order = sorted(evidence, key=lambda name: (-evidence[name], name))
     kept = 0
@@ -275,13 +368,25 @@ def prior(output: int) -> float:
     return 0.4 / ((output + 1) * math.log(output + 1.7) ** 2)
 
 
-def _hash(seed: int, number: int) -> int:
-    return _next((seed * 0x9E3779B97F4A7C15 + number) & _MASK)
+def _product(rows: Array, matrix: Array) -> Array:
+    """Return `matrix @ row` of each row, with sums in an order that does not depend on how many rows there are."""
+    return (rows[:, None, :] * matrix).sum(axis=-1)
 
 
-def _next(value: int) -> int:
-    """Return the next of a sequence of 64-bit numbers (splitmix64, G. Steele, D. Lea, C. Flood, 2014)."""
-    value = (value + 0x9E3779B97F4A7C15) & _MASK
-    value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ value >> 27) * 0x94D049BB133111EB) & _MASK
-    return value ^ value >> 31
+def _ties(seed: int, first: int, shape: tuple[int, ...]) -> Array:
+    """Return numbers in [0, 1) that break ties, by the stream's seed and the numbers of outputs from `first` on."""
+    numbers = np.arange(first, first + shape[0], dtype=np.uint64)
+    drawn = _next(np.uint64((seed * 0x9E3779B97F4A7C15) & _MASK) + numbers)
+    found = np.empty(shape)
+    for feature in range(shape[1]):
+        drawn = _next(drawn)
+        found[:, feature] = drawn / (_MASK + 1)
+    return found
+
+
+def _next(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Return the next of sequences of 64-bit numbers (splitmix64, G. Steele, D. Lea, C. Flood, 2014)."""
+    value = value + np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ value >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ value >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return value ^ value >> np.uint64(31)

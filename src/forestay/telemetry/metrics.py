@@ -180,6 +180,19 @@ FINDINGS_DROPPED = _counter(
 OUTPUTS_UNCHECKED = _counter(
     "forestay_outputs_unchecked_total", "Files of outputs that could not be looked at, and went on.", "reason"
 )
+OUTPUTS_NOT_NOTED = _counter(
+    "forestay_outputs_not_noted_total",
+    "Files of outputs whose numbers were dropped before they were written.",
+    "reason",
+)
+QUALITY_OUTPUTS = _counter("forestay_quality_outputs_total", "Outputs that the detectors of quality have taken.")
+QUALITY_LAG_SECONDS = _gauge("forestay_quality_lag_seconds", "Age of the newest output that the detectors have taken.")
+QUALITY_FINDINGS = _counter(
+    "forestay_quality_findings_total", "Changes that the detectors of quality have found.", "what"
+)
+QUALITY_DECIDED = _counter(
+    "forestay_quality_decided_total", "What the quality loop asked for, and what became of it.", "action", "effect"
+)
 OUTPUT_CHECK_SECONDS = _histogram(
     "forestay_output_check_seconds", "Time to hold one answer against its contract.", buckets=_SHORT_SECONDS
 )

@@ -34,6 +34,7 @@ from forestay.worker.inputs import Inputs
 from forestay.worker.lease_keeper import LeaseKeeper
 from forestay.worker.logs import LogBook
 from forestay.worker.mirroring import Mirror
+from forestay.worker.output_notes import Made
 from forestay.worker.output_quality import Output, OutputQuality, has_files
 from forestay.worker.replica import Replica, Running
 
@@ -286,8 +287,10 @@ class Attempt:
             await self._begin_checking()
         lease = self.lease
         where = Where(lease.model_id, lease.revision_id, lease.worker_id, lease.replica_id, self._device())
-        risk = lease.options.risk
-        output = Output(lease.request_id, lease.tenant_id, spec, step.answer, lease.body, risk, where, self._probe)
+        risk, made = lease.options.risk, Made(lease.attempt, lease.endpoint)
+        output = Output(
+            lease.request_id, lease.tenant_id, spec, step.answer, lease.body, risk, where, self._probe, made
+        )
         row = await quality.broken_by(output)
         self._checked_at = self._parts.clock.now() if self._checking else None
         self.replica.broken = 0 if row is None else self.replica.broken + 1

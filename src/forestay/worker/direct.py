@@ -26,7 +26,7 @@ from forestay.telemetry.logs import logger
 from forestay.worker.attempt import endpoint_of
 from forestay.worker.conclude import ReplicaStep, allowed_headers, explain, replica_step
 from forestay.worker.direct_caller import NOT_FOR_MODELS, running_of
-from forestay.worker.direct_judging import POLICY_CLOSE, DirectJudging, StreamTooLarge, session_error
+from forestay.worker.direct_judging import POLICY_CLOSE, Called, DirectJudging, StreamTooLarge, session_error
 from forestay.worker.hosts.host import Answered, CallRequest, CallResult, Host, ModelSocket, Stream, UpstreamFailed
 from forestay.worker.inputs import Inputs
 from forestay.worker.judging import plain_headers
@@ -232,8 +232,8 @@ class DirectLane:
             return
         if not events or stream.status_code >= 400:
             answer = Answer(stream.status_code, allowed_headers(stream.headers), await _whole(stream.pieces))
-            probe = stream.headers.get(PROBE_HEADER)
-            answer = await self._judging.whole(call.replica, call.running, answer, call.body, probe)
+            called = Called(call.body, call.path, stream.headers.get(PROBE_HEADER))
+            answer = await self._judging.whole(call.replica, call.running, answer, called)
             if not gone.is_set():
                 await _say(call.send, answer, call.proof)
             return
@@ -251,7 +251,7 @@ class DirectLane:
         else:
             _, answer, _, step = explain(result)
         if call.running.guarded and isinstance(result, Answered | UpstreamFailed):
-            answer = await self._judging.whole(call.replica, call.running, answer, call.body)
+            answer = await self._judging.whole(call.replica, call.running, answer, Called(call.body, call.path))
         if not gone.is_set():
             await _say(call.send, answer, call.proof)
         await self._treat(call, step)

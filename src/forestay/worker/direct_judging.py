@@ -6,6 +6,7 @@ streams pass. A direct call cannot be withheld for a person, since somebody is w
 `direct`.
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -29,6 +30,7 @@ from forestay.worker.bucket_outputs import FAILED_DEPENDENCY, BucketOutputs
 from forestay.worker.input_judging import InputJudge, direct_answer
 from forestay.worker.input_media import Reader
 from forestay.worker.judging import OutputJudge, Ruled, echoes
+from forestay.worker.output_notes import Made
 from forestay.worker.output_quality import Output, OutputQuality
 from forestay.worker.replica import Replica, Running
 from forestay.worker.stopped import StoppedContent
@@ -42,6 +44,15 @@ _TOKEN = re.compile(rb"[\w.:-]{1,64}")  # the name or the id of an event
 
 class StreamTooLarge(ConnectionError):
     """An event or an answer is larger than may be judged; the connection ends."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Called:
+    """What a model was called with, and what the probes in its pipeline say."""
+
+    said: bytes
+    path: str = ""
+    probe: str | None = None
 
 
 class DirectJudging:
@@ -96,15 +107,14 @@ class DirectJudging:
         await self._tell_input(replica, running, Point.INPUT_MEDIA, sent if whole else None, judgement)
         return direct_answer(judgement)
 
-    async def whole(
-        self, replica: Replica, running: Running, answer: Answer, said: bytes, probe: str | None = None
-    ) -> Answer:
+    async def whole(self, replica: Replica, running: Running, answer: Answer, called: Called) -> Answer:
         """Return the answer as it may leave: as judged, in the caller's own bucket, or a refusal."""
         subject = _subject(replica, running, Point.OUTPUT)
-        revision = replica.revision
+        revision, said = replica.revision, called.said
         where = Where(revision.model_id, revision.revision_id, replica.worker_id, replica.replica_id)
-        tenant, spec = running.tenant_id, revision.spec
-        output = Output(running.request_id, tenant, spec, answer, said, running.risk, where, probe)
+        made = Made(running.attempt, called.path.partition("?")[0])
+        ids, risk = (running.request_id, running.tenant_id), running.risk
+        output = Output(*ids, revision.spec, answer, said, risk, where, called.probe, made)
         if answer.status_code < 400 and (row := await self._quality.broken_by(output)) is not None:
             return broken_answer(row)
         if not self.judges(replica, running):

@@ -8,6 +8,8 @@ for this. Called by `attempt` and by the direct lane.
 
 import asyncio
 import dataclasses
+import functools
+import hashlib
 import pathlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +27,7 @@ from forestay.quality.asked import asked_of, served_of
 from forestay.quality.contracts import File, Row, Standing, check_output
 from forestay.quality.decide import decide_aside, decide_whole
 from forestay.quality.findings import Finding, Where
+from forestay.quality.noting import content_digest, note_outputs
 from forestay.quality.probes import check_report, read_report
 from forestay.queue.model import Answer, Lease
 from forestay.queue.retry import Retry
@@ -32,6 +35,7 @@ from forestay.safety.leaves import Leaf, LeafKind, TooMuch, leaves_of, parsed, u
 from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import OUTPUT_CHECK_SECONDS, OUTPUT_CHECKS, OUTPUTS_UNCHECKED, Metrics
 from forestay.worker.looks import Looks
+from forestay.worker.output_notes import Made, OutputNotes
 
 AT_A_TIME = 4
 MAX_FILES = 64  # of one answer; a longer list is counted, and its first files are opened
@@ -53,6 +57,8 @@ class QualityPorts:
     file_seconds: float  # to bring and open one file
     found: Callable[[Sequence[Finding]], None]  # takes findings; never waits
     guard_looks: Callable[[str, TenantId, RequestId], bool]  # whether the guard will look at files of this request
+    notes: OutputNotes  # for those who follow many outputs
+    key: bytes = b"no key"  # of the digests in notes
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class Output:
     risk: float  # of the input: how closely the guard will look at the files
     where: Where | None = None  # which replica made it
     probe: str | None = None  # what the probes in its pipeline say
+    made: Made | None = None  # by which attempt; None: nobody takes notes of it
 
 
 class OutputQuality:
@@ -85,7 +92,8 @@ class OutputQuality:
         if not output.spec.quality.looks:
             return None
         started = self._ports.clock.monotonic()
-        rows = [*self._probed(output), *await self._rows(output)]
+        probed = self._probed(output)
+        rows = [*probed, *await self._rows(output, probed)]
         model = str(output.spec.model_id)
         for row in rows:
             if row.standing is not Standing.PASSED:
@@ -120,7 +128,7 @@ class OutputQuality:
         self._broke[lease.request_id] = (lease.replica_id, times + 1)
         return decide_aside(times)
 
-    async def _rows(self, output: Output) -> list[Row]:
+    async def _rows(self, output: Output, probed: Sequence[Row]) -> list[Row]:
         value = _value(output.answer)
         said = _parsed(output.said)
         leaves = _files_of(value, output.answer, said)
@@ -135,7 +143,11 @@ class OutputQuality:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(leaf)) for leaf in leaves[:MAX_FILES]]
         files = [file for task in tasks if (file := task.result()) is not None]
-        return check_output(files, asked_of(said), served_of(value), output.spec.quality)
+        rows = check_output(files, asked_of(said), served_of(value), output.spec.quality)
+        if output.made is not None and output.where is not None and files:
+            noted = note_outputs(said, files, [*probed, *rows], self._ports.key)
+            self._ports.notes.note((output.request_id, output.tenant_id), output.where, output.made, noted)
+        return rows
 
     async def _open(self, output: Output, leaf: Leaf, declared: str, prompt_score: float | None) -> File | None:
         """Return a file with its numbers; None where nothing can be said of it."""
@@ -147,7 +159,8 @@ class OutputQuality:
                     if not (declared or kind).startswith(_MEDIA):
                         return None
                     measured = await self._ports.looks.measure(file, leaf.where, prompt_score)
-                    return File(leaf.where, index, measured, declared=declared)
+                    content = await asyncio.to_thread(self._digest, file)
+                    return File(leaf.where, index, measured, declared=declared, content=content)
         except MediaRefused as error:
             if error.fault == "broken":
                 return File(leaf.where, index, None, error.message, declared)
@@ -157,6 +170,12 @@ class OutputQuality:
         self._ports.metrics.add(OUTPUTS_UNCHECKED, reason)
         log.info("output.unchecked", request=str(output.request_id), where=leaf.where, reason=reason)
         return None
+
+    def _digest(self, file: IO[bytes]) -> int:
+        file.seek(0)
+        keyed = functools.partial(hashlib.blake2b, digest_size=8, key=self._ports.key)
+        found = hashlib.file_digest(file, keyed)  # pyright: ignore[reportArgumentType, reportUnknownVariableType]
+        return content_digest(found.digest())
 
     async def _bring(self, leaf: Leaf, file: IO[bytes]) -> str:
         """Write a leaf's bytes to a file; returns the content type by its first bytes, as far as they tell."""

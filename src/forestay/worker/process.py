@@ -40,6 +40,7 @@ from forestay.storage.objects import ObjectStore
 from forestay.storage.valkey import Wakeups
 from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import Metrics
+from forestay.telemetry.output_facts import OutputSink
 from forestay.worker.admitting import FileCheck
 from forestay.worker.attempt import AttemptParts, OutputCheck
 from forestay.worker.bucket_outputs import BucketOutputs
@@ -61,6 +62,7 @@ from forestay.worker.looks import Looks
 from forestay.worker.mirroring import Mirror
 from forestay.worker.opening import MEDIA, JudgingPorts
 from forestay.worker.output_check import SafetyCheck
+from forestay.worker.output_notes import OutputNotes, notes_key
 from forestay.worker.output_quality import OutputQuality, QualityPorts
 from forestay.worker.patience import Patience
 from forestay.worker.slot_blocks import SlotBlocks
@@ -98,6 +100,7 @@ class WorkerPorts:
     checks: Sequence[OutputCheck] = ()  # beside the guard's
     findings: FindingStore | None = None  # without it nothing is kept of what is found wrong with replicas
     opener: Opener | None = None  # of items that people look at; without it nobody is told of what is stopped
+    outputs: OutputSink | None = None  # where notes of outputs go; without it none are taken
 
 
 async def run_worker(ports: WorkerPorts, stop: asyncio.Event, on_ready: Callable[[str], None]) -> None:
@@ -113,6 +116,7 @@ async def run_worker(ports: WorkerPorts, stop: asyncio.Event, on_ready: Callable
             group.create_task(worker.log_book.run()),
             group.create_task(worker.findings.run()),
             group.create_task(worker.mirror.run()),
+            group.create_task(worker.notes.run()),
             group.create_task(ports.policies.run()),
             group.create_task(ports.guard.run()),
             group.create_task(worker.log_book.keep_flushing()),
@@ -167,7 +171,9 @@ class _Worker:
         looks = Looks(self.decoder)
         judging_ports = _judging_ports(ports, fetcher, looks, self.decoder, self.folders.scratch)
         self.findings = FindingBook(ports.findings, clock, ports.metrics)
-        quality = OutputQuality(_quality_ports(ports, looks, self.folders.scratch, self.findings))
+        self.notes = OutputNotes(ports.outputs, clock, ports.metrics, settings.worker.device_name or self.worker_id)
+        books = self.findings, self.notes
+        quality = OutputQuality(_quality_ports(ports, looks, self.folders.scratch, books))
         judge, input_judge = OutputJudge(judging_ports), InputJudge(judging_ports)
         patience, stopped = Patience(clock, settings.safety.patience_seconds), _stopped(ports)
         self.replicas = ReplicaKeeper(
@@ -245,6 +251,7 @@ class _Worker:
             async with asyncio.timeout(LAST_REPORT_SECONDS):
                 await self.log_book.ship()
                 await self.findings.ship()
+                await self.notes.flush()
                 await self._ports.fleet.retire_worker(self.worker_id)
 
     async def _give_the_rest_back(self) -> None:
@@ -322,7 +329,9 @@ def _judging_ports(
     )
 
 
-def _quality_ports(ports: WorkerPorts, looks: Looks, folder: pathlib.Path, findings: FindingBook) -> QualityPorts:
+def _quality_ports(
+    ports: WorkerPorts, looks: Looks, folder: pathlib.Path, books: tuple[FindingBook, OutputNotes]
+) -> QualityPorts:
     """Return what holding outputs against their contracts may use."""
     return QualityPorts(
         media=ports.media,
@@ -331,10 +340,12 @@ def _quality_ports(ports: WorkerPorts, looks: Looks, folder: pathlib.Path, findi
         clock=ports.clock,
         metrics=ports.metrics,
         file_seconds=ports.settings.ingress.total_seconds,
-        found=findings.take,
+        found=books[0].take,
         guard_looks=lambda policy_id, tenant_id, request_id: bool(
             ports.guard.modalities(policy_id, tenant_id, request_id) & MEDIA
         ),
+        notes=books[1],
+        key=notes_key(ports.settings.secrets.internal_key),
     )
 
 

@@ -1,0 +1,107 @@
+"""Where the quality loop keeps its state, and what it holds back: ports, and their adapter over Postgres.
+
+It decides nothing. A hold says that a worker runs no replica of a revision; `capacity/placement` reads holds, `loop`
+writes them, a passed self-test or a person lifts them.
+"""
+
+import dataclasses
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from forestay.ids import ModelId, ReplicaId, RevisionId, WorkerId
+from forestay.storage.postgres import Database, load_queries
+
+_SQL = load_queries("forestay.quality", "sql/watch.sql")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Hold:
+    """A worker that runs no replica of a revision until a self-test has passed."""
+
+    worker_id: WorkerId
+    revision_id: RevisionId
+    model_id: ModelId
+    replica_id: ReplicaId  # the one that was found bad
+    finding_id: str
+    reason: str
+    held_at: dt.datetime
+    lifted_at: dt.datetime | None = None
+    lifted_for: str = ""
+
+
+class WatchStore(Protocol):
+    """State in parts."""
+
+    async def load(self) -> Mapping[str, bytes]:
+        """Read all parts; empty when there are none."""
+        ...
+
+    async def meta(self) -> bytes | None:
+        """Read the part that says how far the state goes."""
+        ...
+
+    async def save(self, parts: Mapping[str, bytes], gone: Sequence[str]) -> None:
+        """Write parts and remove others, all or none."""
+        ...
+
+
+class HoldStore(Protocol):
+    """What is held back."""
+
+    async def holds(self, since: dt.datetime | None = None) -> list[Hold]:
+        """Read what is held back now, and what was lifted at `since` or later."""
+        ...
+
+    async def hold(self, hold: Hold) -> None:
+        """Hold a worker's replicas of a revision back."""
+        ...
+
+    async def lift(self, worker_id: WorkerId, revision_id: RevisionId, now: dt.datetime, reason: str) -> bool:
+        """End it; False where nothing was held back."""
+        ...
+
+
+class PostgresWatch:
+    """WatchStore and HoldStore over the tables `quality_watch` and `quality_holds`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load(self) -> Mapping[str, bytes]:
+        """Read all parts."""
+        return {str(row["part"]): bytes(row["data"]) for row in await self._database.fetch(_SQL["load"])}
+
+    async def meta(self) -> bytes | None:
+        """Read the part that says how far the state goes."""
+        row = await self._database.fetchrow(_SQL["meta"])
+        return None if row is None else bytes(row["data"])
+
+    async def save(self, parts: Mapping[str, bytes], gone: Sequence[str]) -> None:
+        """Write parts and remove others, all or none."""
+        async with self._database.transaction() as connection:
+            await connection.executemany(_SQL["save"], sorted(parts.items()))
+            if gone:
+                await connection.execute(_SQL["drop"], list(gone))
+
+    async def holds(self, since: dt.datetime | None = None) -> list[Hold]:
+        """Read what is held back now, and what was lifted at `since` or later."""
+        latest = since or dt.datetime.max.replace(tzinfo=dt.UTC)
+        return [msgspec.convert(dict(row), Hold) for row in await self._database.fetch(_SQL["holds"], latest)]
+
+    async def hold(self, hold: Hold) -> None:
+        """Hold a worker's replicas of a revision back."""
+        await self._database.execute(
+            _SQL["hold"], hold.worker_id, hold.revision_id, hold.model_id, hold.replica_id, hold.finding_id,
+            hold.reason, hold.held_at,
+        )  # fmt: skip
+
+    async def lift(self, worker_id: WorkerId, revision_id: RevisionId, now: dt.datetime, reason: str) -> bool:
+        """End it; False where nothing was held back."""
+        return await self._database.fetchrow(_SQL["lift"], worker_id, revision_id, now, reason) is not None
+
+    async def forget(self, before: dt.datetime) -> None:
+        """Remove what was lifted before then."""
+        await self._database.execute(_SQL["forget_holds"], before)
