@@ -1,9 +1,10 @@
 """`quality_cost`: what looking at an output costs, in processor time of one thread, decoding not counted.
 
 A picture's numbers (contract and features) at 512 and 1024 pixels, ten seconds of sound, and one update of a detector
-of eight features with a reference of 1,000.
+of eight features with a reference of 1,000; and a canary round of the example model.
 """
 
+import pathlib
 import time
 from collections.abc import Callable
 
@@ -13,9 +14,11 @@ from PIL import Image
 from bench.table import Row, median
 from forestay.media.measuring.pictures import measure
 from forestay.media.measuring.sounds import Samples
+from forestay.quality import canary
 from forestay.quality.drift import Detector
 
 FEATURES = 8
+DIGITS = pathlib.Path(__file__).parents[1] / "examples" / "digits" / "weights"
 
 
 def run(rounds: int) -> list[Row]:
@@ -51,7 +54,31 @@ def run(rounds: int) -> list[Row]:
     rows.append(Row("update of a detector", 1000 * spent / len(outputs), "us", 25.0, "<=", note))
     spent = median([_milliseconds(follow_one_by_one, 1) for _ in range(rounds)])
     rows.append(Row("update of a detector by one output", 1000 * spent / len(outputs), "us"))
+    rows.append(Row("canary round of 12 pictures of digits", _canary_round(rounds), "ms", 2_000.0, "<="))
     return rows
+
+
+def _canary_round(rounds: int) -> float:
+    """Return what drawing twelve pictures in twelve steps and looking at them takes, the network included."""
+    import torch  # noqa: PLC0415 - as a model's process does
+    from diffusers import StableDiffusionPipeline  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    pipe = StableDiffusionPipeline.from_pretrained(DIGITS, local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+
+    def play() -> None:
+        drawn = pipe(
+            prompt=[f"a red {word}" for word in ("one", "two", "three")] * 4,
+            num_inference_steps=12,
+            guidance_scale=3.0,
+            generator=[torch.Generator().manual_seed(seed) for seed in range(12)],
+        ).images
+        for picture in drawn:
+            canary.look_of(np.asarray(picture))
+
+    play()
+    return median([_milliseconds(play, 1) for _ in range(rounds)])
 
 
 def _milliseconds(work: Callable[[], object], times: int) -> float:
