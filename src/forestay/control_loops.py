@@ -170,6 +170,7 @@ def _slo_loop(process: Process, stores: Stores) -> "Loop":
     from forestay.controller import Loop
     from forestay.slo.loop import SloLoop, SloPorts
     from forestay.slo.named import NamedSlos
+    from forestay.slo.policy_store import PostgresBudgetPolicy
     from forestay.slo.postgres_store import PostgresSloStandings
     from forestay.telemetry.rollup_reader import PostgresRollups
 
@@ -179,7 +180,8 @@ def _slo_loop(process: Process, stores: Stores) -> "Loop":
     store = PostgresSloStandings(stores.database)
     named = NamedSlos(process.settings.observe.slo_file, models, store, process.metrics)
     reader = PostgresRollups(stores.facts_database)
-    loop = SloLoop(SloPorts(reader, named.slos, store, process.clock, process.metrics))
+    policy = PostgresBudgetPolicy(stores.database, writer=own_name("controller"))
+    loop = SloLoop(SloPorts(reader, named.slos, store, process.clock, process.metrics, policy))
     return Loop("slo", 5.0, loop.run_once, lost=loop.lost)
 
 
@@ -356,10 +358,12 @@ def _steering(stores: Stores) -> "Loop":
     from forestay.rollouts import steer
     from forestay.rollouts.postgres_store import PostgresRolloutFacts, PostgresRolloutStore
     from forestay.rollouts.shadow.postgres_store import PostgresShadowStore
+    from forestay.slo.policy_store import PostgresBudgetPolicy
 
     store = PostgresRolloutStore(stores.database, writer=own_name("controller"))
-    shadow = PostgresShadowStore(stores.database)
-    loop = steer.SteeringLoop(store, PostgresRolloutFacts(stores.facts_database), stores.fleet, shadow)
+    shadow, facts = PostgresShadowStore(stores.database), PostgresRolloutFacts(stores.facts_database)
+    budgets = PostgresBudgetPolicy(stores.database, writer=own_name("controller"))
+    loop = steer.SteeringLoop(store, facts, stores.fleet, shadow, budgets)
     wakes = ("forestay:fleet", steer.CHANNEL)
     return Loop("steering", 1.0, loop.run_once, batch=steer.MOST_FACTS, wakes_on=wakes)
 

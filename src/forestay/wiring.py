@@ -142,6 +142,7 @@ def _admin_readers(stores: Stores, writer: str) -> "AdminReaders":
     from forestay.queue.listing import PostgresRequestList
     from forestay.rollouts.postgres_store import PostgresRolloutFacts, PostgresRolloutStore
     from forestay.rollouts.shadow.postgres_store import PostgresShadowStore
+    from forestay.slo.policy_store import PostgresBudgetPolicy
     from forestay.slo.postgres_store import PostgresSloStandings
     from forestay.telemetry.fact_reader import PostgresFactReader
     from forestay.telemetry.rollup_reader import PostgresRollups
@@ -153,6 +154,7 @@ def _admin_readers(stores: Stores, writer: str) -> "AdminReaders":
         turns=PostgresTurns(stores.database),
         rollups=PostgresRollups(stores.facts_database),
         slos=PostgresSloStandings(stores.database),
+        budgets=PostgresBudgetPolicy(stores.database, writer=writer),
         rollouts=PostgresRolloutStore(stores.database, writer=writer),
         rollout_facts=PostgresRolloutFacts(stores.facts_database),
         shadows=PostgresShadowStore(stores.database),

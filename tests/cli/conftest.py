@@ -73,6 +73,7 @@ from forestay.safety.review.wiring import ReviewGround, desk_of
 from forestay.safety.sealing import PolicySeal
 from forestay.safety.taxonomy import Category, Modality
 from forestay.settings import Gateway, Queue, Safety, Secrets, Settings, process_environment
+from forestay.slo.policy_store import PostgresBudgetPolicy
 from forestay.slo.postgres_store import PostgresSloStandings
 from forestay.storage.objects import ObjectStore
 from forestay.storage.postgres import Database
@@ -169,6 +170,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
                 PostgresTurns(database),
                 PostgresRollups(database),
                 PostgresSloStandings(database),
+                PostgresBudgetPolicy(database, writer="test"),
                 PostgresRolloutStore(database, writer="test"),
                 PostgresRolloutFacts(database, settled_seconds=-5.0),
                 PostgresShadowStore(database),

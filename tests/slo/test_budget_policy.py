@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from tests.slo.objectives import slo
 
 from forestay.slo.budget import Budget, DataState
-from forestay.slo.budget_policy import decide_budget_policy, strictest
+from forestay.slo.budget_policy import decide_budget_policy, decide_policies, strictest
 from forestay.slo.model import BudgetAction, Minute
 
 ORDER = list(BudgetAction)
@@ -76,3 +76,14 @@ def test_the_strictest_of_several_counts() -> None:
     """A model with two SLOs obeys the stronger demand."""
     assert strictest((BudgetAction.SLOW, BudgetAction.FREEZE, BudgetAction.NONE)) is BudgetAction.FREEZE
     assert strictest(()) is BudgetAction.NONE
+
+
+def test_each_slo_is_decided_and_one_that_is_no_more_demands_nothing() -> None:
+    """Also where its file was taken away while it froze."""
+    name = slo().slo_id
+    [frozen] = decide_policies([slo()], {name: left(-1.0)}, {}, Minute(5))
+    assert (frozen.slo_id, frozen.action) == (name, BudgetAction.FREEZE)
+    assert decide_policies([slo()], {name: left(-1.0)}, {name: BudgetAction.FREEZE}, Minute(6)) == ()
+    [ended] = decide_policies([], {}, {name: BudgetAction.FREEZE}, Minute(7))
+    assert (ended.action, ended.reason) == (BudgetAction.NONE, "digits: it is watched no longer, so freeze ends")
+    assert decide_policies([], {}, {name: BudgetAction.NONE}, Minute(7)) == ()

@@ -100,6 +100,8 @@ def status(rollout: Annotated[str, _ID], json: Annotated[bool, JSON_OPTION] = Fa
     typer.echo(str(found["reason"]))
     if found["paused_by"]:
         typer.echo(f"paused by {found['paused_by']}")
+    if found["despite_budget"]:
+        typer.echo(f"goes on despite the error budget: {found['despite_budget']}")
     requests = cast("dict[str, int]", found["requests"])
     cost = f"{found['excess']:.1f} of {found['allowance']:g} bad answers granted are spent"
     typer.echo(f"{requests['candidate']:,} requests of the candidate, {requests['control']:,} of the control; {cost}")
@@ -153,6 +155,17 @@ def abort(
     Example: forestay rollout abort forestay/digits --reason "wrong weights"
     """
     _order(rollout, "abort", reason, json=json)
+
+
+@app.command()
+def override(
+    rollout: Annotated[str, _ID], reason: Annotated[str, _REASON], json: Annotated[bool, JSON_OPTION] = False
+) -> None:
+    """Let it go on although an error budget holds it; harm still rolls it back.
+
+    Example: forestay rollout override forestay/digits --reason "it mends what burns"
+    """
+    _order(rollout, "override", reason, json=json)
 
 
 @app.command()

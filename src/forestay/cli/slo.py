@@ -6,12 +6,13 @@ from typing import Annotated, cast
 
 import typer
 
-from forestay.cli import slo_files
+from forestay.cli import slo_budgets, slo_files
 from forestay.cli.client import connect
 from forestay.cli.output import JSON_OPTION, print_json, print_table
 from forestay.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Show how service level objectives stand; write, check and hand them on.")
+slo_budgets.register(app)
 slo_files.register(app)
 Row = dict[str, object]
 _MINUTE_SECONDS = 60
@@ -21,6 +22,7 @@ _DAY_MINUTES = 1440
 @app.command()
 def status(
     burning: Annotated[bool, typer.Option("--burning", help="Only what wakes somebody or is held.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="One line alone; exit 1 if something pages.")] = False,
     json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """List every SLO, what wakes somebody first: objective, budget left, burn rate, time to empty, where it is from.
@@ -30,6 +32,9 @@ def status(
     Example: forestay slo status --burning
     """
     found = _all(tell=True)
+    if check:
+        _check(found, json=json)
+        return
     if burning:
         found = [row for row in found if row["word"] in {"page", "ticket", "held"}]
     if json:
@@ -110,6 +115,19 @@ def told(row: Row) -> list[str]:
     lines += [f"  {finding['kind']}: {finding['reason']}" for finding in cast("list[Row]", row["findings"])]
     lines += [f"  note: {said}" for said in cast("Sequence[str]", row["says"])]
     return lines
+
+
+def _check(found: Sequence[Row], *, json: bool) -> None:
+    """Print one line; exit 1 where something pages."""
+    counts = {word: sum(row["word"] == word for row in found) for word in ("page", "ticket", "held", "kept", "no_data")}
+    paging = [str(row["slo_id"]) for row in found if row["word"] == "page"]
+    if json:
+        print_json({**counts, "paging": paging})
+    else:
+        told = ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "no SLO is watched yet"
+        typer.echo(told + (f": {', '.join(paging[:10])}" if paging else ""))
+    if paging:
+        raise typer.Exit(1)
 
 
 def _all(*, tell: bool = False) -> list[Row]:

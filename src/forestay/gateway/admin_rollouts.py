@@ -17,7 +17,7 @@ from forestay.gateway.admin_rollout_reports import found_rollout
 from forestay.gateway.responses import Reply, json_reply
 from forestay.ids import ModelId
 from forestay.rollouts.canary.evidence import Finding, judge
-from forestay.rollouts.decide import ordered, paused
+from forestay.rollouts.decide import ordered, overridden, paused
 from forestay.rollouts.model import TERMINAL, Begun, JournalEntry, Order, Rollout, begin
 from forestay.rollouts.options import RolloutOptions, policy_of
 
@@ -73,31 +73,36 @@ async def get_rollout(act: Act) -> Reply:
 
 async def post_promote(act: Act) -> Reply:
     """Promote by a person's word; proven harm still goes first."""
-    return await _ordered(act, "promote_rollout", lambda rollout: ordered(rollout, Order.PROMOTE, act.actor))
+    return await _ordered(act, "promote_rollout", lambda rollout, _: ordered(rollout, Order.PROMOTE, act.actor))
 
 
 async def post_abort(act: Act) -> Reply:
     """Take all traffic from the candidate."""
-    return await _ordered(act, "abort_rollout", lambda rollout: ordered(rollout, Order.ABORT, act.actor))
+    return await _ordered(act, "abort_rollout", lambda rollout, _: ordered(rollout, Order.ABORT, act.actor))
 
 
 async def post_pause(act: Act) -> Reply:
     """Hold growth and promotion; a rollback is never held."""
-    return await _ordered(act, "pause_rollout", lambda rollout: paused(rollout, act.actor))
+    return await _ordered(act, "pause_rollout", lambda rollout, _: paused(rollout, act.actor))
 
 
 async def post_resume(act: Act) -> Reply:
     """Let it go on."""
-    return await _ordered(act, "resume_rollout", lambda rollout: paused(rollout, ""))
+    return await _ordered(act, "resume_rollout", lambda rollout, _: paused(rollout, ""))
 
 
-async def _ordered(act: Act, action: str, change: Callable[[Rollout], Rollout]) -> Reply:
+async def post_override(act: Act) -> Reply:
+    """Let it go on whatever error budgets demand; harm still rolls it back."""
+    return await _ordered(act, "override_rollout", lambda rollout, why: overridden(rollout, act.actor, why))
+
+
+async def _ordered(act: Act, action: str, change: Callable[[Rollout, str], Rollout]) -> Reply:
     reason = plain_text("reason", (await act.json(_Order)).reason, empty=False)
     for _ in range(_TRIES):
         rollout = await found_rollout(act)
         if rollout.stage in TERMINAL:
             raise Problem(409, f"rollout {rollout.rollout_id} is over: {rollout.stage}", "refused")
-        changed = change(rollout)
+        changed = change(rollout, reason)
         now = act.ports.clock.now()
         audit = AuditEntry(now, act.actor, action, f"rollout:{rollout.rollout_id}", {}, reason)
         line = JournalEntry(changed.version, now, act.actor, changed.stage, changed.weight, f"{action}: {reason}")
@@ -120,6 +125,7 @@ def summary(rollout: Rollout) -> dict[str, object]:
         "settled": rollout.settled,
         "reason": rollout.reason,
         "paused_by": rollout.paused_by,
+        "despite_budget": rollout.despite_budget,
         "order": rollout.order,
         "started_at": rollout.started_at,
         "started_by": rollout.started_by,

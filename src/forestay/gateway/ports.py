@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from forestay.safety.records import VerdictSource
     from forestay.safety.review.desk import ReviewDesk
     from forestay.safety.store import SafetyStore
+    from forestay.slo.policy_store import PostgresBudgetPolicy
     from forestay.slo.postgres_store import SloReader
     from forestay.storage.objects import ObjectStore
     from forestay.storage.valkey import Wakeups
@@ -95,6 +96,7 @@ class AdminReaders:
     turns: "Turns"
     rollups: "PostgresRollups"
     slos: "SloReader"
+    budgets: "PostgresBudgetPolicy"
     rollouts: "RolloutStore"
     rollout_facts: "RolloutFacts"
     shadows: "ShadowStore"

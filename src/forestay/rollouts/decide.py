@@ -16,6 +16,7 @@ from forestay.diffs.noise import Said
 from forestay.fleet.model import Route
 from forestay.fleet.routes import whole_route
 from forestay.ids import BUCKETS
+from forestay.rollouts.budget_hold import NO_DEMAND, Demand, held_by_budget
 from forestay.rollouts.canary.decide import decide_canary
 from forestay.rollouts.canary.model import CanaryAction, CanaryState, GiveUp, Promote, RollBack, Shift
 from forestay.rollouts.model import MOST_PHASES, TERMINAL, GateResult, GateVerdict, Order, Phase, Rollout, Stage
@@ -36,6 +37,7 @@ class Sight:
     control_up: bool
     gates: tuple[GateResult, ...] = ()
     pairs: tuple[Pair, ...] = ()  # of its shadow, while that runs
+    demand: Demand = NO_DEMAND  # of the model's error budgets
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -194,18 +196,25 @@ def _serving(sight: Sight, now: dt.datetime) -> Rollout:
         return _end(rollout, Stage.PROMOTED, 100.0, f"promoted by {rollout.ordered_by}", now)
     if rollout.routed != rollout.weight or rollout.unsure:
         return rollout  # one step after another
-    return _watched(rollout, now) if rollout.stage is Stage.WATCH else _stepped(rollout, action, now)
+    held = held_by_budget(rollout, sight.demand, now)
+    return _watched(rollout, held, now) if rollout.stage is Stage.WATCH else _stepped(rollout, action, held, now)
 
 
-def _watched(rollout: Rollout, now: dt.datetime) -> Rollout:
+def _watched(rollout: Rollout, held: str, now: dt.datetime) -> Rollout:
     watched = (now - rollout.stage_since).total_seconds() >= rollout.policy.watch_seconds
+    if watched and held:
+        return dataclasses.replace(rollout, reason=held)
     if watched and not rollout.paused_by:
         return _end(rollout, Stage.PROMOTED, 100.0, "nothing turned up while it was watched", now)
     return rollout
 
 
-def _stepped(rollout: Rollout, action: CanaryAction, now: dt.datetime) -> Rollout:
+def _stepped(rollout: Rollout, action: CanaryAction, held: str, now: dt.datetime) -> Rollout:
     match action:
+        case Shift(weight=weight) if held and weight > rollout.weight:
+            return dataclasses.replace(rollout, reason=held)
+        case Promote() if held:
+            return dataclasses.replace(rollout, reason=held)
         case Shift(weight=weight, reason=reason):
             return _shifted(dataclasses.replace(rollout, reason=reason), weight, now)
         case Promote(reason=reason):
@@ -258,6 +267,11 @@ def ordered(rollout: Rollout, order: Order, actor: str) -> Rollout:
     """Return the rollout with a person's order; an abort stands against a promotion, whoever comes later."""
     kept = Order.ABORT if rollout.order is Order.ABORT else order
     return dataclasses.replace(rollout, order=kept, ordered_by=actor, version=rollout.version + 1)
+
+
+def overridden(rollout: Rollout, actor: str, reason: str) -> Rollout:
+    """Return the rollout that goes on whatever error budgets demand, by somebody's word."""
+    return dataclasses.replace(rollout, despite_budget=f"{actor}: {reason}", version=rollout.version + 1)
 
 
 def paused(rollout: Rollout, actor: str) -> Rollout:

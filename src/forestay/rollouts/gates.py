@@ -8,6 +8,7 @@ import datetime as dt
 
 from forestay.fleet.model import Fleet, ReplicaState
 from forestay.fleet.routes import awaited, is_up
+from forestay.rollouts.budget_hold import NO_DEMAND, Demand, check_budget
 from forestay.rollouts.interface import Kind, compare_interfaces
 from forestay.rollouts.model import GateResult, GateVerdict, Rollout
 
@@ -15,9 +16,14 @@ _MOST_DETAIL = 300
 _MOST_CHANGES = 5
 
 
-def check_gates(rollout: Rollout, fleet: Fleet, now: dt.datetime) -> tuple[GateResult, ...]:
-    """Return every gate's answer."""
-    return check_start(rollout, fleet, now), check_interface(rollout, fleet)
+def check_gates(rollout: Rollout, fleet: Fleet, now: dt.datetime, demand: Demand = NO_DEMAND) -> tuple[GateResult, ...]:
+    """Return every gate's answer; that of the error budget where the model's SLOs demand something."""
+    budget = check_budget(rollout, demand)
+    return (
+        check_start(rollout, fleet, now),
+        check_interface(rollout, fleet),
+        *([budget] if budget is not None else []),
+    )
 
 
 def check_interface(rollout: Rollout, fleet: Fleet) -> GateResult:

@@ -125,6 +125,7 @@ class Rollout:
     order: Order = Order.NONE
     ordered_by: str = ""
     paused_by: str = ""
+    despite_budget: str = ""  # who lets it go on although an error budget holds it, and why
     missing_since: dt.datetime | None = None
     gates: tuple[GateResult, ...] = ()
     shadow: ShadowVerdict | None = None  # what the shadow has said last

@@ -13,12 +13,14 @@ from forestay.fleet.actions import Effect, Origin, ShiftRoutes
 from forestay.fleet.model import Fleet
 from forestay.fleet.routes import awaited, is_up, routes_of
 from forestay.fleet.store import FleetStore
+from forestay.rollouts.budget_hold import NO_DEMAND, Demand, demand_of
 from forestay.rollouts.decide import Record, Reroute, RolloutAction, Sight, decide_rollout
 from forestay.rollouts.gates import check_gates
 from forestay.rollouts.model import TERMINAL, JournalEntry, Rollout, Stage
 from forestay.rollouts.observe import learn
 from forestay.rollouts.shadow.store import ShadowStore
 from forestay.rollouts.store import RolloutFacts, RolloutStore
+from forestay.slo.policy_store import BudgetDemands
 from forestay.telemetry.logs import logger
 
 ACTOR = "loop:rollout"
@@ -31,12 +33,19 @@ class SteeringLoop:
     """One controller's steering loop."""
 
     def __init__(
-        self, rollouts: RolloutStore, facts: RolloutFacts, fleet: FleetStore, shadow: ShadowStore | None = None
+        self,
+        rollouts: RolloutStore,
+        facts: RolloutFacts,
+        fleet: FleetStore,
+        shadow: ShadowStore | None = None,
+        budgets: BudgetDemands | None = None,
     ) -> None:
+        """Without `budgets` no error budget holds a rollout."""
         self._rollouts = rollouts
         self._facts = facts
         self._fleet = fleet
         self._shadow = shadow
+        self._budgets = budgets
 
     async def run_once(self) -> int:
         """Take every open rollout one step on; returns the most facts read of one."""
@@ -51,7 +60,8 @@ class SteeringLoop:
         if rollout.stage not in TERMINAL:
             facts = await self._facts.after(rollout.model_id, rollout.cursor, MOST_FACTS)
             rollout, read = learn(rollout, facts, fleet.now), len(facts)
-        sight = see(rollout, fleet)
+        decided = () if self._budgets is None else await self._budgets.about(f"model:{rollout.model_id}")
+        sight = see(rollout, fleet, demand_of(decided))
         if rollout.stage is Stage.SHADOW and self._shadow is not None:
             sight = dataclasses.replace(sight, pairs=tuple(await self._shadow.pairs(rollout.rollout_id)))
         actions = decide_rollout(sight, fleet.now)
@@ -81,7 +91,7 @@ class SteeringLoop:
                 assert_never(action)
 
 
-def see(rollout: Rollout, fleet: Fleet) -> Sight:
+def see(rollout: Rollout, fleet: Fleet, demand: Demand = NO_DEMAND) -> Sight:
     """Return what the fleet shows of a rollout."""
     plan = awaited(fleet, rollout.candidate)
     return Sight(
@@ -90,7 +100,8 @@ def see(rollout: Rollout, fleet: Fleet) -> Sight:
         planned=plan is not None and plan.held,
         candidate_up=is_up(fleet, rollout.candidate),
         control_up=is_up(fleet, rollout.control),
-        gates=check_gates(rollout, fleet, fleet.now),
+        gates=check_gates(rollout, fleet, fleet.now, demand),
+        demand=demand,
     )
 
 

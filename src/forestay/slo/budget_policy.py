@@ -7,6 +7,7 @@ rollouts, deploys and reports, which never compute them anew.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 from forestay.slo.budget import Budget, DataState
 from forestay.slo.model import BudgetAction, Minute, Slo, SloId
@@ -36,6 +37,26 @@ def decide_budget_policy(slo: Slo, budget: Budget, standing: BudgetAction, now: 
     if action is standing:
         return ()
     return (BudgetDecision(slo.slo_id, action, left, now, _reason(slo, action, standing, left)),)
+
+
+def decide_policies(
+    slos: Sequence[Slo],
+    budgets: Mapping[SloId, Budget],
+    standing: Mapping[SloId, BudgetAction],
+    now: Minute,
+) -> tuple[BudgetDecision, ...]:
+    """Return the new decisions of a fleet: one for each SLO that asks for something else now, or is no more."""
+    made: list[BudgetDecision] = []
+    for slo in slos:
+        budget = budgets.get(slo.slo_id)
+        if budget is not None:
+            made += decide_budget_policy(slo, budget, standing.get(slo.slo_id, BudgetAction.NONE), now)
+    watched = {slo.slo_id for slo in slos}
+    for slo_id, action in standing.items():
+        if slo_id not in watched and action is not BudgetAction.NONE:
+            reason = f"{slo_id}: it is watched no longer, so {action.value} ends"
+            made.append(BudgetDecision(slo_id, BudgetAction.NONE, 1.0, now, reason))
+    return tuple(made)
 
 
 def strictest(actions: tuple[BudgetAction, ...]) -> BudgetAction:

@@ -9,11 +9,14 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from forestay.clock import Clock
+from forestay.slo.budget import Adjustment
+from forestay.slo.budget_policy import decide_policies
 from forestay.slo.decide import SILENT_MINUTES
 from forestay.slo.gauges import clear_gauges, set_gauges
-from forestay.slo.model import TIMED, Counts, Measure, Minute, Slo, SloId, SubjectKind
+from forestay.slo.model import TIMED, BudgetAction, Counts, Measure, Minute, Slo, SloId, SubjectKind
+from forestay.slo.policy_store import BudgetPolicies
 from forestay.slo.postgres_store import SloStandings
-from forestay.slo.standing import Standing
+from forestay.slo.standing import Standing, subject_of
 from forestay.slo.watching import Watching, history_minutes
 from forestay.telemetry import measures
 from forestay.telemetry.metrics import Metrics
@@ -40,6 +43,7 @@ class SloPorts:
     store: SloStandings
     clock: Clock
     metrics: Metrics
+    policy: BudgetPolicies | None = None  # None: budgets are told, and demand nothing
 
 
 class SloLoop:
@@ -66,11 +70,23 @@ class SloLoop:
             return 0
         count = complete - watching.until
         seen = await self._seen(slos, watching.until, complete)
-        standings = await asyncio.to_thread(_carried, watching, seen, Minute(complete))
+        policy = self._ports.policy
+        adjusted = await policy.in_force(Minute(complete - history_minutes(slos))) if policy is not None else ()
+        standings = await asyncio.to_thread(_carried, watching, seen, Minute(complete), adjusted)
         self._watching = watching
         await self._ports.store.keep(standings, self._clock.now())
         set_gauges(self._ports.metrics, standings)
+        if policy is not None:
+            await self._decide(policy, watching)
         return count
+
+    async def _decide(self, policy: BudgetPolicies, watching: Watching) -> None:
+        """Keep what budgets demand from now on; what was decided and not written is decided again a minute later."""
+        before = await policy.standing()
+        subjects = {slo.slo_id: subject_of(slo) for slo in watching.slos}
+        made = decide_policies(watching.slos, watching.budgets, before, Minute(watching.until - 1))
+        decided = [(one, subjects.get(one.slo_id, ""), before.get(one.slo_id, BudgetAction.NONE)) for one in made]
+        await policy.decide(decided, self._clock.now())
 
     def lost(self) -> None:
         """Forget what was seen: another controller watches, and its gauges hold."""
@@ -128,10 +144,15 @@ def uncounted() -> frozenset[Measure]:
     return frozenset(measure for measure in Measure if measure.value not in _COUNTED)
 
 
-def _carried(watching: Watching, seen: Mapping[Minute, Mapping[SloId, Counts]], until: Minute) -> list[Standing]:
+def _carried(
+    watching: Watching,
+    seen: Mapping[Minute, Mapping[SloId, Counts]],
+    until: Minute,
+    adjusted: Sequence[Adjustment],
+) -> list[Standing]:
     while watching.until < until:
         watching.take(seen.get(watching.until, {}))
-    return watching.standings()
+    return watching.standings(adjusted)
 
 
 def _counts(row: MinuteCounts) -> Counts:

@@ -35,7 +35,7 @@ def decide_slos(files: Sequence[Slo], models: Mapping[ModelId, ModelEntry]) -> t
     named = _each_once([*files, *_of_specs(models)])
     held = {(slo.subject, slo.sli.measure) for slo in named.values()}
     others = [
-        dataclasses.replace(slo, origin=DEFAULT)
+        dataclasses.replace(slo, origin=DEFAULT, policy=())  # nobody promised it, so it stops nobody's rollout
         for slo in default_slos(models)
         if (slo.subject, slo.sli.measure) not in held
     ]

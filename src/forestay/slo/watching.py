@@ -34,6 +34,7 @@ class Watching:
         self._kept: dict[SloId, dict[Minute, Counts]] = {slo.slo_id: {} for slo in self._simple}
         self._opened: dict[SloId, Opened] = {}
         self._since: dict[SloId, Minute] = {}
+        self.budgets: dict[SloId, Budget] = {}  # of every SLO, as of the last standings
 
     def take(self, seen: MinuteCounts) -> None:
         """Take the next minute: the counts of those SLOs that had any."""
@@ -56,12 +57,10 @@ class Watching:
         self._forget(now)
         budgets = {slo.slo_id: self._budget(slo, now, adjustments) for slo in self._simple}
         found = [self._standing(index, slo, now, budgets[slo.slo_id]) for index, slo in enumerate(self._simple)]
-        found += [
-            standing_of(slo, now, composite_of(slo, budgets), ())
-            for slo in self.slos
-            if slo.subject.kind is SubjectKind.COMPOSITE
-        ]
-        return found
+        composites = [slo for slo in self.slos if slo.subject.kind is SubjectKind.COMPOSITE]
+        whole = {slo.slo_id: composite_of(slo, budgets) for slo in composites}
+        self.budgets = {**budgets, **whole}
+        return found + [standing_of(slo, now, whole[slo.slo_id], ()) for slo in composites]
 
     def _standing(self, index: int, slo: Slo, now: Minute, budget: Budget) -> Standing:
         state = dataclasses.replace(self._engine.state_of(index), budget=budget)
