@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from forestay.errors import UsageError
-from forestay.startup import Process, Stores, audit_anchor, limit_counters, own_name, reviewing
+from forestay.startup import Process, Stores, admission, audit_anchor, limit_counters, own_name, reviewing
 
 if TYPE_CHECKING:
     from forestay.abuse.loop import AbuseLoop
@@ -62,6 +62,7 @@ def control_loops(process: Process, stores: Stores) -> "list[Loop]":
         Loop("rollout", 1.0, RolloutLoop(stores.fleet).run_once, wakes_on=("forestay:fleet",)),
         _steering(stores),
         *_shadow_loops(process, stores),
+        _readiness(process, stores),
         Loop("webhooks", 1.0, _deliver(process, stores, outbox), wakes_on=("forestay:webhooks",)),
         *_settlement_loops(process, stores),
         Loop("turns", 1.0, lambda: claiming.run_once(stores.database)),
@@ -366,6 +367,29 @@ def _steering(stores: Stores) -> "Loop":
     loop = steer.SteeringLoop(store, facts, stores.fleet, shadow, budgets)
     wakes = ("forestay:fleet", steer.CHANNEL)
     return Loop("steering", 1.0, loop.run_once, batch=steer.MOST_FACTS, wakes_on=wakes)
+
+
+def _readiness(process: Process, stores: Stores) -> "Loop":
+    """Return the loop that reviews every model again."""
+    from forestay.controller import Loop
+    from forestay.readiness.gather import Sources
+    from forestay.readiness.loop import EVERY_SECONDS, ReadinessLoop
+    from forestay.readiness.postgres_store import PostgresReadiness
+    from forestay.safety.postgres_store import PostgresSafetyStore
+    from forestay.safety.sealing import PolicySeal
+    from forestay.slo.postgres_store import PostgresSloStandings
+
+    name = own_name("controller")
+    sources = Sources(
+        stores.fleet,
+        PostgresSloStandings(stores.database),
+        admission(process, stores, name),
+        PostgresSafetyStore(
+            stores.database, stores.wakeups, PolicySeal(process.settings.secrets.internal_key), writer=name
+        ),
+        PostgresReadiness(stores.database, stores.facts_database, writer=name),
+    )
+    return Loop("readiness", EVERY_SECONDS, ReadinessLoop(sources, process.metrics).run_once)
 
 
 def _shadow_loops(process: Process, stores: Stores) -> "list[Loop]":

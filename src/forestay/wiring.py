@@ -140,6 +140,7 @@ def _admin_readers(stores: Stores, writer: str) -> "AdminReaders":
     from forestay.gateway.ports import AdminReaders
     from forestay.queue.claiming import PostgresTurns
     from forestay.queue.listing import PostgresRequestList
+    from forestay.readiness.postgres_store import PostgresReadiness
     from forestay.rollouts.postgres_store import PostgresRolloutFacts, PostgresRolloutStore
     from forestay.rollouts.shadow.postgres_store import PostgresShadowStore
     from forestay.slo.policy_store import PostgresBudgetPolicy
@@ -158,6 +159,7 @@ def _admin_readers(stores: Stores, writer: str) -> "AdminReaders":
         rollouts=PostgresRolloutStore(stores.database, writer=writer),
         rollout_facts=PostgresRolloutFacts(stores.facts_database),
         shadows=PostgresShadowStore(stores.database),
+        readiness=PostgresReadiness(stores.database, stores.facts_database, writer=writer),
     )
 
 

@@ -58,6 +58,7 @@ from forestay.queue.claiming import PostgresTurns
 from forestay.queue.listing import PostgresRequestList
 from forestay.queue.postgres_store import open_queue_store
 from forestay.queue.store import QueueStore
+from forestay.readiness.postgres_store import PostgresReadiness
 from forestay.rollouts.postgres_store import PostgresRolloutFacts, PostgresRolloutStore
 from forestay.rollouts.shadow.postgres_store import PostgresShadowStore
 from forestay.safety import chain
@@ -174,6 +175,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
                 PostgresRolloutStore(database, writer="test"),
                 PostgresRolloutFacts(database, settled_seconds=-5.0),
                 PostgresShadowStore(database),
+                PostgresReadiness(database, database, writer="test"),
             ),
             "limits": LimitPorts(PostgresLimitStore(database, wakeups, clock), None),
         }

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -32,6 +32,7 @@ def chord(seed: int) -> Sound:
     return 0.2 * notes.sum(axis=0).astype(np.float32)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 50), st.integers(8, 200), st.integers(8, 200))
 def test_the_same_picture_is_no_distance_away_and_distances_are_symmetric(seed: int, width: int, height: int) -> None:
     """Whatever its size; and no distance is below 0 or no number."""

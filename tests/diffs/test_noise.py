@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forestay.diffs.distribution import compare_distributions
@@ -29,6 +29,7 @@ def compared(name: int, noise: float, excess: float, stratum: str = "/") -> Comp
     return Compared(f"r{name}", stratum, {"level": noise * tolerance}, {"level": excess * tolerance})
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 40), st.floats(0, 40)), min_size=1, max_size=8), st.integers(1, 3))
 def test_the_bettor_expects_to_gain_nothing_while_both_could_be_exchanged(
     pairs: list[tuple[float, float]], strata: int
@@ -87,6 +88,7 @@ def test_a_missing_answer_is_the_greatest_difference_and_ranks_first() -> None:
     assert judge_sameness([broken] * 20, ALPHA, 32).said is Said.DIFFERS
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(1, 40))
 def test_the_bound_of_a_share_lies_above_it_and_falls_with_more_requests(count: int, of: int) -> None:
     """Clopper and Pearson's, one-sided."""

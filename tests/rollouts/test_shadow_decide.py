@@ -5,7 +5,7 @@ import datetime as dt
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.conformance.memory_fleet import EPOCH
 from tests.rollouts.shadow_values import compared, offered
@@ -32,6 +32,7 @@ OFFERS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(OFFERS, st.integers(0, 25), st.integers(0, 3), st.floats(0, 200), st.integers(1, 4))
 def test_mirroring_keeps_to_its_bounds(
     offers: list[Offered], done: int, waiting: int, budget: float, at_a_time: int

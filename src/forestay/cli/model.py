@@ -7,10 +7,14 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import PlatformClient, connect
+from forestay.cli.model_readiness import admit, readiness, waive
 from forestay.cli.output import JSON_OPTION, print_json, print_table
 from forestay.rollouts.rolling import Strategy
 
 app = typer.Typer(no_args_is_help=True, help="Check, deploy, list and show models.")
+app.command()(readiness)
+app.command()(admit)
+app.command()(waive)
 STRATEGY_OPTION = typer.Option(
     "--strategy",
     help="rolling: the revision before serves until a replica of the new one is ready. recreate: switch at once. "

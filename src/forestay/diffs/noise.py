@@ -15,6 +15,8 @@ import enum
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 MISSING = "missing"  # no output at all where the control has one
 # In each measure's own unit: what nobody sees or hears. Those of pictures are about 1.5 times what a cast of the
 # example model's weights to bfloat16 does, on other requests than `bench shadow_diff` reports; of the hash it is the
@@ -36,6 +38,7 @@ TOLERANCES: Mapping[str, float] = {
     "not_a_number": 0.0001,
 }
 _BETS = (0.7, 0.98)  # chance that the candidate is the further one, where it differs
+_LEVEL = 0.05  # of the bound of a share
 _ON_ALL = 0.5  # of the capital; the rest is spread over strata
 
 
@@ -141,11 +144,13 @@ def share_at_most(count: int, of: int) -> float:
     """Return the upper 95 % bound of a share (Clopper and Pearson 1934, one-sided), by bisection."""
     if count >= of:
         return 1.0
+    counts = np.arange(count + 1)
+    ways = np.array([math.lgamma(of + 1) - math.lgamma(k + 1) - math.lgamma(of - k + 1) for k in range(count + 1)])
     low, high = count / of, 1.0
-    for _ in range(60):
+    for _ in range(50):
         middle = (low + high) / 2
-        below = sum(math.comb(of, k) * middle**k * (1 - middle) ** (of - k) for k in range(count + 1))
-        low, high = (middle, high) if below > 0.05 else (low, middle)
+        below = float(np.exp(ways + counts * math.log(middle or 1e-300) + (of - counts) * math.log1p(-middle)).sum())
+        low, high = (middle, high) if below > _LEVEL else (low, middle)
     return high
 
 

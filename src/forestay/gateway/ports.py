@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from forestay.limits.store import LimitStore
     from forestay.queue.claiming import Turns
     from forestay.queue.listing import RequestList
+    from forestay.readiness.postgres_store import PostgresReadiness
     from forestay.rollouts.shadow.store import ShadowStore
     from forestay.rollouts.store import RolloutFacts, RolloutStore
     from forestay.safety.chain import ChainFault
@@ -100,6 +101,7 @@ class AdminReaders:
     rollouts: "RolloutStore"
     rollout_facts: "RolloutFacts"
     shadows: "ShadowStore"
+    readiness: "PostgresReadiness"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

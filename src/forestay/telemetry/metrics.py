@@ -56,6 +56,7 @@ HTTP_REQUESTS = _counter("forestay_http_requests_total", "Answers by route and s
 HTTP_SECONDS = _histogram("forestay_http_seconds", "Time to the end of the answer.", "route", buckets=LONG_SECONDS)
 REFUSED = _counter("forestay_refused_total", "Calls refused before anything was queued, by cause.", "cause")
 AUDIT_TAMPERED = _gauge("forestay_audit_tampered", "1 when the audit log lost rows that were signed, else 0.")
+MODELS_UNREADY = _gauge("forestay_models_unready", "Admitted models whose newest readiness review says no.")
 SIGN_INS = _counter("forestay_sign_ins_total", "Tries of people to sign in, by way and outcome.", "way", "outcome")
 UNHANDLED = _counter("forestay_unhandled_errors_total", "Answers 500 that are our own defect.", "route")
 SUBMITTED = _counter("forestay_submitted_total", "Submits committed.", "model", "kind")
