@@ -289,7 +289,11 @@ def reviewing(process: Process, stores: Stores, name: str) -> "ReviewDesk":
     """Return where people look again at what the guard stopped."""
     from forestay.safety.records import PostgresVerdicts
     from forestay.safety.review.wiring import ReviewGround, desk_of
+    from forestay.worker.releasing import ReleasingGround, releasing_of
 
+    ground = ReleasingGround(
+        stores.database, stores.media, process.settings, process.clock, process.chance, process.metrics
+    )
     return desk_of(
         ReviewGround(
             database=stores.database,
@@ -302,6 +306,7 @@ def reviewing(process: Process, stores: Stores, name: str) -> "ReviewDesk":
             clock=process.clock,
             chance=process.chance,
             metrics=process.metrics,
+            finisher=releasing_of(ground),
             writer=name,
         )
     )

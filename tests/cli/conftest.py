@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
-from tests.safety.doubles import StubDetectors
+from tests.safety.doubles import AsItIs, StubDetectors
 
 from forestay.abuse.postgres_store import PostgresAbuseStore
 from forestay.alerts.postgres_desk import PostgresAlertDesk
@@ -232,6 +232,7 @@ def _safety(known: dict[str, object], database: Database, wakeups: LocalWakeups,
             clock=clock,
             chance=SystemChance(),
             metrics=Metrics(),
+            finisher=AsItIs(),
             writer="test",
         )
     )

@@ -19,6 +19,7 @@ from forestay.queue.model import (
     Answer,
     AttemptReport,
     Finish,
+    HeldBack,
     Lease,
     LogLine,
     Outcome,
@@ -32,6 +33,7 @@ from forestay.queue.model import (
     held_sources,
 )
 from forestay.queue.pressure import HORIZONS_SECONDS, Due, EarlyEnd, Pressure, Queued, Turn
+from forestay.queue.rows import RESOLVED
 from forestay.queue.store import Accepted, Held, IdempotencyConflict, Offer, QueueFull, Running, Stored, Unfinished
 from forestay.settings import Queue
 
@@ -333,6 +335,13 @@ class MemoryQueueStore:
         self._end(row, State.CANCELLED, answer, Outcome.CANCELLED)
         return before
 
+    async def held_back(self, request_id: RequestId) -> HeldBack | None:
+        """Read what a WITHHELD request keeps."""
+        row = self._rows.get(request_id)
+        if row is None or row.state is not State.WITHHELD or row.withheld is None:
+            return None
+        return HeldBack(row.withheld, row.submission.options, row.attempt, row.revision_id or RevisionId(""))
+
     async def withheld(self, request_id: RequestId, state: State, answer: Answer | None) -> bool:
         """Resolve a WITHHELD request; without an answer its own is published."""
         row = self._rows.get(request_id)
@@ -340,7 +349,7 @@ class MemoryQueueStore:
             return False
         if row is None or row.state is not State.WITHHELD or not allows(State.WITHHELD, state) or state not in FINAL:
             return False
-        outcome = {State.SUCCEEDED: Outcome.SUCCEEDED, State.BLOCKED: Outcome.SAFETY}.get(state, Outcome.EXPIRED)
+        outcome = RESOLVED.get(state, Outcome.EXPIRED)
         published = answer or row.withheld
         assert published is not None
         self._end(row, state, published, outcome)

@@ -418,8 +418,12 @@ async def test_a_withheld_output_is_resolved_once(harness: Harness) -> None:
     await harness.advance(LEASE_SECONDS + 1)
     assert await harness.store.rescue(10) == []
     assert await harness.store.claim(WORKER, [offer()], LEASE_SECONDS) == []
-    assert not await harness.store.withheld(request_id, State.FAILED, item.answer)
+    held = await harness.store.held_back(request_id)
+    assert held is not None
+    assert (held.answer.body, held.attempt, held.revision_id) == (item.answer.body, 1, lease.revision_id)
+    assert not await harness.store.withheld(request_id, State.RUNNING, item.answer)
     assert await harness.store.withheld(request_id, State.SUCCEEDED, item.answer)
+    assert await harness.store.held_back(request_id) is None
     assert not await harness.store.withheld(request_id, State.BLOCKED, item.answer)
     assert await state_of(harness, request_id) is State.SUCCEEDED
 

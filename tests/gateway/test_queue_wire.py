@@ -22,11 +22,11 @@ async def status(world: World, request_id: str, query: str = "") -> tuple[int, d
     return reply.status, cast("dict[str, object]", reply.json())
 
 
-async def seen(world: World, request_id: str, field: str, value: object) -> dict[str, object]:
+async def seen(world: World, request_id: str, field: str, value: object, query: str = "") -> dict[str, object]:
     """Poll until a field of the status has this value."""
     async with asyncio.timeout(5):
         while True:
-            _, found = await status(world, request_id)
+            _, found = await status(world, request_id, query)
             if found.get(field) == value:
                 return found
             await asyncio.sleep(0.005)
@@ -284,6 +284,26 @@ async def test_the_status_stream_sends_each_line_once_and_ends(world: World) -> 
     assert [line["message"] for event in events for line in event["logs"]] == ["one", "two"]
     assert events[-1]["status"] == "COMPLETED"
     assert events[0]["status"] != "COMPLETED"
+
+
+@pytest.mark.threat("ML01:2023", "AML.T0054")
+async def test_log_lines_of_what_the_guard_stops_are_told_to_no_caller(world: World) -> None:
+    """Neither by a poll nor by a stream, while it is withheld and once it is blocked; once it is released they are."""
+    kept: list[object] = []
+    for ends in (State.BLOCKED, State.SUCCEEDED):
+        request_id = await world.submit()
+        lease = await world.claim()
+        line = LogLine(lease.request_id, 1, 1, world.ports.clock.now(), "STDOUT", "MARKER-52D1")
+        await world.queue.append_logs([line])
+        await world.finish(lease, OK, State.WITHHELD)
+        world.gateway.board.changed([lease.request_id])
+        await seen(world, request_id, "logs", [], "?logs=1")
+        assert await world.queue.withheld(lease.request_id, ends, OK)
+        await completed(world, request_id)
+        _, found = await status(world, request_id, "?logs=1")
+        streamed = await world.call("GET", f"/queue/acme/echo/requests/{request_id}/status/stream?logs=1")
+        kept += [found["logs"] == [], "MARKER-52D1" not in streamed.body.decode()]
+    assert kept == [True, True, False, False]
 
 
 async def test_a_stream_ends_when_its_reader_leaves(world: World) -> None:

@@ -14,7 +14,7 @@ from tests.conformance.memory_fleet import MemoryFleetStore, MemoryKeyStore
 from tests.conformance.memory_limits import MemoryLimitStore
 from tests.conformance.memory_people import MemoryPeopleStore, MemorySignInStore
 from tests.conformance.memory_queue import MemoryQueueStore
-from tests.safety.doubles import GuardWorld, guard_world
+from tests.safety.doubles import AsItIs, GuardWorld, guard_world
 
 from forestay.alerts.store import AlertDesk
 from forestay.artefacts.admission import Admission
@@ -519,7 +519,7 @@ async def a_world(
         review = desk_of(
             ReviewGround(
                 database, objects, queue, cast("MediaStore", None), safety.verdicts, wakeups, settings, clock, chance,
-                metrics, "test",
+                metrics, AsItIs(), "test",
             )
         )  # fmt: skip
     desk = SafetyDesk(safety.guard, safety.detectors, safety.policies, store, verdicts, safety.verify, review)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forestay.safety.model import Content, DetectorInfo, Outcome, Scores, Text, Trouble, Unscored
-from forestay.safety.pipeline import Check, run_checks
+from forestay.safety.pipeline import LOOKS_AT_ONCE, Check, run_checks
 from forestay.safety.taxonomy import Category
 
 T = TypeVar("T")
@@ -71,6 +71,7 @@ class Behaviour:
     seconds: float = 0.0
     score: float = 0.0
     manner: str = "scores"  # scores, raises, hangs, fewer, misplaced
+    at: str = ""  # a piece that it scores 1
 
 
 class Fakes:
@@ -80,6 +81,7 @@ class Fakes:
         self._behaviours = behaviours
         self.asked: dict[str, float] = {}
         self.cancelled: list[str] = []
+        self.pieces: list[str] = []
 
     async def known(self) -> Sequence[DetectorInfo]:
         """Not asked here."""
@@ -89,6 +91,7 @@ class Fakes:
         """Behave."""
         assert within_seconds > 0
         own = self._behaviours[detector_id]
+        self.pieces += [content.where for content in contents]
         self.asked[detector_id] = asyncio.get_running_loop().time()
         try:
             await asyncio.sleep(1e6 if own.manner == "hangs" else own.seconds)
@@ -98,7 +101,10 @@ class Fakes:
         if own.manner == "raises":
             raise OSError("against the promise")
         where = "elsewhere" if own.manner == "misplaced" else ""
-        found = [Scores(detector_id, where or content.where, {Category.HATE: own.score}) for content in contents]
+        found = [
+            Scores(detector_id, where or item.where, {Category.HATE: 1.0 if item.where == own.at else own.score})
+            for item in contents
+        ]
         return found[1:] if own.manner == "fewer" else found
 
 
@@ -119,6 +125,16 @@ def check(name: str, *, costly: bool = False, pieces: int = 1) -> Check:
     return Check(name, tuple(Text(f"field {number}", "x") for number in range(pieces)), costly)
 
 
+@given(number=st.integers(0, 39), costly=st.booleans())
+def test_looks_after_a_decisive_one_are_not_asked_of_a_costly_detector(number: int, costly: bool) -> None:
+    """It stops after the few among which the decisive one was; a cheap detector is asked about all of them at once."""
+    fakes = Fakes({"d": Behaviour(0.01, at=f"field {number}")})
+    found, _ = on_virtual_time(run_checks([check("d", costly=costly, pieces=40)], fakes, 5.0, LoopClock(), high))
+    most = (number // LOOKS_AT_ONCE + 1) * LOOKS_AT_ONCE if costly else 40
+    assert fakes.pieces == [f"field {place}" for place in range(most)]
+    assert [isinstance(outcome, Scores) for outcome in found] == [place < most for place in range(40)]
+
+
 BEHAVIOURS = st.builds(
     Behaviour,
     seconds=st.floats(0, 2),
@@ -128,7 +144,7 @@ BEHAVIOURS = st.builds(
 
 
 @given(
-    plan=st.lists(st.tuples(BEHAVIOURS, st.booleans(), st.integers(1, 3)), max_size=6),
+    plan=st.lists(st.tuples(BEHAVIOURS, st.booleans(), st.integers(1, 2 * LOOKS_AT_ONCE + 1)), max_size=6),
     deadline=st.floats(0, 1.5),
 )
 def test_every_check_has_exactly_one_outcome_a_piece_and_none_comes_late(

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import dataclasses
+import json
 import pathlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import IO, cast
@@ -20,6 +21,8 @@ from forestay.safety.guard import Item
 from forestay.safety.model import Picture
 from forestay.safety.policy import Action
 from forestay.safety.taxonomy import Modality
+from forestay.worker.input_judging import InputJudge
+from forestay.worker.input_media import Reader
 from forestay.worker.judging import OutputJudge
 from forestay.worker.opening import JudgingPorts
 
@@ -54,9 +57,9 @@ async def world() -> AsyncIterator[GuardWorld]:
         running.cancel()
 
 
-async def judged(world: GuardWorld, folder: pathlib.Path, viewer: Viewer) -> tuple[Action, int]:
-    """Judge an answer with a picture and a marked text; returns what follows, and how often it was looked at."""
-    ports = JudgingPorts(
+def ports_of(world: GuardWorld, folder: pathlib.Path, viewer: Viewer) -> JudgingPorts:
+    """Return what judging needs of the world."""
+    return JudgingPorts(
         guard=world.guard,
         media=MemoryMedia(SystemClock()),
         fetcher=cast("Fetcher", None),
@@ -65,14 +68,33 @@ async def judged(world: GuardWorld, folder: pathlib.Path, viewer: Viewer) -> tup
         clock=SystemClock(),
         file_seconds=5.0,
     )
-    uri = f"data:image/png;base64,{base64.b64encode(b'a picture').decode()}"
-    body = f'{{"text": "{MARKER}", "image": "{uri}"}}'.encode()
-    ruled = await OutputJudge(ports).judge(subject(), Answer(200, {"content-type": "application/json"}, body))
+
+
+URI = f"data:image/png;base64,{base64.b64encode(b'a picture').decode()}"
+BODY = f'{{"text": "{MARKER}", "image": "{URI}"}}'.encode()
+
+
+Judging = Callable[[GuardWorld, pathlib.Path, Viewer], Awaitable[tuple[Action, int]]]
+
+
+async def judged(world: GuardWorld, folder: pathlib.Path, viewer: Viewer) -> tuple[Action, int]:
+    """Judge an answer with a picture and a marked text; returns what follows, and how often it was looked at."""
+    judge = OutputJudge(ports_of(world, folder, viewer))
+    ruled = await judge.judge(subject(), Answer(200, {"content-type": "application/json"}, BODY))
     return ruled.judgement.action, viewer.looked
 
 
+async def judged_frame(world: GuardWorld, folder: pathlib.Path, viewer: Viewer) -> tuple[Action, int]:
+    """Judge a frame that says and shows the same; returns as `judged`."""
+    judge, reader = InputJudge(ports_of(world, folder, viewer)), Reader({}, fetches=False)
+    judgement = await judge.judge_frame(subject(), json.loads(BODY), BODY, reader)
+    assert judgement is not None
+    return judgement.action, viewer.looked
+
+
+@pytest.mark.parametrize("judging", [judged, judged_frame])
 async def test_a_policy_that_asks_for_more_meanwhile_is_judged_by_in_full(
-    world: GuardWorld, tmp_path: pathlib.Path
+    world: GuardWorld, tmp_path: pathlib.Path, judging: Judging
 ) -> None:
     """What was gathered for the old version leaves out what the new one looks at: it is gathered again."""
 
@@ -83,11 +105,14 @@ async def test_a_policy_that_asks_for_more_meanwhile_is_judged_by_in_full(
         world.store.put("strict", POLICY)
         await world.policies.refresh()
 
-    assert await judged(world, tmp_path, Viewer(nothing)) == (Action.ALLOW, 1)
-    assert await judged(world, tmp_path, Viewer(reload)) == (Action.BLOCK, 2)
+    assert await judging(world, tmp_path, Viewer(nothing)) == (Action.ALLOW, 1)
+    assert await judging(world, tmp_path, Viewer(reload)) == (Action.BLOCK, 2)
 
 
-async def test_a_policy_that_never_stands_still_releases_nothing(world: GuardWorld, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("judging", [judged, judged_frame])
+async def test_a_policy_that_never_stands_still_releases_nothing(
+    world: GuardWorld, tmp_path: pathlib.Path, judging: Judging
+) -> None:
     """After two looks it is left for later: to be judged again, or withheld."""
     versions = [POLICY, POLICY.replace("modality: text", "modality: audio")]
 
@@ -95,4 +120,4 @@ async def test_a_policy_that_never_stands_still_releases_nothing(world: GuardWor
         world.store.put("strict", versions.pop(0))
         await world.policies.refresh()
 
-    assert (await judged(world, tmp_path, Viewer(reload)))[0] is Action.REVIEW
+    assert (await judging(world, tmp_path, Viewer(reload)))[0] is Action.REVIEW

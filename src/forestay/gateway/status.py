@@ -19,6 +19,8 @@ from forestay.telemetry.metrics import STATUS_POLLS, Metrics
 STREAM_CHECK_SECONDS = 0.5  # how often a stream looks for new log lines
 KEEP_ALIVE_SECONDS = 15.0
 KEEP_ALIVE = b": keep-alive\n\n"
+# A model may log what it was asked for or what it made: of what the guard stops no line is told (decision 0008).
+UNTOLD = frozenset({State.WITHHELD, State.BLOCKED})
 _encode = msgspec.json.Encoder().encode
 
 
@@ -43,7 +45,9 @@ def answer(watched: Watched, snapshot: Snapshot, bases: Bases, *, logs: bool, me
     metrics.add(STATUS_POLLS, "final" if watched.final else "live")
     status_code = status_code_of(snapshot.state)
     if logs:
-        return Reply(status_code, _encode(status_object(snapshot, watched.position, bases, watched.logs)))
+        return Reply(
+            status_code, _encode(status_object(snapshot, watched.position, bases, _tellable(snapshot, watched.logs)))
+        )
     made_of = (snapshot, watched.position, bases.queue)
     if watched.encoded is None or watched.encoded[0] != made_of:
         watched.encoded = (made_of, _encode(status_object(snapshot, watched.position, bases, None)))
@@ -64,8 +68,9 @@ async def events(board: StatusBoard, watched: Watched, bases: Bases, *, logs: bo
             return
         if watched.signature != told or final:
             told, quiet_seconds = watched.signature, 0.0
-            fresh = watched.logs[max(0, sent_lines - watched.logs_dropped) :] if logs else None
-            sent_lines = watched.logs_dropped + len(watched.logs)
+            fresh = _tellable(snapshot, watched.logs[max(0, sent_lines - watched.logs_dropped) :]) if logs else None
+            if snapshot.state not in UNTOLD:  # what is kept back is told once the output is let go
+                sent_lines = watched.logs_dropped + len(watched.logs)
             yield b"data: " + _encode(status_object(snapshot, watched.position, bases, fresh)) + b"\n\n"
         if final:
             return
@@ -96,6 +101,10 @@ def status_object(snapshot: Snapshot, position: int, bases: Bases, lines: Sequen
         error=error if error is not None and final else msgspec.UNSET,
         error_type=snapshot.error_type if snapshot.error_type is not None and final else msgspec.UNSET,
     )
+
+
+def _tellable(snapshot: Snapshot, lines: Sequence[LogLine]) -> Sequence[LogLine]:
+    return () if snapshot.state in UNTOLD else lines
 
 
 def _entry(line: LogLine) -> LogEntry:

@@ -48,7 +48,7 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.RUNNING: frozenset({State.CHECKING, State.QUEUED, State.FAILED}) | _STOPPABLE,
     State.CHECKING: frozenset({State.SUCCEEDED, State.BLOCKED, State.WITHHELD, State.QUEUED, State.FAILED})
     | _STOPPABLE,
-    State.WITHHELD: frozenset({State.SUCCEEDED, State.BLOCKED}) | _STOPPABLE,
+    State.WITHHELD: frozenset({State.SUCCEEDED, State.BLOCKED, State.FAILED}) | _STOPPABLE,
     State.SUCCEEDED: frozenset(),
     State.FAILED: frozenset(),
     State.BLOCKED: frozenset(),
@@ -141,6 +141,16 @@ class Options:
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])  # X-Fal-Tags: for people and bills
     waived: tuple[str, ...] = ()  # "sha256:<hex>" of inputs whose media people let go on appeal; never a caller's word
     shadow: Shadow = Shadow.NO  # never a caller's word
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HeldBack:
+    """What a WITHHELD request keeps: its answer as it was judged, what its caller chose, and who made it."""
+
+    answer: "Answer"
+    options: Options
+    attempt: int
+    revision_id: RevisionId
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import cast
 from forestay.chance import Chance
 from forestay.clock import SystemClock
 from forestay.errors import Unavailable
-from forestay.ids import KeyId, ModelId, RequestId, TenantId, WorkerId, first_request_id_at
+from forestay.ids import KeyId, ModelId, RequestId, RevisionId, TenantId, WorkerId, first_request_id_at
 from forestay.media.urls import stored_ids
 from forestay.queue import answers, claiming, outcomes, partitions, retry, rows
 from forestay.queue.group_commit import BatchLimits, GroupCommit
@@ -26,6 +26,7 @@ from forestay.queue.model import (
     AttemptReport,
     ErrorType,
     Finish,
+    HeldBack,
     Lease,
     LogLine,
     Outcome,
@@ -215,11 +216,25 @@ class PostgresQueueStore:
         found = (await self.snapshots([request_id])).get(request_id)
         return None if found is None else found.state
 
+    async def held_back(self, request_id: RequestId) -> HeldBack | None:
+        """Read what a WITHHELD request keeps; None when it is not withheld."""
+        record = await self._database.fetchrow(_SQL["held_back"], request_id)
+        if record is None:
+            return None
+        body = await self._objects.get(_result_key(request_id, record["attempt"]))
+        answer = rows.held_back(record["withheld"])
+        return HeldBack(
+            dataclasses.replace(answer, body=body or answer.body),
+            rows.decode_options(record["options"]),
+            record["attempt"],
+            RevisionId(record["revision_id"] or ""),
+        )
+
     async def withheld(self, request_id: RequestId, state: State, answer: Answer | None) -> bool:
         """Resolve a WITHHELD request; without an answer its own is published as the model gave it."""
         if state not in TRANSITIONS[State.WITHHELD] or (answer is None and state is not State.SUCCEEDED):
             return False
-        outcome = {State.SUCCEEDED: Outcome.SUCCEEDED, State.BLOCKED: Outcome.SAFETY}.get(state, Outcome.EXPIRED)
+        outcome = rows.RESOLVED.get(state, Outcome.EXPIRED)
         if answer is None:
             record = await self._database.fetchrow(_SQL["held_back"], request_id)
             if record is None:

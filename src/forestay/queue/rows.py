@@ -262,6 +262,13 @@ def withhold_columns(items: Sequence[Finish]) -> Columns:
     return columns(rows, 10)
 
 
+RESOLVED: Mapping[State, Outcome] = {
+    State.SUCCEEDED: Outcome.SUCCEEDED,
+    State.BLOCKED: Outcome.SAFETY,
+    State.FAILED: Outcome.CALLER_ERROR,  # their own bucket did not take what people had let go
+}
+
+
 def held_back(value: object) -> Answer:
     """Read what a withheld request keeps of its answer, which has no body here; old rows kept only the body."""
     if value is None:

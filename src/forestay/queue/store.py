@@ -12,7 +12,18 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from forestay.ids import KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId
-from forestay.queue.model import Answer, AttemptReport, Finish, Lease, LogLine, Requeue, Snapshot, State, Submission
+from forestay.queue.model import (
+    Answer,
+    AttemptReport,
+    Finish,
+    HeldBack,
+    Lease,
+    LogLine,
+    Requeue,
+    Snapshot,
+    State,
+    Submission,
+)
 from forestay.queue.pressure import EarlyEnd, Pressure, Queued, Turn
 
 
@@ -152,8 +163,12 @@ class QueueStore(Protocol):
         """Cancel in whatever state; returns the state before, None if unknown. Final states stay as they are."""
         ...
 
+    async def held_back(self, request_id: RequestId) -> HeldBack | None:
+        """Read what a WITHHELD request keeps; None when it is not withheld."""
+        ...
+
     async def withheld(self, request_id: RequestId, state: State, answer: Answer | None) -> bool:
-        """Resolve a WITHHELD request to SUCCEEDED, BLOCKED or EXPIRED; tells whether it was so until now.
+        """Resolve a WITHHELD request to SUCCEEDED, BLOCKED, FAILED or EXPIRED; tells whether it was so until now.
 
         Without an answer (SUCCEEDED only) the model's own is published: its status, headers and body, as it gave them.
         """

@@ -147,7 +147,9 @@ class Guard:
             return None
         needs = max(rule.release_needs for rule in rules)
         two = frozenset[Category]().union(*(rule.two_people for rule in rules))
-        return dataclasses.replace(model, review=dataclasses.replace(model.review, release_needs=needs, two_people=two))
+        marks = frozenset[str]().union(*(policy.provenance for policy in deciding if policy is not None))
+        review = dataclasses.replace(model.review, release_needs=needs, two_people=two, provenance=marks)
+        return dataclasses.replace(model, review=review)
 
     async def rule(self, subject: Subject, verdict: Verdict, reason: str) -> Judgement:
         """Record what a person decided about a withheld output, before it takes effect."""

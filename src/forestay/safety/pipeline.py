@@ -2,9 +2,9 @@
 
 Decides when costly ones start (when every cheap one has ended and none was decisive, or half of the time is gone), and
 that every check has exactly one outcome for each piece of its content, whatever detectors do: what is late, dead or
-wrong is trouble, and what a decisive outcome made needless is cut short (a time-out). What is decisive is told by the
-caller; what follows from outcomes is decided by `decide`. Called by the gateway for inputs and by the worker for media
-and outputs.
+wrong is trouble, and what a decisive outcome made needless is cut short (a time-out): other checks, and the looks at a
+film that a costly detector was not asked about yet. What is decisive is told by the caller; what follows from outcomes
+is decided by `decide`. Called by the gateway for inputs and by the worker for media and outputs.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from forestay.clock import Clock
 from forestay.safety.model import Content, Detectors, Outcome, Scores, Trouble, Unscored, checked
 
+LOOKS_AT_ONCE = 8  # pictures that a costly detector is asked about before what it said may end its work
 _CHEAP_SHARE = 0.5  # of the time, after which costly checks no longer wait for cheap ones that hang
 
 Decisive = Callable[[Sequence[Outcome]], bool]
@@ -111,7 +112,21 @@ class _Run:
                 task.add_done_callback(self._ended)
 
     async def _one(self, check: Check, left_seconds: float) -> Sequence[Outcome]:
-        """Return what a detector says of a check, or that it broke its promises."""
+        """Return what a detector says of a check; a costly one is asked a few looks at a time, until they decide."""
+        if not check.costly or len(check.contents) <= LOOKS_AT_ONCE:
+            return await self._part(check, left_seconds)
+        said: list[Outcome] = []
+        for first in range(0, len(check.contents), LOOKS_AT_ONCE):
+            part = dataclasses.replace(check, contents=check.contents[first : first + LOOKS_AT_ONCE])
+            left = self._left()
+            if left <= 0 or (said and self._decisive(said)):
+                rest = dataclasses.replace(check, contents=check.contents[first:])
+                return [*said, *_all(rest, Trouble.TIMEOUT, 0.0)]
+            said += await self._part(part, left)
+        return said
+
+    async def _part(self, check: Check, left_seconds: float) -> Sequence[Outcome]:
+        """Return what a detector says, or that it broke its promises."""
         started = self._clock.monotonic()
         try:
             said = await self._detectors.ask(check.detector_id, check.contents, left_seconds)

@@ -77,6 +77,7 @@ class ReviewRules:
     release_needs: int = 1  # people who must agree to release what nobody could judge: 1 or 2
     two_people: frozenset[Category] = frozenset()  # categories whose release needs two, whatever the verdict
     keep_refused: bool = False  # refused inputs and blocked outputs are kept under seal, so that callers may appeal
+    provenance: frozenset[str] = frozenset()  # what a released file is given then; from the policies, see `policy_of`
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

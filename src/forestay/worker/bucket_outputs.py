@@ -44,8 +44,8 @@ class BucketOutputs:
     allow_private: bool
     metrics: Metrics
 
-    async def deliver(self, policy_text: str, answer: Answer) -> Answer:
-        """Return the answer with the bucket's URLs in it, or a 424 that says why not."""
+    async def deliver(self, policy_text: str, answer: Answer, *, keep: bool = False) -> Answer:
+        """Return the answer with the bucket's URLs in it, or a 424 that says why not; `keep`: our copies stay."""
         media_ids = stored_ids(answer.body)
         urls: dict[str, str] = {}
         try:
@@ -55,7 +55,8 @@ class BucketOutputs:
         except ForestayError as error:
             return failed(error)
         finally:
-            await self.media.delete(media_ids)
+            if not keep:
+                await self.media.delete(media_ids)
         return dataclasses.replace(answer, body=replace_stored(answer.body, urls))
 
     async def take(self, policy_text: str, pieces: AsyncIterable[bytes], file_name: str, content_type: str) -> str:

@@ -16,10 +16,12 @@ from forestay.ids import KeyId
 from forestay.queue.model import Answer, Lease, State
 from forestay.safety.decide import Judgement, Place
 from forestay.safety.guard import Item, Subject
+from forestay.safety.policy import Action
 from forestay.safety.records import Point
 from forestay.safety.refusal import refusal
 from forestay.safety.taxonomy import Modality
 from forestay.safety.text.fields import texts_of
+from forestay.verdicts import Verdict
 from forestay.worker.conclude import Publish
 from forestay.worker.input_media import Found, Reader, media_of, media_of_body
 from forestay.worker.opening import MEDIA, JudgingPorts, Opening, Work
@@ -27,6 +29,10 @@ from forestay.worker.patience import Patience
 from forestay.worker.stopped import StoppedContent
 
 RETRY_SECONDS = 5
+TRIES = 2  # to judge by a policy that does not change meanwhile
+_CHANGED = Judgement(
+    Verdict.INCONCLUSIVE, Action.REVIEW, None, "", "the policy changed while the input was looked at", again=True
+)
 
 
 class InputJudge:
@@ -40,24 +46,39 @@ class InputJudge:
         self, subject: Subject, body: bytes, query: str, reader: Reader, risk: float
     ) -> Judgement | None:
         """Judge the media of a call's body as the model would get it; None when there is none to judge."""
-        work = self._work(subject, body, risk)
-        return await self._judge(work, media_of_body(body, query, reader)) if work.wanted & MEDIA else None
+        judgement: Judgement | None = None
+        for _ in range(TRIES):  # once more where the policy changes meanwhile
+            work = self._work(subject, body, risk)
+            judgement = await self._judge(work, media_of_body(body, query, reader)) if work.wanted & MEDIA else None
+            if judgement is not _CHANGED:
+                break
+        return judgement
 
     async def judge_frame(self, subject: Subject, value: object, raw: bytes, reader: Reader) -> Judgement | None:
         """Judge text and media of a frame that comes in: parsed, or as it came where it could not be."""
-        work = self._work(subject, raw, 1.0)
-        work.items += texts_to_judge(value) if Modality.TEXT in work.wanted else []
-        found = media_of(value, reader) if work.wanted & MEDIA else Found()
-        return await self._judge(work, found)
+        judgement: Judgement | None = None
+        for _ in range(TRIES):
+            work = self._work(subject, raw, 1.0)
+            work.items += texts_to_judge(value) if Modality.TEXT in work.wanted else []
+            found = media_of(value, reader) if work.wanted & MEDIA else Found()
+            judgement = await self._judge(work, found)
+            if judgement is not _CHANGED:
+                break
+        return judgement
+
+    def _wanted(self, subject: Subject) -> frozenset[Modality]:
+        return self._ports.guard.modalities(subject.policy_id, subject.tenant_id, subject.request_id)
 
     def _work(self, subject: Subject, body: bytes, risk: float) -> Work:
-        wanted = self._ports.guard.modalities(subject.policy_id, subject.tenant_id, subject.request_id)
+        wanted = self._wanted(subject)
         return Work(subject, wanted, None, risk, adopts=False, digests=[_digest(body)])
 
     async def _judge(self, work: Work, found: Found) -> Judgement | None:
         for where in found.unread:
             work.unreadable(where)
         await self._opening.take(work, found.files)
+        if self._wanted(work.subject) - work.wanted:  # what the policy wants looked at by now was not looked at
+            return _CHANGED
         if not work.items:
             return None
         return await self._ports.guard.judge(work.subject, work.items, work.digests)

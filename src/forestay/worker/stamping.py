@@ -34,9 +34,12 @@ class Stamping:
     metrics: Metrics
 
     async def apply(
-        self, subject: Subject, body: bytes, media_ids: Sequence[str], wishes: Wishes
+        self, subject: Subject, body: bytes, media_ids: Sequence[str], wishes: Wishes, *, keep: bool = False
     ) -> tuple[bytes, list[str]]:
-        """Return the answer with stamped files in it, and the digests of what is stored now."""
+        """Return the answer with stamped files in it, and the digests of what is stored now.
+
+        With `keep` the files as the model made them stay where they are, for whoever may have to begin again.
+        """
         urls: dict[str, str] = {}
         digests: list[str] = []
         for media_id in media_ids:
@@ -50,7 +53,8 @@ class Stamping:
                 log.warning("stamping.failed", request=str(subject.request_id), reason=str(error))
         if urls:
             body = replace_stored(body, urls)
-            await self.media.delete(list(urls))
+            if not keep:
+                await self.media.delete(list(urls))
         return body, digests
 
     async def _one(self, subject: Subject, item: MediaItem, wishes: Wishes, digests: list[str]) -> dict[str, str]:

@@ -49,7 +49,7 @@ class StoppedContent:
     ) -> None:
         """Open an item for an output of a queued request; `answer` is the model's, as it was judged."""
         stopped = self._stopped(await self._leased(lease, spec), judgement)
-        kept = _kept(answer, media_ids, lease.options)
+        kept = _kept(answer, media_ids, lease.options, lease.revision_id)
         await self._opener.output_stopped(stopped, kept, blocked=judgement.action is Action.BLOCK)
 
     async def tell_input(self, lease: Lease, spec: ModelSpec, judgement: Judgement) -> None:
@@ -62,7 +62,7 @@ class StoppedContent:
         self, replica: Replica, running: Running, answer: Answer, media_ids: tuple[str, ...], judgement: Judgement
     ) -> None:
         """Open an item for an answer, an event or a frame that somebody waited for: it was refused, not withheld."""
-        kept = _kept(answer, media_ids, running.options)
+        kept = _kept(answer, media_ids, running.options, replica.revision.revision_id)
         await self._opener.output_stopped(self._stopped(_direct(replica, running), judgement), kept, blocked=True)
 
     async def direct_input(
@@ -104,8 +104,8 @@ class StoppedContent:
         return KeyId("") if found is None else found.key_id
 
 
-def _kept(answer: Answer, media_ids: tuple[str, ...], options: Options) -> KeptOutput:
-    return KeptOutput(answer.status_code, dict(answer.headers), answer.body, list(media_ids), options)
+def _kept(answer: Answer, media_ids: tuple[str, ...], options: Options, revision_id: str) -> KeptOutput:
+    return KeptOutput(answer.status_code, dict(answer.headers), answer.body, list(media_ids), options, revision_id)
 
 
 def _direct(replica: Replica, running: Running) -> _Call:

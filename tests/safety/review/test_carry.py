@@ -35,6 +35,7 @@ from forestay.storage.postgres import Database
 from forestay.storage.valkey import LocalWakeups
 from forestay.telemetry.metrics import Metrics
 from forestay.verdicts import Verdict
+from forestay.worker.releasing import ReleasingGround, releasing_of
 
 BODY = b'{"prompt": "MARKER-52D1"}'
 SETTINGS = Settings(secrets=Secrets(internal_key="a long random text"))
@@ -57,17 +58,19 @@ class Ground:
 async def ground_of(database: Database, objects: ObjectStore, queue: PostgresQueueStore) -> Ground:
     """Put a desk together as a process does."""
     clock, chance, metrics = SystemClock(), SystemChance(), Metrics()
+    media = PostgresMediaStore(database, objects, chance)
     ground = ReviewGround(
         database=database,
         objects=objects,
         queue=queue,
-        media=PostgresMediaStore(database, objects, chance),
+        media=media,
         verdicts=PostgresVerdicts(database),
         wakeups=LocalWakeups(),
         settings=SETTINGS,
         clock=clock,
         chance=chance,
         metrics=metrics,
+        finisher=releasing_of(ReleasingGround(database, media, SETTINGS, clock, chance, metrics)),
         writer="test",
     )
     return Ground(desk_of(ground), queue, ground, metrics)

@@ -323,8 +323,9 @@ RETURNING request_id, attempt;
 SELECT carried FROM requests WHERE request_id = $1 AND attempt = $2 AND worker_id = $3;
 
 -- name: held_back
--- Reads what a withheld request keeps of its answer, with the attempt that gave it.
-SELECT attempt, withheld FROM requests WHERE request_id = $1 AND state = 'withheld';
+-- Reads what a withheld request keeps of its answer, with the attempt that gave it and what its caller chose.
+SELECT r.attempt, r.withheld, r.revision_id, i.options
+FROM requests r JOIN request_inputs i USING (request_id) WHERE r.request_id = $1 AND r.state = 'withheld';
 
 -- name: requeue
 -- Gives held requests back for another attempt, with what is charged to them, and writes the attempts' facts.

@@ -10,13 +10,15 @@ once. Called by the gateway after a vote, and by the loop for whatever a crash h
 import dataclasses
 import hashlib
 import uuid
-from typing import assert_never
+from collections.abc import Sequence
+from typing import Protocol, assert_never
 
 from forestay.chance import Chance
 from forestay.clock import Clock
-from forestay.errors import Refused
-from forestay.ids import RequestId
+from forestay.errors import Refused, Unavailable
+from forestay.ids import RequestId, RevisionId
 from forestay.media.store import MediaStore
+from forestay.media.urls import stored_ids
 from forestay.queue.model import Answer, Options, State, Submission
 from forestay.queue.store import Accepted, QueueStore
 from forestay.safety.decide import Judgement
@@ -24,7 +26,7 @@ from forestay.safety.policy import Action as PolicyAction
 from forestay.safety.records import Point, VerdictRecord, VerdictSink
 from forestay.safety.refusal import refusal
 from forestay.safety.review.kept import KeptInput, KeptOutput, unpacked
-from forestay.safety.review.model import INPUTS, Decided, Item, Outcome
+from forestay.safety.review.model import INPUTS, Decided, Item, NewItem, Outcome
 from forestay.safety.review.postgres_store import PostgresReviews
 from forestay.safety.review.sealed import Reader, SealedStore
 from forestay.storage.valkey import Wakeups
@@ -88,6 +90,43 @@ def decide_carry(item: Item, state: State | None) -> Action:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class LetGo:
+    """An output that people let go."""
+
+    opened: NewItem
+    request_id: RequestId  # under which it is published
+    attempt: int
+    revision_id: RevisionId
+    answer: Answer  # as it was judged
+    options: Options
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Whole:
+    """An output as it leaves."""
+
+    answer: Answer
+    digests: tuple[str, ...]  # of its body and of its files
+    left: tuple[str, ...] = ()  # files that it names no more
+    failed: bool = False  # the caller's own bucket did not take a file: the answer says so
+
+
+class Finisher(Protocol):
+    """Makes a released output whole; see `worker/releasing`."""
+
+    async def whole(self, let_go: LetGo) -> Whole:
+        """Return the answer with provenance, in the caller's bucket where that was asked for; Refused: a file is gone.
+
+        May be asked again for the same output.
+        """
+        ...
+
+    async def forget(self, media_ids: Sequence[str]) -> None:
+        """Delete files; raises Unavailable."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class CarryPorts:
     """What carrying out may use of the world."""
 
@@ -100,6 +139,7 @@ class CarryPorts:
     clock: Clock
     chance: Chance
     metrics: Metrics
+    finisher: Finisher
 
 
 class Carrier:
@@ -158,14 +198,22 @@ class Carrier:
     async def _publish(self, item: Item, actor: str) -> None:
         """Publish the very output that was blocked; its files must still be there."""
         kept = unpacked(await self._copy(item, actor), KeptOutput)
+        submission = _linked(item, b"", kept.options)
+        if submission.request_id in await self._ports.queue.snapshots([submission.request_id]):
+            return  # another try has published it
         gone = [name for name in kept.media_ids if await self._ports.media.find(name) is None]
         if gone:
             raise Refused(f"{len(gone)} of the output's {len(kept.media_ids)} files are gone: it cannot be released")
-        submission = _linked(item, b"", kept.options)
-        digest = f"sha256:{hashlib.sha256(kept.body).hexdigest()}"
-        await self._record(item, submission.request_id, Point.OUTPUT, Verdict.ALLOW, (digest,))
-        await self._ports.media.release(kept.media_ids)
-        await self._ports.queue.publish(submission, Answer(kept.status_code, kept.headers, kept.body))
+        answer = Answer(kept.status_code, kept.headers, kept.body)
+        let_go = LetGo(
+            item.opened, submission.request_id, item.opened.attempt, RevisionId(kept.revision_id), answer, kept.options
+        )
+        whole = await self._ports.finisher.whole(let_go)
+        await self._record(item, submission.request_id, Point.OUTPUT, Verdict.ALLOW, whole.digests)
+        named = [name for name in kept.media_ids if name not in whole.left]
+        await self._ports.media.release([*named, *stored_ids(whole.answer.body)])
+        await self._ports.queue.publish(submission, whole.answer)
+        await self._forget(whole)
 
     async def _copy(self, item: Item, actor: str) -> bytes:
         """Read the sealed copy, which is noted like every reading."""
@@ -179,12 +227,35 @@ class Carrier:
     async def _resolve(self, item: Item, *, release: bool) -> None:
         """Publish or block a withheld output, on record before it takes effect."""
         opened = item.opened
-        verdict = Verdict.ALLOW if release else Verdict.BLOCK
-        await self._record(item, opened.request_id, Point.OUTPUT, verdict, ())
-        judged = Judgement(Verdict.BLOCK, PolicyAction.BLOCK, opened.category, opened.place, _decided(item).reason)
-        state, answer = (State.SUCCEEDED, None) if release else (State.BLOCKED, refusal(judged, "output"))
-        await self._ports.queue.withheld(opened.request_id, state, answer)
+        if release:
+            await self._release(item)
+        else:
+            await self._record(item, opened.request_id, Point.OUTPUT, Verdict.BLOCK, ())
+            judged = Judgement(Verdict.BLOCK, PolicyAction.BLOCK, opened.category, opened.place, _decided(item).reason)
+            await self._ports.queue.withheld(opened.request_id, State.BLOCKED, refusal(judged, "output"))
         await self._ports.wakeups.publish("forestay:changed", opened.request_id.hex)
+
+    async def _release(self, item: Item) -> None:
+        """Publish a withheld output like any other: whole, and on record as it leaves."""
+        request_id = item.opened.request_id
+        held = await self._ports.queue.held_back(request_id)
+        if held is None:  # it has ended since
+            return
+        let_go = LetGo(item.opened, request_id, held.attempt, held.revision_id, held.answer, held.options)
+        whole = await self._ports.finisher.whole(let_go)
+        await self._record(item, request_id, Point.OUTPUT, Verdict.ALLOW, whole.digests)
+        state = State.FAILED if whole.failed else State.SUCCEEDED
+        unchanged = not whole.failed and whole.answer.body == held.answer.body
+        await self._ports.queue.withheld(request_id, state, None if unchanged else whole.answer)
+        await self._forget(whole)
+
+    async def _forget(self, whole: Whole) -> None:
+        """Delete what the answer names no more; what is left is never released, and abandoned quarantine ends."""
+        if whole.left:
+            try:
+                await self._ports.finisher.forget(whole.left)
+            except Unavailable as error:
+                _LOG.info("review.files_left", files=len(whole.left), reason=str(error))
 
     async def _record(
         self, item: Item, request_id: RequestId, point: Point, verdict: Verdict, judged: tuple[str, ...]
@@ -193,6 +264,7 @@ class Carrier:
         opened, decided, chance = item.opened, _decided(item), self._ports.chance
         name = hashlib.sha256(f"{opened.item_id}\n{item.round}\n{request_id}".encode()).digest()
         words = f"{', '.join(decided.by)}: {decided.reason}"
+        words = words if request_id == opened.request_id else f"appeal of {opened.request_id}: {words}"
         record = VerdictRecord(
             at=decided.at,
             verdict_id=uuid.UUID(bytes=name[:16]),
@@ -211,7 +283,7 @@ class Carrier:
             action=(PolicyAction.ALLOW if verdict is Verdict.ALLOW else PolicyAction.BLOCK).value,
             category=None,
             place="",
-            reason=words if request_id == opened.request_id else f"appeal of {opened.request_id}: {words}",
+            reason=f"{words}; stopped before by {opened.policy_id}@{opened.policy_version}: {opened.reason}",
             checks=[],
             judged=list(judged),
             seconds=0.0,

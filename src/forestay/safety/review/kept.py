@@ -27,6 +27,7 @@ class KeptOutput(msgspec.Struct, frozen=True):
     body: bytes
     media_ids: list[str]
     options: Options
+    revision_id: str = ""  # that made it
 
 
 _Kept = TypeVar("_Kept", KeptInput, KeptOutput)

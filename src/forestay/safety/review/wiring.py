@@ -10,7 +10,7 @@ from forestay.clock import Clock
 from forestay.media.store import MediaStore
 from forestay.queue.store import QueueStore
 from forestay.safety.records import VerdictSink
-from forestay.safety.review.carrying import Carrier, CarryPorts
+from forestay.safety.review.carrying import Carrier, CarryPorts, Finisher
 from forestay.safety.review.desk import ReviewDesk
 from forestay.safety.review.events import PostgresReviewEvents
 from forestay.safety.review.opening import Opener
@@ -38,6 +38,7 @@ class ReviewGround:
     clock: Clock
     chance: Chance
     metrics: Metrics
+    finisher: Finisher
     writer: str  # this process's audit chain
 
 
@@ -65,6 +66,7 @@ def desk_of(ground: ReviewGround) -> ReviewDesk:
             clock=clock,
             chance=ground.chance,
             metrics=ground.metrics,
+            finisher=ground.finisher,
         )
     )
     opener = Opener(reviews, sealed, ground.metrics, safety.sealed_retention_seconds)
