@@ -138,6 +138,8 @@ def _gateway_ports(process: Process, stores: Stores, embedder: "Embedder | None"
 def _admin_readers(stores: Stores, writer: str) -> "AdminReaders":
     from forestay.delivery.dead_letters import PostgresDeadLetters
     from forestay.gateway.ports import AdminReaders
+    from forestay.quality.postgres_findings import PostgresFindings
+    from forestay.quality.watch_store import PostgresWatch
     from forestay.queue.claiming import PostgresTurns
     from forestay.queue.listing import PostgresRequestList
     from forestay.readiness.postgres_store import PostgresReadiness
@@ -160,6 +162,8 @@ def _admin_readers(stores: Stores, writer: str) -> "AdminReaders":
         rollout_facts=PostgresRolloutFacts(stores.facts_database),
         shadows=PostgresShadowStore(stores.database),
         readiness=PostgresReadiness(stores.database, stores.facts_database, writer=writer),
+        findings=PostgresFindings(stores.database),
+        holds=PostgresWatch(stores.database),
     )
 
 

@@ -54,6 +54,8 @@ from forestay.ids import TenantId
 from forestay.limits.postgres_store import PostgresLimitStore
 from forestay.media.decode import Decoder
 from forestay.media.postgres_store import PostgresMediaStore
+from forestay.quality.postgres_findings import PostgresFindings
+from forestay.quality.watch_store import PostgresWatch
 from forestay.queue.claiming import PostgresTurns
 from forestay.queue.listing import PostgresRequestList
 from forestay.queue.postgres_store import open_queue_store
@@ -176,6 +178,8 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
                 PostgresRolloutFacts(database, settled_seconds=-5.0),
                 PostgresShadowStore(database),
                 PostgresReadiness(database, database, writer="test"),
+                PostgresFindings(database),
+                PostgresWatch(database),
             ),
             "limits": LimitPorts(PostgresLimitStore(database, wakeups, clock), None),
         }

@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from forestay.delivery.dead_letters import DeadLetters
     from forestay.limits.counters import RemoteCounters
     from forestay.limits.store import LimitStore
+    from forestay.quality.findings import FindingStore
+    from forestay.quality.watch_store import HoldStore
     from forestay.queue.claiming import Turns
     from forestay.queue.listing import RequestList
     from forestay.readiness.postgres_store import PostgresReadiness
@@ -102,6 +104,8 @@ class AdminReaders:
     rollout_facts: "RolloutFacts"
     shadows: "ShadowStore"
     readiness: "PostgresReadiness"
+    findings: "FindingStore"
+    holds: "HoldStore"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
