@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 from forestay.slo.budget import Budget
 from forestay.slo.burn_rules import MOST_BURN_SHARE, Pair, Severity, pairs_for
-from forestay.slo.model import Minute, Slo, SloId, SubjectKind
+from forestay.slo.model import Minute, SliKind, Slo, SloId, SubjectKind
 from forestay.slo.windows import longest_minutes
 
 ENOUGH = 1.0 - 1e-9
@@ -99,7 +99,7 @@ class Decision:
 
 def decide_slo(state: SloState, now: Minute) -> Decision:
     """Decide what is to be said of an SLO in the minute `now`."""
-    if state.last_seen is None or now - state.last_seen >= SILENT_MINUTES:
+    if state.last_seen is None or now - state.last_seen >= silent_minutes(state.slo):
         return Decision((_no_data(state, now),), Opened())
     pairs = [pair for pair in pairs_of(state.slo) if pair.long_minutes in state.windows]
     burning = [pair for pair in pairs if burns(pair, state.windows)]
@@ -116,6 +116,11 @@ def decide_slo(state: SloState, now: Minute) -> Decision:
     if held and not any(finding.kind is Kind.PAGE for finding in findings):
         findings.append(_held(state, held))
     return Decision(tuple(findings), opened)
+
+
+def silent_minutes(slo: Slo) -> int:
+    """Return after how many minutes without an event nothing is claimed; a slice of time is one only at its end."""
+    return max(SILENT_MINUTES, 2 * slo.sli.slice_minutes)
 
 
 def pairs_of(slo: Slo) -> tuple[Pair, ...]:
@@ -172,7 +177,7 @@ def _finding(state: SloState, kind: Kind, rules: list[str]) -> Finding:
     minutes, sums = _telling(state)
     burn = (sums.share or 0.0) / state.slo.budget_ratio
     harm = (
-        f"{_whom(state.slo)}: {sums.bad:,} of {sums.total:,} requests were bad in the last {_span(minutes)}"
+        f"{_whom(state.slo)}: {sums.bad:,} of {sums.total:,} {_events(state.slo)} were bad in the last {_span(minutes)}"
         f"{_probes(sums)}, {_times(burn)} what {_percent(state.slo.objective)} allows"
     )
     words = [harm, _budget_words(state.budget), _who_speaks(rules, state)]
@@ -184,7 +189,8 @@ def _held(state: SloState, pairs: list[Pair]) -> Finding:
     sums = state.windows[pair.long_minutes]
     burn = (sums.share or 0.0) / state.slo.budget_ratio
     reason = (
-        f"{_whom(state.slo)}: {sums.bad:,} of {sums.total:,} requests were bad in the last {_span(pair.long_minutes)}"
+        f"{_whom(state.slo)}: {sums.bad:,} of {sums.total:,} {_events(state.slo)} were bad"
+        f" in the last {_span(pair.long_minutes)}"
         f"{_probes(sums)}. At this traffic the rule `{pair.name}` would often speak falsely, so it is held; "
         f"the evidence stands at {min(state.evidence, 1.0):.1%} of what wakes somebody."
     )
@@ -218,6 +224,10 @@ def _budget_words(budget: Budget | None) -> str:
 def _whom(slo: Slo) -> str:
     whom = "the platform" if slo.subject.kind is SubjectKind.PLATFORM else f"{slo.subject.kind} {slo.subject.name}"
     return f"{slo.slo_id} ({whom})"
+
+
+def _events(slo: Slo) -> str:
+    return f"slices of {slo.sli.slice_minutes} min" if slo.sli.kind is SliKind.TIME_SLICE else "requests"
 
 
 def _probes(sums: Sums) -> str:

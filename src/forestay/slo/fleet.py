@@ -22,6 +22,7 @@ from forestay.slo.decide import (
     SloState,
     Sums,
     pairs_of,
+    silent_minutes,
 )
 from forestay.slo.evidence import Bets, nothing_wagered, page_bets, stakes, ticket_bets, wager
 from forestay.slo.model import Minute, Slo
@@ -208,6 +209,7 @@ class FleetEngine:
         self.paging = np.zeros(self.count, dtype=np.bool_)
         self.ticketing = np.zeros(self.count, dtype=np.bool_)
         self.last_seen = np.full(self.count, -SILENT_MINUTES, dtype=np.int64)
+        self._silent_after = np.asarray([silent_minutes(slo) for slo in self.slos], dtype=np.int64)
         self._bucket = np.zeros((2, self.count))
 
     def tick(self, now: Minute, counts: Floats) -> None:
@@ -223,7 +225,7 @@ class FleetEngine:
             self.ticket.stake(self.buckets, TICKET_EVERY_MINUTES, self.buckets[120][1] / 2)
             self.ticketing = self.ticket.step(self.buckets, self._bucket)
             self._bucket[:] = 0.0
-        silent = now - self.last_seen >= SILENT_MINUTES
+        silent = now - self.last_seen >= self._silent_after
         if silent.any():
             self._close(silent)
 

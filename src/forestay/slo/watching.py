@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from forestay.slo.budget import Adjustment, Budget, History, budget_of, composite_of
+from forestay.slo.budget import Adjustment, Budget, History, budget_of, composite_of, slice_is_good
 from forestay.slo.decide import Decision, Opened, decide_slo
 from forestay.slo.fleet import FleetEngine
-from forestay.slo.model import Counts, Minute, Slo, SloId, SubjectKind
+from forestay.slo.model import Counts, Minute, SliKind, Slo, SloId, SubjectKind
 from forestay.slo.standing import URGENT, Standing, standing_of
 from forestay.slo.windows import bounds, longest_minutes
 
 SHOWN_WINDOWS = (5, 60, 360, 4320)
+_NOTHING, _GOOD_SLICE, _BAD_SLICE = Counts(), Counts(good=1), Counts(bad=1)
 MinuteCounts = Mapping[SloId, Counts]
 
 
@@ -34,6 +35,7 @@ class Watching:
         self._kept: dict[SloId, dict[Minute, Counts]] = {slo.slo_id: {} for slo in self._simple}
         self._opened: dict[SloId, Opened] = {}
         self._since: dict[SloId, Minute] = {}
+        self._slices: dict[SloId, Counts] = {}  # what the slices of time that are not over have held so far
         self.budgets: dict[SloId, Budget] = {}  # of every SLO, as of the last standings
 
     def take(self, seen: MinuteCounts) -> None:
@@ -43,11 +45,24 @@ class Watching:
             if slo_id in self._kept:
                 self._kept[slo_id][now] = counts
         if now >= self._evidence_from:
-            counts = [seen.get(slo.slo_id, Counts()) for slo in self._simple]
+            counts = [self._happened(slo, seen.get(slo.slo_id, _NOTHING), now) for slo in self._simple]
             bad, seen_of_all = [one.seen_bad for one in counts], [one.seen for one in counts]
             self._engine.tick(now, np.asarray([bad, seen_of_all], dtype=np.float64))
             self._note_since(now)
         self.until = Minute(now + 1)
+
+    def _happened(self, slo: Slo, counts: Counts, now: Minute) -> Counts:
+        """Return what the tests of burning see of a minute: its requests, or the slice of time that ends with it."""
+        if slo.sli.kind is not SliKind.TIME_SLICE:
+            return counts
+        held = self._slices.get(slo.slo_id, _NOTHING) + counts
+        if (now + 1) % slo.sli.slice_minutes:
+            self._slices[slo.slo_id] = held
+            return _NOTHING
+        self._slices.pop(slo.slo_id, None)
+        if not held.total:
+            return _NOTHING
+        return _GOOD_SLICE if slice_is_good(slo.sli, held.total, held.bad) else _BAD_SLICE
 
     def standings(self, adjustments: Sequence[Adjustment] = ()) -> list[Standing]:
         """Say how every SLO stands after the last minute that was taken; empty before the first."""
