@@ -43,6 +43,19 @@ def test_nothing_is_released_unjudged_whatever_happens(tmp_path: Path) -> None:
     assert {"index.html", "policy.yaml", "stricter.yaml"} <= {path.name for path in (tmp_path / "out").iterdir()}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(DEMO_SECONDS + 60)
+def test_what_burns_wakes_somebody_and_nothing_else_does(tmp_path: Path) -> None:
+    """Exit status 0, every promise kept with its evidence, budgets drawn, the waterfall and the rules on disk."""
+    told = run_demo("slo", tmp_path / "out")
+    assert all(row["kept"] and row["evidence"] for row in told["promises"])
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 8
+    assert "attempt 1" in page
+    assert "standing: held" in page
+    assert {"rules.yaml", "rules.test.yaml", "edge.jsonl"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
 def run_demo(scenario: str, output: Path) -> dict[str, Any]:
     """Run the demo; returns what it tells at its end. It ends well."""
     command = [sys.executable, "-m", "forestay", "demo", "--scenario", scenario, "--json", "--output", str(output)]
@@ -65,7 +78,7 @@ def test_an_unknown_scenario_is_told_with_those_that_exist() -> None:
     command = [sys.executable, "-m", "forestay", "demo", "--scenario", "pillage"]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
-    assert "'pillage' is none of spine, abuse, safety" in done.stderr
+    assert "'pillage' is none of spine, abuse, safety, slo" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -14,6 +14,7 @@ from tests.slo.objectives import slo
 from forestay.slo.model import Measure, Series, Sli, SliKind, SloId
 from forestay.slo.prometheus import render_rules
 from forestay.slo.promtool_tests import alerts, input_series, play, render_tests
+from forestay.telemetry.metrics import table
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROMTOOL = shutil.which("promtool")
@@ -89,7 +90,6 @@ def test_the_tests_that_come_along_know_matchers_of_every_kind(tmp_path: pathlib
     selectors = (
         ('req_total{outcome!~"caller.*"}', 'req_total{outcome=~"model_.*|oom"}'),
         ('asked_total{code!="499"}', 'asked_total{code!~"[1-4]..|other"}'),
-        ('submitted_total{app="a"}', 'failed_total{app="a"}'),
     )
     made = [
         dataclasses.replace(
@@ -119,3 +119,13 @@ def test_each_exported_alert_has_its_runbook_with_the_place_that_it_names() -> N
         places = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
         assert place in places
         assert f"`{name}`" in text
+
+
+def test_a_rule_reads_what_another_records_what_its_user_counts_or_what_is_exported() -> None:
+    """No name in an expression is of a metric that nobody makes."""
+    groups = yaml.safe_load(render_rules([WATCHED])[0])["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    recorded = {rule["record"] for rule in rules if "record" in rule}
+    read = {name for rule in rules for name in re.findall(r"([a-zA-Z_:][\w:]*)(?=[{\[]| offset| <| -)", rule["expr"])}
+    assert recorded <= read | {"slo:rule:open"}
+    assert read <= recorded | {"req_total"} | {metric.name for metric in table()}

@@ -24,6 +24,7 @@ from forestay.demo.screen import JsonScreen, LiveScreen, PlainScreen, Screen
 from forestay.demo.sheet import write_sheet
 from forestay.demo.siege import Siege
 from forestay.demo.stage import Course, clean
+from forestay.demo.watch import Watch
 from forestay.errors import UsageError
 from forestay.settings import process_environment
 
@@ -31,11 +32,13 @@ _FLEETS = {
     "spine": Path("examples/fleet.yaml"),
     "abuse": Path("examples/small_fleet.yaml"),
     "safety": Path("examples/echo_fleet.yaml"),
+    "slo": Path("examples/echo_fleet.yaml"),
 }
-_COURSES: Mapping[str, Callable[[Course], Demonstration | Siege | Inspection]] = {
+_COURSES: Mapping[str, Callable[[Course], Demonstration | Siege | Inspection | Watch]] = {
     "spine": Demonstration,
     "abuse": Siege,
     "safety": Inspection,
+    "slo": Watch,
 }
 _TERMINAL_WIDTH = 90
 _INTERRUPTED = 130
@@ -49,7 +52,8 @@ def demo(
         str,
         typer.Option(
             help="spine: work goes on though a worker dies. abuse: attacks are stopped, one by one. "
-            "safety: nothing is released unjudged, and people decide about what is in doubt."
+            "safety: nothing is released unjudged, and people decide about what is in doubt. "
+            "slo: what spends an error budget too fast wakes somebody, and nothing else does."
         ),
     ] = "spine",
     fleet: Annotated[Path | None, typer.Option(help="The fleet to load; the scenario's own unless named.")] = None,

@@ -61,7 +61,22 @@ SAFETY: Mapping[str, str] = {
     "unjudged": "every byte that a caller could read was judged before, by records that nobody altered",
     "stop": SPINE["stop"],
 }
-SCENARIOS: Mapping[str, Mapping[str, str]] = {"spine": SPINE, "abuse": ABUSE, "safety": SAFETY}
+SLO: Mapping[str, str] = {
+    "start": SPINE["start"],
+    "history": "six hours of traffic that another fleet served come in, and every model has an SLO",
+    "told": "what burnt there is told to a signed webhook once, in the engine's words, and somebody takes it in hand",
+    "hurt": "a busy and a thin model are hurt by real failing requests; what was broken serves again",
+    "trace": "a trace is followed from its client through queue and worker into the model's process",
+    "busy": "the busy model pages within a minute and a little, by the rule that its traffic allows",
+    "thin": "the thin model pages too, by the evidence of a handful of requests",
+    "single": "one bad request of a thin model wakes nobody, though it is more than the workbook's rule asks for",
+    "neither": "callers' own errors and a cancelled request are neither good nor bad",
+    "mended": "what is mended is over, and its receiver is told so once",
+    "genuine": "every notification is genuine, and none came twice",
+    "prometheus": "the exported rules say the same of the same minutes in Prometheus' own engine",
+    "stop": SPINE["stop"],
+}
+SCENARIOS: Mapping[str, Mapping[str, str]] = {"spine": SPINE, "abuse": ABUSE, "safety": SAFETY, "slo": SLO}
 
 
 class Mark(enum.StrEnum):

@@ -1,5 +1,6 @@
 """A webhook receiver as a careful customer would write it: verifies the signature, ignores what it has seen.
 
+It is a collector of traces (OTLP/HTTP, JSON) beside that.
 It keeps every delivery in memory. It decides whether a delivery is genuine by fal's published scheme (Ed25519 over
 request id, user id, timestamp and the body's SHA-256; keys from a JWKS). `choreography.py` starts it and reads it.
 """
@@ -45,18 +46,22 @@ class Receiver:
         self._clock = clock
         self._runner: web.AppRunner | None = None
         self.deliveries: list[Delivery] = []
+        self.spans: list[Mapping[str, object]] = []
         self.url = ""
+        self.collector_url = ""
 
     async def start(self) -> None:
         """Listen on a free port of loopback."""
         application = web.Application(client_max_size=LARGEST_BODY)
         application.router.add_post("/hook", self._receive)
+        application.router.add_post("/v1/traces", self._collect)
         self._runner = web.AppRunner(application)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         host, port = cast("tuple[str, int]", self._runner.addresses[0][:2])
         self.url = f"http://{host}:{port}/hook"
+        self.collector_url = f"http://{host}:{port}"
 
     async def stop(self) -> None:
         """Stop listening."""
@@ -76,6 +81,14 @@ class Receiver:
             )
         )
         return web.Response(status=200)
+
+    async def _collect(self, request: web.Request) -> web.Response:
+        """Take spans as an OTLP/HTTP collector does, in JSON."""
+        body = cast("Mapping[str, Sequence[Mapping[str, Sequence[Mapping[str, object]]]]]", await request.json())
+        for resource in body["resourceSpans"]:
+            for scope in resource["scopeSpans"]:
+                self.spans += cast("Sequence[Mapping[str, object]]", scope["spans"])
+        return web.json_response({})
 
 
 def read_jwks(jwks: Mapping[str, object]) -> list[Ed25519PublicKey]:

@@ -189,7 +189,7 @@ OUTPUTS_NOT_NOTED = _counter(
 QUALITY_OUTPUTS = _counter("forestay_quality_outputs_total", "Outputs that the detectors of quality have taken.")
 QUALITY_LAG_SECONDS = _gauge("forestay_quality_lag_seconds", "Age of the newest output that the detectors have taken.")
 QUALITY_FINDINGS = _counter(
-    "forestay_quality_findings_total", "Changes that the detectors of quality have found.", "what"
+    "forestay_quality_changes_total", "Changes that the detectors of quality have found.", "what"
 )
 QUALITY_DECIDED = _counter(
     "forestay_quality_decided_total", "What the quality loop asked for, and what became of it.", "action", "effect"
