@@ -24,9 +24,9 @@ MISSING = "missing"  # no output at all where the control has one
 TOLERANCES: Mapping[str, float] = {
     MISSING: 0.5,
     "size": 0.5,
-    "structure": 0.0025,
-    "colour": 0.004,
-    "edges": 0.04,
+    "structure": 0.0014,
+    "colour": 0.003,
+    "edges": 0.035,
     "level": 0.0035,
     "hash": 31 / 256,  # where PDQ calls two pictures the same
     "worst_frame": 0.02,
