@@ -29,6 +29,7 @@ NAMES = (
     "safety_thresholds",
     "safety_disguise",
     "quality_cost",
+    "quality_diagnosis",
     "quality_faults",
     "drift_delay",
     "drift_arl",

@@ -28,7 +28,8 @@ from forestay.quality.bets import Array
 
 MAX_STRATA = 64
 MAX_RECENT = 512  # outputs that are looked back at for the beginning of a change
-MIN_REFERENCE = 50
+MIN_REFERENCE = 50  # outputs of all strata, from which their correlations are learned
+LEAST_IN_STRATUM = 5
 _CAP = 1e30
 _STILL = 1e-9
 _LEAST_SPREAD = 0.1  # of a combination of features: beyond, what the reference says of it is noise
@@ -323,8 +324,8 @@ def whitening(references: Mapping[str, Sequence[Sequence[float]]]) -> Array:
 
     A correlation is shrunk by what its estimate is uncertain by; without a reference it is the identity.
     """
-    rows = [np.asarray(item, dtype=np.float64) for item in references.values() if len(item) >= MIN_REFERENCE]
-    if not rows:
+    rows = [np.asarray(item, dtype=np.float64) for item in references.values() if len(item) >= LEAST_IN_STRATUM]
+    if sum(len(item) for item in rows) < MIN_REFERENCE:
         width = max((len(item[0]) for item in references.values() if len(item)), default=1)
         return np.eye(width)
     scores = np.concatenate([_normal_scores(item) for item in rows])

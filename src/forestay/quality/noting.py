@@ -20,7 +20,7 @@ from forestay.quality.contracts import File, Row
 CLUSTER_BITS = 5
 MAX_WORDS = 256
 MAX_FEATURE = 1e9
-_LEAST_WORD = 4  # letters; shorter words stand in every prompt
+_LEAST_WORD = 3  # letters; shorter words stand in every prompt
 _PROMPTS = ("prompt", "text", "lyrics", "caption", "description", "query")
 _ADAPTERS = ("loras", "lora", "adapters", "lora_url", "lora_path", "embeddings")
 _NEITHER = frozenset({

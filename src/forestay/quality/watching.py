@@ -21,7 +21,7 @@ from forestay.quality.drift import Alarm, Detector, State
 from forestay.quality.noting import NAMES
 from forestay.telemetry.output_facts import OutputFact
 
-LEAST_IN_STRATUM = 20  # outputs of a reference; smaller strata are ranked together
+LEAST_IN_STRATUM = 5  # outputs of a reference; smaller strata are ranked together
 MAX_STREAMS = 5_000
 MAX_TIMES = 512
 MAX_ENDED = 50
