@@ -21,7 +21,7 @@ from forestay.clock import SystemClock
 from forestay.fleet.spec_file import json_schema
 from forestay.safety.classifiers.lexicon import LexiconDetectors
 from forestay.safety.classifiers.registry import installed
-from forestay.safety.coverage import matrix
+from forestay.safety.coverage import left_out, matrix
 from forestay.safety.judge.folder import missing
 from forestay.safety.taxonomy import CODES, Category, Modality
 from forestay.settings import Settings
@@ -50,7 +50,8 @@ COVERAGE_INTRODUCTION = """# What the guard covers
 Which bundled detector declares to cover which category in which kind of content. `-` is a gap: nobody here can judge
 it, and a policy that names it must say `uncovered: review` or `block`. `forestay safety coverage` shows the same for
 your platform, with hash banks and detectors that you have plugged in. What a detector covers is no promise of how much
-it finds: see [the text guard](../explanation/text-guard.md) and [judges](../explanation/judges.md).
+it finds: see [the text guard](../explanation/text-guard.md) and [judges](../explanation/judges.md). `drawn-text@1`, of
+the extra `ocr`, judges the words inside pictures and nothing else of them.
 This page is generated from the detectors' own declarations by `make docs`.
 
 """
@@ -245,11 +246,13 @@ def spec_form(field: dict[str, Any]) -> str:
 
 
 def render_coverage() -> str:
-    """Write who covers which category of which kind of content; where the extra `safety` is missing, the page stays."""
+    """Write who covers which category of which kind of content; where one of ours is missing, the page stays."""
     if missing():
         return (REFERENCE / "coverage.md").read_text(encoding="utf-8")
     bundled = [detector.info for detector in installed(Settings().judge)]
     known = [*bundled, *asyncio.run(LexiconDetectors(SystemClock()).known())]
+    if left_out(known):
+        return (REFERENCE / "coverage.md").read_text(encoding="utf-8")
     cells = matrix(known)
     head = ["category", *(modality.value for modality in Modality), "AILuminate", "OpenAI", "Azure"]
     parts = [COVERAGE_INTRODUCTION, f"| {' | '.join(head)} |\n|{'---|' * len(head)}\n"]

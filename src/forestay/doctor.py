@@ -311,6 +311,14 @@ async def _fal(_: Patient) -> Finding:
     return Finding("fal SDK", Health.OK, version)
 
 
+async def _drawn_text(_: Patient) -> Finding:
+    version = _installed("rapidocr")
+    if version is None:
+        mend = "only policies that name drawn-text@1 need it: pip install 'forestay[ocr]'"
+        return Finding("drawn text", Health.WARNING, "not installed: words inside pictures are not read", mend)
+    return Finding("drawn text", Health.OK, f"rapidocr {version} reads words inside pictures")
+
+
 def _installed(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
@@ -358,6 +366,7 @@ CHECKS: Sequence[Check] = (
     _loopback,
     _torch,
     _fal,
+    _drawn_text,
     _disk,
     _open_files,
 )

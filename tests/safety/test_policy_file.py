@@ -83,7 +83,8 @@ def test_a_policy_that_rests_on_nobody_is_told_so() -> None:
     policy = read_policy(GOOD, "mine", 1)
     assert gaps(policy, [NSFW, NSFW_2]) == []
     [missing] = gaps(policy, [NSFW_2])
-    assert (missing.category, missing.reason) == (Category.SEXUAL, "nsfw@1 is not installed here")
+    said = "nsfw@1 is not installed here; install forestay[safety] where the judge runs"
+    assert (missing.category, missing.reason) == (Category.SEXUAL, said)
     [silent] = gaps(read_policy(GOOD.replace("[sexual]", "[sexual, hate]"), "mine", 1), [NSFW, NSFW_2])
     assert silent.category is Category.HATE
     assert "`uncovered: review` or `block`" in silent.reason

@@ -136,6 +136,9 @@ def coverage(json: Annotated[bool, JSON_OPTION] = False) -> None:
         rows.setdefault(str(cell["category"]), {})[str(cell["modality"])] = names or "-"
     columns = [modality.value for modality in Modality]
     print_table(("category", *columns), [[name, *(row[column] for column in columns)] for name, row in rows.items()])
+    for away in shown["left_out"]:
+        mend = f"pip install 'forestay[{away['extra']}]' where the judge runs"
+        typer.echo(f"{away['detector']} is not there: {mend}", err=True)
     for gap in shown["standard_gaps"]:
         typer.echo(f"standard rests on nobody: {gap['category']} in {gap['modality']}: {gap['reason']}", err=True)
 

@@ -17,7 +17,7 @@ from forestay.gateway.ports import SafetyDesk
 from forestay.gateway.responses import Reply, json_reply
 from forestay.ids import RevisionId
 from forestay.queue.model import Snapshot, State
-from forestay.safety.coverage import gaps, matrix
+from forestay.safety.coverage import gaps, left_out, matrix
 from forestay.safety.decide import Judgement
 from forestay.safety.policy import UNGUARDED, Action
 from forestay.safety.policy_file import STANDARD, read_policy, standard_policy, standard_text
@@ -142,7 +142,9 @@ async def get_coverage(act: Act) -> Reply:
     codes = {category.value: msgspec.to_builtins(said) for category, said in CODES.items()}
     detectors = [{"detector": info.detector_id, "digest": info.digest, "costly": info.costly} for info in known]
     uncovered = [msgspec.to_builtins(gap) for gap in gaps(standard_policy(), known)]
-    return json_reply(200, {"detectors": detectors, "cells": cells, "codes": codes, "standard_gaps": uncovered})
+    away = [{"detector": name, "extra": extra} for name, extra in left_out(known).items()]
+    said = {"detectors": detectors, "cells": cells, "codes": codes, "standard_gaps": uncovered, "left_out": away}
+    return json_reply(200, said)
 
 
 async def get_verdicts(act: Act) -> Reply:

@@ -12,6 +12,7 @@ from forestay.safety.policy import Policy
 from forestay.safety.taxonomy import Category, Modality
 
 Cell = tuple[Category, Modality]
+EXTRAS: Mapping[str, str] = {"text-meaning@1": "safety", "nsfw@1": "safety", "drawn-text@1": "ocr"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,6 +35,12 @@ def matrix(detectors: Sequence[DetectorInfo]) -> Mapping[Cell, tuple[str, ...]]:
     }
 
 
+def left_out(detectors: Sequence[DetectorInfo]) -> Mapping[str, str]:
+    """Return which detectors of ours are not there, and the extra of this package that brings each."""
+    known = {info.detector_id for info in detectors}
+    return {name: extra for name, extra in EXTRAS.items() if name not in known}
+
+
 def gaps(policy: Policy, detectors: Sequence[DetectorInfo]) -> list[Gap]:
     """Return where the policy rests on nobody: unknown detectors, and categories that none of its detectors covers."""
     known = {info.detector_id: info for info in detectors}
@@ -44,8 +51,16 @@ def gaps(policy: Policy, detectors: Sequence[DetectorInfo]) -> list[Gap]:
         for category in sorted(rule.categories):
             covered = any(category in info.covers.get(rule.modality, frozenset[Category]()) for info in asked)
             if missing:
-                found.append(Gap(category, rule.modality, f"{', '.join(missing)} is not installed here"))
+                found.append(
+                    Gap(category, rule.modality, f"{', '.join(missing)} is not installed here{_mend(missing)}")
+                )
             elif not covered and rule.uncovered is None:
                 mend = "give it a rule with `uncovered: review` or `block`"
                 found.append(Gap(category, rule.modality, f"{', '.join(rule.detectors)} does not cover it; {mend}"))
     return found
+
+
+def _mend(missing: Sequence[str]) -> str:
+    """Return what to install where the judge runs; empty for detectors that are not ours."""
+    extras = sorted({EXTRAS[name] for name in missing if name in EXTRAS})
+    return f"; install forestay[{','.join(extras)}] where the judge runs" if extras else ""

@@ -14,7 +14,11 @@ from forestay.settings import Judge
 from forestay.telemetry.logs import logger
 
 _LOG = logger("judge")
-_BUNDLED = ("forestay.safety.classifiers.text", "forestay.safety.classifiers.nsfw")
+_BUNDLED = (
+    "forestay.safety.classifiers.text",
+    "forestay.safety.classifiers.nsfw",
+    "forestay.safety.classifiers.drawn_text",
+)
 _MARKERS = "forestay.safety.classifiers.marker"
 
 

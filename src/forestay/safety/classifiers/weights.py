@@ -12,11 +12,11 @@ from forestay.errors import Refused, Unavailable
 _PIECE_BYTES = 1024 * 1024
 
 
-def weights_in(package: str, name: str, sha256: str) -> pathlib.Path:
+def weights_in(package: str, name: str, sha256: str, extra: str = "safety") -> pathlib.Path:
     """Return the path of a package's file; Unavailable without the package, Refused for a file of another digest."""
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
-        raise Unavailable(f"the package {package} is not installed; install forestay[safety]")
+        raise Unavailable(f"the package {package} is not installed; install forestay[{extra}]")
     path = pathlib.Path(found.origin).parent / name
     if not path.is_file() or digest_of(path) != sha256:
         raise Refused(f"{name} of the package {package} is not the file that is expected here; reinstall it")
