@@ -23,6 +23,7 @@ ReplicaId = NewType("ReplicaId", str)
 BUCKETS = 10_000  # a route splits traffic in steps of 0.01 %
 # Buckets beyond those of routes: only replicas of a rollout's control and candidate take requests with them.
 SHADOW_CONTROL_BUCKET, SHADOW_CANDIDATE_BUCKET = BUCKETS, BUCKETS + 1
+PLATFORM_TENANT = TenantId("default")  # of `forestay up`: its ADMIN keys read the reports of every tenant
 SHADOW_TENANT = TenantId("~shadow")  # whose mirrored requests are; no tenant of a person can be called so
 SHADOW_KEY = KeyId("~shadow")
 MAX_CELL = 0xFFF

@@ -20,7 +20,7 @@ from forestay.errors import ForestayError, UsageError
 from forestay.fleet.keys import Caller, KeyRequest, Scope, verify
 from forestay.fleet.peppers import Peppers
 from forestay.fleet.postgres_keys import PostgresKeyStore
-from forestay.ids import TenantId
+from forestay.ids import PLATFORM_TENANT
 from forestay.processes import SPREADS, address_of, bind, keep_memory_private, lock_folder
 from forestay.safety.judge.folder import environment_of_judge, is_wanted, socket_in
 from forestay.settings import Settings
@@ -40,7 +40,6 @@ from forestay.supervisor import (
 )
 from forestay.tls import TlsFiles, ensure_tls
 
-_DEFAULT_TENANT = TenantId("default")
 # Of the embedded server's hundred connections; with the most gateways and workers that `up` allows they still suffice.
 _GATEWAY_CONNECTIONS = 24
 _WORKER_CONNECTIONS = 60
@@ -287,15 +286,15 @@ class LocalPlatform:
 
     async def _issue_first_keys(self, store: PostgresKeyStore, peppers: Peppers) -> None:
         """Make the keys of the first start; a restart finds them, and makes new ones only for an emptied database."""
-        await store.create_tenant(_DEFAULT_TENANT, "Default", actor="loop:up")
+        await store.create_tenant(PLATFORM_TENANT, "Default", actor="loop:up")
         for name, scopes in _FIRST_KEYS.items():
             known = self._folder.kept(name)
             if known and isinstance(await verify(store, known, self._clock.now(), peppers), Caller):
                 self._keys[name] = known
                 continue
-            issued = await store.create(KeyRequest(_DEFAULT_TENANT, f"first {name}", scopes), actor="loop:up")
+            issued = await store.create(KeyRequest(PLATFORM_TENANT, f"first {name}", scopes), actor="loop:up")
             if issued is None:
-                raise UsageError("tenant", f"{_DEFAULT_TENANT} is gone from the database; create it again")
+                raise UsageError("tenant", f"{PLATFORM_TENANT} is gone from the database; create it again")
             self._folder.keep(name, issued.credential)
             self._keys[name] = issued.credential
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from hypothesis import given, settings
 from tests.slo.objectives import slo
-from tests.slo.test_slo_file import FILE, SLOS
+from tests.slo.test_slo_file import FILE, SLOS, TENANTS
 
 from forestay.fleet.spec_yaml import SpecError
 from forestay.slo.model import CalendarUnit, Part, SliKind, Slo, SloId, Subject, SubjectKind, Window
@@ -126,6 +126,14 @@ def test_every_plain_slo_survives_openslo_and_back(made: Slo) -> None:
     [found] = import_openslo(text, "open.yaml").slos
     lossless = dataclasses.replace(found, window=made.window if _same(made.window, found.window) else found.window)
     assert lossless == made
+
+
+def test_a_credit_table_travels_in_an_annotation() -> None:
+    """Out, with the note that other tools do not read it, and back."""
+    slos = read_slos(TENANTS, "slos.yaml")
+    text, losses = export_openslo(slos)
+    assert any(loss.field == "credits" for loss in losses)
+    assert import_openslo(text, "open.yaml").slos[0].credits == slos[0].credits
 
 
 def _same(made: Window, found: Window) -> bool:

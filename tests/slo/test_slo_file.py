@@ -12,6 +12,7 @@ from forestay.slo.model import (
     BudgetAction,
     BudgetStep,
     CalendarUnit,
+    CreditBand,
     Measure,
     Series,
     Sli,
@@ -96,6 +97,46 @@ def test_a_file_reads_back_as_the_same_slos() -> None:
 def test_a_fault_names_line_field_and_mend(before: str, after: str, told: str) -> None:
     """One change in a good file, one fault that says what to write instead."""
     assert told in faults_of(FILE.replace(before, after, 1))
+
+
+TENANTS = """\
+version: 1
+slos:
+  - id: gold-up
+    subject: {tenant: gold}
+    objective: 99.9
+    sli: {kind: ratio, measure: availability}
+    owner: {team: sales}
+    credits:
+      - {below: 99.9, credit: 5}
+      - {below: 99, credit: 50}
+"""
+
+
+def test_a_credit_table_is_read_and_written_as_it_is() -> None:
+    """An empty one gives nothing back, which is something else than none."""
+    [gold] = read_slos(TENANTS, "slos.yaml")
+    assert gold.credits == (CreditBand(0.999, 0.05), CreditBand(0.99, 0.5))
+    assert read_slos(render_slos([gold]), "again.yaml") == (gold,)
+    [nothing] = read_slos(TENANTS.partition("    credits:")[0] + "    credits: []\n", "slos.yaml")
+    assert nothing.credits == ()
+    assert read_slos(render_slos([nothing]), "again.yaml") == (nothing,)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("{tenant: gold}", "{model: acme/digits}", "`credits` go with `subject: {tenant: ...}`"),
+        ("measure: availability", "measure: validity", "`sli: {kind: ratio, measure: availability}`"),
+        ("{below: 99, credit: 50}", "{below: 99.9, credit: 50}", "must lie lower and give back more; below 99.9"),
+        ("{below: 99, credit: 50}", "{below: 99, credit: 5}", "must lie lower and give back more; below 99 "),
+        ("credit: 50", "credit: 101", "slos.yaml:10: slos.0.credits.1.credit: input should be less than"),
+        ("credit: 50", "back: 50", "known: below, credit"),
+    ],
+)
+def test_a_fault_of_a_credit_table_names_line_field_and_mend(before: str, after: str, told: str) -> None:
+    """It is of a tenant's availability alone, and falls band by band."""
+    assert told in faults_of(TENANTS.replace(before, after, 1))
 
 
 def test_what_yaml_hides_is_refused() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, cast
 
 import typer
 
-from forestay.cli import slo_budgets, slo_files
+from forestay.cli import slo_budgets, slo_files, slo_report
 from forestay.cli.client import connect
 from forestay.cli.output import JSON_OPTION, print_json, print_table
 from forestay.errors import UsageError
@@ -14,6 +14,7 @@ from forestay.errors import UsageError
 app = typer.Typer(no_args_is_help=True, help="Show how service level objectives stand; write, check and hand them on.")
 slo_budgets.register(app)
 slo_files.register(app)
+slo_report.register(app)
 Row = dict[str, object]
 _MINUTE_SECONDS = 60
 _DAY_MINUTES = 1440

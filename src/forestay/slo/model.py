@@ -142,6 +142,14 @@ class Alerting:
     runbook: str = ""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class CreditBand:
+    """What of a month's fee is given back when the month's availability is below `below_ratio`; shares of 1."""
+
+    below_ratio: float
+    credit_ratio: float
+
+
 STEPS = (
     BudgetStep(0.5, BudgetAction.SLOW),
     BudgetStep(0.25, BudgetAction.APPROVE),
@@ -167,6 +175,8 @@ class Slo:
     """How far the budget must rise above a step before its action ends."""
     alerting: Alerting = Alerting()
     labels: tuple[tuple[str, str], ...] = ()
+    credits: tuple[CreditBand, ...] | None = None
+    """What a tenant is given back for a bad month, mildest first; None: nothing is said, the default table holds."""
     origin: str = ""
     """Where a running platform has it from: a file, a model's spec, or the defaults; empty where nobody asks."""
 

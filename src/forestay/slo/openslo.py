@@ -136,7 +136,7 @@ class _Reader:
             self._lose(name, "owner", f"OpenSLO has no owner; `{team}` is taken, from the service")
         contact = notes.get(f"{PREFIX}owner-contact")
         values["owner"] = {"team": team, **({"contact": contact} if contact else {})}
-        for field in ("policy", "alerting"):
+        for field in ("policy", "alerting", "credits"):
             if f"{PREFIX}{field}" in notes:
                 values[field] = self._json(document, f"{PREFIX}{field}", notes[f"{PREFIX}{field}"])
         labels = self._labels(name, _mapping(metadata.get("labels")))

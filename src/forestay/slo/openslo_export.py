@@ -13,7 +13,7 @@ from forestay.slo.burn_rules import Pair
 from forestay.slo.decide import pairs_of
 from forestay.slo.model import STEPS, Alerting, CalendarUnit, SliKind, Slo, SubjectKind
 from forestay.slo.openslo import API_VERSION, OWN_SOURCE, PREFIX, Loss
-from forestay.slo.slo_text import Values, alerting_values, duration, percent, policy_values
+from forestay.slo.slo_text import Values, alerting_values, credit_values, duration, percent, policy_values
 
 _CALENDARS = {
     CalendarUnit.DAY: "1d",
@@ -68,6 +68,8 @@ def _annotations(slo: Slo) -> Iterator[tuple[str, str]]:
         yield "policy", json.dumps(policy_values(slo))
     if slo.alerting != Alerting():
         yield "alerting", json.dumps(alerting_values(slo.alerting))
+    if slo.credits is not None:
+        yield "credits", json.dumps(credit_values(slo.credits))
     series = slo.sli.series
     if series is not None and series.probes_total:
         yield "probes-total", series.probes_total

@@ -5,6 +5,7 @@ only who reads a file pays for it. Called by the command line, and for JSON by t
 """
 
 import difflib
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, cast
@@ -23,6 +24,7 @@ from forestay.slo.model import (
     BudgetAction,
     BudgetStep,
     CalendarUnit,
+    CreditBand,
     Measure,
     Part,
     Series,
@@ -219,6 +221,15 @@ class PolicyFile(Strict):
         return self
 
 
+class CreditFile(Strict):
+    """What a tenant is given back for a month below an availability."""
+
+    below: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+    """Percent of availability, over the calendar month."""
+    credit: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+    """Percent of the month's fee."""
+
+
 class AlertingFile(Strict):
     """When people are told."""
 
@@ -253,6 +264,22 @@ class SloFile(Strict):
     alerting: AlertingFile = Field(default_factory=lambda: AlertingFile.model_validate({}))
     labels: Mapping[_Id, Line] = Field(default_factory=dict[str, str], max_length=30)
     """Words of your own; they travel with alerts and exports."""
+    credits: tuple[CreditFile, ...] | None = Field(None, max_length=10)
+    """A tenant's availability alone: what a bad month gives back, mildest band first; an empty list gives nothing."""
+
+    @model_validator(mode="after")
+    def _credits_fit(self) -> "SloFile":
+        if self.credits is None:
+            return self
+        plain = self.sli is not None and self.sli.kind is SliKind.RATIO and self.sli.measure is Measure.AVAILABILITY
+        if self.subject is None or self.subject.tenant is None or not plain:
+            message = "`credits` go with `subject: {tenant: ...}` and `sli: {kind: ratio, measure: availability}`"
+            raise ValueError(message)
+        for before, after in itertools.pairwise(self.credits):
+            if after.below >= before.below or after.credit <= before.credit:
+                message = f"each band of `credits` must lie lower and give back more; below {after.below:g} does not"
+                raise ValueError(message)
+        return self
 
     @model_validator(mode="after")
     def _is_one_or_the_other(self) -> "SloFile":
@@ -333,6 +360,7 @@ _PARTS: Mapping[str, type[BaseModel]] = {
     "policy": PolicyFile,
     "steps": StepFile,
     "alerting": AlertingFile,
+    "credits": CreditFile,
 }
 
 
@@ -371,6 +399,9 @@ def frozen(file: SloFile) -> Slo:
             file.alerting.runbook or "",
         ),
         labels=tuple(sorted(file.labels.items())),
+        credits=None
+        if file.credits is None
+        else tuple(CreditBand(_share(band.below), _share(band.credit)) for band in file.credits),
     )
 
 

@@ -1,10 +1,10 @@
 """SLOs as text of our own format: what `slo_file` reads, written. Called by the import and by whoever shows an SLO."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import yaml
 
-from forestay.slo.model import STEPS, Alerting, Series, Slo, SubjectKind, Window
+from forestay.slo.model import STEPS, Alerting, CreditBand, Series, Slo, SubjectKind, Window
 
 Values = dict[str, object]
 
@@ -31,6 +31,8 @@ def values_of(slo: Slo) -> Values:
         values["policy"] = policy_values(slo)
     if slo.alerting != Alerting():
         values["alerting"] = alerting_values(slo.alerting)
+    if slo.credits is not None:
+        values["credits"] = credit_values(slo.credits)
     if slo.labels:
         values["labels"] = dict(slo.labels)
     return values
@@ -89,6 +91,11 @@ def alerting_values(alerting: Alerting) -> Values:
     if alerting.runbook:
         values["runbook"] = alerting.runbook
     return values
+
+
+def credit_values(bands: Sequence[CreditBand]) -> list[Values]:
+    """Return the credit table."""
+    return [{"below": percent(band.below_ratio), "credit": percent(band.credit_ratio)} for band in bands]
 
 
 def duration(minutes: int) -> str:

@@ -7,7 +7,7 @@ import msgspec
 
 from forestay.slo.budget import Budget
 from forestay.slo.decide import Finding, Kind
-from forestay.slo.model import Minute, Slo
+from forestay.slo.model import CreditBand, Measure, Minute, Sli, SliKind, Slo, SloId, Subject, SubjectKind
 
 URGENT = frozenset({Kind.PAGE, Kind.TICKET})
 
@@ -45,6 +45,11 @@ class Standing(msgspec.Struct, frozen=True):
     since: int | None = None  # the first minute of what wakes somebody now
     says: list[str] = []  # what is missing, what was adjusted
     origin: str = ""  # a file, a model's spec, or `default`
+    sli_kind: str = ""  # ratio | threshold | time_slice; empty: kept by a version that did not say
+    threshold_seconds: float | None = None
+    slice_minutes: int = 0
+    slice_objective: float = 0.0
+    credits: list[CreditBand] | None = None  # of a tenant's availability, where its file says them
 
     @property
     def urgent(self) -> Said | None:
@@ -98,4 +103,32 @@ def standing_of(
         since=since,
         says=list(budget.says),
         origin=slo.origin,
+        sli_kind=slo.sli.kind.value,
+        threshold_seconds=slo.sli.threshold_seconds,
+        slice_minutes=slo.sli.slice_minutes,
+        slice_objective=slo.sli.slice_objective,
+        credits=None if slo.credits is None else list(slo.credits),
+    )
+
+
+def slo_of(standing: Standing) -> Slo | None:
+    """Return the SLO that a standing is of, without what only alerts need; None where an older version kept it."""
+    if not standing.sli_kind:
+        return None
+    kind, _, name = standing.subject.partition(":")
+    return Slo(
+        slo_id=SloId(standing.slo_id),
+        subject=Subject(SubjectKind(kind), name),
+        objective=standing.objective,
+        sli=Sli(
+            SliKind(standing.sli_kind),
+            Measure(standing.measure),
+            standing.threshold_seconds,
+            standing.slice_minutes,
+            standing.slice_objective,
+        ),
+        owner_team=standing.owner,
+        description=standing.description,
+        credits=None if standing.credits is None else tuple(standing.credits),
+        origin=standing.origin,
     )

@@ -178,6 +178,25 @@ WHERE r.minute >= $1 AND r.minute < $2
 GROUP BY 1, 2, 3
 ORDER BY 1, 2, 3;
 
+-- name: tenant_models
+-- Adds up what a tenant ($3) asked of each model in [$1, $2), by cause, probes apart.
+SELECT model_id, traffic = 'probe' AS probe, cause, sum(good)::bigint AS good, sum(bad)::bigint AS bad,
+       sum(excluded)::bigint AS excluded
+FROM rollups
+WHERE minute >= $1 AND minute < $2 AND tenant_id = $3
+GROUP BY 1, 2, 3
+HAVING sum(good + bad + excluded) > 0
+ORDER BY 1, 2, 3;
+
+-- name: tenant_latency
+-- Adds up how long a tenant's ($3) successes took in [$1, $2), by model and bin, without probes.
+SELECT r.model_id, b.key::int AS bin, sum(b.value::bigint)::bigint AS count
+FROM rollups r
+CROSS JOIN LATERAL jsonb_each_text(r.latency -> 'latency') AS b
+WHERE r.minute >= $1 AND r.minute < $2 AND r.tenant_id = $3 AND r.traffic <> 'probe'
+GROUP BY 1, 2
+ORDER BY 1, 2;
+
 -- name: make_partition
 -- Makes one month's partition unless it is there.
 SELECT forestay_make_partition('rollups', $1, 'minute', $2, $3);
