@@ -66,11 +66,17 @@ class Probed(fal.App, name="probed"):
 """
 
 
-async def test_an_adapter_left_in_a_pipeline_is_found_and_no_caller_sees_the_report() -> None:
+ONE_LINE = APP.replace("class Pipe(DiffusionPipeline)", "class Pipe").replace(
+    "self.pipe = Pipe()", "from forestay_probe import forestay_probe; self.pipe = forestay_probe(Pipe())"
+)
+
+
+@pytest.mark.parametrize("app", [APP, ONE_LINE], ids=["diffusers", "by one line"])
+async def test_an_adapter_left_in_a_pipeline_is_found_and_no_caller_sees_the_report(app: str) -> None:
     """Nothing is found before; the request that leaves it names the replica; the header stays in the worker."""
     async with running_worker() as harness:
         spec = dataclasses.replace(spec_of(app="app.py::Probed", policy="unguarded"), quality=ENFORCED)
-        revision = await harness.deploy(spec, {"app.py": APP})
+        revision = await harness.deploy(spec, {"app.py": app})
         replica_id = (await harness.ready(revision))[0].replica_id
         assert (await harness.run({"prompt": "x"})).snapshot.state is State.SUCCEEDED
         assert harness.findings.kept == {}
