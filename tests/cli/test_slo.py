@@ -47,6 +47,7 @@ async def test_what_wakes_somebody_stands_first(forestay: Forestay, platform: Pl
     burning = (await forestay("slo", "status", "--burning")).out.splitlines()
     assert len(burning) == 2
     assert "model:acme/digits" in burning[1]
+    assert "overdrawn" in burning[1]
 
 
 async def test_an_explanation_says_what_how_fast_since_when_why_and_what_is_left(
@@ -58,6 +59,7 @@ async def test_an_explanation_says_what_how_fast_since_when_why_and_what_is_left
         told = (await forestay("slo", "explain", name)).out
         assert "standing: page since 20" in told
         assert "500 bad of 15,000" in told
+        assert "budget: overdrawn: " in told
         assert "burn rate: " in told
         assert "page: digits (model acme/digits): " in told
         assert "Why now: " in told

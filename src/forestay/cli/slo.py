@@ -60,9 +60,9 @@ def status(
             row["word"],
             percent(row["objective"]),
             f"{cast('float', row['events']):,.0f}",
-            percent(row["left_ratio"]),
+            "overdrawn" if _overdrawn(row) else percent(row["left_ratio"]),
             _burn(row),
-            span(row["minutes_to_empty"]),
+            "" if _overdrawn(row) else span(row["minutes_to_empty"]),
             moment(row["since"]),
             row["origin"],
         )
@@ -98,16 +98,7 @@ def told(row: Row) -> list[str]:
         *([f"  from: {row['origin']}"] if row["origin"] else []),
         f"  standing: {row['word']}" + (f" since {moment(row['since'])}" if row["since"] is not None else ""),
     ]
-    if row["left_ratio"] is None:
-        lines.append("  budget: nothing happened in the window, which is neither good nor bad")
-    else:
-        gone = "it lasts the window at this pace"
-        if row["minutes_to_empty"] is not None:
-            gone = f"gone in {span(row['minutes_to_empty'])} at the pace of the last hour"
-        lines.append(
-            f"  budget: {percent(row['left_ratio'])} left ({cast('float', row['bad']):,.0f} bad of "
-            f"{cast('float', row['events']):,.0f}); {gone}"
-        )
+    lines.append(f"  budget: {_budget(row)}")
     burns = cast("dict[str, float]", row["burns"])
     if burns:
         pace = ", ".join(f"{rate:.2g}x in {span(int(minutes))}" for minutes, rate in burns.items())
@@ -116,6 +107,24 @@ def told(row: Row) -> list[str]:
     lines += [f"  {finding['kind']}: {finding['reason']}" for finding in cast("list[Row]", row["findings"])]
     lines += [f"  note: {said}" for said in cast("Sequence[str]", row["says"])]
     return lines
+
+
+def _overdrawn(row: Row) -> bool:
+    left = cast("float | None", row["left_ratio"])
+    return left is not None and left <= 0
+
+
+def _budget(row: Row) -> str:
+    left = cast("float | None", row["left_ratio"])
+    if left is None:
+        return "nothing happened in the window, which is neither good nor bad"
+    counted = f"({cast('float', row['bad']):,.0f} bad of {cast('float', row['events']):,.0f})"
+    if _overdrawn(row):
+        return f"overdrawn: {percent(1 - left)} of it is spent {counted}"
+    gone = "it lasts the window at this pace"
+    if row["minutes_to_empty"] is not None:
+        gone = f"gone in {span(row['minutes_to_empty'])} at the pace of the last hour"
+    return f"{percent(left)} left {counted}; {gone}"
 
 
 def _check(found: Sequence[Row], *, json: bool) -> None:
