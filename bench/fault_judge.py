@@ -21,7 +21,7 @@ from forestay.safety.judge import server as judge_server
 from forestay.safety.judge import wire
 from forestay.safety.judge.lanes import Lane
 from forestay.safety.judge.process import JudgePorts, judging, limit_process
-from forestay.safety.model import Content, DetectorInfo, Outcome, Scores, Text
+from forestay.safety.model import Content, DetectorInfo, Outcome, Picture, Scores, Text
 from forestay.safety.taxonomy import Category, Modality
 from forestay.settings import Settings, process_environment
 from forestay.telemetry.metrics import Metrics
@@ -90,7 +90,7 @@ class Reds:
 
     def score(self, content: Content) -> Outcome:
         """Score, unless told to fail."""
-        red = not isinstance(content, Text) and sum(content.rgb[0::3]) > 2 * sum(content.rgb[2::3])
+        red = isinstance(content, Picture) and sum(content.rgb[0::3]) > 2 * sum(content.rgb[2::3])
         score = 1.0 if red else 0.0
         return Scores(self.info.detector_id, content.where, {Category.SEXUAL: failed(self._fault, score)})
 

@@ -241,8 +241,7 @@ async def open_guard(process: Process, stores: Stores, name: str) -> AsyncGenera
     """Open the way to the judge, and close it behind the block."""
     from forestay.safety import chain
     from forestay.safety.classifiers.lexicon import DETECTOR_ID, LexiconDetectors
-    from forestay.safety.classifiers.provider import detectors_of
-    from forestay.safety.classifiers.provider_file import read_providers
+    from forestay.safety.classifiers.transcriber import behind_http
     from forestay.safety.guard import Guard, GuardPorts
     from forestay.safety.hashes.follow import Banks
     from forestay.safety.hashes.matcher import DETECTOR_ID as HASHES
@@ -260,7 +259,7 @@ async def open_guard(process: Process, stores: Stores, name: str) -> AsyncGenera
     seal = PolicySeal(process.settings.secrets.internal_key)
     store = PostgresSafetyStore(stores.database, stores.wakeups, seal, writer=name)
     policies, verdicts = Policies(store, seal, process.clock), PostgresVerdicts(stores.facts_database)
-    providers = detectors_of(read_providers(process.settings.safety.providers_file), process.clock)
+    providers = behind_http(process.settings.safety.providers_file, judge, process.clock)
     bank_store = PostgresBankStore(stores.database, stores.wakeups, process.clock, name)
     banks = Banks(
         bank_store,

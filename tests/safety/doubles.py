@@ -13,7 +13,7 @@ from forestay.errors import Unavailable
 from forestay.ids import TenantId
 from forestay.safety.chain import ChainFault
 from forestay.safety.guard import Guard, GuardPorts
-from forestay.safety.model import Content, DetectorInfo, Outcome, Picture, Scores, Text, Trouble, Unscored
+from forestay.safety.model import Content, DetectorInfo, Outcome, Picture, Scores, Sound, Text, Trouble, Unscored
 from forestay.safety.policies import Policies
 from forestay.safety.records import VerdictRecord
 from forestay.safety.review.carrying import LetGo, Whole
@@ -98,6 +98,8 @@ def score_of(content: Content) -> float:
         case Picture(_, _, _, rgb):
             red, green, blue = rgb[0], rgb[1], rgb[2]
             return 1.0 if red > 200 and green < 60 and blue < 60 else 0.0
+        case Sound():
+            return 0.0
 
 
 @dataclasses.dataclass

@@ -76,7 +76,16 @@ class Picture:
     rgb: bytes
 
 
-Content = Text | Picture
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sound:
+    """A recording as it is, undecoded: `data` of `content_type`, which its bytes say."""
+
+    where: str
+    content_type: str
+    data: bytes
+
+
+Content = Text | Picture | Sound
 
 
 class Detectors(Protocol):

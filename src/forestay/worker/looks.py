@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from typing import IO
 
 from forestay.media.decode import Decoder, MediaRefused
+from forestay.media.formats import SNIFF_BYTES, content_type_of
 from forestay.media.limits import Looking
 from forestay.media.looking import Look, look
 from forestay.media.measures import Measured
 from forestay.safety.decide import Place
 from forestay.safety.guard import Item
 from forestay.safety.media.frames import Seen, depth, pictures_of
+from forestay.safety.model import Sound
+from forestay.safety.taxonomy import Modality
 
 KEPT_BYTES = 128 * 1024 * 1024  # of looks that wait for the guard
 _NUMBERS_ALONE = Looking(most=0, measure=True)
@@ -28,8 +31,9 @@ _Key = tuple[str, Looking]
 class Looks:
     """The viewer of one worker."""
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, sound_bytes: int = 0) -> None:
         self._decoder = decoder
+        self._sound_bytes = sound_bytes  # of a recording that somebody hears; 0: nobody does
         self._kept: OrderedDict[_Key, Seen] = OrderedDict()
         self._kept_bytes = 0
 
@@ -45,6 +49,8 @@ class Looks:
         if seen.missed_scenes and depth(prompt_score) != depth(1.0):
             file.seek(0)
             seen = await pictures_of(self._decoder, file, where, depth(1.0))
+        if seen.modality is Modality.AUDIO:
+            return [Item(Place(where, seen.modality), await self._sounds(file, where))]
         return [Item(Place(where, seen.modality), () if seen.missed_scenes else seen.pictures)]
 
     async def measure(self, file: IO[bytes], where: str, prompt_score: float | None) -> Measured:
@@ -63,6 +69,16 @@ class Looks:
         if measured is None:
             raise MediaRefused("broken", "the decoder gave no numbers")
         return measured
+
+    async def _sounds(self, file: IO[bytes], where: str) -> tuple[Sound, ...]:
+        """Return a recording as it is; none where nobody hears it, or where it is larger than is heard."""
+        if not self._sound_bytes:
+            return ()
+        file.seek(0)
+        data = await asyncio.to_thread(file.read, self._sound_bytes + 1)
+        if len(data) > self._sound_bytes:
+            return ()
+        return (Sound(where, content_type_of(data[:SNIFF_BYTES]), data),)
 
     async def _take_kept(self, file: IO[bytes], looking: Looking) -> Seen | None:
         seen = self._kept.pop((await _digest(file), looking), None)

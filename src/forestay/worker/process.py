@@ -31,6 +31,7 @@ from forestay.media.store import MediaStore
 from forestay.quality.findings import FindingStore
 from forestay.queue.store import QueueStore
 from forestay.rollouts.shadow.store import OfferStore
+from forestay.safety.classifiers.provider_file import heard_bytes
 from forestay.safety.guard import Guard
 from forestay.safety.policies import Policies
 from forestay.safety.provenance.stamp import Stamps
@@ -168,7 +169,7 @@ class _Worker:
         fetcher = Fetcher(allow_private=settings.worker.allow_private_inputs, limits=_fetch_limits(settings))
         inputs = _inputs(ports, fetcher, self.decoder, self.folders.scratch)
         outputs = _outputs(ports, self.folders.scratch)
-        looks = Looks(self.decoder)
+        looks = Looks(self.decoder, heard_bytes(settings.safety.providers_file))
         judging_ports = _judging_ports(ports, fetcher, looks, self.decoder, self.folders.scratch)
         self.findings = FindingBook(ports.findings, clock, ports.metrics)
         self.notes = OutputNotes(ports.outputs, clock, ports.metrics, settings.worker.device_name or self.worker_id)

@@ -17,7 +17,7 @@ from typing import TypedDict
 
 from forestay.clock import SystemClock
 from forestay.safety.judge.process import JudgePorts, judging, limit_process
-from forestay.safety.model import Content, DetectorInfo, Outcome, Scores, Text
+from forestay.safety.model import Content, DetectorInfo, Outcome, Picture, Scores, Text
 from forestay.safety.taxonomy import Category, Modality
 from forestay.settings import Judge
 from forestay.telemetry.logs import configure
@@ -44,8 +44,15 @@ def _die(content: Content) -> float:
     return float(len(content.where))
 
 
+def _plain(content: Content) -> float:
+    if isinstance(content, Text):
+        return len(content.text) / 1000
+    assert isinstance(content, Picture)
+    return content.rgb[-1] / 255
+
+
 ACTS: Mapping[str, Callable[[Content], float]] = {
-    "plain": lambda content: len(content.text) / 1000 if isinstance(content, Text) else content.rgb[-1] / 255,
+    "plain": _plain,
     "slow": _slow,
     "crash": _crash,
     "oom": _oom,

@@ -26,6 +26,7 @@ from forestay.safety.model import (
     Outcome,
     Picture,
     Scores,
+    Sound,
     Text,
     Trouble,
     Unscored,
@@ -38,7 +39,7 @@ VERSION = 1
 MAX_ANSWER_BYTES = 1024 * 1024
 MAX_IN_FLIGHT = 32  # batches; beyond, a check is an overload
 _JPEG_QUALITY = 92
-_TROUBLES: Mapping[int, Trouble] = {
+TROUBLES: Mapping[int, Trouble] = {
     413: Trouble.UNREADABLE,
     429: Trouble.OVERLOAD,
     503: Trouble.OVERLOAD,
@@ -174,8 +175,8 @@ class ProviderDetector:
             )
         async with self._session.post(provider.url, data=body, headers=headers, allow_redirects=False) as response:
             if response.status != 200:
-                return [], _TROUBLES.get(response.status, Trouble.CRASH)
-            answer = await _bounded(response)
+                return [], TROUBLES.get(response.status, Trouble.CRASH)
+            answer = await bounded(response)
         return self._wire.results(provider, contents, answer), None
 
     def _prepared(self, contents: Sequence[Content]) -> tuple[bytes, dict[str, str]]:
@@ -191,8 +192,13 @@ class ProviderDetector:
 
 def modality_of(content: Content) -> frozenset[Modality]:
     """Return what a piece of content may be part of: sound is judged by its text, films by their frames."""
-    text = frozenset({Modality.TEXT, Modality.AUDIO})
-    return text if isinstance(content, Text) else frozenset({Modality.IMAGE, Modality.VIDEO})
+    match content:
+        case Text():
+            return frozenset({Modality.TEXT, Modality.AUDIO})
+        case Picture():
+            return frozenset({Modality.IMAGE, Modality.VIDEO})
+        case Sound():
+            return frozenset()  # a transcriber hears it, no provider does
 
 
 def data_uri(picture: Picture) -> str:
@@ -205,7 +211,8 @@ def data_uri(picture: Picture) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(made.getvalue()).decode()}"
 
 
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+async def bounded(response: aiohttp.ClientResponse) -> bytes:
+    """Return an answer's body; ValueError beyond a megabyte."""
     body = await response.content.read(MAX_ANSWER_BYTES + 1)
     while not response.content.at_eof() and len(body) <= MAX_ANSWER_BYTES:
         body += await response.content.read(MAX_ANSWER_BYTES + 1 - len(body))

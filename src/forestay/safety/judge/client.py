@@ -35,7 +35,7 @@ from forestay.safety.judge.wire import (
     read_answer,
     size_of,
 )
-from forestay.safety.model import Content, DetectorInfo, Outcome, Text, Trouble, Unscored
+from forestay.safety.model import Content, DetectorInfo, Outcome, Picture, Sound, Trouble, Unscored
 from forestay.telemetry.logs import logger
 
 _LOG = logger("safety")
@@ -234,7 +234,7 @@ def _groups(contents: Sequence[Content]) -> list[list[int]]:
     held = 0
     for index, content in enumerate(contents):
         size = size_of(content)
-        if size > MAX_CONTENT_BYTES:
+        if size > MAX_CONTENT_BYTES or isinstance(content, Sound):
             continue
         if not groups or held + size > MAX_CONTENT_BYTES or len(groups[-1]) >= MAX_CONTENTS:
             groups.append([])
@@ -245,7 +245,7 @@ def _groups(contents: Sequence[Content]) -> list[list[int]]:
 
 
 def _without(content: Content, trouble: Trouble) -> Trouble:
-    """Return why a content has no outcome: too large to be asked about, or what befell the question."""
+    """Return why a content has no outcome: none to be asked about, or what befell the question."""
     too_large = size_of(content) > MAX_CONTENT_BYTES
-    wrong = not isinstance(content, Text) and len(content.rgb) != content.width * content.height * 3
-    return Trouble.UNREADABLE if too_large or wrong else trouble
+    wrong = isinstance(content, Picture) and len(content.rgb) != content.width * content.height * 3
+    return Trouble.UNREADABLE if too_large or wrong or isinstance(content, Sound) else trouble

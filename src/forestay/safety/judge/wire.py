@@ -10,7 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from forestay.safety.model import Content, DetectorInfo, Outcome, Picture, Scores, Text, Trouble, Unscored, checked
+from forestay.safety.model import (
+    Content,
+    DetectorInfo,
+    Outcome,
+    Picture,
+    Scores,
+    Sound,
+    Text,
+    Trouble,
+    Unscored,
+    checked,
+)
 from forestay.safety.taxonomy import Category, Modality
 
 VERSION = 1
@@ -150,13 +161,18 @@ def read_answer(body: memoryview) -> Hello | Answer:
 
 
 def parts_of(contents: Sequence[Content]) -> list[TextPart | PicturePart]:
-    """Return contents as they travel."""
-    return [
-        TextPart(content.where, content.text)
-        if isinstance(content, Text)
-        else PicturePart(content.where, content.width, content.height, content.rgb)
-        for content in contents
-    ]
+    """Return contents as they travel; TypeError for sound, which the judge does not hear."""
+    return [_part_of(content) for content in contents]
+
+
+def _part_of(content: Content) -> TextPart | PicturePart:
+    match content:
+        case Text():
+            return TextPart(content.where, content.text)
+        case Picture():
+            return PicturePart(content.where, content.width, content.height, content.rgb)
+        case Sound():
+            raise TypeError("sound is not judged by the judge")
 
 
 def content_of(part: TextPart | PicturePart) -> Content | None:
@@ -170,7 +186,13 @@ def content_of(part: TextPart | PicturePart) -> Content | None:
 
 def size_of(content: Content) -> int:
     """Return how many bytes a content takes on the way, a few more or less."""
-    return len(content.text) * 4 if isinstance(content, Text) else len(content.rgb)
+    match content:
+        case Text():
+            return len(content.text) * 4
+        case Picture():
+            return len(content.rgb)
+        case Sound():
+            return len(content.data)
 
 
 def result_of(outcome: Outcome) -> Scored | Failed:

@@ -1,22 +1,30 @@
-"""What is said in sound, as text for the text policy: a port, and nothing behind it yet.
+"""What is said in sound, as text for the text policy: the port of whoever writes it down.
 
 No model that writes down speech is bundled. Without a `Transcriber` sound has no text, no detector covers it, and the
 policy's `uncovered` says what that means: review or block. The text that a speech model was asked to say is text of its
-input, and judged as such. Called by the worker.
+input, and judged as such. Implemented by `classifiers/transcriber`, called by `classifiers/spoken_text`.
 """
 
-from collections.abc import Sequence
-from typing import IO, Protocol
+import dataclasses
+from typing import Protocol
 
-from forestay.safety.model import Text
+from forestay.safety.model import Sound, Trouble
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Said:
+    """What is said in a recording; empty when nothing is."""
+
+    text: str
 
 
 class Transcriber(Protocol):
     """Writes down what is said in a recording."""
 
-    async def transcribe(self, file: IO[bytes], where: str, within_seconds: float) -> Sequence[Text]:
-        """Return what is said, in pieces whose `where` says which field and second; empty when nothing is.
+    async def transcribe(self, sound: Sound, within_seconds: float) -> Said | Trouble:
+        """Return what is said, or why that is not known, which is never silence; takes no longer than it may."""
+        ...
 
-        Unavailable, TimeoutError: it is not known what is said, which is trouble and never silence.
-        """
+    async def close(self) -> None:
+        """Hang up."""
         ...
