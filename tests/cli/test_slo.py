@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import pathlib
+import uuid
 from collections.abc import Awaitable, Callable
 
 from tests.cli.conftest import Platform, Ran
@@ -20,6 +21,7 @@ from forestay.slo.slo_folder import FileRead
 from forestay.slo.watching import Watching
 from forestay.telemetry.facts import FactWriter, RequestFact
 from forestay.telemetry.metrics import Metrics
+from forestay.telemetry.poll_facts import PollMinute
 from forestay.telemetry.rollup_loop import RollupLoop
 from forestay.telemetry.rollup_reader import PostgresRollups
 
@@ -41,9 +43,10 @@ async def test_what_wakes_somebody_stands_first(forestay: Forestay, platform: Pl
     await burnt(platform)
     rows = json.loads((await forestay("slo", "status", "--json")).out)
     assert [row["slo_id"] for row in rows] == [
-        "digits", "forestay-delivery", "forestay-guard", "forestay-safety", "forestay-submit",
+        "digits", "forestay-delivery", "forestay-guard", "forestay-safety", "forestay-status",
+        "forestay-submit",
     ]  # fmt: skip
-    assert [row["word"] for row in rows] == ["page", *["no_data"] * 4]
+    assert [row["word"] for row in rows] == ["page", *["no_data"] * 5]
     burning = (await forestay("slo", "status", "--burning")).out.splitlines()
     assert len(burning) == 2
     assert "model:acme/digits" in burning[1]
@@ -128,6 +131,27 @@ async def test_a_tenants_slo_of_a_file_counts_that_tenants_requests_alone(
     assert "from: tenants.yaml:3" in (await forestay("slo", "explain", "gold")).out
 
 
+async def test_polls_that_gateways_counted_are_an_slo_of_forestay_itself(
+    forestay: Forestay, platform: Platform, tmp_path: pathlib.Path
+) -> None:
+    """From a gateway's row through roll-ups to the status, with nothing set up."""
+    database, clock = platform.database, SystemClock()
+    at = (clock.now() - dt.timedelta(minutes=10)).replace(second=0, microsecond=0)
+    await FactWriter(database).write_polls([PollMinute(at, uuid.UUID(int=1), "gateway-1", 990, 10)])
+    await RollupLoop(database, database, clock, Metrics()).run_once()
+    store = PostgresSloStandings(database)
+
+    async def models() -> dict[ModelId, object]:
+        return {}
+
+    named = NamedSlos(str(tmp_path), models, store, Metrics())  # type: ignore[arg-type]
+    await SloLoop(SloPorts(PostgresRollups(database), named.slos, store, clock, Metrics())).run_once()
+    rows = {row["slo_id"]: row for row in json.loads((await forestay("slo", "status", "--json")).out)}
+    status = rows["forestay-status"]
+    assert (status["subject"], status["events"], status["bad"], status["origin"]) == ("platform", 1_000, 10, "default")
+    assert "10 bad of 1,000" in (await forestay("slo", "explain", "forestay-status")).out
+
+
 async def test_a_broken_file_of_slos_is_told_beside_the_standings(forestay: Forestay, platform: Platform) -> None:
     """With file, line and mend; what still holds is shown as ever, and `--json` stays clean."""
     await burnt(platform)
@@ -135,7 +159,7 @@ async def test_a_broken_file_of_slos_is_told_beside_the_standings(forestay: Fore
     await store.tell_files([FileRead("a.yaml", (slo(),), ("a.yaml:5: objective: too much",)), FileRead("b.yaml")])
     shown = await forestay("slo", "status")
     assert "broken file of SLOs: a.yaml:5: objective: too much (1 SLOs of it hold as last read)" in shown.err
-    assert len(json.loads((await forestay("slo", "status", "--json")).out)) == 5
+    assert len(json.loads((await forestay("slo", "status", "--json")).out)) == 6
     await store.tell_files([FileRead("b.yaml")])
     assert not (await forestay("slo", "status")).err
     assert [file.name for file in await store.files()] == ["b.yaml"]

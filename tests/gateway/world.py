@@ -53,6 +53,7 @@ from forestay.storage.valkey import LocalWakeups
 from forestay.telemetry.call_facts import CallFact
 from forestay.telemetry.facts import RequestFact
 from forestay.telemetry.metrics import Metrics
+from forestay.telemetry.poll_facts import PollMinute
 
 INTERNAL_KEY = "internal"
 TOKEN_KEY = "token-key"
@@ -106,6 +107,7 @@ class Facts:
 
     def __init__(self) -> None:
         self.kept: list[RequestFact] = []
+        self.polls: list[PollMinute] = []
         self.silent = False
 
     async def write(self, batch: Sequence[RequestFact]) -> None:
@@ -113,6 +115,12 @@ class Facts:
         if self.silent:
             raise Unavailable("silent, as the test asked")
         self.kept.extend(batch)
+
+    async def write_polls(self, batch: Sequence[PollMinute]) -> None:
+        """Keep them."""
+        if self.silent:
+            raise Unavailable("silent, as the test asked")
+        self.polls.extend(batch)
 
 
 class Calls:

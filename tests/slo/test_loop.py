@@ -274,9 +274,13 @@ async def test_a_calendar_window_counts_from_its_midnight_in_the_loop_too() -> N
 
 
 def test_what_is_not_counted_is_not_asked_for() -> None:
-    """An SLO on statuses has no data; one on latency asks with its threshold."""
-    assert uncounted() == {Measure.STATUS}
-    assert question_of(slo(sli=Sli(SliKind.RATIO, Measure.STATUS))) is None
+    """A model's SLO on statuses has no data, the platform's has; one on latency asks with its threshold."""
+    assert not uncounted()
+    status = Sli(SliKind.RATIO, Measure.STATUS)
+    assert question_of(slo(sli=status)) is None
+    platform = question_of(dataclasses.replace(slo(sli=status), subject=Subject(SubjectKind.PLATFORM)))
+    assert platform is not None
+    assert platform.measure.value == "status"
     asked = question_of(slo(sli=Sli(SliKind.THRESHOLD, Measure.LATENCY, threshold_seconds=2.0)))
     assert asked is not None
     assert asked.threshold_seconds == 2.0

@@ -91,6 +91,11 @@ def test_a_file_reads_back_as_the_same_slos() -> None:
         ("kind: ratio", "kind: time_slice", "time_slice needs `slice` and `slice_objective`"),
         ("total: 'requests_total{model=\"digits\"}'", "total: rate(x[5m])", "without functions"),
         ("action: freeze}", "action: freeze}, {left: 5, action: slow_rollouts}", "stronger action"),
+        (
+            "{kind: threshold, measure: latency, threshold_seconds: 2.5}",
+            "{kind: ratio, measure: status}",
+            "platform: true",
+        ),
         ("version: 1", "version: 2", "slos.yaml:1: version: input should be 1"),
     ],
 )

@@ -41,6 +41,7 @@ DIGESTS = {
         "1a68ebf2ebf529f26bf3517cb807c97b91d86530c2f63c8ade2d13fe5f5033af"
     ),
     "facts_migrations/0009_outputs.pre.sql": "859815153f2b9e07c6088db39c8a85bc0f0e17c741d5888cba898673ef07134a",
+    "facts_migrations/0010_polls.pre.sql": "840afa1f23f3dd312d15367d79b4a5be0ebb8864b3ccfae665d6babd7dc3a291",
 }
 
 

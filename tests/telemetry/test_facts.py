@@ -111,9 +111,9 @@ async def test_facts_of_the_direct_lane_are_appended_once(database: Database) ->
 
 async def test_old_days_of_facts_are_dropped_whole(database: Database) -> None:
     """Partitions are made ahead and dropped by their day."""
-    assert await make_partitions(database, SystemClock()) == 12
+    assert await make_partitions(database, SystemClock()) == 16
     dropped = await drop_partitions(database, SystemClock().now() + dt.timedelta(days=1))
-    assert len(dropped) == 3
+    assert len(dropped) == 4
 
 
 async def test_the_facts_loop_keeps_the_days_of_its_retention_and_no_others(database: Database) -> None:
@@ -126,7 +126,7 @@ async def test_the_facts_loop_keeps_the_days_of_its_retention_and_no_others(data
         f"{old:%Y-%m-%d}",
         f"{old + dt.timedelta(days=1):%Y-%m-%d}",
     )
-    assert await keep_partitions(database, clock, 30 * 86400.0) == 13
+    assert await keep_partitions(database, clock, 30 * 86400.0) == 17
     assert await keep_partitions(database, clock, 30 * 86400.0) == 0
 
 

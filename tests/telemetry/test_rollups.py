@@ -22,6 +22,7 @@ from forestay.telemetry.facts import FactWriter, RequestFact
 from forestay.telemetry.histogram import RELATIVE_ERROR, at_most, bin_of, merged, quantile, value_of
 from forestay.telemetry.measures import Measure, durations, normal_work, valid, work_done
 from forestay.telemetry.metrics import Metrics
+from forestay.telemetry.poll_facts import PollMinute
 from forestay.telemetry.rollup_loop import OutboxState, RollupLoop, decide_complete, keep_partitions
 from forestay.telemetry.rollup_reader import By, MinuteCounts, PostgresRollups, Question, minute_number
 from forestay.telemetry.rollups import Tallies, add_attempts, add_requests, merge, minute_of
@@ -282,6 +283,44 @@ def test_a_question_of_time_needs_a_threshold_and_no_other_has_one() -> None:
         Question(Measure.LATENCY)
     with pytest.raises(UsageError, match="threshold_seconds"):
         Question(Measure.SAFETY, threshold_seconds=1.0)
+    with pytest.raises(UsageError, match="whole platform"):
+        Question(Measure.STATUS, By.MODEL)
+
+
+def polls(minute: dt.datetime, number: int, good: int, bad: int) -> PollMinute:
+    """What a gateway counted."""
+    return PollMinute(minute, uuid.UUID(int=number), f"gateway-{number}", good, bad)
+
+
+async def test_polls_are_added_up_over_gateways_and_a_late_row_opens_its_minute_again(
+    database: Database, loop: RollupLoop
+) -> None:
+    """A row that is written twice counts once; a minute without a row says nothing, neither good nor bad."""
+    at = minute_of(SystemClock().now() - dt.timedelta(minutes=10))
+    minute, writer, reader = minute_number(at), FactWriter(database), PostgresRollups(database)
+    question = Question(Measure.STATUS)
+    await writer.write_polls([polls(at, 1, 100, 2)])
+    await writer.write_polls([polls(at, 1, 100, 2)])
+    assert await loop.run_once() == 1
+    assert await reader.counts(question, minute - 3, minute + 3) == [MinuteCounts(minute, "", 100, 2)]
+    await writer.write_polls([polls(at, 2, 3_000_000_000, 0)])
+    assert await loop.run_once() == 1
+    assert await reader.counts(question, minute - 3, minute + 3) == [MinuteCounts(minute, "", 3_000_000_100, 2)]
+    assert await reader.counts(Question(Measure.SUBMIT), minute - 3, minute + 3) == []
+    await loop.reopen(at, at + dt.timedelta(minutes=1))
+    assert await loop.run_once() == 1
+
+
+async def test_rows_of_before_polls_were_counted_are_read_as_none(database: Database, loop: RollupLoop) -> None:
+    """They say nothing of polls, and everything else as ever."""
+    ended = SystemClock().now() - dt.timedelta(minutes=4)
+    minute, reader = minute_number(ended), PostgresRollups(database)
+    await FactWriter(database).write([request_fact(ended)])
+    await loop.run_once()
+    await database.execute("UPDATE rollups SET polls_good = NULL, polls_bad = NULL")
+    assert await reader.counts(Question(Measure.STATUS), minute, minute + 1) == []
+    [tally] = (await reader.tallies(minute, minute + 1, None, None)).values()
+    assert (tally.good, tally.polls_good, tally.polls_bad) == (1, 0, 0)
 
 
 async def test_a_release_without_a_verdict_is_told_from_one_with(database: Database, loop: RollupLoop) -> None:

@@ -92,14 +92,14 @@ class Outlet:
         return [item for item in headers if item[0] not in _LIMITS] if said else headers
 
 
-def record(exchange: Exchange, scope: Scope, ports: GatewayPorts) -> None:
-    """Write the call's log line and metrics."""
+def record(exchange: Exchange, scope: Scope, ports: GatewayPorts) -> float:
+    """Write the call's log line and metrics; returns the seconds that it took."""
     seconds = ports.clock.monotonic() - exchange.started
     status = exchange.status_code
     ports.metrics.add(HTTP_REQUESTS, exchange.route, str(status))
     ports.metrics.observe(HTTP_SECONDS, seconds, exchange.route)
     if exchange.quiet and status < 500:
-        return
+        return seconds
     fields = exchange.fields
     fields.update(
         route=exchange.route,
@@ -113,3 +113,4 @@ def record(exchange: Exchange, scope: Scope, ports: GatewayPorts) -> None:
         sent_bytes=exchange.sent_bytes,
     )
     wide_line("gateway", "gateway.call", ports.clock.now(), fields)
+    return seconds

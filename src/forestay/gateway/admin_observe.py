@@ -53,7 +53,8 @@ async def get_summary(act: Act) -> Reply:
 def _by_model(tallies: Iterable[tuple[Group, Tally]]) -> dict[str, list[Tally]]:
     found: dict[str, list[Tally]] = {}
     for group, tally in tallies:
-        found.setdefault(group.model_id, []).append(tally)
+        if group.model_id:  # polls are counted of the platform alone
+            found.setdefault(group.model_id, []).append(tally)
     return found
 
 
@@ -69,6 +70,7 @@ def _summary(tallies: Iterable[Tally]) -> dict[str, object]:
         "safety": [total.judged, total.unjudged],
         "delivery": [total.delivered, total.undelivered],
         "submit": [total.submits_good, total.submits_bad],
+        "status": [total.polls_good, total.polls_bad],
         "guard": [total.guard_good, total.guard_bad],
         "attempts": total.attempts,
         "device_seconds": sum(total.device_seconds),

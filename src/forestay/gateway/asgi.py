@@ -34,6 +34,7 @@ from forestay.gateway.limits import LimitGate
 from forestay.gateway.listening import Listener
 from forestay.gateway.loops import keep_running
 from forestay.gateway.mounts import mounted
+from forestay.gateway.poll_counts import POLLS, StatusPolls
 from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.prediction import Predictions
 from forestay.gateway.queue_routes import QueueParts, QueueRoutes
@@ -76,6 +77,7 @@ class Gateway:
         gateway_id = f"gateway-{ports.chance.bits(64):016x}"
         contracts = Contracts(ports.metrics)
         predictions = Predictions(ports, contracts)
+        self.polls: Final = StatusPolls(ports, gateway_id)
         self.limits: Final = LimitGate(ports, self.fleet, gateway_id)
         content = ContentGate(None if ports.safety is None else ports.safety.guard)
         self.direct: Final = DirectParts(
@@ -146,7 +148,9 @@ class Gateway:
     def _finish(self, exchange: Exchange, scope: Scope) -> None:
         """Leave what every call leaves: its log line, its metrics and, where it is one to note, its note."""
         if self.ports.settings.observe.telemetry:
-            record(exchange, scope, self.ports)
+            seconds = record(exchange, scope, self.ports)
+            if exchange.route in POLLS:
+                self.polls.count(exchange, seconds)
         self.notes.note(exchange, scope)
 
     async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> Reply | None:
@@ -241,6 +245,7 @@ class Gateway:
             "gateway.facts": self.direct.facts.run,
             "gateway.slots": self._keeper.run,
             "gateway.notes": self.notes.run,
+            "gateway.polls": self.polls.run,
             "gateway.costs": self.direct.predictions.run,
             "gateway.admission": self.admission.run,
             "gateway.listen": listener.run,
@@ -274,6 +279,7 @@ class Gateway:
         try:
             await self._keeper.give_all_back()
             await self.direct.facts.flush()
+            await self.polls.flush(last=True)
             await self.notes.flush(last=True)
             await self.ports.keys.flush()
             await self.limits.close()

@@ -44,6 +44,8 @@ class Exchange:
     status_code: int = 0
     sent_bytes: int = 0
     quiet: bool = False  # polls: counted, not logged
+    held_seconds: float = 0.0  # how long a poll may have been held because there was no news
+    told: bool = False  # a stored answer was read: its status is the answer's own
     cause: str = ""  # of a refusal, as precisely as it is known
     said: Said | None = None
     risk: float = 0.0  # the highest score that the guard gave the input

@@ -14,6 +14,7 @@ Decides nothing. The modules of this package, in the order a call meets them:
   appeals     what a caller may do about a block            refused_inputs  what is kept for them
   limits      reserve, settle, give back                    limit_answers  429 and the RateLimit fields
   protocol    wire types                                    openapi     our own document
+  poll_counts status polls and result reads, counted
 
 Route tables of other modules (uploads, cdn, tokens, jwks, js_proxy, admin): `def routes(ports) -> list[BaseRoute]`.
 Paths are those of fal's own hosts, without our prefixes: `/storage/...`, `/tokens/...`, `/.well-known/jwks.json` on the
@@ -78,14 +79,19 @@ if TYPE_CHECKING:
     from forestay.telemetry.call_facts import CallSink, CallSource
     from forestay.telemetry.fact_reader import FactReader
     from forestay.telemetry.facts import RequestFact
+    from forestay.telemetry.poll_facts import PollMinute
     from forestay.telemetry.rollup_reader import PostgresRollups
 
 
 class FactSink(Protocol):
-    """Where facts of the direct lane go (`telemetry.facts.FactWriter`)."""
+    """Where facts of the direct lane and counts of polls go (`telemetry.facts.FactWriter`)."""
 
     async def write(self, batch: "Sequence[RequestFact]") -> None:
         """Write them all or none; raises Unavailable."""
+        ...
+
+    async def write_polls(self, batch: "Sequence[PollMinute]") -> None:
+        """Write them all or none; raises Unavailable. Writing one twice keeps one."""
         ...
 
 

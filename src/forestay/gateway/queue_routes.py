@@ -280,7 +280,8 @@ class QueueRoutes:
     async def _status(self, exchange: Exchange, watched: Watched, *, logs: bool) -> Reply:
         exchange.quiet = True
         if logs or not watched.final:
-            await poll(self._parts.board, watched, self._ports.settings.gateway.status_hold_seconds, logs=logs)
+            hold_seconds = self._ports.settings.gateway.status_hold_seconds
+            exchange.held_seconds = await poll(self._parts.board, watched, hold_seconds, logs=logs)
         snapshot = watched.snapshot
         if snapshot is None:
             return unknown_request()
@@ -299,7 +300,9 @@ class QueueRoutes:
             return unknown_request()
         exchange.fields["state"] = stored.snapshot.state.value
         by_model = stored.snapshot.state in {State.SUCCEEDED, State.FAILED}
-        return replay(stored.answer, exchange.bases, stored.snapshot.replica_id if by_model else None)
+        reply = replay(stored.answer, exchange.bases, stored.snapshot.replica_id if by_model else None)
+        exchange.told = True
+        return reply
 
     async def _stored(self, request_id: RequestId) -> Stored | None:
         """Read a result, outlasting a short absence of the database: clients take any error here for the model's."""

@@ -29,15 +29,21 @@ def wants_logs(query: Mapping[str, str]) -> bool:
     return query.get("logs", "0").strip().lower() in {"1", "true", "yes"}
 
 
-async def poll(board: StatusBoard, watched: Watched, hold_seconds: float, *, logs: bool) -> None:
-    """Wait, at most `hold_seconds`, until there is something that the last poll was not told."""
+async def poll(board: StatusBoard, watched: Watched, hold_seconds: float, *, logs: bool) -> float:
+    """Wait, at most `hold_seconds`, until there is something that the last poll was not told.
+
+    Returns the seconds that it may have waited for that: `hold_seconds`, or 0 where there was news already.
+    """
+    held_seconds = 0.0
     if logs:
         await board.read_logs(watched)
     if not watched.final and hold_seconds > 0 and watched.told == watched.signature:
+        held_seconds = hold_seconds
         await board.wait_news(watched, watched.told, hold_seconds)
         if logs:
             await board.read_logs(watched)
     watched.told = watched.signature
+    return held_seconds
 
 
 def answer(watched: Watched, snapshot: Snapshot, bases: Bases, *, logs: bool, metrics: Metrics) -> Reply:

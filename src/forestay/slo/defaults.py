@@ -13,6 +13,7 @@ from forestay.slo.model import Measure, Sli, SliKind, Slo, SloId, Subject, Subje
 MODEL_OBJECTIVE = 0.99
 PLATFORM: tuple[tuple[Measure, float, str], ...] = (
     (Measure.SUBMIT, 0.999, "submits that were not answered by an error of ours"),
+    (Measure.STATUS, 0.999, "status polls and result reads that were answered in time, and by no error of ours"),
     (Measure.GUARD, 0.999, "judgements that came to a verdict"),
     (Measure.SAFETY, 0.9999, "released outputs that were judged"),
     (Measure.DELIVERY, 0.99, "webhooks that arrived"),

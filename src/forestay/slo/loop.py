@@ -135,6 +135,8 @@ def question_of(slo: Slo) -> Question | None:
     """Return what to ask the roll-ups for an SLO; None where nothing there is counted for it."""
     if slo.subject.kind not in _BY or slo.sli.measure not in _COUNTED:
         return None
+    if slo.sli.measure is Measure.STATUS and slo.subject.kind is not SubjectKind.PLATFORM:
+        return None
     threshold = slo.sli.threshold_seconds if slo.sli.measure in TIMED else None
     return Question(measures.Measure(slo.sli.measure.value), _BY[slo.subject.kind], None, threshold)
 

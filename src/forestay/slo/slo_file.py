@@ -282,6 +282,14 @@ class SloFile(Strict):
         return self
 
     @model_validator(mode="after")
+    def _is_counted(self) -> "SloFile":
+        elsewhere = self.subject is not None and not self.subject.platform
+        if elsewhere and self.sli is not None and self.sli.measure is Measure.STATUS and self.sli.series is None:
+            message = "`measure: status` is counted of the platform alone: use `subject: {platform: true}`"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
     def _is_one_or_the_other(self) -> "SloFile":
         if self.parts and (self.subject is not None or self.sli is not None):
             message = "a composite has `parts` and neither `subject` nor `sli`"

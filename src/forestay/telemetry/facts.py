@@ -20,6 +20,7 @@ from forestay.storage.postgres import Connection, Database, load_queries
 from forestay.telemetry.causes import Traffic, cause_of, traffic_of
 from forestay.telemetry.logs import wide_line
 from forestay.telemetry.measures import durations
+from forestay.telemetry.poll_facts import PollMinute
 
 _MOMENTS = ("submitted_at", "started_at", "answered_at", "checked_at", "finished_at")
 _TOLD = (
@@ -27,6 +28,7 @@ _TOLD = (
     *("state", "outcome", "cause", "status_code", "error_type", "attempts", "device_seconds", "traffic", "traceparent"),
 )
 TABLES = ("request_facts", "attempt_facts", "delivery_facts")
+_BY_DAY = (*TABLES, "poll_facts")  # partitioned alike; counts of polls are not exported: they tell of no request
 DAYS_AHEAD = 3
 _BATCHES_AT_ONCE = 200
 _MOST_ROUNDS = 100
@@ -151,7 +153,7 @@ async def make_partitions(facts: Database, clock: Clock) -> int:
     """Make the missing day partitions of today and the coming days; returns how many were made."""
     today = clock.now().astimezone(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     made = 0
-    for table in TABLES:
+    for table in _BY_DAY:
         for offset in range(DAYS_AHEAD + 1):
             day = today + dt.timedelta(days=offset)
             bounds = (day.isoformat(), (day + dt.timedelta(days=1)).isoformat())
@@ -163,7 +165,7 @@ async def make_partitions(facts: Database, clock: Clock) -> int:
 async def drop_partitions(facts: Database, before: dt.datetime) -> list[str]:
     """Drop the partitions whose whole day lies before `before`; returns their names."""
     suffix = before.astimezone(dt.UTC).strftime("%Y%m%d")
-    return [row[0] for table in TABLES for row in await facts.fetch(_SQL["drop_partitions"], table, suffix)]
+    return [row[0] for table in _BY_DAY for row in await facts.fetch(_SQL["drop_partitions"], table, suffix)]
 
 
 async def keep_partitions(facts: Database, clock: Clock, retention_seconds: float) -> int:
@@ -173,7 +175,7 @@ async def keep_partitions(facts: Database, clock: Clock, retention_seconds: floa
 
 
 class FactWriter:
-    """Writes facts of the direct lane that the gateway has gathered, a batch a statement."""
+    """Writes what the gateway has gathered, a batch a statement: facts of the direct lane, counts of polls."""
 
     def __init__(self, facts: Database) -> None:
         self._facts = facts
@@ -181,3 +183,9 @@ class FactWriter:
     async def write(self, batch: Sequence[RequestFact]) -> None:
         """Write them all or none; raises Unavailable. Writing one twice keeps one."""
         await _keep(self._facts, batch, ())
+
+    async def write_polls(self, batch: Sequence[PollMinute]) -> None:
+        """Write them all or none; raises Unavailable. Writing one twice keeps one."""
+        async with self._facts.transaction() as connection:
+            await connection.execute(_SQL["take_turn"])
+            await connection.execute(_SQL["keep_polls"], msgspec.json.encode(batch).decode())

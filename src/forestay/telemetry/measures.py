@@ -34,6 +34,7 @@ class Measure(enum.StrEnum):
     VALIDITY = "validity"  # answers that are whole
     SAFETY = "safety"  # releases that were judged
     SUBMIT = "submit"  # Forestay itself: submits that were not answered 5xx
+    STATUS = "status"  # Forestay itself: status polls and result reads that were answered as asked, in time
     GUARD = "guard"  # Forestay itself: judgements that came to a verdict
 
 

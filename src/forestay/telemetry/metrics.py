@@ -71,7 +71,9 @@ STATUS_WATCHED = _gauge("forestay_status_watched", "Requests whose status is hel
 DIRECT_CALLS = _counter("forestay_direct_calls_total", "Calls in the direct lane.", "model", "lane", "outcome")
 DIRECT_WAIT_SECONDS = _histogram("forestay_direct_wait_seconds", "Wait for a slot.", "model", buckets=LONG_SECONDS)
 DIRECT_SLOTS = _gauge("forestay_direct_slots", "Slots leased by this gateway, by use.", "use")
-FACTS_LOST = _counter("forestay_facts_lost_total", "Facts of direct calls dropped because none could be written.")
+FACTS_LOST = _counter(
+    "forestay_facts_lost_total", "Facts of direct calls and minutes of polls dropped because none could be written."
+)
 CALLS_NOT_NOTED = _counter("forestay_calls_not_noted_total", "Calls that left no call fact, by why.", "why")
 MEANINGS = _counter("forestay_call_meanings_total", "Prompts whose meaning was hashed, or left out.", "outcome")
 TEXT_NOT_HASHED = _counter("forestay_call_text_not_hashed_total", "Calls noted without their text: too many waited.")

@@ -23,6 +23,7 @@ from forestay.telemetry.rollups import (
     add_attempts,
     add_deliveries,
     add_judgements,
+    add_polls,
     add_requests,
     add_submits,
     minute_of,
@@ -131,6 +132,7 @@ async def _roll(connection: Connection, minute: dt.datetime) -> None:
         ("attempts", add_attempts),
         ("deliveries", add_deliveries),
         ("submits", add_submits),
+        ("polls", add_polls),
         ("judgements", add_judgements),
     )
     for query, add in adders:

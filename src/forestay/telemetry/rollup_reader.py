@@ -8,7 +8,7 @@ nothing about objectives.
 import dataclasses
 import datetime as dt
 import enum
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from forestay.errors import UsageError
 from forestay.storage.postgres import Database, Record, load_queries
@@ -41,6 +41,8 @@ class Question:
         if (self.measure in TIMED) != (self.threshold_seconds is not None):
             needs = "needs a threshold in seconds" if self.measure in TIMED else "knows no threshold"
             raise UsageError("threshold_seconds", f"{self.measure.value} {needs}")
+        if self.measure is Measure.STATUS and self.by is not By.PLATFORM:
+            raise UsageError("by", "status is counted of the whole platform alone")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -162,7 +164,9 @@ def minute_start(number: int) -> dt.datetime:
 
 def _tally(row: Record) -> tuple[Group, Tally]:
     group = Group(**{field.name: row[field.name] for field in dataclasses.fields(Group)})
-    tally = Tally(**{name: row[name] for name in COUNTS}, device_seconds=[row["device_seconds"]])
+    # Null: it was not counted yet when the row was made.
+    counts = {name: cast("Any", row[name] or 0) for name in COUNTS}
+    tally = Tally(**counts, device_seconds=[row["device_seconds"]])
     tally.work = {unit: [amount] for unit, amount in cast("dict[str, float]", row["work"]).items()}
     latency = cast("dict[str, dict[str, int]]", row["latency"])
     tally.latency = {stage: {int(number): n for number, n in bins.items()} for stage, bins in latency.items()}
@@ -172,7 +176,7 @@ def _tally(row: Record) -> tuple[Group, Tally]:
 def _counts(rows: list[Record]) -> list[MinuteCounts]:
     found: dict[tuple[int, str], MinuteCounts] = {}
     for row in rows:
-        good, bad = cast("int", row["good"]), cast("int", row["bad"])
+        good, bad = cast("int | None", row["good"]) or 0, cast("int | None", row["bad"]) or 0
         if not good and not bad:
             continue  # only what counts as neither: no traffic as far as this indicator goes
         key = minute_number(cast("dt.datetime", row["minute"])), cast("str", row["subject"])

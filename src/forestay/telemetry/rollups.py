@@ -51,6 +51,8 @@ class Tally:
     submits_bad: int = 0
     guard_good: int = 0
     guard_bad: int = 0
+    polls_good: int = 0
+    polls_bad: int = 0
     attempts: int = 0
     device_ms_good: int = 0  # milliseconds that went into valid outputs
     device_ms_bad: int = 0  # and those that did not, by no fault of a caller's
@@ -149,6 +151,14 @@ def add_submits(tallies: Tallies, facts: Iterable[Fact]) -> None:
         tally = _of(tallies, {**fact, "cause": ""}, QUEUE)
         tally.submits_good += status < 400
         tally.submits_bad += status >= 500
+
+
+def add_polls(tallies: Tallies, facts: Iterable[Fact]) -> None:
+    """Add what gateways counted of status polls and result reads."""
+    for fact in facts:
+        tally = _of(tallies, {**fact, "cause": ""}, QUEUE)
+        tally.polls_good += cast("int", fact["good"])
+        tally.polls_bad += cast("int", fact["bad"])
 
 
 def add_judgements(tallies: Tallies, facts: Iterable[Fact]) -> None:

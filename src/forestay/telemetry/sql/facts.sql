@@ -59,6 +59,15 @@ FROM jsonb_to_recordset($1::text::jsonb) AS f (
 )
 ON CONFLICT DO NOTHING;
 
+-- name: keep_polls
+-- Appends minutes of counted polls; one that is there already is left as it is.
+INSERT INTO poll_facts (finished_at, count_id, gateway_id, good, bad)
+SELECT finished_at, count_id, gateway_id, good, bad
+FROM jsonb_to_recordset($1::text::jsonb) AS f (
+    finished_at timestamptz, count_id uuid, gateway_id text, good bigint, bad bigint
+)
+ON CONFLICT DO NOTHING;
+
 -- name: make_partition
 -- Makes one day's partition of a facts table unless it is there.
 SELECT forestay_make_partition($1, $2, 'finished_at', $3, $4);

@@ -20,7 +20,7 @@ ON CONFLICT (reader) DO UPDATE SET complete_until = greatest(fact_readers.comple
 -- Finds the last position of facts; whatever is below it is committed.
 SELECT greatest(
     (SELECT max(position) FROM request_facts), (SELECT max(position) FROM attempt_facts),
-    (SELECT max(position) FROM delivery_facts)
+    (SELECT max(position) FROM delivery_facts), (SELECT max(position) FROM poll_facts)
 ) AS head;
 
 -- name: head_of_calls
@@ -40,6 +40,8 @@ SELECT DISTINCT date_trunc('minute', finished_at) FROM (
     SELECT finished_at FROM attempt_facts WHERE position > $1 AND position <= $2
     UNION ALL
     SELECT finished_at FROM delivery_facts WHERE position > $1 AND position <= $2
+    UNION ALL
+    SELECT finished_at FROM poll_facts WHERE position > $1 AND position <= $2
 ) AS fresh
 ON CONFLICT DO NOTHING;
 
@@ -64,6 +66,8 @@ SELECT DISTINCT date_trunc('minute', finished_at) FROM (
     SELECT finished_at FROM attempt_facts WHERE finished_at >= $1 AND finished_at < $2
     UNION ALL
     SELECT finished_at FROM delivery_facts WHERE finished_at >= $1 AND finished_at < $2
+    UNION ALL
+    SELECT finished_at FROM poll_facts WHERE finished_at >= $1 AND finished_at < $2
 ) AS wanted
 ON CONFLICT DO NOTHING;
 
@@ -105,6 +109,13 @@ SELECT at AS finished_at, call_id AS request_id, tenant_id, model_id, status_cod
 FROM call_facts
 WHERE verb = 'submit' AND at >= $1 AND at < $2 AND (at, call_id) > ($3::timestamptz, $4::uuid)
 ORDER BY at, call_id LIMIT $5;
+
+-- name: polls
+-- Reads the counts of polls of [$1, $2) after ($3, $4), at most $5; they are of no model and no tenant.
+SELECT finished_at, count_id AS request_id, '' AS model_id, '' AS tenant_id, good, bad
+FROM poll_facts
+WHERE finished_at >= $1 AND finished_at < $2 AND (finished_at, count_id) > ($3::timestamptz, $4::uuid)
+ORDER BY finished_at, count_id LIMIT $5;
 
 -- name: judgements
 -- Reads the verdicts of [$1, $2) after ($3, $4), at most $5.
@@ -153,11 +164,11 @@ SELECT minute,
        sum(CASE $5::text
            WHEN 'availability' THEN good WHEN 'validity' THEN valid WHEN 'safety' THEN judged
            WHEN 'delivery' THEN delivered WHEN 'submit' THEN submits_good WHEN 'guard' THEN guard_good
-           WHEN 'goodput' THEN device_ms_good END)::bigint AS good,
+           WHEN 'status' THEN polls_good WHEN 'goodput' THEN device_ms_good END)::bigint AS good,
        sum(CASE $5::text
            WHEN 'availability' THEN bad WHEN 'validity' THEN invalid WHEN 'safety' THEN unjudged
            WHEN 'delivery' THEN undelivered WHEN 'submit' THEN submits_bad WHEN 'guard' THEN guard_bad
-           WHEN 'goodput' THEN device_ms_bad END)::bigint AS bad
+           WHEN 'status' THEN polls_bad WHEN 'goodput' THEN device_ms_bad END)::bigint AS bad
 FROM rollups
 WHERE minute >= $1 AND minute < $2
   AND ($4::text IS NULL OR ($3 = 'model' AND model_id = $4) OR ($3 = 'tenant' AND tenant_id = $4) OR $3 = 'platform')
