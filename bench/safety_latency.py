@@ -25,6 +25,7 @@ import numpy as np
 
 from bench.table import Row, median
 from forestay.clock import SystemClock
+from forestay.processes import calm_collector
 from forestay.safety.judge.client import JudgeClient
 from forestay.safety.judge.folder import environment_of_judge
 from forestay.safety.model import Content, DetectorInfo, Outcome, Picture, Scores, Text
@@ -193,6 +194,7 @@ def run(rounds: int) -> list[Row]:
     """Measure `rounds` rounds; the median of each figure counts."""
     import uvloop  # noqa: PLC0415 - as the processes that ask run on it
 
+    calm_collector()  # as they do when they are ready
     found = uvloop.run(_measure(rounds))
     cores = f"{os.cpu_count()} cores"
     return [

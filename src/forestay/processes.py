@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import ctypes
 import dataclasses
+import gc
 import json
 import os
 import pathlib
@@ -64,6 +65,17 @@ def keep_memory_private() -> bool:
     if sys.platform != "linux":
         return False
     return ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0
+
+
+def calm_collector() -> None:
+    """Keep what start-up made out of the cyclic collector's sight, and let it look less often.
+
+    A gateway or worker makes few cycles; looking through everything that it imported takes tens of milliseconds every
+    few thousand calls, which was its slowest percentile.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:

@@ -29,16 +29,20 @@ _CLS, _SEP = 101, 102
 Vectors = npt.NDArray[np.float32]
 
 
-def missing() -> str:
+def missing(*, integers: bool = False) -> str:
     """Return which package is not installed; empty when all are."""
-    return next((name for name in PACKAGES if importlib.util.find_spec(name) is None), "")
+    wanted = (*PACKAGES, "onnx") if integers else PACKAGES
+    return next((name for name in wanted if importlib.util.find_spec(name) is None), "")
 
 
 class Sentences:
-    """The model and its tokenizer; raises UsageError when a package is missing or its file is another."""
+    """The model and its tokenizer; raises UsageError when a package is missing or its file is another.
 
-    def __init__(self, extra: str, *, inner: bool = False) -> None:
-        lacking = missing()
+    `inner` gives four layers instead of the last; `integers` is quicker, and gives other vectors.
+    """
+
+    def __init__(self, extra: str, *, inner: bool = False, integers: bool = False) -> None:
+        lacking = missing(integers=integers)
         if lacking:
             raise UsageError(lacking, f"is not installed; install forestay[{extra}]")
         import onnxruntime  # noqa: PLC0415 - an extra
@@ -50,6 +54,10 @@ class Sentences:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         model = _model() + (b"".join(map(_output, _INNER)) if inner else b"")
+        if integers:
+            from forestay.sentences_in_integers import in_integers, signed_are_safe  # noqa: PLC0415 - needs onnx
+
+            model = in_integers(model, signed=signed_are_safe())
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._inputs = {item.name for item in self._session.get_inputs()}
         self._outputs = [*(_INNER if inner else ()), _LAST]

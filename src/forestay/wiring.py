@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING
 
 from forestay.errors import UsageError
-from forestay.processes import address_of, bind
+from forestay.processes import address_of, bind, calm_collector
 from forestay.settings import Settings
 from forestay.startup import (
     Process,
@@ -272,6 +272,7 @@ async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None
         )
 
         def ready(address: str) -> None:
+            calm_collector()
             process.link.ready({"metrics": metrics, "address": address})
             _log.info("worker.ready", address=address, metrics=metrics)
 

@@ -22,9 +22,11 @@ from forestay.safety.text.model import Heads, Mode, Register, Weights
 
 Indices = npt.NDArray[np.int64]
 REGISTERS = tuple(Register)
-INNER_FOLDS = 3
+INNER_FOLDS = 5
 CATEGORY_BUCKETS = 2**13
 ROUNDS = 80  # of L-BFGS
+STIFF_TOLD = 0.2  # of the ridge on n-grams scaled by what they tell
+SMOOTH = 0.3  # rows added to each count
 MASS = 100.0  # what harmful rows of a register weigh together, and harmless ones
 
 
@@ -34,15 +36,14 @@ class Recipe:
 
     sources: Mapping[str, tuple[float, float]]
     stiff_dense: float
-    stiff_grams: float
     flagged: Mapping[str, float]  # at the operating point, of these harmless sources
 
 
 RECIPES: Mapping[Register, Recipe] = {
     Register.REQUEST: Recipe(
-        {"xstest": (1.0, 1.0), "contrast": (1.5, 1.5), "ailuminate": (0.15, 0.0)}, 0.2, 0.3, {"xstest": 0.11}
+        {"xstest": (1.0, 1.0), "contrast": (1.5, 1.5), "ailuminate": (0.15, 0.0)}, 0.2, {"xstest": 0.14}
     ),
-    Register.PROSE: Recipe({"openai": (1.0, 1.0)}, 0.5, 0.5, {"openai": 0.12}),
+    Register.PROSE: Recipe({"openai": (1.0, 1.0), "i2p": (0.1, 0.0), "diffusiondb": (0.0, 0.1)}, 0.3, {"openai": 0.11}),
     Register.PICTURE: Recipe(
         {
             "i2p": (1.0, 0.0),
@@ -53,7 +54,6 @@ RECIPES: Mapping[Register, Recipe] = {
             "parti": (0.0, 0.15),
         },
         0.1,
-        0.05,
         {"diffusiondb": 0.035},
     ),
 }
@@ -98,6 +98,22 @@ def logistic(dense: Floats, grams: sp.csr_matrix, truth: Floats, weight: Floats,
     return Linear(best[:size], best[size:-1], float(best[-1]))
 
 
+def telling(grams: sp.csr_matrix, truth: Floats, weight: Floats) -> Floats:
+    """Return `[buckets]`: how much each n-gram alone tells harmful from harmless, 0 for those of a single row.
+
+    The logarithm of the ratio of weighted shares, smoothed. A ridge on n-grams so scaled leaves those free that tell
+    much and holds the others (Wang, Manning 2012, "Baselines and Bigrams").
+    """
+    held = (grams > 0).astype(np.float64)
+    logs: list[Floats] = []
+    for wanted in (1.0, 0.0):
+        mine = truth == wanted
+        share = np.where(mine, weight, 0.0)
+        count = held.T @ (share * mine.sum() / max(share.sum(), 1e-12))
+        logs.append(np.log((count + SMOOTH) / (mine.sum() + 2 * SMOOTH)))
+    return (logs[0] - logs[1]) * (np.asarray(held.sum(axis=0)).ravel() > 1)
+
+
 class Teacher:
     """Rows with their features; fits weights from any part of them."""
 
@@ -136,9 +152,11 @@ class Teacher:
         recipe = RECIPES[register]
         weight = self._weights(part, recipe)
         used = part[weight > 0]
-        matrix = self.matrix.rows(used)
-        stiff = (recipe.stiff_dense, recipe.stiff_grams)
-        return logistic(matrix.dense(meaning=meaning), matrix.grams, self.truth[used], weight[weight > 0], stiff)
+        matrix, weight = self.matrix.rows(used), weight[weight > 0]
+        told = telling(matrix.grams, self.truth[used], weight)
+        stiff = (recipe.stiff_dense, STIFF_TOLD)
+        head = logistic(matrix.dense(meaning=meaning), matrix.grams @ sp.diags(told), self.truth[used], weight, stiff)
+        return Linear(head.dense, head.grams * told, head.bias)
 
     def _weights(self, part: Indices, recipe: Recipe) -> Floats:
         weight = np.zeros(len(part))

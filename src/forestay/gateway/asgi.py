@@ -6,7 +6,6 @@ modules are Starlette's. Called by the wiring (`build_gateway`).
 """
 
 import asyncio
-import gc
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
@@ -54,6 +53,7 @@ from forestay.gateway.upstream import Failed, Upstream
 from forestay.gateway.validation import Contracts
 from forestay.ids import new_request_id
 from forestay.media.store import TooLarge
+from forestay.processes import calm_collector
 from forestay.settings import Gateway as GatewaySettings
 from forestay.telemetry.causes import probe_tenants_of
 from forestay.telemetry.logs import logger
@@ -287,17 +287,6 @@ class Gateway:
                 await self.ports.safety.guard.flush()
         except Unavailable as error:
             _LOG.warning("gateway.not_settled", reason=str(error))
-
-
-def calm_collector() -> None:
-    """Keep what start-up made out of the cyclic collector's sight, and let it look less often.
-
-    A gateway makes few cycles; looking through everything it imported took a tenth of a second every few thousand
-    calls, which was its slowest percentile.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 def surface_ports(settings: GatewaySettings) -> Mapping[int, Surface]:

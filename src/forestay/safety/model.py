@@ -6,7 +6,6 @@ harmless. Called by everything in `safety`.
 
 import dataclasses
 import enum
-import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -102,5 +101,7 @@ class Detectors(Protocol):
 
 def checked(outcome: Scores) -> Outcome:
     """Return the outcome if every score is a number in [0, 1]; anything else is no score, whatever it says."""
-    fine = all(math.isfinite(score) and 0.0 <= score <= 1.0 for score in outcome.scores.values())
-    return outcome if fine else Unscored(outcome.detector_id, outcome.where, Trouble.CRASH, outcome.seconds)
+    for score in outcome.scores.values():
+        if not 0.0 <= score <= 1.0:  # nor is NaN between them
+            return Unscored(outcome.detector_id, outcome.where, Trouble.CRASH, outcome.seconds)
+    return outcome

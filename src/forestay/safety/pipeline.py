@@ -68,7 +68,7 @@ class _Run:
         self._started = clock.monotonic()
         self._deadline_seconds = deadline_seconds
         self._found: dict[int, Sequence[Outcome]] = {}
-        self._pending: dict[asyncio.Task[Sequence[Outcome]], int] = {}
+        self._pending: dict[int, asyncio.Task[None]] = {}
         self._settled = False
         self._loop = asyncio.get_running_loop()
         self._turn: asyncio.Future[None] | None = None
@@ -85,9 +85,10 @@ class _Run:
     async def end(self) -> None:
         """Leave nothing running that was asked; a group of tasks does no more, and costs half of a check's time."""
         if self._pending:
-            for task in self._pending:
+            tasks = tuple(self._pending.values())
+            for task in tasks:
                 task.cancel()
-            await asyncio.wait(tuple(self._pending))
+            await asyncio.wait(tasks)
 
     def outcomes(self) -> list[Outcome]:
         """Return what was found, and trouble for the rest."""
@@ -107,11 +108,22 @@ class _Run:
             return
         for index, check in enumerate(self._checks):
             if check.costly is costly and check.contents:
-                task = self._loop.create_task(self._one(check, left))
-                self._pending[task] = index
-                task.add_done_callback(self._ended)
+                self._pending[index] = self._loop.create_task(self._one(index, check, left))
 
-    async def _one(self, check: Check, left_seconds: float) -> Sequence[Outcome]:
+    async def _one(self, index: int, check: Check, left_seconds: float) -> None:
+        """Ask a detector, keep what it says, and end the wait if that settles it or was the last."""
+        try:
+            outcomes = await self._said(check, left_seconds)
+        finally:
+            del self._pending[index]
+        self._found[index] = outcomes
+        try:
+            self._settled = self._settled or self._decisive(outcomes)
+        finally:  # a broken judgement of what is decisive leaves the rest to be asked
+            if self._turn is not None and (self._settled or not self._pending):
+                _wake(self._turn)
+
+    async def _said(self, check: Check, left_seconds: float) -> Sequence[Outcome]:
         """Return what a detector says of a check; a costly one is asked a few looks at a time, until they decide."""
         if not check.costly or len(check.contents) <= LOOKS_AT_ONCE:
             return await self._part(check, left_seconds)
@@ -125,15 +137,14 @@ class _Run:
             said += await self._part(part, left)
         return said
 
-    async def _part(self, check: Check, left_seconds: float) -> Sequence[Outcome]:
+    async def _part(self, check: Check, left_seconds: float) -> list[Outcome]:
         """Return what a detector says, or that it broke its promises."""
         started = self._clock.monotonic()
         try:
             said = await self._detectors.ask(check.detector_id, check.contents, left_seconds)
         except Exception:  # noqa: BLE001 - an adapter promises not to raise; if one does, it is trouble like any other
-            return _all(check, Trouble.CRASH, self._clock.monotonic() - started)
-        fits = [outcome.where for outcome in said] == [content.where for content in check.contents]
-        if not fits:
+            said = ()
+        if not _fits(said, check.contents):
             return _all(check, Trouble.CRASH, self._clock.monotonic() - started)
         return [checked(outcome) if isinstance(outcome, Scores) else outcome for outcome in said]
 
@@ -148,21 +159,21 @@ class _Run:
         finally:
             timer.cancel()
 
-    def _ended(self, task: "asyncio.Task[Sequence[Outcome]]") -> None:
-        index = self._pending.pop(task, None)
-        if index is None or task.cancelled():
-            return
-        self._found[index] = task.result()
-        try:
-            self._settled = self._settled or self._decisive(self._found[index])
-        finally:
-            if self._turn is not None and (self._settled or not self._pending):
-                _wake(self._turn)
-
 
 def _wake(turn: "asyncio.Future[None]") -> None:
     if not turn.done():
         turn.set_result(None)
+
+
+def _fits(said: Sequence[Outcome], contents: Sequence[Content]) -> bool:
+    """Say whether there is one outcome for each piece, in their order."""
+    if len(said) != len(contents):
+        return False
+    return all(map(_same_place, said, contents))
+
+
+def _same_place(outcome: Outcome, content: Content) -> bool:
+    return outcome.where == content.where
 
 
 def _all(check: Check, trouble: Trouble, seconds: float) -> list[Outcome]:

