@@ -200,4 +200,4 @@ async def test_a_person_rules_about_a_withheld_output_once(forestay: Forestay, p
     results = [await queue.result(request_id) for request_id in ids]
     assert [result.answer.status_code for result in results if result is not None] == [200, 422]
     reasons = [row[0] for row in await platform.database.fetch("SELECT reason FROM verdict_facts ORDER BY position")]
-    assert [reason.endswith(": a test") for reason in reasons] == [True, True]
+    assert [": a test; stopped before by " in reason for reason in reasons] == [True, True]
