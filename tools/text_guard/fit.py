@@ -104,7 +104,7 @@ def telling(grams: sp.csr_matrix, truth: Floats, weight: Floats) -> Floats:
     The logarithm of the ratio of weighted shares, smoothed. A ridge on n-grams so scaled leaves those free that tell
     much and holds the others (Wang, Manning 2012, "Baselines and Bigrams").
     """
-    held = (grams > 0).astype(np.float64)
+    held = sp.csr_matrix((np.ones(grams.nnz), grams.indices, grams.indptr), shape=grams.shape)
     logs: list[Floats] = []
     for wanted in (1.0, 0.0):
         mine = truth == wanted

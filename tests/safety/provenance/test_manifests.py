@@ -4,6 +4,7 @@ import dataclasses
 import datetime as dt
 import json
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, cast
 
@@ -116,3 +117,11 @@ def test_an_identity_is_made_once_kept_and_private(tmp_path: Path) -> None:
     (other / "key.pem").chmod(0o644)
     with pytest.raises(UsageError, match="chmod 600"):
         load_or_create_identity(other, now)
+
+
+def test_workers_that_start_together_on_an_empty_folder_sign_with_one_key(tmp_path: Path) -> None:
+    """One makes the files, the others wait for them; nobody meets the certificate of another's key."""
+    now = SystemClock().now()
+    with ThreadPoolExecutor(8) as workers:
+        found = list(workers.map(lambda _: load_or_create_identity(tmp_path / "new", now).chain, range(8)))
+    assert len(set(found)) == 1

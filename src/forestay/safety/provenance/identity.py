@@ -7,6 +7,7 @@ authority puts chain.pem and key.pem there instead. Decides names and lifetimes.
 
 import dataclasses
 import datetime as dt
+import fcntl
 import os
 import pathlib
 import tempfile
@@ -47,8 +48,8 @@ class Identity:
 def load_or_create_identity(folder: pathlib.Path, now: dt.datetime) -> Identity:
     """Read chain.pem and key.pem of a folder, making both (mode 0600) if neither is there; UsageError when unusable."""
     chain, key = folder / "chain.pem", folder / "key.pem"
-    if not chain.exists() and not key.exists():
-        _create(folder, now)
+    if not (chain.exists() and key.exists()):
+        _create_once(folder, now)
     try:
         chain_text, key_bytes = chain.read_text(encoding="ascii"), key.read_bytes()
         certificates = x509.load_pem_x509_certificates(chain_text.encode())
@@ -67,9 +68,17 @@ def load_or_create_identity(folder: pathlib.Path, now: dt.datetime) -> Identity:
     return Identity(chain_text, authority, private)
 
 
+def _create_once(folder: pathlib.Path, now: dt.datetime) -> None:
+    """Make both files if neither is there; of workers that start together one makes them, and the others wait."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / ".making").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # held for milliseconds, and let go with its process
+        if not (folder / "chain.pem").exists() and not (folder / "key.pem").exists():
+            _create(folder, now)
+
+
 def _create(folder: pathlib.Path, now: dt.datetime) -> None:
     """Make an authority, a signer below it, and their files; the authority's key is thrown away."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     root = _builder("Forestay provenance authority", "Forestay provenance authority", root_key, now)
     root = root.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
