@@ -69,5 +69,5 @@ async def test_a_check_is_one_line_and_fails_only_while_something_pages(forestay
     assert (await forestay("slo", "status", "--check")).out == "no SLO is watched yet\n"
     await burnt(platform)
     paging = await forestay("slo", "status", "--check")
-    assert (paging.status, paging.out) == (1, "1 page, 4 no_data: digits\n")
+    assert (paging.status, paging.out) == (1, "1 page, 5 no_data: digits\n")
     assert (await forestay("slo", "status", "--check", "--json")).json()["paging"] == ["digits"]
