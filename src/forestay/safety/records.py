@@ -16,9 +16,9 @@ import msgspec
 
 from forestay.clock import Clock
 from forestay.safety.decide import Check, Judgement
+from forestay.storage.day_partitions import keep_days
 from forestay.storage.postgres import Database, load_queries
 
-DAYS_AHEAD = 3
 LEAST_SCORE = 0.001  # smaller ones are not kept
 _SQL = load_queries("forestay.safety", "sql/verdicts.sql")
 
@@ -147,15 +147,7 @@ class PostgresVerdicts:
 
 async def keep_partitions(facts: Database, clock: Clock, retention_seconds: float) -> int:
     """Make the partitions of the coming days and drop those past their time; the controller's loop calls it."""
-    now = clock.now().astimezone(dt.UTC)
-    before = (now - dt.timedelta(seconds=retention_seconds)).strftime("%Y%m%d")
-    changed = len(await facts.fetch(_SQL["drop_partitions"], before))
-    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    for offset in range(DAYS_AHEAD + 1):
-        day = today + dt.timedelta(days=offset)
-        bounds = (day.isoformat(), (day + dt.timedelta(days=1)).isoformat())
-        changed += await facts.fetchval(_SQL["make_partition"], day.strftime("%Y%m%d"), *bounds) is True
-    return changed
+    return await keep_days(facts, _SQL, clock.now(), retention_seconds)
 
 
 def record_of(row: asyncpg.Record) -> VerdictRecord:
