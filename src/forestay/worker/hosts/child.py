@@ -255,9 +255,18 @@ def _is_zombie(pid: str) -> bool:
 def _descendants(leader: int) -> list[int]:
     found = [leader]
     for pid in found:  # grows while it is walked
-        for task in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
-            found.extend(int(child) for child in _read(task).split() if len(found) < MAX_SEEN)
+        for task in _tasks(pid):
+            children = _read(pathlib.Path(f"/proc/{pid}/task/{task}/children")).split()
+            found.extend(int(child) for child in children if len(found) < MAX_SEEN)
     return found
+
+
+def _tasks(pid: int) -> list[str]:
+    """Return the threads of a process; none when it ended meanwhile, also between the opening and the reading."""
+    try:
+        return os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - pathlib's glob lets the end of a process through
+    except OSError:
+        return []
 
 
 def _rss_bytes(pid: int) -> int:
@@ -274,8 +283,8 @@ def _pss_bytes(pid: int) -> int:
 
 def _groups_of_session(session: int) -> set[int]:
     groups: set[int] = set()
-    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
-        fields = _read(stat).rpartition(")")[2].split()  # after the name: state, parent, group, session
+    for pid in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - as above
+        fields = _read(pathlib.Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()  # name: state, parent, group, ...
         if len(fields) > 3 and int(fields[3]) == session:
             groups.add(int(fields[2]))
     return groups
