@@ -58,7 +58,7 @@ def _grams(folded: Sequence[str]) -> sp.csr_matrix:
 
 def _meanings(folded: Sequence[str]) -> Floats:
     """Embed texts, or read what the same texts gave before from the temporary folder."""
-    settings = f"{MODEL_SHA256} in integers {WINDOW_TOKENS} {STRIDE_TOKENS} {MAX_WINDOWS}"
+    settings = f"{MODEL_SHA256} in integers, few operators {WINDOW_TOKENS} {STRIDE_TOKENS} {MAX_WINDOWS}"
     digest = hashlib.sha256("\0".join([settings, *folded]).encode()).hexdigest()[:16]
     kept = pathlib.Path(tempfile.gettempdir()) / f"forestay-text-guard-{digest}.npy"
     if kept.is_file():

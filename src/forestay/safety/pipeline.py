@@ -113,7 +113,14 @@ class _Run:
     async def _one(self, index: int, check: Check, left_seconds: float) -> None:
         """Ask a detector, keep what it says, and end the wait if that settles it or was the last."""
         try:
-            outcomes = await self._said(check, left_seconds)
+            if check.costly and len(check.contents) > LOOKS_AT_ONCE:
+                outcomes = await self._by_parts(check)
+            else:
+                outcomes = self._taken(
+                    check, await self._detectors.ask(check.detector_id, check.contents, left_seconds)
+                )
+        except Exception:  # noqa: BLE001 - an adapter promises not to raise; if one does, it is trouble like any other
+            outcomes = _all(check, Trouble.CRASH, self._clock.monotonic() - self._started)
         finally:
             del self._pending[index]
         self._found[index] = outcomes
@@ -123,10 +130,8 @@ class _Run:
             if self._turn is not None and (self._settled or not self._pending):
                 _wake(self._turn)
 
-    async def _said(self, check: Check, left_seconds: float) -> Sequence[Outcome]:
-        """Return what a detector says of a check; a costly one is asked a few looks at a time, until they decide."""
-        if not check.costly or len(check.contents) <= LOOKS_AT_ONCE:
-            return await self._part(check, left_seconds)
+    async def _by_parts(self, check: Check) -> list[Outcome]:
+        """Return what a costly detector says that is asked a few looks at a time, until they decide."""
         said: list[Outcome] = []
         for first in range(0, len(check.contents), LOOKS_AT_ONCE):
             part = dataclasses.replace(check, contents=check.contents[first : first + LOOKS_AT_ONCE])
@@ -134,18 +139,17 @@ class _Run:
             if left <= 0 or (said and self._decisive(said)):
                 rest = dataclasses.replace(check, contents=check.contents[first:])
                 return [*said, *_all(rest, Trouble.TIMEOUT, 0.0)]
-            said += await self._part(part, left)
+            try:
+                told = await self._detectors.ask(part.detector_id, part.contents, left)
+            except Exception:  # noqa: BLE001 - as in `_one`: what was said of the parts before still counts
+                told = ()
+            said += self._taken(part, told)
         return said
 
-    async def _part(self, check: Check, left_seconds: float) -> list[Outcome]:
-        """Return what a detector says, or that it broke its promises."""
-        started = self._clock.monotonic()
-        try:
-            said = await self._detectors.ask(check.detector_id, check.contents, left_seconds)
-        except Exception:  # noqa: BLE001 - an adapter promises not to raise; if one does, it is trouble like any other
-            said = ()
-        if not _fits(said, check.contents):
-            return _all(check, Trouble.CRASH, self._clock.monotonic() - started)
+    def _taken(self, check: Check, said: Sequence[Outcome]) -> list[Outcome]:
+        """Return what a detector said, or that it broke its promises: one outcome for each piece, in their order."""
+        if len(said) != len(check.contents) or not all(map(_same_place, said, check.contents)):
+            return _all(check, Trouble.CRASH, self._clock.monotonic() - self._started)
         return [checked(outcome) if isinstance(outcome, Scores) else outcome for outcome in said]
 
     async def _turn_within(self, seconds: float) -> None:
@@ -163,13 +167,6 @@ class _Run:
 def _wake(turn: "asyncio.Future[None]") -> None:
     if not turn.done():
         turn.set_result(None)
-
-
-def _fits(said: Sequence[Outcome], contents: Sequence[Content]) -> bool:
-    """Say whether there is one outcome for each piece, in their order."""
-    if len(said) != len(contents):
-        return False
-    return all(map(_same_place, said, contents))
 
 
 def _same_place(outcome: Outcome, content: Content) -> bool:

@@ -5,6 +5,7 @@ from typing import cast
 
 import pytest
 
+from forestay.safety.classifiers import registry
 from forestay.safety.classifiers import text as classifier
 from forestay.safety.classifiers.text import MEANING_CHARS, TextDetector, detectors
 from forestay.safety.judge.folder import missing
@@ -12,6 +13,7 @@ from forestay.safety.judge.lanes import Detector
 from forestay.safety.model import DetectorInfo, Outcome, Picture, Scores, Text, Trouble, Unscored
 from forestay.safety.taxonomy import Category, Modality
 from forestay.safety.text.detector import TextGuard, TextScores
+from forestay.settings import Judge
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason="the extra `safety` is not installed")
 GERMAN = "Ein kleiner roter Fuchs sitzt im tiefen Schnee und schaut den Kindern zu, die am Ufer des Sees spielen."
@@ -98,3 +100,13 @@ def test_a_text_that_comes_again_is_not_scored_again(monkeypatch: pytest.MonkeyP
 def test_a_picture_is_no_text(both: dict[str, Detector]) -> None:
     """Nor the other way round."""
     assert trouble_of(both["text-linear@1"].score(Picture("image", 1, 1, b"abc"))) is Trouble.UNREADABLE
+
+
+def test_the_cheap_one_is_served_where_the_packages_of_the_costly_one_are_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A platform without the extra still judges texts; no policy can count on the costly one there."""
+    monkeypatch.setattr(classifier, "missing", lambda: "onnxruntime")
+    known = {one.info.detector_id for one in registry.installed(Judge())}
+    assert "text-linear@1" in known
+    assert "text-meaning@1" not in known

@@ -5,7 +5,7 @@ not is left out and told in the log, so that no policy can count on it. Called b
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 from forestay.errors import ForestayError
@@ -28,7 +28,9 @@ def installed(settings: Judge) -> list[Detector]:
     found: list[Detector] = []
     for module in modules:
         try:
-            found += cast("Callable[[], list[Detector]]", importlib.import_module(module).detectors)()
+            brought = cast("Callable[[], Iterable[Detector]]", importlib.import_module(module).detectors)
+            for detector in brought():  # one after the other: what a module brings before it fails is kept
+                found.append(detector)  # noqa: PERF402
         except (ForestayError, ImportError) as error:
             _LOG.warning("judge.detector_left_out", module=module, reason=str(error))
     return found

@@ -9,6 +9,7 @@ texts are held, and what they scored; the weights are those of one process. Load
 import collections
 import dataclasses
 import hashlib
+from collections.abc import Iterator
 
 from forestay.errors import Unavailable
 from forestay.safety.judge.folder import missing
@@ -73,10 +74,10 @@ class TextDetector:
         return found
 
 
-def detectors() -> list[Detector]:
-    """Return what this module brings: the cheap one always, the costly one where its packages are."""
+def detectors() -> Iterator[Detector]:
+    """Bring the cheap one always, then the costly one; Unavailable where its packages are missing."""
     cheap = TextGuard.load(with_embeddings=False)
-    both: list[Detector] = [TextDetector(cheap, meaning=False)]
+    yield TextDetector(cheap, meaning=False)
     if missing():
         raise Unavailable(f"{missing()} is not installed; install forestay[safety]")
-    return [*both, TextDetector(cheap, meaning=True)]
+    yield TextDetector(cheap, meaning=True)

@@ -70,7 +70,7 @@ class Embedding:
     """What a text means, as the heads were taught to read it."""
 
     def __init__(self) -> None:
-        self._sentences = Sentences("safety", inner=True, integers=True)
+        self._sentences = Sentences("safety", integers=True)
 
     def of(self, folded: str) -> Floats:
         """Return `[4 * 384] float32` of length 2: the mean over at most MAX_WINDOWS windows of the text."""
