@@ -556,7 +556,8 @@ async def test_pressure_says_what_waits_and_what_runs_for_whom(harness: Harness)
     assert (mine.waiting, mine.waiting_seconds, mine.held, mine.weight) == (5, 15.0, 0, 1.0)
     assert mine.squares == 49.0 + 4.0 + 16.0 + 1.0 + 1.0
     [due] = mine.due
-    assert (due.seconds, round(due.earliest), round(due.latest)) == (5.0, 26, 26)
+    assert due.seconds == 5.0
+    assert 20 < due.earliest <= due.latest <= 26  # the test itself takes some of the time
     low = found[MODEL, TenantId("tenant-1"), True]
     assert (low.waiting, low.waiting_seconds, low.due) == (1, 3.0, ())
     assert found[MODEL, TenantId("other"), False].waiting_seconds == 5.0
@@ -572,8 +573,9 @@ async def test_deadlines_are_told_in_groups_from_the_earliest_on(harness: Harnes
         options = Options(start_deadline=harness.now() + dt.timedelta(seconds=seconds))
         await harness.store.submit([dataclasses.replace(submission(harness, options=options), predicted_seconds=2)], {})
     [mine] = await harness.store.pressure()
-    told = [(round(due.earliest), round(due.latest), due.seconds) for due in mine.due]
-    assert told == [(7, 8, 4.0), (25, 25, 2.0), (300, 300, 2.0)]
+    assert [due.seconds for due in mine.due] == [4.0, 2.0, 2.0]
+    left = [seconds for due in mine.due for seconds in (due.earliest, due.latest)]
+    assert all(wanted - 3 < seconds <= wanted for seconds, wanted in zip(left, (7, 8, 25, 25, 300, 300), strict=True))
 
 
 async def test_waiting_requests_are_read_with_their_deadlines(harness: Harness) -> None:
