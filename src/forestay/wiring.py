@@ -304,7 +304,8 @@ async def run_judge(settings: Settings, environment: Mapping[str, str]) -> None:
     from forestay.safety.judge.process import JudgePorts, judging, limit_process
 
     limit_process(settings.judge)
-    ports = JudgePorts(installed(settings.judge), settings.judge, process.clock, process.metrics)
+    detectors = installed(settings.judge)
+    ports = JudgePorts(detectors, settings.judge, process.clock, process.metrics, calm_collector)
     async with judging(ports) as server, serve_metrics(process) as metrics:
         process.link.ready({"metrics": metrics, "socket": settings.judge.socket})
         _log.info("judge.ready", detectors=sorted(server.lanes), metrics=metrics)

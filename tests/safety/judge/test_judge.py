@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -14,15 +15,18 @@ from collections.abc import AsyncIterator, Iterator
 
 import msgspec
 import pytest
-from tests.safety.judge.stubs import ACTS, command, running, surroundings
+from tests.safety.judge.stubs import ACTS, Stub, Unloadable, command, running, surroundings
 
 from forestay.clock import SystemClock
 from forestay.errors import Unavailable
 from forestay.safety.judge import client as client_module
 from forestay.safety.judge import wire
 from forestay.safety.judge.client import JudgeClient
+from forestay.safety.judge.process import JudgePorts, judging
 from forestay.safety.model import Outcome, Picture, Scores, Text, Trouble, Unscored
 from forestay.safety.taxonomy import Category
+from forestay.settings import Judge
+from forestay.telemetry.metrics import Metrics
 
 CLOCK = SystemClock()
 WORD = Text("prompt", "twelve chars")
@@ -307,3 +311,18 @@ async def _heard_by_another_user(path: pathlib.Path) -> bytes:
     )
     said, _ = await child.communicate()
     return said.strip().removeprefix(b"b''")
+
+
+async def test_what_follows_the_loading_of_all_is_done_once_though_one_cannot_be_loaded() -> None:
+    """The collector is calmed then; earlier it would still look through what is being made."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="fs-judge-"))
+    done, loop = asyncio.Queue[None](), asyncio.get_running_loop()
+    detectors = [Unloadable(), Stub("plain"), Stub("slow")]
+    settings = dataclasses.replace(Judge(), socket=str(folder / "s"))
+    ports = JudgePorts(
+        detectors, settings, CLOCK, Metrics(), lambda: loop.call_soon_threadsafe(done.put_nowait, None) and None
+    )
+    async with judging(ports):
+        await asyncio.wait_for(done.get(), 10)
+    assert done.empty()
+    shutil.rmtree(folder)

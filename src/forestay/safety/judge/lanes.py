@@ -20,6 +20,9 @@ _LOG = logger("judge")
 _QUIET_SECONDS = 5.0
 
 
+def _nothing() -> None: ...
+
+
 class Detector(Protocol):
     """Something with weights that scores one piece of content at a time, always from the same thread."""
 
@@ -83,12 +86,15 @@ class Room:
 class Lane:
     """The queue and the thread of one detector."""
 
-    def __init__(self, detector: Detector, room: Room, clock: Clock, longest: int) -> None:
+    def __init__(
+        self, detector: Detector, room: Room, clock: Clock, longest: int, on_loaded: Callable[[], None] = _nothing
+    ) -> None:
         self._detector = detector
         self._id = detector.info.detector_id
         self._room = room
         self._clock = clock
         self._longest = longest
+        self._on_loaded = on_loaded  # called in the lane's thread, once, also when loading failed
         self._waiting: collections.deque[Question] = collections.deque()
         self._changed = threading.Condition()
         self._ended = False
@@ -152,6 +158,7 @@ class Lane:
         except Exception as error:  # noqa: BLE001 - a detector that cannot be loaded answers "crash", whatever it raised
             _LOG.error("judge.detector_not_loaded", detector=self._id, reason=f"{type(error).__name__}: {error}")
         finally:
+            self._on_loaded()
             self.busy_since = 0.0
 
     def _settle(self) -> None:

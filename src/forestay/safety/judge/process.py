@@ -37,6 +37,7 @@ class JudgePorts:
     settings: Judge
     clock: Clock
     metrics: Metrics
+    on_loaded: Callable[[], None] = lambda: None  # called once, when every detector has been loaded
 
 
 def limit_process(settings: Judge) -> None:
@@ -53,7 +54,8 @@ async def judging(ports: JudgePorts) -> AsyncGenerator[JudgeServer]:
     if not settings.socket:
         raise UsageError("FORESTAY_JUDGE_SOCKET", "is not set; expected a path in a folder that only this user enters")
     room = Room(settings.held_mb * _MIB)
-    lanes = [Lane(detector, room, ports.clock, settings.queue) for detector in ports.detectors]
+    loaded = _Countdown(len(ports.detectors), ports.on_loaded)
+    lanes = [Lane(detector, room, ports.clock, settings.queue, loaded.one_less) for detector in ports.detectors]
     server = JudgeServer(lanes, ports.clock, ports.metrics)
     watch = Watch(lanes, ports.clock, settings.hang_seconds, _die)
     try:
@@ -62,6 +64,22 @@ async def judging(ports: JudgePorts) -> AsyncGenerator[JudgeServer]:
     finally:
         for lane in lanes:
             await asyncio.to_thread(lane.close, _STOP_SECONDS)
+
+
+class _Countdown:
+    """Does something once, when as many as there are have reported; from whichever thread."""
+
+    def __init__(self, left: int, then: Callable[[], None]) -> None:
+        self._left = left
+        self._then = then
+        self._lock = threading.Lock()
+
+    def one_less(self) -> None:
+        with self._lock:
+            self._left -= 1
+            if self._left:
+                return
+        self._then()
 
 
 class Watch:
