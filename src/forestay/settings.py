@@ -182,6 +182,7 @@ class Worker:
         False,
         "Start models even where this machine cannot keep them from the network or give them a user of their own.",
     )
+    drills: bool = setting("FORESTAY_DRILLS", False, "Let operators put faults into this worker's models: game days.")
     allow_private_inputs: bool = setting(
         "FORESTAY_ALLOW_PRIVATE_INPUTS", False, "Fetch media inputs from loopback and private networks too."
     )

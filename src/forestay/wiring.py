@@ -137,6 +137,7 @@ def _gateway_ports(process: Process, stores: Stores, embedder: "Embedder | None"
 
 def _admin_readers(stores: Stores, writer: str) -> "AdminReaders":
     from forestay.delivery.dead_letters import PostgresDeadLetters
+    from forestay.drills.store import PostgresDrills
     from forestay.gateway.ports import AdminReaders
     from forestay.quality.postgres_findings import PostgresFindings
     from forestay.quality.watch_store import PostgresWatch
@@ -164,6 +165,7 @@ def _admin_readers(stores: Stores, writer: str) -> "AdminReaders":
         readiness=PostgresReadiness(stores.database, stores.facts_database, writer=writer),
         findings=PostgresFindings(stores.database),
         holds=PostgresWatch(stores.database),
+        drills=PostgresDrills(stores.database),
     )
 
 
@@ -236,6 +238,7 @@ async def _connect_proxy(
 async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None:
     """Run one worker until SIGTERM, then drain."""
     process = start_process("worker", settings, environment)
+    from forestay.drills.store import PostgresDrills
     from forestay.quality.postgres_findings import PostgresFindings
     from forestay.rollouts.shadow.postgres_store import PostgresShadowStore
     from forestay.safety.provenance.wiring import stamps_of
@@ -265,6 +268,7 @@ async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None
             guard=guarding.guard,
             policies=guarding.policies,
             findings=PostgresFindings(stores.database),
+            drills=PostgresDrills(stores.database) if settings.worker.drills else None,
             opener=reviewing(process, stores, name).opener,
             outputs=PostgresOutputs(stores.facts_database),
             stamps=lambda decoder: stamps_of(settings.safety, decoder, stores.database, process.clock.now()),

@@ -29,6 +29,7 @@ from forestay.cli import main
 from forestay.clock import SystemClock
 from forestay.delivery.dead_letters import PostgresDeadLetters
 from forestay.delivery.signing import load_or_create_keys
+from forestay.drills.store import PostgresDrills
 from forestay.fleet.anchor import AuditAnchor
 from forestay.fleet.key_ring import KeyRing
 from forestay.fleet.keys import KeyRequest
@@ -180,6 +181,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
                 PostgresReadiness(database, database, writer="test"),
                 PostgresFindings(database),
                 PostgresWatch(database),
+                PostgresDrills(database),
             ),
             "limits": LimitPorts(PostgresLimitStore(database, wakeups, clock), None),
         }

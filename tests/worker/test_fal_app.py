@@ -48,6 +48,8 @@ async def hosted(
     environment: dict[str, str] | None = None,
     app: str = APP,
     files: dict[str, str] | None = None,
+    *,
+    drills: bool = False,
 ) -> AsyncGenerator[tuple[FalAppHost, Description, pathlib.Path, list[str]], None]:
     """Run the probe app; yields the host, its description, its folder and what it told."""
     with tempfile.TemporaryDirectory(prefix="fh-", dir="/tmp") as name:
@@ -73,6 +75,7 @@ async def hosted(
             str(folder / "secrets"),
             environment or {},
             allow_unisolated=True,  # these tests are about the process itself; `test_isolation` is about its walls
+            drills=drills,
         )
         host = FalAppHost(plan, NoMedia(), on_log, told.append)
         try:

@@ -62,6 +62,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {  # name -> module, panel, one lin
         "Know harmful content: hash lists, looking a file up, measuring.",
     ),
     "quality": ("forestay.cli.quality", _FLEET, "Show what was found wrong with outputs, and what is held back."),
+    "drill": ("forestay.cli.drill", _FLEET, "Put faults in on purpose, for a while, and see them found."),
     "slo": ("forestay.cli.slo", _FLEET, "Show what burns, and how much of each error budget is left."),
     "audit": ("forestay.cli.audit", _FLEET, "Read who did what, and why."),
 }

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from forestay.alerts.store import AlertDesk
     from forestay.artefacts.admission import Admission
     from forestay.delivery.dead_letters import DeadLetters
+    from forestay.drills.store import DrillStore
     from forestay.limits.counters import RemoteCounters
     from forestay.limits.store import LimitStore
     from forestay.quality.findings import FindingStore
@@ -112,6 +113,7 @@ class AdminReaders:
     readiness: "PostgresReadiness"
     findings: "FindingStore"
     holds: "HoldStore"
+    drills: "DrillStore"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

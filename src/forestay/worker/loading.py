@@ -92,6 +92,7 @@ class Loader:
             machine=await self._machine_facts(),
             hidden=self._hidden(),
             allow_unisolated=self._settings.worker.allow_unisolated,
+            drills=self._settings.worker.drills,
         )
         media = MediaServer(self._media, self._outputs, replica.owner_of, self._settings.worker.max_media_bytes)
 

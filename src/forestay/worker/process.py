@@ -20,6 +20,7 @@ from forestay.artefacts.admission import Admission
 from forestay.artefacts.caller_weights import check_weights
 from forestay.chance import Chance
 from forestay.clock import Clock
+from forestay.drills.store import DrillStore
 from forestay.errors import Unavailable, UsageError
 from forestay.fleet.model import WorkerReport
 from forestay.fleet.store import FleetStore
@@ -51,6 +52,7 @@ from forestay.worker.desk import Desk
 from forestay.worker.direct import DirectLane
 from forestay.worker.direct_judging import DirectJudging
 from forestay.worker.direct_server import listen, serve
+from forestay.worker.drilling import Drilling
 from forestay.worker.finding_book import FindingBook
 from forestay.worker.input_judging import InputJudge, QueueInputs
 from forestay.worker.inputs import InputPorts, Inputs
@@ -101,6 +103,7 @@ class WorkerPorts:
     checks: Sequence[OutputCheck] = ()  # beside the guard's
     findings: FindingStore | None = None  # without it nothing is kept of what is found wrong with replicas
     opener: Opener | None = None  # of items that people look at; without it nobody is told of what is stopped
+    drills: DrillStore | None = None  # faults that are put in on purpose; without it none ever is
     outputs: OutputSink | None = None  # where notes of outputs go; without it none are taken
 
 
@@ -116,6 +119,7 @@ async def run_worker(ports: WorkerPorts, stop: asyncio.Event, on_ready: Callable
             group.create_task(worker.desk.run()),
             group.create_task(worker.log_book.run()),
             group.create_task(worker.findings.run()),
+            group.create_task(worker.drilling.run()),
             group.create_task(worker.mirror.run()),
             group.create_task(worker.notes.run()),
             group.create_task(ports.policies.run()),
@@ -186,6 +190,7 @@ class _Worker:
             chance=ports.chance,
             metrics=ports.metrics,
         )
+        self.drilling = Drilling(self.worker_id, ports.drills, self.replicas.all_replicas, clock)
         self.mirror = Mirror(ports.offers, self.replicas.held, clock)
         parts = AttemptParts(
             queue=ports.queue,

@@ -57,6 +57,7 @@ class Child:
         self._ended: asyncio.Future[int] = self._loop.create_future()
         self._process: subprocess.Popen[bytes] | None = None
         self._transports: list[asyncio.BaseTransport] = []
+        self._control: asyncio.Transport | None = None
         self._over_memory = False
         self._over_processes = False
 
@@ -95,6 +96,7 @@ class Child:
         transport, _ = await self._loop.create_unix_connection(
             lambda: _Lines(self._on_control, MAX_CONTROL_LINE_BYTES), sock=ours
         )
+        self._control = transport
         self._transports.append(transport)
         for name, pipe in (("STDOUT", self._process.stdout), ("STDERR", self._process.stderr)):
             read, _ = await self._loop.connect_read_pipe(
@@ -107,6 +109,11 @@ class Child:
         """Return once it has ended."""
         code = await asyncio.shield(self._ended)
         return Exit(code, self._over_memory, self._over_processes)
+
+    def tell(self, line: bytes) -> None:
+        """Send one line over the control socket; one that has ended hears nothing."""
+        if self._control is not None and not self._control.is_closing():
+            self._control.write(line + b"\n")
 
     def signal(self, number: int) -> None:
         """Send a signal to the leader only."""

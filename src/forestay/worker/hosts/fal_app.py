@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Protocol, cast
 
@@ -56,6 +56,8 @@ from forestay.worker.hosts.secret_files import read_secret
 
 SHIM = pathlib.Path(__file__).with_name("shim.py")
 PROBE = SHIM.with_name("probe.py")
+DRILLS = SHIM.parents[2] / "drills"  # of it, the files that run in a model's process:
+DRILL_FILES = ("live.py", "faults.py", "files.py")
 DESCRIBE_SECONDS = 120.0
 EXIT_SECONDS = 1.0  # how long after a broken connection the end of the process may still be seen
 KILL_SECONDS = 5.0
@@ -95,6 +97,7 @@ class FalAppPlan:
     machine: Machine | None = None  # None: it is probed at the start
     hidden: tuple[pathlib.Path, ...] = ()  # folders of others that the model shall not see
     allow_unisolated: bool = False
+    drills: bool = False  # the operator allows that faults are put in on purpose
 
 
 class FalAppHost:
@@ -109,6 +112,7 @@ class FalAppHost:
         self._connection = ModelConnection("http://model", socket_path=str(self._folder / "app.sock"))
         self._answered: asyncio.Future[Mapping[str, object]] = asyncio.get_running_loop().create_future()
         self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+        self._drilled: Mapping[str, str] = {}
 
     @property
     def _folder(self) -> pathlib.Path:
@@ -128,6 +132,7 @@ class FalAppHost:
         await self._media.open(media_socket, uid)
         command = [python, str(shim), "--app", spec.host.app, "--root", str(self._plan.bundle)]
         command += ["--socket", str(self._folder / "app.sock"), "--media", str(media_socket)]
+        command += ["--drills", str(shim.with_name("drills"))] if self._plan.drills else []
         launch = Launch(
             command=command,
             cwd=self._folder / "work",
@@ -144,6 +149,15 @@ class FalAppHost:
             raise StartFailed(f"the interpreter {python} cannot be started: {error}") from None
         self._media.admit(self._child.pid)
         return read_description(await self._first_answer(self._child), spec.limits.max_multiplexing)
+
+    def drill(self, faults: Sequence[str]) -> None:
+        """Have these faults in force and no others; without the operator's leave nobody there obeys."""
+        if self._child is not None:
+            self._child.tell(json.dumps({"drills": list(faults)}).encode())
+
+    def drilled(self) -> Mapping[str, str]:
+        """Return what the model's process said last of its faults."""
+        return self._drilled
 
     async def call(self, request: CallRequest) -> CallResult:
         """Run one call; when the connection breaks, tell a dead process from a broken answer."""
@@ -263,7 +277,12 @@ class FalAppHost:
         self._folder.mkdir(mode=0o700)
         for name in ("home", "tmp", "work"):
             (self._folder / name).mkdir(mode=0o700)
-        for source, target in ((SHIM, shim), (PROBE, shim.with_name(PROBE.name))):
+        ours = [(SHIM, shim), (PROBE, shim.with_name(PROBE.name))]
+        if self._plan.drills:
+            shim.with_name("drills").mkdir()
+            shim.with_name("drills").chmod(0o755)
+            ours += [(DRILLS / name, shim.with_name("drills") / name) for name in DRILL_FILES]
+        for source, target in ours:
             shutil.copyfile(source, target)
             target.chmod(0o644)
         work = self._folder / "work"
@@ -325,6 +344,10 @@ class FalAppHost:
             case "ready" | "failed":
                 if not self._answered.done():
                     self._answered.set_result(values)
+            case "drills":
+                said = values.get("said")
+                kept = cast("dict[object, object]", said if isinstance(said, dict) else {})
+                self._drilled = {str(name)[:100]: str(words)[:300] for name, words in list(kept.items())[:100]}
             case "log":
                 request, text = values.get("request"), str(values.get("message", ""))
                 self._tail.append(text)

@@ -6,9 +6,9 @@ An outcome that can be expected is a value here, never an exception.
 """
 
 import dataclasses
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from forestay.ids import RequestId
 
@@ -209,4 +209,17 @@ class Host(Protocol):
 
     async def stop(self, grace_seconds: float) -> None:
         """Ask it to end, kill all of it after the grace. Safe to call twice, and on one that never started."""
+        ...
+
+
+@runtime_checkable
+class TakesDrills(Protocol):
+    """A host that can put faults into its model on purpose, and take them out (`forestay.drills`)."""
+
+    def drill(self, faults: Sequence[str]) -> None:
+        """Have these in force and no others; never waits."""
+        ...
+
+    def drilled(self) -> Mapping[str, str]:
+        """Return what the model's process said last: of each fault "" when it is in force, else why it is not."""
         ...

@@ -11,6 +11,7 @@ kept. An app that wants a pipeline watched before its setup() has ended, or one 
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import hashlib
@@ -65,6 +66,8 @@ def _nobody() -> str | None:
 
 
 _request_of: typing.Callable[[], str | None] = _nobody
+_turn = threading.Condition()
+_running = 0  # calls of pipelines
 
 
 def watch(request_of: typing.Callable[[], str | None]) -> None:
@@ -111,16 +114,38 @@ def _wrap(kind: typing.Any) -> None:
         record = _Record()
         token = _record.set(record)
         before: dict[str, float] = {}
+        _count(1)
         try:
             _hook(self)
             before = adapters_of(self)
             return plain(self, *args, **kwargs)
         finally:
+            _count(-1)
             _record.reset(token)
             _keep(_told(self, record, before, _given(args, kwargs)))
 
     watched.forestay_watched = True  # type: ignore[attr-defined]
     kind.__call__ = watched
+
+
+def _count(change: int) -> None:
+    global _running  # noqa: PLW0603 - one process serves one app
+    with _turn:
+        _running += change
+        _turn.notify_all()
+
+
+@contextlib.contextmanager
+def between_calls(seconds: float) -> typing.Generator[None]:
+    """Hold new calls back while the block runs; it begins once none runs, or after so many seconds all the same."""
+    with _turn:
+        _turn.wait_for(lambda: _running == 0, seconds)
+        yield
+
+
+def pipelines() -> list[typing.Any]:
+    """Return the pipelines that are known and alive."""
+    return [pipe for known in _pipelines if (pipe := known()) is not None]
 
 
 def _hook(pipe: typing.Any) -> None:

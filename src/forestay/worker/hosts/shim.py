@@ -8,7 +8,8 @@ the class, hand toolkit files to the worker, serve the ASGI app, say which reque
     python shim.py --describe FILE::CLASS --root FOLDER       prints openapi and host settings, setup() is not run
 
 The control fd is a socket. Towards the worker: one JSON object a line, `{"event": "ready" | "failed" | "log", ...}`.
-From the worker: nothing; its end means that the worker is gone, and then the whole process group ends at once.
+From the worker: `{"drills": [...]}`, the faults that are to be in force (only where the operator allows drills; then
+`--drills` names the folder with them). Its end means that the worker is gone, and then the whole process group ends.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import contextlib
 import contextvars
 import ctypes
 import dataclasses
+import functools
 import http.client
 import importlib
 import importlib.util
@@ -89,14 +91,20 @@ def leave_rights_behind(parent: int) -> None:
         pathlib.Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def end_with_the_worker(control: socket.socket) -> None:
-    """Wait for the end of the control socket and then kill the whole process group (where no pdeathsig reaches)."""
+def follow_the_worker(control: socket.socket, on_line: typing.Callable[[bytes], None]) -> None:
+    """Read the control socket's lines; at its end kill the whole process group (where no pdeathsig reaches)."""
+    waiting = b""
     while True:
         try:
-            if not control.recv(4096):
-                break
+            piece = control.recv(4096)
         except OSError:
+            piece = b""
+        if not piece:
             break
+        *lines, waiting = (waiting + piece).split(b"\n")
+        waiting = waiting[:MAX_LINE_CHARS]
+        for line in lines:
+            on_line(line)
     os.killpg(0, signal.SIGKILL)
 
 
@@ -310,8 +318,11 @@ def _caller_error(answer: bytes) -> Exception:
     return typing.cast("Exception", error)
 
 
-def redirect_toolkit_files(media_socket: str) -> None:
-    """Replace the fal toolkit's own repositories (those that upload to fal) by one that hands bytes to the worker."""
+def redirect_toolkit_files(media_socket: str, drills: typing.Any) -> None:
+    """Replace the fal toolkit's own repositories (those that upload to fal) by one that hands bytes to the worker.
+
+    `drills` may put faults into files; None where the operator allows none.
+    """
     toolkit = importlib.import_module("fal.toolkit.file.file")
     types = importlib.import_module("fal.toolkit.file.types")
 
@@ -321,6 +332,8 @@ def redirect_toolkit_files(media_socket: str) -> None:
         def save(self, data: typing.Any, *_: object, **options: object) -> str:
             lifecycle = options.get("object_lifecycle_preference")
             content = bytes(data.data)
+            if drills is not None:
+                content = drills.change_file(content, str(data.content_type))
             return send_file(media_socket, content, len(content), data.file_name, data.content_type, lifecycle)
 
         def save_file(
@@ -328,6 +341,9 @@ def redirect_toolkit_files(media_socket: str) -> None:
         ) -> tuple[str, None]:
             path = pathlib.Path(file_path)
             lifecycle = options.get("object_lifecycle_preference")
+            if drills is not None and drills.in_force:
+                made = drills.change_file(path.read_bytes(), content_type)
+                return send_file(media_socket, made, len(made), path.name, content_type, lifecycle), None
             with path.open("rb") as content:
                 size = path.stat().st_size
                 return send_file(media_socket, content, size, path.name, content_type, lifecycle), None
@@ -458,23 +474,23 @@ class Attribution:
         return watched
 
 
-def load_probe() -> typing.Any:
-    """Load the probes of pipelines, which lie beside this file, under the name by which an app may import them."""
-    spec = importlib.util.spec_from_file_location("forestay_probe", pathlib.Path(__file__).with_name("probe.py"))
+def load_beside(name: str, path: pathlib.Path) -> typing.Any:
+    """Load a file of ours under the name by which an app may import it."""
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ImportError("probe.py")
-    module = sys.modules["forestay_probe"] = importlib.util.module_from_spec(spec)
+        raise ImportError(str(path))
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def serve(arguments: argparse.Namespace, control: Control, streams: list[AttributedStream]) -> int:
+def serve(arguments: argparse.Namespace, control: Control, streams: list[AttributedStream], drills: typing.Any) -> int:
     """Load the app, serve it until SIGTERM, and return the exit code."""
     import uvicorn  # noqa: PLC0415 - comes with the fal SDK; --describe and failures above need no server
 
-    probe = load_probe()
+    probe = load_beside("forestay_probe", pathlib.Path(__file__).with_name("probe.py"))
     app_class = load_class(arguments.app, pathlib.Path(arguments.root))
-    redirect_toolkit_files(arguments.media)
+    redirect_toolkit_files(arguments.media, drills)
     app = app_class(_allow_init=True)
     importlib.import_module("fal.ref").set_current_app(app)
     asgi = app._build_app()  # noqa: SLF001 - the SDK has no public name for it; a test pins it
@@ -490,6 +506,8 @@ def serve(arguments: argparse.Namespace, control: Control, streams: list[Attribu
             probe.watch(current_request.get)
             probe.find_pipelines(app)
             openapi, settings = asgi.openapi(), host_settings(app_class)
+            if drills is not None:
+                drills.start(probe, functools.partial(control.send, event="drills"))
             control.send(event="ready", openapi=openapi, settings=settings, hints=read_hints(app))
 
         def handle_exit(self, sig: int, frame: typing.Any) -> None:
@@ -513,6 +531,10 @@ def serve(arguments: argparse.Namespace, control: Control, streams: list[Attribu
     signal.signal(signal.SIGTERM, _go_on)
     asyncio.run(Server(config).serve())
     return 0
+
+
+def _ignore(_line: bytes) -> None:
+    """Leave what the worker says alone: nobody here may drill."""
 
 
 def _go_on(_signal: int, _frame: object) -> None:
@@ -542,7 +564,7 @@ def _describe_on_clean_stdout(target: str, root: str) -> int:
 def main(argv: list[str]) -> int:
     """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(description="Serve one fal.App for a Forestay worker.")
-    for option in ("--app", "--describe", "--root", "--socket", "--media"):
+    for option in ("--app", "--describe", "--root", "--socket", "--media", "--drills"):
         parser.add_argument(option, default="")
     for option in ("--control-fd", "--parent"):
         parser.add_argument(option, type=int, default=0)
@@ -556,10 +578,14 @@ def main(argv: list[str]) -> int:
     connection = socket.socket(fileno=arguments.control_fd)
     connection.set_inheritable(False)
     control = Control(connection)
-    threading.Thread(target=end_with_the_worker, args=(connection,), daemon=True, name="forestay-worker-watch").start()
+    drills = None
+    if arguments.drills:
+        drills = load_beside("forestay_drills", pathlib.Path(arguments.drills) / "live.py").Drills()
+    follow = (connection, _ignore if drills is None else drills.order)
+    threading.Thread(target=follow_the_worker, args=follow, daemon=True, name="forestay-worker-watch").start()
     streams = attribute_output(control)
     try:
-        return serve(arguments, control, streams)
+        return serve(arguments, control, streams, drills)
     except Exception:  # noqa: BLE001 - whatever the model's module raises becomes the reason
         control.send(event="failed", reason=traceback.format_exc()[-MAX_REASON_CHARS:])
         return 1
