@@ -41,6 +41,7 @@ NAMES = (
     "canary_exposure",
     "canary_type1",
     "rollout_crash",
+    "rollback_latency",
     "shadow_diff",
     "shadow_cost",
     "telemetry_overhead",

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
+import pytest
 from bench import canary_world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forestay.errors import UsageError
 from forestay.rollouts.canary.decide import decide_canary
 from forestay.rollouts.canary.evidence import absorb, judge
 from forestay.rollouts.canary.model import (
@@ -26,6 +28,8 @@ from forestay.rollouts.canary.model import (
     Shift,
     Stay,
 )
+from forestay.rollouts.options import RolloutOptions, policy_of
+from forestay.rollouts.simulate import World, play
 
 NOW = dt.datetime(2026, 11, 26, 12, tzinfo=dt.UTC)
 POLICY = Policy()
@@ -250,3 +254,21 @@ def test_a_weight_never_exceeds_what_the_allowance_bears(
         at_stake = per_second * policy.look_ahead_seconds * judged.upper_excess_rate * action.weight / 100.0
         assert at_stake <= allowance - judged.excess + 1e-9 or action.weight == 0.01
     assert not isinstance(action, Promote) or (weight == 50.0 and not judged.unproved)
+
+
+def test_wider_margins_are_proved_with_less_traffic_and_nothing_else_changes() -> None:
+    """Three times as wide: a few hundred requests are enough where the usual ones need more."""
+    wide = policy_of(RolloutOptions(margin_factor=3.0)).canary
+    assert dataclasses.replace(wide, marks=POLICY.marks) == POLICY
+    batches = [traffic(200, weight=0.5, errors=(0.0, 0.0), blocked=(0.0, 0.0), seed=seed) for seed in (1, 2)]
+    assert not judge(after(*batches, policy=wide, size=50), wide).unproved
+    assert judge(after(*batches, size=50), POLICY).unproved
+    for wrong in (0.1, 9.0, -1.0):
+        with pytest.raises(UsageError, match="margin_factor"):
+            policy_of(RolloutOptions(margin_factor=wrong))
+
+
+def test_a_policy_of_one_large_step_reaches_it_when_it_is_played() -> None:
+    """The worst case of a candidate falls as its requests succeed, so its share may grow."""
+    policy = policy_of(RolloutOptions(steps=[50.0], margin_factor=3.0)).canary
+    assert play(policy, World(per_minute=600.0, control_errors=0.0, candidate_errors=0.0), 1).verdict == "promoted"

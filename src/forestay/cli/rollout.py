@@ -32,6 +32,9 @@ def start(
     ] = None,
     deadline: Annotated[float | None, typer.Option(help="Seconds until it ends without a verdict.")] = None,
     watch: Annotated[float | None, typer.Option(help="Seconds at 95 % before the last 5 % follow.")] = None,
+    margin_factor: Annotated[
+        float | None, typer.Option(help="Times the usual margins: 3 asks for about a third of the traffic.")
+    ] = None,
     when_inconclusive: Annotated[
         Inconclusive | None, typer.Option(help="What follows a deadline without a verdict.")
     ] = None,
@@ -67,6 +70,7 @@ def start(
         "allowance": allowance,
         "deadline_seconds": deadline,
         "watch_seconds": watch,
+        "margin_factor": margin_factor,
         "when_inconclusive": when_inconclusive,
         "allow_breaking": allow_breaking or None,
         "shadow_requests": 0 if no_shadow else shadow_requests,
@@ -199,6 +203,7 @@ def simulate(
     steps: Annotated[str, typer.Option(help="Shares of the traffic in percent, such as 5,10,25,50.")] = "",
     allowance: Annotated[float | None, typer.Option(help="Bad answers beyond the control's rate.")] = None,
     deadline: Annotated[float | None, typer.Option(help="Seconds until it ends without a verdict.")] = None,
+    margin_factor: Annotated[float | None, typer.Option(help="Times the usual margins.")] = None,
     seeds: Annotated[int, typer.Option(help="How many canaries to play.", min=1, max=1_000)] = 20,
     json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
@@ -212,7 +217,9 @@ def simulate(
     from forestay.rollouts.simulate import World
     from forestay.rollouts.simulate import simulate as play
 
-    options = RolloutOptions(steps=_steps(steps), allowance=allowance, deadline_seconds=deadline)
+    options = RolloutOptions(
+        steps=_steps(steps), allowance=allowance, deadline_seconds=deadline, margin_factor=margin_factor
+    )
     policy = policy_of(options).canary
     worlds = {
         "good": World(per_minute, errors, errors),

@@ -3,18 +3,21 @@
 It decides bounds and defaults. Called by the admin API.
 """
 
+import dataclasses
 import itertools
 
 import msgspec
 
 from forestay.errors import UsageError
-from forestay.rollouts.canary.model import Inconclusive, Policy
+from forestay.rollouts.canary.model import Inconclusive, Mark, Policy
 from forestay.rollouts.model import RolloutPolicy
 from forestay.rollouts.shadow.model import Expect, ShadowPolicy
 
 _MOST_STEPS = 20
 _MOST_SECONDS = 30 * 86_400.0
 _MOST_ALLOWANCE = 1e9
+_LEAST_FACTOR, _MOST_FACTOR = 0.5, 5.0
+_MOST_MARGIN = 0.45  # points of probability; a proof of less than half says nothing
 SHADOW_REQUESTS = 32  # where nobody says
 LEAST_SHADOW = 12  # with fewer no candidate can be told from its control
 MOST_SHADOW = 200
@@ -29,6 +32,7 @@ class RolloutOptions(msgspec.Struct, forbid_unknown_fields=True):
     allowance: float | None = None  # bad answers beyond control's rate
     deadline_seconds: float | None = None
     watch_seconds: float | None = None
+    margin_factor: float | None = None  # every margin times this: wider ones are proved with less traffic
     when_inconclusive: Inconclusive | None = None
     allow_breaking: bool = False  # callers may break: the interface gate says so and passes
     shadow_requests: int | None = None  # 0: no shadow
@@ -42,6 +46,7 @@ def policy_of(options: RolloutOptions | None) -> RolloutPolicy:
     given = options or RolloutOptions()
     usual = RolloutPolicy()
     canary = Policy(
+        marks=_marks(usual.canary.marks, given.margin_factor),
         steps=_steps(given.steps) if given.steps is not None else usual.canary.steps,
         step_seconds=_within("step_seconds", given.step_seconds, usual.canary.step_seconds, _MOST_SECONDS),
         step_requests=int(_within("step_requests", given.step_requests, usual.canary.step_requests, 1e6)),
@@ -77,6 +82,18 @@ def _steps(steps: list[float]) -> tuple[float, ...]:
     if not steps or len(steps) > _MOST_STEPS or not rising or not all(0.01 <= step < 100 for step in steps):
         raise UsageError("rollout.steps", f"must be 1 to {_MOST_STEPS} growing percentages from 0.01 to below 100")
     return tuple(steps)
+
+
+def _marks(marks: tuple[Mark, ...], factor: float | None) -> tuple[Mark, ...]:
+    """Return the marks with their margins widened or narrowed."""
+    if factor is None:
+        return marks
+    if not _LEAST_FACTOR <= factor <= _MOST_FACTOR:
+        raise UsageError("rollout.margin_factor", f"must be from {_LEAST_FACTOR:g} to {_MOST_FACTOR:g}")
+    return tuple(
+        mark if mark.margin is None else dataclasses.replace(mark, margin=min(_MOST_MARGIN, mark.margin * factor))
+        for mark in marks
+    )
 
 
 def _within(field: str, value: float | None, usual: float, most: float) -> float:

@@ -118,6 +118,6 @@ def _minute(chance: np.random.Generator, world: World, weight: float) -> list[Ob
     seconds = chance.lognormal(0.0, _SIGMA, count) * np.where(arms, world.slower, 1.0)
     found: list[Observation] = []
     for arm, fails, took in zip(arms.tolist(), failed.tolist(), seconds.tolist(), strict=True):
-        readings = {"failed": float(fails)} if fails else {"failed": 0.0, "seconds": took}
+        readings = {"failed": float(fails)} if fails else {"failed": 0.0, "broken": 0.0, "seconds": took}
         found.append(Observation(arm, weight, readings))
     return found
