@@ -49,6 +49,7 @@ NAMES = (
     "slo_engine",
     "slo_corpus",
     "slo_prometheus",
+    "onboarding",
 )
 
 

@@ -1,13 +1,18 @@
 """From an app's source to a spec that is good, with one command and one edit."""
 
+import asyncio
 import pathlib
+import re
 from collections.abc import Awaitable, Callable
 from typing import cast
 
 import pytest
+from tests.cli.broken_models import APP as GOOD_APP
+from tests.cli.broken_models import SPECS
 from tests.cli.conftest import Ran
 
 from forestay.fleet import spec_file
+from forestay.fleet.spec_template import Identity, read_app, render_spec
 
 Forestay = Callable[..., Awaitable[Ran]]
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -49,10 +54,12 @@ async def test_one_command_and_one_edit_make_a_good_spec(forestay: Forestay, tmp
     """What the source says is filled in without running it; what a person answers for is asked by line and field."""
     made = await forestay("model", "init", app_in(tmp_path), "--json")
     todo = "\n".join(cast("list[str]", made.json()["to_do"]))
-    assert all(field in todo for field in ("owner.team", "owner.contact", "licence"))
+    asked = ("owner.team", "owner.contact", "owner.escalation", "licence", "intended_use")
+    assert all(field in todo for field in asked)
     file = tmp_path / "model.yaml"
-    edited = file.read_text().replace('{team: "", contact: ""}', "{team: paint, contact: paint@example.com}")
-    file.write_text(edited.replace('licence: ""', "licence: Apache-2.0"))
+    marked = [line for line in file.read_text().splitlines() if "  # FILL" in line]
+    assert len(marked) == len(asked)
+    file.write_text(filled(file.read_text()))
     checked = await forestay("model", "check", file)
     assert checked.status == 0, checked.err
     spec = spec_file.parse(file.read_text(), "model.yaml")
@@ -64,13 +71,75 @@ async def test_one_command_and_one_edit_make_a_good_spec(forestay: Forestay, tmp
     ]
     assert (spec.resources.pool, spec.resources.devices) == ("gpu", 1)
     assert (spec.limits.max_multiplexing, spec.limits.startup_timeout_seconds) == (2, 300)
+    assert (spec.safety.policy, spec.quality.mode, len(spec.slos)) == ("standard", "enforce", 2)
     assert "image_url" in str(spec.endpoints[0].media_inputs)
     assert "mask_url" in str(spec.endpoints[0].media_inputs)
 
 
+def filled(text: str) -> str:
+    """A spec with an answer in every line that is marked for a person."""
+    return re.sub(r'^( *)(\w+): ""  # FILL.*$', r"\1\2: answered", text, flags=re.MULTILINE)
+
+
+def test_what_a_person_must_answer_for_is_marked_and_nothing_else_is_left() -> None:
+    """A review accepts every other line; what fetches over the network is told, and stays without one."""
+    text = render_spec(
+        read_app(APP.replace("compute()", "Pipe.from_pretrained('a/b')"), "painter.py"), "painter.py", Identity()
+    )
+    spec = spec_file.parse(filled(text), "model.yaml")
+    assert "its source says from_pretrained" in text
+    assert spec.host.network == "none"
+    with pytest.raises(spec_file.SpecError) as refused:
+        spec_file.parse(text, "model.yaml")
+    assert len(refused.value.faults) == text.count("# FILL")
+    assert all("fill it in" in fault for fault in refused.value.faults)
+
+
+async def test_a_wrong_spec_is_refused_with_its_field_and_what_to_write(
+    forestay: Forestay, tmp_path: pathlib.Path
+) -> None:
+    """Every fault that people make, by line, so that an editor can jump there."""
+    app_in(tmp_path, GOOD_APP).rename(tmp_path / "app.py")
+    for case in SPECS:
+        (tmp_path / "model.yaml").write_text(case.spec)
+        ran = await forestay("model", "check", tmp_path / "model.yaml")
+        assert (ran.status, case.field in ran.err, case.mend in ran.err) == (2, True, True), (case.name, ran.err)
+
+
+async def test_onboarding_says_what_is_left_to_edit_and_ends_when_nobody_does(
+    forestay: Forestay, tmp_path: pathlib.Path
+) -> None:
+    """The spec is there by then; run again the command goes on with it."""
+    ran = await forestay("model", "onboard", app_in(tmp_path, GOOD_APP), "--edit-within", "0")
+    assert ran.status == 2
+    assert "needs you" in ran.err
+    assert all(f"model.yaml:{line}: owner." in ran.err for line in (7, 8, 9))
+    assert "run this again" in ran.err
+    again = await forestay("model", "onboard", tmp_path / "painter.py", "--edit-within", "0")
+    assert "is there: going on with it" in again.err
+
+
+async def test_onboarding_goes_on_when_the_spec_is_saved(forestay: Forestay, tmp_path: pathlib.Path) -> None:
+    """One command, one edit: whoever saves the file need not type anything again."""
+    spec = tmp_path / "model.yaml"
+
+    async def edit() -> None:
+        while not spec.exists() or not spec.read_text():  # noqa: ASYNC110 - another thread writes it
+            await asyncio.sleep(0.01)
+        spec.write_text(filled(spec.read_text()))
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(edit())
+        ran = await forestay("model", "onboard", app_in(tmp_path, GOOD_APP), "--edit-within", "30")
+    assert "is whole" in ran.err
+    assert "sending 160 requests" in ran.err
+    assert (ran.status, "HTTP 404" in ran.err, "--input" in ran.err) == (1, True, True)  # no callers' routes here
+
+
 async def test_with_everything_said_nothing_is_left_to_do(forestay: Forestay, tmp_path: pathlib.Path) -> None:
     """And a file that is there is never written over."""
-    words = ("--model", "acme/painter", "--team", "paint", "--contact", "p@example.com", "--licence", "MIT")
+    words = ["--model", "acme/painter", "--team", "paint", "--contact", "p@example.com", "--licence", "MIT"]
+    words += ["--escalation", "acme on call", "--intended-use", "pictures"]
     made = await forestay("model", "init", app_in(tmp_path), *words)
     assert made.status == 0
     assert "to do" not in made.out

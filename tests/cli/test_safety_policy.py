@@ -59,7 +59,7 @@ async def test_a_tenant_has_a_stricter_policy_for_a_while(forestay: Forestay, tm
     file = tmp_path / "mine.yaml"
     file.write_text(standard_text(), encoding="utf-8")
     unknown = await forestay("tenant", "policy", "acme", "careful", *REASON)
-    told = "nobody has set a policy 'careful'; known are standard, unguarded"
+    told = "nobody has set a policy 'careful'; name one of standard, unguarded"
     assert (unknown.status, told in unknown.err) == (1, True)
     await forestay("safety", "policy", "set", "careful", file, *REASON)
     early = await forestay("tenant", "policy", "acme", "careful", *REASON)
@@ -87,7 +87,7 @@ async def test_a_deploy_names_a_policy_that_is_in_force(forestay: Forestay, tmp_
     spec.write_text(f"{text}safety: {{policy: standart}}\n", encoding="utf-8")
     refused = await forestay("deploy", spec)
     assert refused.status != 0
-    assert "safety.policy: nobody has set a policy 'standart'; known are standard, unguarded" in refused.err
+    assert "safety.policy: nobody has set a policy 'standart'; name one of standard, unguarded" in refused.err
     for policy in ("standard", "unguarded"):
         spec.write_text(f"{text}safety: {{policy: {policy}}}\n", encoding="utf-8")
         assert (await forestay("deploy", spec)).status == 0

@@ -10,7 +10,7 @@ from tests.conformance.fleet_values import DIGITS, revision_of
 from tests.conformance.memory_fleet import EPOCH
 
 from forestay.errors import UsageError
-from forestay.fleet.spec import CapacitySpec, SafetySpec
+from forestay.fleet.spec import ArtefactSpec, CapacitySpec, MountDigest, SafetySpec
 from forestay.fleet.spec_quality import QualityMode, QualitySpec
 from forestay.readiness.model import Answer, Facts, Measured, Waiver
 from forestay.readiness.review import ITEM_NAMES, checked_waiver, review
@@ -25,6 +25,8 @@ SPEC = dataclasses.replace(
     licence="Apache-2.0",
     owner_team="painters",
     owner_contact="painters@acme.invalid",
+    owner_escalation="acme on call, +49 30 000000",
+    intended_use="illustrations for articles",
 )
 GOOD = Facts(
     model_id=DIGITS,
@@ -68,6 +70,7 @@ def test_a_model_that_has_everything_is_ready_and_each_item_has_evidence() -> No
         ({"unsafe_files": ("a.pkl",)}, "files", Answer.FAIL),
         ({"signed_by": None}, "files", Answer.INCONCLUSIVE),
         ({"signed_by": ()}, "signature", Answer.FAIL),
+        ({"signed_by": None, "weights": 0}, "files", Answer.INCONCLUSIVE),
         ({"policy_known": False}, "policy", Answer.FAIL),
         ({"workers_of_pool": 0}, "room", Answer.FAIL),
         ({"memory_of_pool_mb": 10}, "room", Answer.FAIL),
@@ -92,6 +95,8 @@ def test_what_is_missing_keeps_it_out_and_is_named_with_its_mend(
         ({"licence": "TODO"}, "licence"),
         ({"owner_team": ""}, "owner"),
         ({"owner_contact": "someone@example.com"}, "owner"),
+        ({"owner_escalation": "TODO"}, "owner"),
+        ({"intended_use": "fill in"}, "intended use"),
         ({"safety": SafetySpec()}, "policy"),
         ({"quality": QualitySpec()}, "output checks"),
     ],
@@ -115,6 +120,15 @@ def test_more_failures_never_make_a_model_readier(failed: int, requests: int) ->
         return order[answers(dataclasses.replace(GOOD, measured=Measured(requests=requests, failed=count)))["errors"]]
 
     assert said(failed) <= said(min(requests, failed + 1)) or requests == 0
+
+
+def test_a_bundle_without_weights_needs_no_signature_but_what_is_mounted_needs_a_digest() -> None:
+    """There is nothing that a key could vouch for; a mount that nobody holds to a digest is as good as unsigned."""
+    light = dataclasses.replace(GOOD, signed_by=(), weights=0)
+    assert answers(light)["signature"] is Answer.PASS
+    mounted = dataclasses.replace(SPEC, artefacts=ArtefactSpec(mounts=(MountDigest("/data", reason="too large"),)))
+    loose = dataclasses.replace(light, revision=dataclasses.replace(REVISION, spec=mounted))
+    assert answers(loose)["signature"] is Answer.FAIL
 
 
 def test_a_waiver_counts_for_its_item_until_its_day_and_the_card_goes_on_showing_it() -> None:

@@ -77,7 +77,9 @@ def init(
     model: Annotated[str, typer.Option(help="What callers address, owner/alias.")] = "",
     team: Annotated[str, typer.Option(help="Who owns it.")] = "",
     contact: Annotated[str, typer.Option(help="Where that team is reached.")] = "",
+    escalation: Annotated[str, typer.Option(help="Who is called when the team does not answer.")] = "",
     licence: Annotated[str, typer.Option(help="Of the code and of the weights.")] = "",
+    intended_use: Annotated[str, typer.Option(help="Who is to use it, and for what.")] = "",
     out: Annotated[pathlib.Path | None, typer.Option(help="The spec's file; model.yaml beside the app.")] = None,
     json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
@@ -87,7 +89,35 @@ def init(
     """
     from forestay.cli.model_authoring import init_spec
 
-    init_spec(file, out, {"model": model, "team": team, "contact": contact, "licence": licence}, json=json)
+    identity = {"model": model, "team": team, "contact": contact, "escalation": escalation}
+    init_spec(file, out, identity | {"licence": licence, "intended_use": intended_use}, json=json)
+
+
+@app.command()
+def onboard(
+    file: Annotated[str, typer.Argument(metavar="APP", help="The app's file, file.py::Class, or a spec.")],
+    out: Annotated[pathlib.Path | None, typer.Option(help="The spec's file; model.yaml beside the app.")] = None,
+    edit_within: Annotated[
+        float, typer.Option(min=0, max=86_400, help="Seconds to wait for your edit of the spec; 0: say it and end.")
+    ] = 900.0,
+    sign: Annotated[
+        pathlib.Path | None, typer.Option(help="A private key, PEM, that signs the folders of weights.")
+    ] = None,
+    body: Annotated[str, typer.Option("--input", help="An input, JSON or @FILE; made from the interface.")] = "",
+    requests: Annotated[int, typer.Option(min=1, max=10_000, help="Requests that measure it.")] = 160,
+    budget_seconds: Annotated[float, typer.Option(min=1, max=86_400, help="Seconds that they may take.")] = 600.0,
+    reason: Annotated[str, typer.Option(help="Why it is let in; the audit log keeps it.")] = "onboarded",
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Take a fal.App to an admitted model: write its spec, wait for your edit, deploy, measure, review, let it in.
+
+    Example: forestay model onboard app.py
+    """
+    from forestay.cli.model_onboard import Way
+    from forestay.cli.model_onboard import onboard as run
+
+    way = Way(edit_within, requests, budget_seconds, signing_key=sign, body=body, reason=reason)
+    run(file, out, way, json=json)
 
 
 @app.command()

@@ -12,14 +12,23 @@ from forestay.errors import UsageError
 
 def init_spec(app: str, out: pathlib.Path | None, identity: Mapping[str, str], *, json: bool) -> None:
     """Write a spec beside the app's file; never over one that is there."""
-    from forestay.fleet import spec_file
+    target = out or pathlib.Path(app.partition("::")[0]).parent / "model.yaml"
+    write_spec(app, target, identity)
+    faults = faults_of(target)
+    if json:
+        print_json({"file": str(target), "to_do": faults})
+        return
+    typer.echo(f"wrote {target}")
+    for fault in faults:
+        typer.echo(f"to do: {fault}")
+
+
+def write_spec(app: str, target: pathlib.Path, identity: Mapping[str, str]) -> None:
+    """Write the spec of an app (`file.py` or `file.py::Class`) to a file that is not there yet."""
     from forestay.fleet.spec_template import Identity, read_app, render_spec
-    from forestay.fleet.spec_yaml import SpecError
 
     name, _, wanted = app.partition("::")
-    file = pathlib.Path(name)
-    target = out or file.parent / "model.yaml"
-    text = render_spec(read_app(_read(file), name, wanted), name, Identity(**identity))
+    text = render_spec(read_app(_read(pathlib.Path(name)), name, wanted), name, Identity(**identity))
     try:
         with target.open("x", encoding="utf-8") as stream:
             stream.write(text)
@@ -27,17 +36,18 @@ def init_spec(app: str, out: pathlib.Path | None, identity: Mapping[str, str], *
         raise UsageError("--out", f"{target} is there already; name another file, or `forestay model diff`") from None
     except OSError as error:
         raise UsageError("--out", f"{target} cannot be written: {error.strerror}") from None
-    faults: list[str] = []
+
+
+def faults_of(file: pathlib.Path) -> list[str]:
+    """Return what is wrong with a spec, one fault a line with file, line, field and mend; empty when it is whole."""
+    from forestay.fleet import spec_file
+    from forestay.fleet.spec_yaml import SpecError
+
     try:
-        spec_file.parse(text, str(target))
+        spec_file.parse(_read(file), str(file))
     except SpecError as error:
-        faults = str(error).splitlines()
-    if json:
-        print_json({"file": str(target), "to_do": faults})
-        return
-    typer.echo(f"wrote {target}")
-    for fault in faults:
-        typer.echo(f"to do: {fault}")
+        return list(error.faults)
+    return []
 
 
 def diff_specs(before: pathlib.Path, after: pathlib.Path, *, json: bool) -> None:

@@ -65,13 +65,18 @@ def _show(card: Told, *, json: bool) -> None:
     if json:
         print_json(card)
     else:
-        rows = [_row(item) for item in cast("list[Told]", card["items"])]
-        print_table(("area", "item", "says", "evidence", "what mends it"), rows)
-        since = f", not ready since {card['unready_since']}" if card["unready_since"] else ""
-        state = f"admitted by {card['admitted_by']}{since}" if card["admitted_at"] else "not admitted yet"
-        typer.echo(f"{card['model_id']} is {'ready' if card['ready'] else 'not ready'}; {state}")
+        print_card(card)
     if not card["ready"]:
         raise typer.Exit(1)
+
+
+def print_card(card: Told) -> None:
+    """Print a score card for people."""
+    rows = [_row(item) for item in cast("list[Told]", card["items"])]
+    print_table(("area", "item", "says", "evidence", "what mends it"), rows)
+    since = f", not ready since {card['unready_since']}" if card["unready_since"] else ""
+    state = f"admitted by {card['admitted_by']}{since}" if card["admitted_at"] else "not admitted yet"
+    typer.echo(f"{card['model_id']} is {'ready' if card['ready'] else 'not ready'}; {state}")
 
 
 def _row(item: Told) -> tuple[object, ...]:

@@ -154,6 +154,9 @@ class ModelSpec:
     quality: QualitySpec = dataclasses.field(default_factory=QualitySpec)
     slos: tuple[SloSpec, ...] = ()
     version: int = 0
+    owner_escalation: str = ""  # who is called when the team does not answer
+    intended_use: str = ""
+    risks: tuple[str, ...] = ()
 
 
 def parse_spec(text: str, file_name: str) -> ModelSpec:

@@ -134,6 +134,8 @@ class OwnerFile(_Strict):
     """Team that owns it."""
     contact: _Line
     """Where that team is reached: mail, chat or pager."""
+    escalation: _Line | None = None
+    """Who is called when the team does not answer."""
 
 
 class HostFile(_Strict):
@@ -292,7 +294,13 @@ class CapacityFile(_Strict):
 class SafetyFile(_Strict):
     """Which content the model may be asked for, and may give."""
 
-    policy: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,59}$")] = "unguarded"
+    policy: Annotated[
+        str,
+        *_shape(
+            r"[a-z][a-z0-9_-]{0,59}",
+            "write a policy's name, such as `standard`: lower-case letters, digits, `_` and `-`, at most 60",
+        ),
+    ] = "unguarded"
     """The policy that judges every input and output, such as `standard`; `unguarded` names no check."""
 
 
@@ -308,6 +316,10 @@ class SpecFile(_Strict):
     owner: OwnerFile
     licence: _Line
     """SPDX identifier of the model's licence."""
+    intended_use: _Text | None = None
+    """Who is to use it, and for what."""
+    risks: tuple[_Line, ...] = Field((), max_length=50)
+    """What may go wrong with it, one line each."""
     visibility: Literal["private", "shared", "public"] = "shared"
     """private: its tenant; shared: every key; public: listed to everyone."""
     host: HostFile
@@ -390,7 +402,9 @@ def _mend(detail: ErrorDetails, location: tuple[int | str, ...]) -> str:
         near = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.6)
         return f"no such field; did you mean `{near[0]}`?" if near else f"no such field; known: {', '.join(names)}"
     if kind == "missing":
-        return "is missing; add it"
+        return f"is missing; add it{_meaning(location)}"
+    if kind == "string_too_short" and given == "":
+        return f"is empty; fill it in{_meaning(location)}"
     message = detail["msg"].removeprefix("Value error, ")
     shown = repr(given) if isinstance(given, str | int | float | bool) or given is None else type(given).__name__
     return f"{message[:1].lower()}{message[1:]} (given: {shown[:80]})" if not isinstance(given, dict) else message
@@ -401,7 +415,18 @@ def _meaningful(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
     return tuple(part for part in location if not (isinstance(part, str) and re.search(r"[\[\]()]", part)))
 
 
+def _meaning(location: tuple[int | str, ...]) -> str:
+    """Return what the reference says of a field, to follow a mend; empty where it says nothing."""
+    field = _model_at(location[:-1]).model_fields.get(str(location[-1])) if location else None
+    told = " ".join((field.description or "").split()) if field is not None else ""
+    return f": {told}" if told else ""
+
+
 def _fields_at(location: tuple[int | str, ...]) -> Iterator[str]:
+    yield from _model_at(location).model_fields
+
+
+def _model_at(location: tuple[int | str, ...]) -> type[BaseModel]:
     known: Mapping[str, type[BaseModel]] = {
         "owner": OwnerFile,
         "host": HostFile,
@@ -411,13 +436,13 @@ def _fields_at(location: tuple[int | str, ...]) -> Iterator[str]:
         "retry": RetryFile,
         "capacity": CapacityFile,
         "artefacts": ArtefactFile,
+        "safety": SafetyFile,
         "quality": QualityFile,
         "slos": SloEntryFile,
     }
     model = known.get(str(location[0]), SpecFile) if location else SpecFile
     model = MediaInputFile if "media_inputs" in location else model
-    model = ThresholdFile if "thresholds" in location else model
-    yield from model.model_fields
+    return ThresholdFile if "thresholds" in location else model
 
 
 def _endpoint(file: EndpointFile) -> EndpointSpec:
@@ -445,4 +470,7 @@ def _frozen(file: SpecFile) -> ModelSpec:
         quality=file.quality.frozen(),
         slos=tuple(item.frozen() for item in file.slos),
         version=file.version,
+        owner_escalation=file.owner.escalation or "",
+        intended_use=file.intended_use or "",
+        risks=file.risks,
     )

@@ -2,8 +2,9 @@
 
 It reads the file without running it: the class, its endpoints, its host settings and input fields that look like media.
 What it cannot see (a value that is computed) is left at the platform's default. It decides no value that a person must
-answer for: who owns the model, what it is licensed under, where help is found; those stay empty and `forestay model
-check` asks for them. Called by `forestay model init`.
+answer for: who owns the model, what it is licensed under, what it is for, where help is found; those stay empty,
+marked FILL, and `forestay model check` asks for them. The rest are defaults that a readiness review accepts. Called by
+`forestay model init` and `onboard`.
 """
 
 import ast
@@ -26,6 +27,17 @@ _NUMBERS = {  # fal's host setting -> section and field of the spec
     "termination_grace_period_seconds": ("limits", "termination_grace_seconds"),
     "num_gpus": ("resources", "devices"),
 }
+_USUAL_LIMITS: Mapping[str, float] = {
+    "max_multiplexing": 1,
+    "request_timeout_seconds": 600,
+    "startup_timeout_seconds": 600,
+    "termination_grace_seconds": 5,
+}
+_MEMORY_MB = {"cpu": 2048, "gpu": 16_384}  # of the host, for one replica
+_FETCHES = re.compile(
+    r"\b(from_pretrained|hf_hub_download|snapshot_download|download_file|download_model_weights|clone_repository"
+    r"|urlopen|urlretrieve|requests\.get|httpx\.get)\b"
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,6 +48,7 @@ class Outline:
     description: str
     endpoints: tuple[tuple[str, str, tuple[str, ...]], ...]  # path, kind, media inputs
     settings: Mapping[str, object]
+    fetches: str = ""  # the first call by which its source seems to fetch something over the network
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,6 +59,8 @@ class Identity:
     team: str = ""
     contact: str = ""
     licence: str = ""
+    escalation: str = ""
+    intended_use: str = ""
 
 
 def read_app(source: str, file_name: str, wanted: str = "") -> Outline:
@@ -68,7 +83,8 @@ def read_app(source: str, file_name: str, wanted: str = "") -> Outline:
     endpoints = tuple(_endpoints(app, fields))
     if not endpoints:
         raise UsageError(file_name, f"{app.name} has no method under @fal.endpoint or @fal.realtime")
-    return Outline(app.name, summary, endpoints, _settings(app))
+    fetching = _FETCHES.search(source)
+    return Outline(app.name, summary, endpoints, _settings(app), fetching[0] if fetching else "")
 
 
 def _last_name(node: ast.AST) -> str:
@@ -126,32 +142,61 @@ def _literal(node: ast.expr) -> object:
 
 
 # The file -----------------------------------------------------------------------------------------------------------
+FILL = "FILL"  # marks what only a person knows
+_HEAD = """\
+# Made from {app} by `forestay model init`. Lines marked FILL are yours: only a person knows them. Every other
+# line is a default that a readiness review accepts; `forestay model check` says what is left, line by line."""
+_TAIL = """\
+safety: {policy: standard}  # what judges every input and output; unguarded: nothing
+quality: {mode: enforce, retries: 1}  # a broken output is no success, and is tried again elsewhere
+slos:  # what is promised of it over 30 days
+  - {indicator: availability, objective: 99}
+  - {indicator: validity, objective: 98, page: false}"""
+
+
 def render_spec(outline: Outline, file_name: str, identity: Identity) -> str:
-    """Return the YAML of a spec beside the app's file."""
-    alias = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", outline.class_name).lower()
+    """Return the YAML of a spec beside the app's file: whole but for the lines marked FILL."""
     gpus = outline.settings.get("num_gpus")
     pool = "gpu" if isinstance(gpus, int) and gpus > 0 else "cpu"
+    app = PurePath(file_name).name
+    hint = f"its source says {outline.fetches}: full" if outline.fetches else "loopback, or full"
     lines = [
-        f"# Made from {PurePath(file_name).name} by `forestay model init`; `forestay model check` asks for the rest.",
+        _HEAD.format(app=app),
         "version: 0",
-        f"model: {_text(identity.model or f'my-team/{alias}')}  # what callers address, owner/alias",
-        f"description: {_text(outline.description or 'Says in one line what it makes.')}",
-        f"owner: {{team: {_text(identity.team)}, contact: {_text(identity.contact)}}}  # who is called when it breaks",
-        f"licence: {_text(identity.licence)}  # of the code and of the weights",
+        *_identity(outline, identity),
         "visibility: private  # shared: every key; public: listed to everyone",
         "host:",
         "  kind: fal_app",
-        f"  app: {_text(f'{PurePath(file_name).name}::{outline.class_name}')}",
+        f"  app: {_text(f'{app}::{outline.class_name}')}",
         f"  requirements: {_list_of(outline.settings.get('requirements'))}",
         f"  secrets: {_list_of(outline.settings.get('secrets'))}",
-        "  network: none  # loopback, or full where the model must fetch something itself",
+        f"  network: none  # {hint}, where it must fetch something itself",
         "endpoints:",
         *(_endpoint(path, kind, media) for path, kind, media in outline.endpoints),
-        f"resources: {{pool: {pool}, devices: {gpus if isinstance(gpus, int) else 1}}}",
-        *_limits(outline.settings),
-        "safety: {policy: standard}  # unguarded: nothing is judged",
+        f"resources: {{pool: {pool}, devices: {gpus if isinstance(gpus, int) else 1}, memory_mb: {_MEMORY_MB[pool]}}}",
+        f"limits: {{{', '.join(_limits(outline.settings))}}}",
+        _TAIL,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _identity(outline: Outline, identity: Identity) -> list[str]:
+    alias = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", outline.class_name).lower()
+    return [
+        f"model: {_text(identity.model or f'my-team/{alias}')}  # what callers address, owner/alias",
+        _filled("description", outline.description, "what it makes, in a sentence"),
+        "owner:",
+        _filled("  team", identity.team, "who owns it"),
+        _filled("  contact", identity.contact, "where that team is reached"),
+        _filled("  escalation", identity.escalation, "who is called when the team does not answer"),
+        _filled("licence", identity.licence, "SPDX identifier, of the code and of the weights"),
+        _filled("intended_use", identity.intended_use, "who is to use it, and for what"),
+        "risks: []  # what may go wrong with it, one line each",
+    ]
+
+
+def _filled(field: str, value: str, meaning: str) -> str:
+    return f"{field}: {_text(value)}" if value else f'{field}: ""  # {FILL}: {meaning}'
 
 
 def _endpoint(path: str, kind: str, media: Sequence[str]) -> str:
@@ -164,12 +209,12 @@ def _kind(name: str) -> str:
 
 
 def _limits(settings: Mapping[str, object]) -> list[str]:
-    given = [
-        f"{field}: {value}"
-        for name, (section, field) in _NUMBERS.items()
-        if section == "limits" and isinstance(value := settings.get(name), int | float) and not isinstance(value, bool)
-    ]
-    return [f"limits: {{{', '.join(given)}}}"] if given else []
+    given = dict(_USUAL_LIMITS)
+    for name, (section, field) in _NUMBERS.items():
+        value = settings.get(name)
+        if section == "limits" and isinstance(value, int | float) and not isinstance(value, bool):
+            given[field] = value
+    return [f"{field}: {value}" for field, value in given.items()]
 
 
 def _text(value: str) -> str:

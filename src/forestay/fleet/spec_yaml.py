@@ -37,7 +37,8 @@ def read_yaml(text: str, file_name: str) -> tuple[object, yaml.Node | None]:
         return yaml.safe_load(text), node
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SpecError(file_name, [f"{line}: not YAML: {error.problem or error.context}"]) from None
+        told = f"{line}: not YAML: {error.problem or error.context}; look at the brackets, quotes and indents there"
+        raise SpecError(file_name, [told]) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         if isinstance(error, SpecError):
             raise

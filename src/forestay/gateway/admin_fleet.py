@@ -19,6 +19,7 @@ from forestay.gateway.admin_rollouts import begin_rollout, check_free
 from forestay.gateway.incoming import declared_bytes, pieces
 from forestay.gateway.responses import Reply, json_reply
 from forestay.ids import ModelId, is_model_id
+from forestay.readiness.gather import serving
 from forestay.rollouts.options import RolloutOptions, policy_of
 from forestay.rollouts.rolling import Strategy, decide_deploy
 
@@ -170,7 +171,7 @@ async def get_models(act: Act) -> Reply:
 
 
 async def get_model(act: Act) -> Reply:
-    """Show one model with its spec, revisions and replicas."""
+    """Show one model with its spec, revisions and replicas; `interface=1` adds the OpenAPI of what serves."""
     text = f"{act.path('owner')}/{act.path('alias')}"
     fleet = await act.ports.fleet.load()
     model_id = ModelId(text)
@@ -187,8 +188,14 @@ async def get_model(act: Act) -> Reply:
                 for item in sorted(revisions, key=lambda item: item.created_at, reverse=True)
             ],
             "replicas": [item for item in fleet.replicas.values() if item.model_id == model_id],
+            **({"openapi": _interface(fleet, model_id)} if act.query("interface") else {}),
         },
     )
+
+
+def _interface(fleet: Fleet, model_id: ModelId) -> Mapping[str, object] | None:
+    revision = serving(fleet, model_id)
+    return None if revision is None else revision.openapi
 
 
 def model_view(fleet: Fleet, model_id: ModelId) -> dict[str, object]:

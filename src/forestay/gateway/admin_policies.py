@@ -55,7 +55,7 @@ async def check_policy(act: Act, field: str, policy_id: str) -> None:
     if any(stage.policy_id == policy_id for stage in stages):
         mend = f"stage it with `forestay safety policy stage {policy_id} 100`"
         raise UsageError(field, f"no version of policy {policy_id} is in force yet; {mend}, or name one of {known}")
-    raise UsageError(field, f"nobody has set a policy {policy_id[:60]!r}; known are {known}")
+    raise UsageError(field, f"nobody has set a policy {policy_id[:60]!r}; name one of {known}")
 
 
 def _desk(act: Act) -> SafetyDesk:

@@ -6,6 +6,7 @@ import re
 
 from forestay.artefacts.admission import Admission
 from forestay.artefacts.decide import Admit
+from forestay.artefacts.formats import PICKLES, WEIGHTS
 from forestay.fleet.model import Fleet, ReplicaState, Revision
 from forestay.fleet.routes import HEARD_SECONDS, routes_of
 from forestay.fleet.store import FleetStore
@@ -13,6 +14,7 @@ from forestay.ids import ModelId
 from forestay.readiness.model import Card, Facts
 from forestay.readiness.postgres_store import PostgresReadiness
 from forestay.readiness.review import review
+from forestay.safety.policy_file import STANDARD
 from forestay.safety.store import SafetyStore
 from forestay.slo.postgres_store import SloReader
 
@@ -57,8 +59,8 @@ async def gather(sources: Sources, fleet: Fleet, revision: Revision) -> Facts:
         if item.revision_id == revision.revision_id and item.state is ReplicaState.READY
     ]
     own = [item.standing for item in await sources.slos.all() if item.standing.subject == f"model:{revision.model_id}"]
-    unsafe, signed_by = await _files(sources, revision)
-    known = {stored.policy_id for stored in (await sources.safety.state()).policies}
+    files = await _files(sources, revision)
+    known = {STANDARD, *(stage.policy_id for stage in (await sources.safety.state()).stages if stage.live)}
     return Facts(
         model_id=revision.model_id,
         revision=revision,
@@ -68,22 +70,31 @@ async def gather(sources: Sources, fleet: Fleet, revision: Revision) -> Facts:
         memory_of_pool_mb=max([item.memory_mb for item in workers], default=0),
         slos=tuple(item.slo_id for item in own),
         slos_broken=tuple(item.slo_id for item in own if item.word in _BURNING),
-        signed_by=signed_by,
-        unsafe_files=unsafe,
+        signed_by=files.signed_by,
+        unsafe_files=files.unsafe,
+        weights=files.weights,
         policy_known=revision.spec.safety.policy in known,
         measured=await sources.store.measured(revision.model_id, revision.revision_id, fleet.now - LOOKED_BACK),
     )
 
 
-async def _files(sources: Sources, revision: Revision) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
-    """Return which files are unsafe and who signed them, as last examined; None: never."""
-    if revision.bundle_key is None:
-        return (), None
-    match = _DIGEST.fullmatch(revision.bundle_key)
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Examined:
+    """What is known of a bundle's files; nothing while it was never examined."""
+
+    unsafe: tuple[str, ...] = ()
+    signed_by: tuple[str, ...] | None = None
+    weights: int | None = None
+
+
+async def _files(sources: Sources, revision: Revision) -> _Examined:
+    """Return what the last examination of a revision's bundle says."""
+    match = _DIGEST.fullmatch(revision.bundle_key or "")
     report = await sources.artefacts.store.report(match[1]) if match else None
     if report is None:
-        return (), None
+        return _Examined()
+    weights = sum(file.format in WEIGHTS | PICKLES for file in report.files)
     said = await sources.artefacts.decide(report, revision.spec.artefacts)
     if isinstance(said, Admit):
-        return (), said.signed_by
-    return tuple(str(item) for item in said.findings), ()
+        return _Examined((), said.signed_by, weights)
+    return _Examined(tuple(str(item) for item in said.findings), (), weights)

@@ -4,6 +4,7 @@ An item that cannot be known is inconclusive, and that keeps a model out as a fa
 exact 95 % bounds (Clopper and Pearson 1934), so that ten requests without an error prove nothing. Bounds are ours.
 """
 
+import re
 from collections.abc import Callable
 
 from forestay.diffs.noise import share_at_most
@@ -14,7 +15,7 @@ from forestay.readiness.model import Answer, Area, Facts, Finding
 MOST_ERRORS = 0.05  # of requests
 MOST_BROKEN = 0.02  # of outputs
 LEAST_MEASURED = 20  # requests, before a cost or a latency counts as measured
-_PLACEHOLDERS = ("todo", "fill", "example.com", "unknown", "nobody")
+_PLACEHOLDERS = re.compile(r"\b(todo|fill|fill in|unknown|nobody|tbd)\b|example\.com")
 
 Item = Callable[[Facts], Finding]
 
@@ -61,10 +62,24 @@ def check_signature(facts: Facts) -> Finding:
     """Does anybody vouch for its files?"""
     if facts.revision.bundle_key is None:
         return _finding("signature", Area.SECURITY, Answer.PASS, "it has no files here")
+    if facts.weights == 0 and facts.signed_by is not None:
+        return _weightless(facts)
     if facts.signed_by:
         return _finding("signature", Area.SECURITY, Answer.PASS, f"signed by {', '.join(facts.signed_by)}")
     mend = "sign its weights, see docs/howto/sign-and-admit-a-model.md"
     return _finding("signature", Area.SECURITY, Answer.FAIL, "no trusted key has signed its files", mend)
+
+
+def _weightless(facts: Facts) -> Finding:
+    """No file of weights lies in the bundle: then what is mounted must be held to a digest."""
+    loose = [mount.folder for mount in facts.revision.spec.artefacts.mounts if not mount.digest]
+    if loose:
+        told, mend = (
+            f"no digest holds {', '.join(loose)}",
+            "give artefacts.mounts its digest, see `forestay artefact digest`",
+        )
+        return _finding("signature", Area.SECURITY, Answer.FAIL, told, mend)
+    return _finding("signature", Area.SECURITY, Answer.PASS, "its bundle holds no weights that a key could vouch for")
 
 
 def check_policy(facts: Facts) -> Finding:
@@ -146,10 +161,26 @@ def check_room(facts: Facts) -> Finding:
 def check_owner(facts: Facts) -> Finding:
     """Is there somebody to call?"""
     spec = facts.revision.spec
-    if _is_placeholder(spec.owner_team) or _is_placeholder(spec.owner_contact):
-        told = f"owner is {spec.owner_team!r}, {spec.owner_contact!r}"
-        return _finding("owner", Area.OPERABILITY, Answer.FAIL, told, "name a team and where it is reached")
-    return _finding("owner", Area.OPERABILITY, Answer.PASS, f"{spec.owner_team}, {spec.owner_contact}")
+    told = f"{spec.owner_team}, {spec.owner_contact}, then {spec.owner_escalation}"
+    named = {"team": spec.owner_team, "contact": spec.owner_contact, "escalation": spec.owner_escalation}
+    open_ones = [f"owner.{name}" for name, text in named.items() if _is_placeholder(text)]
+    if open_ones:
+        told = f"not said, or a placeholder: {', '.join(open_ones)}"
+        mend = "name in the spec a team, where it is reached, and who is called when it does not answer"
+        return _finding("owner", Area.OPERABILITY, Answer.FAIL, told, mend)
+    return _finding("owner", Area.OPERABILITY, Answer.PASS, told)
+
+
+def check_intended_use(facts: Facts) -> Finding:
+    """Is it said what it is for, and what may go wrong?"""
+    spec = facts.revision.spec
+    if _is_placeholder(spec.intended_use):
+        told = f"intended_use is {spec.intended_use[:60]!r}"
+        return _finding(
+            "intended use", Area.SAFETY, Answer.FAIL, told, "say in the spec who is to use it, and for what"
+        )
+    told = f"said, with {len(spec.risks)} risks" if spec.risks else "said; no risk is named"
+    return _finding("intended use", Area.SAFETY, Answer.PASS, told)
 
 
 def check_interface(facts: Facts) -> Finding:
@@ -168,6 +199,7 @@ ITEMS: tuple[Item, ...] = (
     check_signature,
     check_policy,
     check_licence,
+    check_intended_use,
     check_output_checks,
     check_broken_outputs,
     check_cost,
@@ -194,7 +226,7 @@ def _rate(item: str, area: Area, counts: tuple[int, int], most: float, what: str
 
 def _is_placeholder(text: str) -> bool:
     low = text.strip().lower()
-    return not low or any(word in low for word in _PLACEHOLDERS)
+    return not low or _PLACEHOLDERS.search(low) is not None
 
 
 def _finding(item: str, area: Area, answer: Answer, evidence: str, mend: str = "") -> Finding:

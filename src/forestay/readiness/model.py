@@ -53,6 +53,7 @@ class Facts:
     slos_broken: tuple[str, ...] = ()
     signed_by: tuple[str, ...] | None = None  # trusted keys; None: its files were never examined
     unsafe_files: tuple[str, ...] = ()
+    weights: int | None = None  # files of weights in its bundle; None: it was never examined
     policy_known: bool = True
     revisions: int = 1
     measured: Measured = dataclasses.field(default_factory=Measured)
