@@ -103,6 +103,7 @@ def _quality_loops(process: Process, stores: Stores) -> "list[Loop]":
     """List the loop that follows outputs, and those that drop what is past its time."""
     from forestay.controller import Loop
     from forestay.quality import loop
+    from forestay.quality.postgres_canaries import PostgresCanaries
     from forestay.quality.postgres_findings import PostgresFindings
     from forestay.quality.watch_store import PostgresWatch
     from forestay.quality.watching import Rules
@@ -114,6 +115,7 @@ def _quality_loops(process: Process, stores: Stores) -> "list[Loop]":
         PostgresFindings(stores.database),
     )
     facts, kept = stores.facts_database, settings.outputs_retention_seconds
+    canaries = PostgresCanaries(stores.database)
     ports = loop.QualityPorts(
         outputs=output_facts.PostgresOutputs(facts),
         fleet=stores.fleet,
@@ -130,10 +132,16 @@ def _quality_loops(process: Process, stores: Stores) -> "list[Loop]":
         await watch.forget(before)
         return await findings.forget(before, FINDING_BATCH)
 
+    async def forget_rounds() -> int:
+        keys = await canaries.forget(process.clock.now() - dt.timedelta(seconds=kept), FINDING_BATCH)
+        await stores.objects.delete(keys)
+        return len(keys)
+
     return [
         Loop("quality", 1.0, loop.QualityLoop(ports).run_once, batch=loop.BATCH),
         Loop("output_partitions", 3600.0, lambda: output_facts.keep_partitions(facts, process.clock, kept)),
         Loop("finding_retention", 600.0, forget, batch=FINDING_BATCH),
+        Loop("canary_retention", 600.0, forget_rounds),
     ]
 
 

@@ -139,6 +139,7 @@ def _admin_readers(stores: Stores, writer: str) -> "AdminReaders":
     from forestay.delivery.dead_letters import PostgresDeadLetters
     from forestay.drills.store import PostgresDrills
     from forestay.gateway.ports import AdminReaders
+    from forestay.quality.postgres_canaries import PostgresCanaries
     from forestay.quality.postgres_findings import PostgresFindings
     from forestay.quality.watch_store import PostgresWatch
     from forestay.queue.claiming import PostgresTurns
@@ -166,6 +167,7 @@ def _admin_readers(stores: Stores, writer: str) -> "AdminReaders":
         findings=PostgresFindings(stores.database),
         holds=PostgresWatch(stores.database),
         drills=PostgresDrills(stores.database),
+        canaries=PostgresCanaries(stores.database),
     )
 
 
@@ -239,6 +241,7 @@ async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None
     """Run one worker until SIGTERM, then drain."""
     process = start_process("worker", settings, environment)
     from forestay.drills.store import PostgresDrills
+    from forestay.quality.postgres_canaries import PostgresCanaries
     from forestay.quality.postgres_findings import PostgresFindings
     from forestay.rollouts.shadow.postgres_store import PostgresShadowStore
     from forestay.safety.provenance.wiring import stamps_of
@@ -271,6 +274,7 @@ async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None
             drills=PostgresDrills(stores.database) if settings.worker.drills else None,
             opener=reviewing(process, stores, name).opener,
             outputs=PostgresOutputs(stores.facts_database),
+            canaries=PostgresCanaries(stores.database),
             stamps=lambda decoder: stamps_of(settings.safety, decoder, stores.database, process.clock.now()),
             offers=PostgresShadowStore(stores.database),
         )

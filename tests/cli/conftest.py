@@ -55,6 +55,7 @@ from forestay.ids import TenantId
 from forestay.limits.postgres_store import PostgresLimitStore
 from forestay.media.decode import Decoder
 from forestay.media.postgres_store import PostgresMediaStore
+from forestay.quality.postgres_canaries import PostgresCanaries
 from forestay.quality.postgres_findings import PostgresFindings
 from forestay.quality.watch_store import PostgresWatch
 from forestay.queue.claiming import PostgresTurns
@@ -182,6 +183,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
                 PostgresFindings(database),
                 PostgresWatch(database),
                 PostgresDrills(database),
+                PostgresCanaries(database),
             ),
             "limits": LimitPorts(PostgresLimitStore(database, wakeups, clock), None),
         }

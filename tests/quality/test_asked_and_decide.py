@@ -146,3 +146,22 @@ def test_the_section_is_read_and_its_faults_are_told_with_their_line() -> None:
     for wrong in ("skip: [blak]", "thresholds: {frozen_share: 2}", "thresholds: {frozen: 1}", "retries: 9"):
         with pytest.raises(SpecError, match="quality"):
             parse_spec(SPEC + f"quality: {{{wrong}}}\n", "model.yaml")
+
+
+def test_canaries_are_read_and_their_faults_are_told_with_the_mend() -> None:
+    """Each has a name of its own and asks a declared endpoint; the same name with another input is another canary."""
+    text = SPEC + "quality: {canaries: {every_seconds: 60, inputs: [{name: seven, input: {seed: 7}}]}}\n"
+    seen = parse_spec(text, "model.yaml").quality.canaries
+    assert (seen.every_seconds, seen.reruns, seen.inputs[0].input) == (60, 3, '{"seed": 7}')
+    other = parse_spec(text.replace("seed: 7", "seed: 8"), "model.yaml").quality.canaries
+    assert (seen.inputs[0].key, seen.inputs[0].key[:6]) != (other.inputs[0].key, "seven@")
+    assert parse_spec(SPEC, "model.yaml").quality.canaries.inputs == ()
+    one = "{name: seven, input: {seed: 7}}"
+    for wrong, mend in (
+        (f"inputs: [{one}, {one}]", "named twice"),
+        ("inputs: [{name: seven, endpoint: /none, input: {}}]", "name an endpoint of"),
+        ("inputs: [{name: Seven, input: {}}]", "lower-case"),
+        (f"inputs: [{one}], budget: 3", "did you mean `budget_seconds_per_hour`|no such field"),
+    ):
+        with pytest.raises(SpecError, match=mend):
+            parse_spec(SPEC + f"quality: {{canaries: {{{wrong}}}}}\n", "model.yaml")

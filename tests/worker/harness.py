@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 from tests.conformance.memory_artefacts import MemoryArtefactStore, report_on
+from tests.conformance.memory_canaries import MemoryCanaries
 from tests.conformance.memory_findings import MemoryFindings
 from tests.conformance.memory_fleet import MemoryFleetStore
 from tests.conformance.memory_queue import MemoryQueueStore
@@ -327,6 +328,7 @@ class Harness:
     guard: GuardWorld
     fingerprints: MemoryFingerprints
     findings: MemoryFindings = dataclasses.field(default_factory=MemoryFindings)
+    canaries: MemoryCanaries = dataclasses.field(default_factory=MemoryCanaries)
     opener: Opener | None = None  # of items that people look at
     address: str = ""
     deployed: int = 0
@@ -562,6 +564,7 @@ async def running_process(harness: Harness) -> AsyncGenerator[None, None]:
         opener=harness.opener,
         policies=harness.guard.policies,
         findings=harness.findings,
+        canaries=harness.canaries,
         offers=MemoryShadowStore(),
         stamps=lambda decoder: Stamps(
             decoder,

@@ -31,7 +31,7 @@ from forestay.fleet.spec_artefacts import ArtefactFile
 from forestay.fleet.spec_fields import Line as _Line
 from forestay.fleet.spec_fields import Strict as _Strict
 from forestay.fleet.spec_fields import shape as _shape
-from forestay.fleet.spec_quality_file import QualityFile, ThresholdFile
+from forestay.fleet.spec_quality_file import CanariesFile, CanaryFile, QualityFile, ThresholdFile
 from forestay.fleet.spec_slos_file import SloEntries, SloEntryFile
 from forestay.fleet.spec_yaml import SpecError, line_of, read_yaml
 from forestay.ids import ModelId, is_model_id
@@ -344,6 +344,15 @@ class SpecFile(_Strict):
         return self
 
     @model_validator(mode="after")
+    def _canaries_have_endpoints(self) -> "SpecFile":
+        kinds = {endpoint.path: endpoint.kind for endpoint in self.endpoints}
+        for item in self.quality.canaries.inputs:
+            if kinds.get(item.endpoint, "stream") in {"stream", "realtime"}:
+                message = f"canary {item.name} asks {item.endpoint}; name an endpoint of `endpoints` that is no stream"
+                raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
     def _mounts_are_declared(self) -> "SpecFile":
         mounted = {mount.rpartition(":")[0] for mount in self.host.data_mounts}
         declared = {mount.folder for mount in self.artefacts.mounts}
@@ -442,6 +451,8 @@ def _model_at(location: tuple[int | str, ...]) -> type[BaseModel]:
     }
     model = known.get(str(location[0]), SpecFile) if location else SpecFile
     model = MediaInputFile if "media_inputs" in location else model
+    if "canaries" in location:
+        return CanaryFile if "inputs" in location else CanariesFile
     return ThresholdFile if "thresholds" in location else model
 
 

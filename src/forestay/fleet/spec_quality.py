@@ -6,6 +6,7 @@ knew no checks has none: its mode is `off` until it is deployed again.
 
 import dataclasses
 import enum
+import hashlib
 
 
 class OutputCheck(enum.StrEnum):
@@ -63,6 +64,31 @@ class Thresholds:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class CanaryInput:
+    """An input whose output is known: with a fixed seed, so that it is drawn alike each time."""
+
+    name: str
+    input: str  # JSON
+    endpoint: str = "/"
+
+    @property
+    def key(self) -> str:
+        """Return the name with a digest of what is asked: another input under the same name is another canary."""
+        asked = f"{self.endpoint}\0{self.input}".encode()
+        return f"{self.name}@{hashlib.sha256(asked).hexdigest()[:8]}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CanarySpec:
+    """Which canaries are played on each replica, how often, and what that may cost."""
+
+    inputs: tuple[CanaryInput, ...] = ()
+    every_seconds: float = 3600.0
+    budget_seconds_per_hour: float = 60.0  # device-seconds of one replica
+    reruns: int = 3  # of which a replica teaches the golden
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class QualitySpec:
     """What is asked of outputs."""
 
@@ -70,6 +96,7 @@ class QualitySpec:
     retries: int = 1  # attempts after a broken output
     skip: tuple[OutputCheck, ...] = ()
     thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
+    canaries: CanarySpec = dataclasses.field(default_factory=CanarySpec)
 
     @property
     def looks(self) -> bool:

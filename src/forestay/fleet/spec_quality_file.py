@@ -3,12 +3,16 @@
 It decides what is a valid section. Used by `spec_file`.
 """
 
+import json
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, JsonValue, StringConstraints, field_validator
 
-from forestay.fleet.spec_fields import Strict
-from forestay.fleet.spec_quality import OutputCheck, QualityMode, QualitySpec, Thresholds
+from forestay.fleet.spec_fields import Strict, shape
+from forestay.fleet.spec_quality import CanaryInput, CanarySpec, OutputCheck, QualityMode, QualitySpec, Thresholds
+
+MAX_CANARIES = 16
+MAX_CANARY_CHARS = 65_536
 
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Seconds = Annotated[float, Field(ge=0, le=3_600, allow_inf_nan=False)]
@@ -64,6 +68,59 @@ class ThresholdFile(Strict):
     """Share by which the frame rate may differ."""
 
 
+class CanaryFile(Strict):
+    """An input whose output is known."""
+
+    name: Annotated[
+        str, StringConstraints(max_length=40), *shape(r"[a-z0-9][a-z0-9-]*", "use lower-case letters, digits and `-`")
+    ]
+    """Its name in findings and on contact sheets."""
+    endpoint: Annotated[str, StringConstraints(max_length=200)] = "/"
+    """Path of a declared endpoint that is no stream."""
+    input: dict[str, JsonValue]
+    """What is asked, with a fixed seed: the same input must be drawn alike each time."""
+
+    @field_validator("input")
+    @classmethod
+    def _is_small(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        if len(json.dumps(value)) > MAX_CANARY_CHARS:
+            message = f"write at most {MAX_CANARY_CHARS} characters of JSON; name files by a URL"
+            raise ValueError(message)
+        return value
+
+    def frozen(self) -> CanaryInput:
+        """Return it as a value."""
+        return CanaryInput(self.name, json.dumps(self.input, sort_keys=True), self.endpoint)
+
+
+class CanariesFile(Strict):
+    """Inputs that are replayed on every replica and held against what healthy replicas made of them."""
+
+    inputs: tuple[CanaryFile, ...] = Field((), max_length=MAX_CANARIES)
+    """The canaries; none: none are played."""
+    every_seconds: float = Field(3600.0, ge=5, le=604_800, allow_inf_nan=False)
+    """Seconds between two rounds of a replica; at its start, after adapters and on suspicion there are more."""
+    budget_seconds_per_hour: float = Field(60.0, ge=0, le=3_600, allow_inf_nan=False)
+    """Device-seconds that canaries may take of one replica in an hour. A self-test of a drained one is not counted."""
+    reruns: int = Field(3, ge=2, le=10)
+    """Times that a replica draws a canary whose golden is not learned yet."""
+
+    @field_validator("inputs")
+    @classmethod
+    def _names_differ(cls, value: tuple[CanaryFile, ...]) -> tuple[CanaryFile, ...]:
+        names = [item.name for item in value]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            message = f"canary {twice[0]} is named twice"
+            raise ValueError(message)
+        return value
+
+    def frozen(self) -> CanarySpec:
+        """Return the section as values."""
+        inputs = tuple(item.frozen() for item in self.inputs)
+        return CanarySpec(inputs, self.every_seconds, self.budget_seconds_per_hour, self.reruns)
+
+
 class QualityFile(Strict):
     """Which outputs are no success, whatever status the model gave them."""
 
@@ -75,7 +132,9 @@ class QualityFile(Strict):
     skip: tuple[OutputCheck, ...] = Field((), max_length=len(OutputCheck))
     """Checks that are not made, such as `black` for a model of masks."""
     thresholds: ThresholdFile = Field(default_factory=lambda: ThresholdFile.model_validate({}))
+    canaries: CanariesFile = Field(default_factory=lambda: CanariesFile.model_validate({}))
 
     def frozen(self) -> QualitySpec:
         """Return the section as values."""
-        return QualitySpec(self.mode, self.retries, self.skip, Thresholds(**self.thresholds.model_dump()))
+        thresholds = Thresholds(**self.thresholds.model_dump())
+        return QualitySpec(self.mode, self.retries, self.skip, thresholds, self.canaries.frozen())

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from forestay.drills.store import DrillStore
     from forestay.limits.counters import RemoteCounters
     from forestay.limits.store import LimitStore
+    from forestay.quality.canary_store import CanaryStore
     from forestay.quality.findings import FindingStore
     from forestay.quality.watch_store import HoldStore
     from forestay.queue.claiming import Turns
@@ -114,6 +115,7 @@ class AdminReaders:
     findings: "FindingStore"
     holds: "HoldStore"
     drills: "DrillStore"
+    canaries: "CanaryStore"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

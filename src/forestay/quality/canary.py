@@ -92,6 +92,7 @@ class Round:
     with_adapter: frozenset[str] = frozenset()  # canaries that ask for one
     after_adapter: bool = False  # played because a request with an adapter went before
     peers_whole: int = 0
+    drew_alike: bool = False  # this very revision drew the golden
 
 
 def look_of(picture: Picture) -> Look:
@@ -104,8 +105,8 @@ def look_of(picture: Picture) -> Look:
 
 def distance(one: Look, two: Look) -> float:
     """Return the mean absolute difference of two thumbs, in levels; 255 where sizes differ."""
-    if one.size != two.size:
-        return 255.0
+    if one.size != two.size or not one.thumb or not two.thumb:
+        return 0.0 if one.digest == two.digest else 255.0
     return float(np.abs(np.subtract(one.thumb, two.thumb, dtype=np.float64)).mean())
 
 
@@ -154,11 +155,15 @@ def _named(played: Round, plain: Sequence[Compared]) -> tuple[int, str]:
         return LEAKED, "after a request with an adapter, which may have stayed"
     if played.peers_whole:
         return CORRUPT, f"{played.peers_whole} other replicas of the revision agree with it, so this one is ill"
+    if played.drew_alike:
+        return CORRUPT, "the revision itself drew that golden, so this replica has changed"
     return CHANGED, "the revision draws something else for the same seed"
 
 
 def _moved(look: Look, golden: Golden) -> str:
-    """Return the feature that moved most, relative to its size."""
+    """Return the feature that moved most, relative to its size; none of what is no picture."""
+    if len(look.features) != len(PICTURE_FEATURES) or len(golden.looks[0].features) != len(PICTURE_FEATURES):
+        return ""
     usual = np.array([known.features for known in golden.looks]).mean(axis=0)
     moved = np.abs(np.subtract(look.features, usual)) / (np.abs(usual) + 1e-3)
     return PICTURE_FEATURES[int(moved.argmax())]

@@ -57,6 +57,7 @@ class Report(msgspec.Struct, frozen=True):
     calls: tuple[PipelineCall, ...] = ()
     left: dict[str, float] = {}  # adapters that still act when the request is over
     fingerprint: str = ""
+    environment: str = ""  # class of device, and versions of the libraries
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -180,6 +180,17 @@ FINDINGS = _counter(
 FINDINGS_DROPPED = _counter(
     "forestay_quality_findings_dropped_total", "Findings that were dropped because they could not be stored in time."
 )
+CANARY_ROUNDS = _counter(
+    "forestay_canary_rounds_total",
+    "Rounds of golden canaries that a replica has played.",
+    "model",
+    "cause",
+    "ended",
+    limit=2_000,
+)
+CANARY_SECONDS = _counter(
+    "forestay_canary_device_seconds_total", "Device-seconds that golden canaries have taken.", "model", limit=1_000
+)
 OUTPUTS_UNCHECKED = _counter(
     "forestay_outputs_unchecked_total", "Files of outputs that could not be looked at, and went on.", "reason"
 )

@@ -18,6 +18,7 @@ from forestay.errors import Unavailable
 from forestay.fleet.spec import EndpointSpec, HostKind, ModelSpec
 from forestay.quality.decide import Budget, decide_broken
 from forestay.quality.findings import Where
+from forestay.quality.noting import names_adapter
 from forestay.quality.probes import PROBE_HEADER
 from forestay.queue.model import Answer, AttemptReport, Finish, Lease, Outcome, Requeue, State, predicted_work
 from forestay.queue.retry import Retry, RetryPolicy
@@ -26,6 +27,7 @@ from forestay.settings import Settings
 from forestay.telemetry import tracing
 from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import ATTEMPT_SECONDS, ATTEMPTS, Metrics
+from forestay.worker.answer_files import parsed_or_none
 from forestay.worker.bucket_outputs import FAILED_DEPENDENCY, BucketOutputs
 from forestay.worker.conclude import Conclusion, Publish, ReplicaStep, Rules, decide_conclusion
 from forestay.worker.desk import Desk
@@ -220,6 +222,8 @@ class Attempt:
         headers: Mapping[str, str] = getattr(result, "headers", {})
         self.replica.learn_hints(headers.get("x-fal-runner-hints"))
         self._probe = headers.get(PROBE_HEADER)
+        if self._spec().quality.canaries.inputs and names_adapter(parsed_or_none(body)):
+            self.replica.adapter_at = self._parts.clock.now()
         return result
 
     async def _tell_start(self) -> None:

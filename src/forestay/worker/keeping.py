@@ -72,6 +72,11 @@ class ReplicaKeeper:
         pending = self._fleet.pending.values() if self._fleet is not None else ()
         return {plan.model_id: plan.revision_id for plan in pending if plan.held and not plan.given_up}
 
+    def placed(self, revision_id: RevisionId) -> int:
+        """Return how many replicas of a revision the whole fleet is asked for, as last read."""
+        placements = self._fleet.placements if self._fleet is not None else ()
+        return sum(item.replicas for item in placements if item.revision_id == revision_id)
+
     def replica(self, replica_id: str) -> Replica | None:
         """Find a replica."""
         return self.replicas.get(ReplicaId(replica_id))

@@ -12,17 +12,16 @@ import functools
 import hashlib
 import pathlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from typing import IO, cast
+from collections.abc import Callable, Sequence
+from typing import IO
 
 from forestay.clock import Clock
 from forestay.errors import ForestayError
 from forestay.fleet.spec import ModelSpec
 from forestay.ids import ReplicaId, RequestId, TenantId
 from forestay.media.decode import MediaRefused, open_scratch
-from forestay.media.formats import content_type_of
 from forestay.media.store import MediaStore
-from forestay.media.urls import SCHEME, own_media_id
+from forestay.media.urls import SCHEME
 from forestay.quality.asked import asked_of, served_of
 from forestay.quality.contracts import File, Row, Standing, check_output
 from forestay.quality.decide import decide_aside, decide_whole
@@ -31,9 +30,10 @@ from forestay.quality.noting import content_digest, note_outputs
 from forestay.quality.probes import check_report, read_report
 from forestay.queue.model import Answer, Lease
 from forestay.queue.retry import Retry
-from forestay.safety.leaves import Leaf, LeafKind, TooMuch, leaves_of, parsed, unpacked
+from forestay.safety.leaves import Leaf
 from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import OUTPUT_CHECK_SECONDS, OUTPUT_CHECKS, OUTPUTS_UNCHECKED, Metrics
+from forestay.worker.answer_files import bring, declared_type, files_of, parsed_or_none, value_of
 from forestay.worker.looks import Looks
 from forestay.worker.output_notes import Made, OutputNotes
 
@@ -109,7 +109,7 @@ class OutputQuality:
         if report is None:
             return []
         where = output.where or Where(output.spec.model_id)
-        seen = check_report(report, _parsed(output.said), where, self._ports.clock.now())
+        seen = check_report(report, parsed_or_none(output.said), where, self._ports.clock.now())
         self._ports.found(seen.findings)
         skipped = seen.broken is None or seen.broken.check in output.spec.quality.skip
         return [] if skipped or seen.broken is None else [seen.broken]
@@ -129,16 +129,16 @@ class OutputQuality:
         return decide_aside(times)
 
     async def _rows(self, output: Output, probed: Sequence[Row]) -> list[Row]:
-        value = _value(output.answer)
-        said = _parsed(output.said)
-        leaves = _files_of(value, output.answer, said)
+        value = value_of(output.answer)
+        said = parsed_or_none(output.said)
+        leaves = files_of(value, output.answer, said)
         looks = self._ports.guard_looks(output.spec.safety.policy, output.tenant_id, output.request_id)
         prompt_score = output.risk if looks else None
         gate = asyncio.Semaphore(AT_A_TIME)
 
         async def one(leaf: Leaf) -> File | None:
             async with gate:
-                return await self._open(output, leaf, _declared(value, leaf), prompt_score)
+                return await self._open(output, leaf, declared_type(value, leaf), prompt_score)
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(leaf)) for leaf in leaves[:MAX_FILES]]
@@ -155,7 +155,7 @@ class OutputQuality:
         try:
             async with asyncio.timeout(self._ports.file_seconds):
                 with open_scratch(self._ports.folder) as file:
-                    kind = await self._bring(leaf, file)
+                    kind = await bring(self._ports.media, leaf, file)
                     if not (declared or kind).startswith(_MEDIA):
                         return None
                     measured = await self._ports.looks.measure(file, leaf.where, prompt_score)
@@ -177,72 +177,8 @@ class OutputQuality:
         found = hashlib.file_digest(file, keyed)  # pyright: ignore[reportArgumentType, reportUnknownVariableType]
         return content_digest(found.digest())
 
-    async def _bring(self, leaf: Leaf, file: IO[bytes]) -> str:
-        """Write a leaf's bytes to a file; returns the content type by its first bytes, as far as they tell."""
-        if leaf.kind is LeafKind.STORED:
-            await self._read(leaf.text.strip(), file.write)
-        else:
-            data = leaf.data or await asyncio.to_thread(unpacked, leaf.text)
-            if len(data) > MAX_FILE_BYTES:
-                raise ValueError("the file is too large to be opened")
-            file.write(data)
-        file.flush()
-        file.seek(0)
-        head = file.read(4096)
-        file.seek(0)
-        return content_type_of(head) if head else ""
-
-    async def _read(self, url: str, write: Callable[[bytes], object]) -> None:
-        media_id = own_media_id(url)
-        item = await self._ports.media.find(media_id) if media_id is not None else None
-        if item is None or item.size_bytes > MAX_FILE_BYTES:
-            raise ValueError("the stored file is gone, or too large to be opened")
-        async for piece in self._ports.media.open(item, 0, item.size_bytes):
-            write(piece)
-
 
 def has_files(answer: Answer) -> bool:
     """Tell quickly whether an answer may hold files at all: most of a text model's do not."""
     kind = answer.headers.get("content-type", "")
     return kind.startswith(_MEDIA) or SCHEME.encode() in answer.body or b"data:" in answer.body
-
-
-def _value(answer: Answer) -> object:
-    kind = answer.headers.get("content-type", "")
-    return _parsed(answer.body) if "json" in kind or not kind else None
-
-
-def _parsed(body: bytes) -> object:
-    try:
-        return parsed(body)
-    except ValueError:
-        return None
-
-
-def _files_of(value: object, answer: Answer, said: object) -> Sequence[Leaf]:
-    """Return the leaves that are files of ours; an answer that is no JSON is one file, where it says it is media."""
-    if value is None:
-        kind = answer.headers.get("content-type", "")
-        return [Leaf((), LeafKind.BYTES, data=answer.body)] if kind.startswith(_MEDIA) and answer.body else []
-    try:
-        echoed = {leaf.text for leaf in leaves_of(said)}
-        leaves = leaves_of(value)
-    except TooMuch:
-        return []
-    files = {LeafKind.STORED, LeafKind.DATA}
-    return [leaf for leaf in leaves if leaf.kind in files and leaf.text not in echoed]
-
-
-def _declared(value: object, leaf: Leaf) -> str:
-    """Return the content type that the answer gives a file: beside its URL, or in the head of its data: URI."""
-    if leaf.kind is LeafKind.DATA:
-        return leaf.text.strip()[5:].partition(",")[0].partition(";")[0].lower()
-    node = value
-    for part in leaf.path[:-1]:
-        if isinstance(node, Mapping):
-            node = cast("Mapping[object, object]", node).get(part)
-        elif isinstance(node, list) and isinstance(part, int):
-            items = cast("Sequence[object]", node)
-            node = items[part] if part < len(items) else None
-    said = cast("Mapping[str, object]", node).get("content_type") if isinstance(node, Mapping) else None
-    return said.partition(";")[0].strip().lower() if isinstance(said, str) else ""

@@ -29,6 +29,7 @@ from forestay.media.bucket import Bucket, BucketLimits
 from forestay.media.decode import Decoder, limits_of
 from forestay.media.fetch import Fetcher, FetchLimits
 from forestay.media.store import MediaStore
+from forestay.quality.canary_store import CanaryStore
 from forestay.quality.findings import FindingStore
 from forestay.queue.store import QueueStore
 from forestay.rollouts.shadow.store import OfferStore
@@ -46,6 +47,9 @@ from forestay.telemetry.output_facts import OutputSink
 from forestay.worker.admitting import FileCheck
 from forestay.worker.attempt import AttemptParts, OutputCheck
 from forestay.worker.bucket_outputs import BucketOutputs
+from forestay.worker.canaries import CanaryRunner
+from forestay.worker.canary_looks import CanaryLooks
+from forestay.worker.canary_round import CanaryPorts
 from forestay.worker.cancels import CancelWatch
 from forestay.worker.claiming import Claimer, Situation
 from forestay.worker.desk import Desk
@@ -105,6 +109,7 @@ class WorkerPorts:
     opener: Opener | None = None  # of items that people look at; without it nobody is told of what is stopped
     drills: DrillStore | None = None  # faults that are put in on purpose; without it none ever is
     outputs: OutputSink | None = None  # where notes of outputs go; without it none are taken
+    canaries: CanaryStore | None = None  # goldens and rounds; without it no canary is played
 
 
 async def run_worker(ports: WorkerPorts, stop: asyncio.Event, on_ready: Callable[[str], None]) -> None:
@@ -122,6 +127,7 @@ async def run_worker(ports: WorkerPorts, stop: asyncio.Event, on_ready: Callable
             group.create_task(worker.drilling.run()),
             group.create_task(worker.mirror.run()),
             group.create_task(worker.notes.run()),
+            *([group.create_task(worker.canaries.run())] if worker.canaries is not None else []),
             group.create_task(ports.policies.run()),
             group.create_task(ports.guard.run()),
             group.create_task(worker.log_book.keep_flushing()),
@@ -209,12 +215,32 @@ class _Worker:
             checks=(SafetyCheck(judge, patience, stopped), *ports.checks),
         )
         situation = Situation(self.replicas.all_replicas, self.replicas.routes, self.replicas.held)
+        store = ports.canaries
+        self.canaries = None if store is None else CanaryRunner(self._canary_ports(ports, store, inputs))
         self.claimer = Claimer(self.worker_id, situation, parts)
         self.replicas.on_change = self.claimer.wake
         self.cancels = CancelWatch(self.worker_id, self.claimer.attempts, self.desk, clock, ports.metrics)
         blocks = SlotBlocks(clock, self.claimer.wake)
         judging = DirectJudging(judge, input_judge, quality, outputs, ports.metrics, stopped)
         self.lane = DirectLane(self.replicas.replica, inputs, settings.secrets.internal_key, clock, blocks, judging)
+
+    def _canary_ports(self, ports: WorkerPorts, store: CanaryStore, inputs: Inputs) -> CanaryPorts:
+        """Return what playing canaries may use."""
+        settings = ports.settings
+        return CanaryPorts(
+            store=store,
+            findings=ports.findings,
+            found=self.findings.take,
+            objects=ports.objects,
+            inputs=inputs,
+            looks=CanaryLooks(ports.media, self.decoder, self.folders.scratch, settings.ingress.total_seconds),
+            replicas=self.replicas.all_replicas,
+            placed=self.replicas.placed,
+            device=settings.worker.device_name or self.worker_id,
+            clock=ports.clock,
+            chance=ports.chance,
+            metrics=ports.metrics,
+        )
 
     def describe(self) -> WorkerReport:
         """Say what this worker is."""

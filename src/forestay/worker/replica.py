@@ -46,6 +46,7 @@ class Running:
     endpoint: str = ""
     options: Options = dataclasses.field(default_factory=Options)
     predicted_seconds: float = 1.0
+    probe: bool = False  # a canary of ours: no use of the replica
 
 
 class MakeHost(Protocol):
@@ -77,6 +78,7 @@ class Replica:
         self.start_failure = ""  # why it never became ready
         self.answered = 0
         self.broken = 0  # outputs in a row that failed their contract
+        self.adapter_at: dt.datetime | None = None  # a request that loaded an adapter ended
         self.drained = False  # its end was asked for
         self.over = False  # it serves no more; only its process has yet to end
         self.on_change: Callable[[], None] = _nothing
@@ -161,6 +163,14 @@ class Replica:
         self.last_used_at = self._clock.now()
         return True
 
+    def take_spare(self, call: Running) -> bool:
+        """Occupy a slot for a canary; False unless one is free that no user waits for and no claim may fill."""
+        waited_for = self.turns.queue_wants or self.turns.direct_wants or bool(self._line)
+        if waited_for or self.free_slots <= self.turns.offered or call.request_id in self.running:
+            return False
+        self.running[call.request_id] = call
+        return True
+
     async def take_in_turn(self, call: Running) -> bool:
         """Occupy a slot for a direct call, waiting a moment for its turn; False when none came in that moment."""
         if not self._line and self.take(call):
@@ -197,7 +207,8 @@ class Replica:
         """Free the slot."""
         if self.running.get(call.request_id) is call:
             del self.running[call.request_id]
-        self.last_used_at = self._clock.now()
+        if not call.probe:
+            self.last_used_at = self._clock.now()
         self._end_when_drained()
         self.call_next()
         self.on_change()

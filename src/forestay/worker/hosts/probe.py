@@ -298,7 +298,7 @@ def take(request: str | None, *, weights: bool = False) -> str:
     for pipe in live:
         left.update(adapters_of(pipe))
     prints = [fingerprint(pipe, weights=weights) for pipe in live[:MAX_CALLS]]
-    report = {"calls": calls, "left": left, "fingerprint": _digest(prints)}
+    report = {"calls": calls, "left": left, "fingerprint": _digest(prints), "environment": environment(live)}
     text = json.dumps(report, separators=(",", ":"))
     return text if len(text) <= MAX_REPORT_CHARS else json.dumps({"calls": calls[:1], "fingerprint": _digest(prints)})
 
@@ -348,6 +348,13 @@ def fingerprint(pipe: typing.Any, *, weights: bool = False) -> dict[str, object]
     }
 
 
+def environment(live: list[typing.Any]) -> str:
+    """Return in one line where pipelines run: class of device, and versions of the libraries."""
+    devices = sorted({_device_name(str(getattr(pipe, "device", "")).partition(":")[0]) for pipe in live})
+    versions = [f"{name} {version}" for name, version in _libraries().items()]
+    return ", ".join([*devices, *versions])[:400]
+
+
 @functools.lru_cache(maxsize=1)
 def _libraries() -> dict[str, str]:
     found: dict[str, str] = {}
@@ -364,6 +371,8 @@ def _device_name(device: str) -> str:
     torch = sys.modules.get("torch")
     if device == "cuda" and torch is not None:
         return str(torch.cuda.get_device_name())
+    if device == "cpu" and torch is not None:
+        return f"cpu {torch.backends.cpu.get_cpu_capability()}"  # which kernels it runs
     return device
 
 
