@@ -103,7 +103,7 @@ def _quality_loops(process: Process, stores: Stores) -> "list[Loop]":
     """List the loop that follows outputs, and those that drop what is past its time."""
     from forestay.controller import Loop
     from forestay.quality import loop
-    from forestay.quality.postgres_canaries import PostgresCanaries
+    from forestay.quality.postgres_canaries import CanarySelfTest, PostgresCanaries
     from forestay.quality.postgres_findings import PostgresFindings
     from forestay.quality.watch_store import PostgresWatch
     from forestay.quality.watching import Rules
@@ -125,6 +125,7 @@ def _quality_loops(process: Process, stores: Stores) -> "list[Loop]":
         clock=process.clock,
         metrics=process.metrics,
         rules=Rules(settings.reference_outputs, settings.run_length_outputs),
+        self_test=CanarySelfTest(canaries, process.clock),
     )
 
     async def forget() -> int:

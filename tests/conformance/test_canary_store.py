@@ -6,11 +6,13 @@ import datetime as dt
 import pytest
 from tests.conformance.memory_canaries import MemoryCanaries
 
+from forestay.clock import SystemClock
 from forestay.ids import ModelId, ReplicaId, RevisionId, WorkerId
 from forestay.quality.canary import Look, Standing
 from forestay.quality.canary_store import EVERYWHERE, Ask, CanaryStore, Ended, PlayedCanary, PlayedRound
 from forestay.quality.golden import Baseline, Cause, Taught
-from forestay.quality.postgres_canaries import PostgresCanaries
+from forestay.quality.postgres_canaries import CanarySelfTest, PostgresCanaries
+from forestay.quality.watch_store import Hold
 from forestay.storage.postgres import Database
 
 NOW = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
@@ -104,3 +106,18 @@ async def test_old_rounds_go_with_the_pictures_that_nothing_else_shows(store: Ca
     await store.note(played(NOW, "canaries/3.png"))
     assert await store.forget(NOW + HOUR / 2, 100) == ["canaries/2.png"]
     assert len(await store.rounds(DIGITS, 10)) == 1
+
+
+async def test_the_loops_self_test_is_an_ask_to_the_held_worker_and_its_answer(database: Database) -> None:
+    """Asked twice it is one ask; what the worker answers is what the loop reads."""
+    store = PostgresCanaries(database)
+    tester = CanarySelfTest(store, SystemClock())
+    hold = Hold(WorkerId("w1"), FIRST, DIGITS, ReplicaId("r1"), "f" * 16, "row 29", SystemClock().now())
+    await tester.ask(hold)
+    await tester.ask(hold)
+    (ask,) = await store.asks(hold.held_at)
+    assert (ask.cause, ask.worker_id, ask.revision_id) == (Cause.SELF_TEST, WorkerId("w1"), FIRST)
+    assert await tester.results() == {}
+    await store.answer(ask.ask_id, SystemClock().now(), passed=False, words="1 of 1 differs")
+    ((place, (_, passed)),) = (await tester.results()).items()
+    assert (place, passed) == ((WorkerId("w1"), FIRST), False)

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 from tests.quality import making
-from tests.worker.harness import MODEL, Harness, running_worker, spec_of, until
+from tests.worker.harness import MODEL, WORKER, Harness, running_worker, spec_of, until
 
 from forestay.fleet.model import Revision
 from forestay.fleet.spec import ModelSpec
@@ -158,3 +158,35 @@ async def test_a_canary_waits_while_users_want_the_slot() -> None:
         for request_id in results:
             assert (await worker.result(request_id)).answer.status_code == 200
         await played(worker, lambda rounds: len(rounds) == 1, "the round is played in the end")
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_worker_that_is_held_back_tests_itself_on_a_replica_that_serves_nobody() -> None:
+    """What it draws is the golden: passed. With another golden it fails, and nobody ever sees the replica."""
+    async with running_worker(devices=1) as worker:
+        revision = await deployed(worker, 1)
+        await played(worker, lambda rounds: len(rounds) == 1, "the replica plays at its start")
+        await worker.place(revision, 0)
+        assert await result_of(worker, revision) == (True, "1 canaries are the same and 0 within their bands")
+        assert await worker.replicas(revision) == []
+        key = MODEL, revision.revision_id
+        changed = dataclasses.replace(worker.canaries.looks[key][0].look, digest="0" * 64)
+        worker.canaries.looks[key] = [dataclasses.replace(item, look=changed) for item in worker.canaries.looks[key]]
+        passed, words = await result_of(worker, revision)
+        assert (passed, "1 of 1 canaries differ" in words) == (False, True)
+        assert worker.findings.kept == {}
+        await worker.place(revision, 1)
+        await worker.ready(revision, 1)
+
+
+async def result_of(worker: Harness, revision: Revision) -> tuple[bool, str]:
+    """Ask for a self-test of the worker and wait for its result."""
+    asked = Ask(MODEL, revision.revision_id, WORKER, Cause.SELF_TEST, worker.clock.now(), "held back")
+    number = await worker.canaries.ask(asked)
+
+    async def answered() -> bool:
+        return number in worker.canaries.answered
+
+    await until(answered, "the self-test is answered")
+    _, passed, words = worker.canaries.answered[number]
+    return passed, words

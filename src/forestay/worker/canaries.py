@@ -2,7 +2,8 @@
 
 It decides nothing: `quality/golden` says what is due. A round begins once its replica is ready, not before: a start
 that users wait for is not made longer, and a replica that is found ill is drained by the quality loop like any other.
-Run by `worker/process.py`; `canary_round` plays.
+A worker that is held back plays them on a replica that serves nobody, and answers whether it passed. Run by
+`worker/process.py`; `canary_round` plays.
 """
 
 import asyncio
@@ -11,13 +12,14 @@ from collections.abc import Mapping, Sequence
 
 from forestay.errors import ForestayError
 from forestay.fleet.model import ReplicaState
-from forestay.ids import ModelId, ReplicaId
-from forestay.quality.canary_store import ANY_REVISION, EVERYWHERE, Ask, PlayedRound
+from forestay.ids import ModelId, ReplicaId, WorkerId
+from forestay.quality.canary_store import ANY_REVISION, EVERYWHERE, Ask, Ended, PlayedRound
 from forestay.quality.findings import Source
 from forestay.quality.golden import Cause, Times, decide_due
 from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import CANARY_ROUNDS
 from forestay.worker.canary_round import CanaryPorts, CanaryRound, Known, NoSlot
+from forestay.worker.keeping import ReplicaKeeper
 from forestay.worker.replica import Replica
 
 TICK_SECONDS = 0.25
@@ -29,8 +31,11 @@ log = logger("worker")
 class CanaryRunner:
     """The canaries of one worker."""
 
-    def __init__(self, ports: CanaryPorts) -> None:
+    def __init__(self, ports: CanaryPorts, keeper: ReplicaKeeper, worker_id: WorkerId) -> None:
         self._ports = ports
+        self._keeper = keeper
+        self._worker_id = worker_id
+        self._testing: set[int] = set()  # self-tests that run
         self._known: dict[ReplicaId, Known] = {}
         self._playing: set[ReplicaId] = set()
         self._asks: Sequence[Ask] = ()
@@ -44,8 +49,12 @@ class CanaryRunner:
                 await self._ports.clock.sleep(TICK_SECONDS)
                 replicas = [item for item in self._ports.replicas() if item.revision.spec.quality.canaries.inputs]
                 self._known = {name: known for name, known in self._known.items() if name in _names(replicas)}
-                if replicas:
-                    await self._poll(replicas)
+                await self._poll(replicas)
+                for ask in self._asks:
+                    mine = ask.cause is Cause.SELF_TEST and ask.worker_id == self._worker_id
+                    if mine and ask.ask_id not in self._testing:
+                        self._testing.add(ask.ask_id)
+                        group.create_task(self._test(ask))
                 for replica in replicas:
                     cause = self.due(replica)
                     if cause is not None and replica.replica_id not in self._playing:
@@ -107,6 +116,36 @@ class CanaryRunner:
                     found[replica.replica_id] = max(before, item.first_at)
         return found
 
+    async def _test(self, ask: Ask) -> None:
+        """Answer one ask for a self-test; where it cannot be made now, it is tried again with the next look."""
+        try:
+            result = await self.self_test(ask)
+            if result is not None:
+                passed, words = result
+                log.info("canaries.self_test", revision=ask.revision_id, passed=passed, words=words)
+                await self._ports.store.answer(ask.ask_id, self._ports.clock.now(), passed=passed, words=words)
+                self._polled_at = -POLL_SECONDS
+        except Exception:  # a defect of ours, or a store that is away: the ask stays open
+            log.exception("canaries.self_test_failed", revision=ask.revision_id)
+        finally:
+            await self._ports.clock.sleep(POLL_SECONDS)
+            self._testing.discard(ask.ask_id)
+
+    async def self_test(self, ask: Ask) -> tuple[bool, str] | None:
+        """Play the canaries on a replica that serves nobody; None where there is no room for one now."""
+        revision = self._keeper.revision(ask.revision_id)
+        if revision is None:
+            return None
+        if not revision.spec.quality.canaries.inputs:
+            return False, "the spec names no canaries; a person may `forestay quality release` the worker"
+        if not self._keeper.has_room(revision):
+            return None
+        async with self._keeper.borrowed(revision) as replica:
+            if replica is None:
+                return False, "a replica for the test did not become ready"
+            played = await self.play(replica, Cause.SELF_TEST)
+        return played.ended is Ended.PASSED, played.words
+
     async def _play(self, replica: Replica, cause: Cause) -> None:
         try:
             await self.play(replica, cause)
@@ -122,10 +161,11 @@ class CanaryRunner:
         """Play one round and keep it; NoSlot when no slot became free in time."""
         ports, revision = self._ports, replica.revision
         began_at = ports.clock.now()
-        round_ = CanaryRound(ports, replica, cause, self._known.setdefault(replica.replica_id, Known()))
+        known = self._known.setdefault(replica.replica_id, Known())
+        round_ = CanaryRound(ports, replica, cause, known)
         await round_.read()
         played = await round_.play(began_at)
-        self._known[replica.replica_id].played_at = began_at
+        known.played_at = began_at
         await ports.store.note(played)
         ports.metrics.add(CANARY_ROUNDS, revision.model_id, cause.value, played.ended.value)
         log.info("canaries.played", replica=replica.replica_id, cause=cause.value, ended=played.ended.value,

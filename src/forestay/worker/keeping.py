@@ -6,13 +6,14 @@ nothing: what runs goes on running, by the last state that was read. Run by `wor
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import assert_never
 
 from forestay.chance import Chance
 from forestay.clock import Clock
 from forestay.errors import Unavailable
-from forestay.fleet.model import Fleet, ReplicaReport, ReplicaState, Route, WorkerReport
+from forestay.fleet.model import Fleet, ReplicaReport, ReplicaState, Revision, Route, WorkerReport
 from forestay.fleet.store import FleetStore
 from forestay.ids import ModelId, ReplicaId, RevisionId, WorkerId
 from forestay.settings import Settings
@@ -56,6 +57,7 @@ class ReplicaKeeper:
         self._look = asyncio.Event()  # desired state may have changed
         self._changed = asyncio.Event()  # observed state has changed
         self._draining = False
+        self._borrowed_devices = 0  # of replicas that serve nobody
         self.replicas: dict[ReplicaId, Replica] = {}
         self.on_change: Callable[[], None] = _nothing
 
@@ -80,6 +82,44 @@ class ReplicaKeeper:
     def replica(self, replica_id: str) -> Replica | None:
         """Find a replica."""
         return self.replicas.get(ReplicaId(replica_id))
+
+    def revision(self, revision_id: RevisionId) -> Revision | None:
+        """Return a revision as last read."""
+        return self._fleet.revisions.get(revision_id) if self._fleet is not None else None
+
+    def has_room(self, revision: Revision) -> bool:
+        """Tell whether the devices of one more replica are free."""
+        used = sum(item.revision.spec.resources.devices for item in self.all_replicas()) + self._borrowed_devices
+        return not self._draining and used + revision.spec.resources.devices <= self._settings.worker.devices
+
+    @contextlib.asynccontextmanager
+    async def borrowed(self, revision: Revision) -> AsyncGenerator[Replica | None]:
+        """Keep a replica beside the placements while the block runs, for a self-test: it is reported to nobody.
+
+        None where it did not become ready.
+        """
+        need = revision.spec.resources.devices
+        replica = self._made(revision)
+        self._borrowed_devices += need
+        log.info("replica.borrowed", replica=replica.replica_id, revision=revision.revision_id)
+        try:
+            async with asyncio.TaskGroup() as group:
+                living = group.create_task(self._live_beside(replica))
+                try:
+                    while replica.ready_at is None and not living.done():
+                        await self._clock.sleep(SETTLE_SECONDS)
+                    yield None if living.done() else replica
+                finally:
+                    replica.hurry()
+        finally:
+            self._borrowed_devices -= need
+            self._look.set()
+
+    async def _live_beside(self, replica: Replica) -> None:
+        try:
+            await replica.run(self._make_host)
+        except Exception:
+            log.exception("replica.host_failed", replica=replica.replica_id)
 
     def drain_all(self, reason: str) -> None:
         """Start nothing more, and let every replica end once nothing runs on it."""
@@ -141,7 +181,7 @@ class ReplicaKeeper:
             failures=self._failures,
             successes=reconcile.successes_of(fleet),
             revisions=fleet.revisions,
-            devices=worker.devices,
+            devices=worker.devices - self._borrowed_devices,
             back_off=reconcile.BackOff(worker.start_backoff_seconds, worker.start_backoff_cap_seconds),
         )
         before, self._waiting = self._waiting, {}
@@ -160,14 +200,17 @@ class ReplicaKeeper:
 
     def _start(self, fleet: Fleet, revision_id: RevisionId, reason: str, group: asyncio.TaskGroup) -> None:
         revision = fleet.revisions[revision_id]
-        alias = revision.model_id.rpartition("/")[2]
-        replica_id = ReplicaId(f"{alias}-{self._chance.bits(48):012x}")
-        replica = Replica((replica_id, self._worker_id), revision, self._settings.worker, self._clock)
+        replica = self._made(revision)
         replica.on_change = lambda: self._note_change(replica)
-        self.replicas[replica_id] = replica
-        log.info("replica.starting", replica=replica_id, revision=revision_id, reason=reason)
+        self.replicas[replica.replica_id] = replica
+        log.info("replica.starting", replica=replica.replica_id, revision=revision_id, reason=reason)
         self._changed.set()
         group.create_task(self._live(replica))
+
+    def _made(self, revision: Revision) -> Replica:
+        alias = revision.model_id.rpartition("/")[2]
+        replica_id = ReplicaId(f"{alias}-{self._chance.bits(48):012x}")
+        return Replica((replica_id, self._worker_id), revision, self._settings.worker, self._clock)
 
     async def _live(self, replica: Replica) -> None:
         try:

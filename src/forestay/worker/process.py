@@ -216,7 +216,11 @@ class _Worker:
         )
         situation = Situation(self.replicas.all_replicas, self.replicas.routes, self.replicas.held)
         store = ports.canaries
-        self.canaries = None if store is None else CanaryRunner(self._canary_ports(ports, store, inputs))
+        self.canaries = (
+            None
+            if store is None
+            else CanaryRunner(self._canary_ports(ports, store, inputs), self.replicas, self.worker_id)
+        )
         self.claimer = Claimer(self.worker_id, situation, parts)
         self.replicas.on_change = self.claimer.wake
         self.cancels = CancelWatch(self.worker_id, self.claimer.attempts, self.desk, clock, ports.metrics)
