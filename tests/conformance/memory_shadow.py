@@ -18,12 +18,9 @@ class MemoryShadowStore:
 
     async def offer(self, offered: Offered) -> None:
         """Keep it for a while; a second time changes nothing."""
-        alike = [
-            item
-            for item in self.offered.values()
-            if (item.model_id, item.stratum) == (offered.model_id, offered.stratum)
-        ]
-        if len(alike) < MOST_OFFERS:
+        key = (offered.model_id, offered.revision_id, offered.stratum)
+        alike = sum((item.model_id, item.revision_id, item.stratum) == key for item in self.offered.values())
+        if alike < MOST_OFFERS:
             self.offered.setdefault(offered.request_id, offered)
 
     async def offers(self, model_id: ModelId, limit: int) -> Sequence[Offered]:

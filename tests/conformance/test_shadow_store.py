@@ -65,6 +65,15 @@ async def test_offers_are_read_newest_first_and_one_stratum_cannot_fill_the_stor
     assert len(await store.offers(DIGITS, 3)) == 3
 
 
+async def test_what_a_revision_before_has_left_takes_no_place_from_the_one_that_serves(store: ShadowStore) -> None:
+    """Else the rollout that follows a promotion within the hour would find nothing to mirror."""
+    for number in range(MOST_OFFERS):
+        await store.offer(offered(number))
+    follows = dataclasses.replace(offered(100), revision_id=NEW.revision_id)
+    await store.offer(follows)
+    assert (await store.offers(DIGITS, 10))[0] == follows
+
+
 async def test_a_pair_is_begun_once_and_its_first_end_stands_without_the_callers_input(store: ShadowStore) -> None:
     """Whoever ends it again changes nothing; order is that of the beginnings."""
     first, second = pair_of(2), pair_of(1)

@@ -11,7 +11,7 @@ from forestay.ids import ModelId, RequestId, RevisionId
 from forestay.rollouts.shadow.model import Offered, Pair
 from forestay.storage.postgres import Database, load_queries
 
-MOST_OFFERS = 40  # of one model and stratum
+MOST_OFFERS = 40  # of one revision and stratum
 _SQL = load_queries("forestay.rollouts", "sql/shadow.sql")
 
 

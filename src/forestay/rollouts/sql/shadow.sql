@@ -1,8 +1,9 @@
 -- name: offer
--- Keeps a request that may be mirrored; at most $10 wait for one model, so that a busy one does not fill the table.
+-- Keeps a request that may be mirrored; at most $10 wait for one revision and stratum, so that a busy model does not
+-- fill the table, and what the revision before has left takes no place from the one that serves now.
 INSERT INTO shadow_offers (request_id, model_id, revision_id, endpoint, stratum, body, answer, device_seconds, at)
 SELECT $1::uuid, $2::text, $3::text, $4::text, $5::text, $6::bytea, $7::bytea, $8::float8, $9::timestamptz
-WHERE (SELECT count(*) FROM shadow_offers WHERE model_id = $2 AND stratum = $5) < $10::int
+WHERE (SELECT count(*) FROM shadow_offers WHERE model_id = $2 AND revision_id = $3 AND stratum = $5) < $10::int
 ON CONFLICT DO NOTHING;
 
 -- name: offers
