@@ -22,7 +22,7 @@ from forestay.quality import faults
 from forestay.quality.asked import Asked, Served
 from forestay.quality.contracts import File, check_output
 from forestay.quality.diagnosis import diagnose
-from forestay.quality.noting import cluster_of, note_outputs
+from forestay.quality.noting import cluster_of, digest, note_outputs
 from forestay.quality.watching import Broke, Rules, Watch, stratum_of
 from forestay.telemetry.output_facts import OutputFact
 
@@ -69,7 +69,7 @@ def _measured(kind: str, item: np.ndarray) -> Measured:
     return _film(item) if kind == "video" else _heard(item)
 
 
-def _fact(number: int, measured: Measured, cluster: int = 0) -> OutputFact:
+def _fact(number: int, measured: Measured, cluster: int = 0, prompt: int = 0) -> OutputFact:
     file = File("x", None, measured)
     noted = note_outputs({}, [file], check_output([file], Asked(), Served(), ENFORCED), KEY)[0]
     replica = "abc"[number % 3]
@@ -77,7 +77,7 @@ def _fact(number: int, measured: Measured, cluster: int = 0) -> OutputFact:
         at=START + dt.timedelta(seconds=number), request_id=uuid.UUID(int=number), attempt=1, place=0, tenant_id="t",
         model_id="m", endpoint="/", revision_id="r", replica_id=replica, worker_id=replica, device=replica,
         kind=noted.kind, parameters=noted.parameters, cluster=cluster, failed=noted.failed,
-        features=list(noted.features),
+        features=list(noted.features), prompt=prompt,
     )  # fmt: skip
 
 
@@ -104,12 +104,13 @@ def _mix(pictures: Sequence[np.ndarray], seed: int) -> bool:
     """Return whether a change of the mix of prompts from all to those of two colours is passed over."""
     prompts = _prompts()
     clusters = [cluster_of(words, KEY) for words in prompts]
+    digests = [digest(" ".join(words), KEY) for words in prompts]
     measured = _CACHE or [_measured("image", picture) for picture in pictures]
     _CACHE[:] = measured
     chance = np.random.default_rng(1_000 + seed)
     later = [place for place, words in enumerate(prompts) if "red" not in words]
-    facts = [_fact(n, measured[p], clusters[p]) for n, p in enumerate(chance.integers(len(measured), size=HEALTHY))]
-    facts += [_fact(HEALTHY + n, measured[p], clusters[p]) for n, p in enumerate(chance.choice(later, size=AFTER))]
+    drawn = [*chance.integers(len(measured), size=HEALTHY), *chance.choice(later, size=AFTER)]
+    facts = [_fact(n, measured[p], clusters[p], digests[p]) for n, p in enumerate(drawn)]
     return not Watch(RULES).take(facts)
 
 

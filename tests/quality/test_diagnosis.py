@@ -1,5 +1,6 @@
 """Diagnosis: which row of the catalogue, and which value explains a change."""
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +13,8 @@ from forestay.media.measures import FILM_FEATURES, PICTURE_FEATURES, SOUND_FEATU
 from forestay.media.measuring.pictures import measure
 from forestay.quality import catalogue, faults
 from forestay.quality.diagnosis import by_signature, contrast_of, diagnose, middle_of, shifts_of
-from forestay.quality.watching import stratum_of
+from forestay.quality.watching import Reference, stratum_in, stratum_of
+from forestay.telemetry.output_facts import OutputFact
 
 REFERENCE = {stratum_of(fact(0)): [item.features for item in healthy(200, 9)]}
 
@@ -119,3 +121,24 @@ def test_every_contract_speaks_for_a_row_that_has_a_name() -> None:
     """Each check of outputs leads somewhere."""
     assert set(catalogue.BY_CHECK) == set(OutputCheck)
     assert all(catalogue.name_of(row) for rows in catalogue.BY_CHECK.values() for row in rows)
+
+
+def clustered(count: int, seed: int, cluster: int, by: float, prompt: int = 0) -> list[OutputFact]:
+    """Return outputs of one cluster of prompts, moved."""
+    facts = healthy(count, seed, cluster=cluster)
+    return moved([msgspec.structs.replace(item, prompt=prompt or item.prompt) for item in facts], "red_green", by)
+
+
+@pytest.mark.parametrize(("prompt", "mix"), [(0, True), (77, False)], ids=["strange prompts", "a prompt that is known"])
+def test_one_cluster_that_moves_is_another_mix_where_its_prompts_are_strange(prompt: int, mix: bool) -> None:
+    """Other prompts of a cluster draw other things; a prompt that the reference knows by itself has changed."""
+    known = Reference()
+    for item in [*clustered(60, 1, 0, 0.0, prompt=77), *clustered(60, 2, 1, 0.0), *clustered(60, 3, 2, 0.0)]:
+        known.rows.setdefault(stratum_of(item), []).append(list(item.features))
+        known.prompts.setdefault(stratum_of(item), []).append(item.prompt)
+    reference = known.strata()
+    facts = [*clustered(60, 4, 0, 8.0, prompt=prompt), *clustered(60, 5, 1, 0.0), *clustered(60, 6, 2, 0.0)]
+    told = diagnose(facts, reference, [stratum_in(item, reference) for item in facts])
+    assert told.contrast is not None
+    assert (told.contrast.dimension, told.contrast.value) == ("cluster", "0")
+    assert ([item.row for item in told.named] == [catalogue.PROMPT_MIX]) is mix

@@ -23,7 +23,7 @@ from forestay.quality.watch_store import Hold, PostgresWatch
 from forestay.quality.watching import Rules
 from forestay.storage.postgres import Database
 from forestay.storage.valkey import LocalWakeups
-from forestay.telemetry.metrics import Metrics
+from forestay.telemetry.metrics import QUALITY_DECIDED, Metrics
 from forestay.telemetry.output_facts import OutputFact, PostgresOutputs
 
 MODEL = ModelId("acme/cat")
@@ -171,6 +171,18 @@ async def test_a_bad_reference_drains_nobody(ground: Ground) -> None:
     assert found
     assert {item.finding.where.replica_id for item in found} == {ReplicaId("")}
     assert [await ground.wanted(name) for name in "abc"] == [1, 1, 1]
+
+
+async def test_another_mix_of_prompts_tells_nobody(ground: Ground) -> None:
+    """Strange prompts of one cluster draw something else, and the other clusters draw as ever: nothing is found."""
+    loop = ground.loop()
+    everything = [healthy(150, seed, cluster=seed) for seed in (1, 2, 3)]
+    await ground.note([item for three in zip(*everything, strict=True) for item in three])
+    later = [moved(healthy(60, 4, cluster=1), "red_green", 6.0), healthy(60, 5, cluster=2), healthy(60, 6, cluster=3)]
+    await ground.note([item for three in zip(*later, strict=True) for item in three])
+    await drained(loop)
+    assert await ground.findings.found(None, ground.clock.now() - dt.timedelta(days=9), closed=True) == []
+    assert ground.metrics.value(QUALITY_DECIDED, "PromptMix", "passed over") >= 1
 
 
 async def test_a_killed_loop_goes_on_to_the_same_state(ground: Ground) -> None:

@@ -3,6 +3,8 @@
 import datetime as dt
 from collections.abc import Sequence
 
+import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -121,3 +123,26 @@ def test_what_has_no_features_is_passed_over(kind: str) -> None:
     """A file that does not open has no kind: the contract has said so."""
     watch, events = watched(healthy(10, 1, kind=kind))
     assert (watch.streams, events) == ({}, [])
+
+
+def of_prompts(count: int, seed: int, first: int, share: float) -> list[OutputFact]:
+    """Return outputs of two prompts of one cluster that draw different things, so many of them of the first."""
+    chance = np.random.default_rng(seed)
+    found: list[OutputFact] = []
+    for one in healthy(count, seed + 1, first=first):
+        prompt = 1 if chance.random() < share else 2
+        found += moved([msgspec.structs.replace(one, prompt=prompt)], "red_green", 8.0 * (prompt == 2))
+    return found
+
+
+def test_how_often_two_prompts_of_a_cluster_are_asked_for_is_no_change_of_the_model() -> None:
+    """Half and half in the reference, nine of ten of the one later: quiet, though the cluster's numbers have moved."""
+    _, events = watched(of_prompts(200, 5, 0, 0.5), of_prompts(600, 6, 200, 0.9))
+    assert events == []
+
+
+def test_a_prompt_that_was_asked_for_often_and_draws_something_else_is_a_change() -> None:
+    """Ranked among its own: a shift that the other prompt of the cluster would hide is seen."""
+    later = of_prompts(200, 6, 200, 1.0)
+    _, events = watched(of_prompts(200, 5, 0, 0.5), moved(later, "red_green", 3.0))
+    assert any("red_green" in event.alarm.features for event in events if isinstance(event, Drifted))

@@ -59,6 +59,7 @@ async def test_a_fault_reaches_a_running_model_and_leaves_it_again() -> None:
         assert b'"9"' in await steps_of(host)
 
 
+@pytest.mark.threat("API5:2023", "ML09:2023")
 async def test_where_the_operator_allows_no_drills_there_is_no_fault_to_put_in() -> None:
     """Whatever is said over the control socket, nobody obeys, and the faults are not even in the folder."""
     async with hosted(spec_of(app="app.py::Probed"), app=STEPS) as (host, _, folder, _):

@@ -2,8 +2,8 @@
 
 Each row has its number, what it is called, the contracts that it breaks, and a signature: which features move, up or
 down, and how strongly beside one another. Signatures come from what each fault does to a picture, a film or a sound,
-and were looked up on drawn pictures with `faults`, not on any model's outputs. Rows that only a canary, a fingerprint
-or a trace can show are not here. Read by `diagnosis`.
+and were looked up on drawn pictures with `faults`, not on any model's outputs. Rows that only a canary, a probe or a
+fingerprint can show have a name and no signature. Read by `diagnosis`.
 """
 
 import dataclasses
@@ -105,6 +105,18 @@ FAILURES: tuple[Failure, ...] = (
         {"clipped_share": 1.0, "level_db": 0.7, "crest_db": -0.6, "bandwidth": 0.4},
     )}),
     Failure(44, "out of memory, and a silent fall-back: smaller or slower"),
+    Failure(5, "compiled kernels shift what is drawn"),
+    Failure(8, "weights were rounded: other pictures for the same seed"),
+    Failure(11, "a noise schedule that ends at nothing, with a network that predicts noise"),
+    Failure(12, "the same seed draws something else: a scheduler, a library or a setting has changed"),
+    Failure(13, "another scheduler than the checkpoint's"),
+    Failure(23, "an adapter leaked into a request that did not ask for it"),
+    Failure(24, "an adapter that was asked for does not act"),
+    Failure(26, "prompts are cut"),
+    Failure(27, "weights are missing: a layer with fresh random ones"),
+    Failure(28, "what was asked for does not reach the network: conditioning is dropped or mislabelled"),
+    Failure(29, "weights or a device are corrupt: one replica draws something else for the same seed"),
+    Failure(33, "the seed is not obeyed"),
     Failure(PROMPT_MIX, "the mix of prompts has changed; the model has not"),
 )  # fmt: skip
 

@@ -15,8 +15,9 @@ import numpy as np
 
 from forestay.fleet.spec_quality import OutputCheck
 from forestay.quality.bets import Array
-from forestay.quality.catalogue import BY_CHECK, EITHER, FAILURES, name_of
+from forestay.quality.catalogue import BY_CHECK, EITHER, FAILURES, PROMPT_MIX, name_of
 from forestay.quality.noting import NAMES
+from forestay.quality.watching import stratum_of
 from forestay.telemetry.output_facts import OutputFact
 
 LEAST_ANGLE = 0.35  # cosine below which a signature says nothing
@@ -89,6 +90,8 @@ def diagnose(facts: Sequence[OutputFact], reference: Strata, strata: Sequence[st
     ]
     shift = middle_of(moved[inside])
     named = _by_check(check, contrast, facts) if check else by_signature(dict(zip(names, shift, strict=True)), kind)
+    if not check and _is_mix([facts[place] for place in inside], [strata[place] for place in inside], contrast):
+        named = (Named(PROMPT_MIX, 1.0, name_of(PROMPT_MIX)),)
     order: list[int] = np.argsort(-np.abs(shift))[:5].tolist()
     most: dict[str, float] = {names[place]: round(float(shift[place]), 2) for place in order} if names else {}
     return Diagnosis(named, contrast, most, bool(ill) and not well, ill, well)
@@ -164,6 +167,18 @@ def contrast_of(facts: Sequence[OutputFact], bad: Array) -> Contrast | None:
     return min(
         good, key=lambda test: (round(test.outside / test.inside, 1), _ORDER.index(test.dimension)), default=None
     )
+
+
+def _is_mix(facts: Sequence[OutputFact], strata: Sequence[str], contrast: Contrast | None) -> bool:
+    """Tell whether other prompts of one cluster explain a change.
+
+    A model that has changed draws other clusters otherwise too. Where most outputs of the one are of prompts that the
+    reference knows by themselves, it is the outputs that have changed.
+    """
+    if contrast is None or contrast.dimension != "cluster":
+        return False
+    strange = sum(stratum == stratum_of(fact) for fact, stratum in zip(facts, strata, strict=True))
+    return 2 * strange > len(facts)
 
 
 def value_of(fact: OutputFact, dimension: str) -> str:

@@ -18,6 +18,7 @@ from forestay.fleet.model import Fleet
 from forestay.fleet.store import FleetStore
 from forestay.ids import RevisionId, WorkerId
 from forestay.quality import remedies
+from forestay.quality.catalogue import PROMPT_MIX
 from forestay.quality.diagnosis import diagnose
 from forestay.quality.drift import decide_fleet
 from forestay.quality.duplicates import Duplicate, Duplicates
@@ -35,7 +36,7 @@ from forestay.quality.watching import (
     StreamKey,
     Watch,
     packed,
-    stratum_of,
+    stratum_in,
     unpacked_meta,
 )
 from forestay.telemetry.logs import logger
@@ -160,9 +161,14 @@ class QualityLoop:
         named = self._named() if self._waiting else frozenset[StreamKey]()
         for name, event in list(self._waiting.items()):
             finding = await self._explained(event, fleet, sure=isinstance(event, Broke) or event.key in named)
-            if finding is not None:
+            if finding is None:
+                continue
+            del self._waiting[name]
+            if finding.catalogue == PROMPT_MIX:  # nothing is wrong with the model: nobody is told
+                self._ports.metrics.add(QUALITY_DECIDED, "PromptMix", "passed over")
+                _LOG.info("quality.prompt_mix", model=finding.where.model_id, what=finding.what)
+            else:
                 found.append(finding)
-                del self._waiting[name]
         if not found:
             return
         by_id = {item.finding_id: item for item in found}
@@ -184,9 +190,9 @@ class QualityLoop:
         facts = await self._ports.outputs.of_revision(key.revision_id, key.kind, event.since, LOOKED_AT) or [event.fact]
         base = self._watch.streams[key].base if key in self._watch.streams else key.revision_id
         reference = self._watch.references.get((base, key.kind))
-        strata = [stratum_of(fact) for fact in facts]
-        check = event.check if isinstance(event, Broke) else ""
         known = reference.strata() if reference is not None else {}
+        strata = [stratum_in(fact, known) for fact in facts]
+        check = event.check if isinstance(event, Broke) else ""
         told = await asyncio.to_thread(diagnose, facts, known, strata, check)
         young = len(facts) < SETTLED and fleet.now - event.since < SETTLED_AFTER
         peers = sum(item.revision_id == key.revision_id for item in fleet.replicas.values()) > 1

@@ -89,10 +89,23 @@ class Reference(msgspec.Struct):
     whole: int = 0
     failed: int = 0
     frozen: bool = False
+    prompts: dict[str, list[int]] = {}  # stratum -> digest of each output's prompt; of older references there is none
 
     def strata(self) -> dict[str, list[list[float]]]:
-        """Return the strata that are large enough, and under no name what is left."""
-        large = {name: rows for name, rows in self.rows.items() if len(rows) >= LEAST_IN_STRATUM}
+        """Return the strata that are large enough, and under no name what is left.
+
+        A prompt that was asked for often is a stratum of its own: prompts of one cluster draw different things, and
+        how often each is asked for is no matter of the model. Others of its cluster are ranked by the cluster's rest.
+        """
+        large: dict[str, list[list[float]]] = {}
+        for name, rows in self.rows.items():
+            prompts = self.prompts.get(name) or [0] * len(rows)
+            often = {digest for digest, count in Counter(prompts).items() if digest and count >= LEAST_IN_STRATUM}
+            for row, digest in zip(rows, prompts, strict=True):
+                large.setdefault(_of_prompt(name, digest) if digest in often else name, []).append(row)
+            if len(large.get(name, ())) < LEAST_IN_STRATUM <= len(rows):
+                large[name] = rows
+        large = {name: rows for name, rows in large.items() if len(rows) >= LEAST_IN_STRATUM}
         rest = [row for name, rows in self.rows.items() if name not in large for row in rows]
         return {**large, "": rest or [row for rows in self.rows.values() for row in rows]}
 
@@ -132,6 +145,7 @@ class Stream:
         self._reference = reference
         self._rules = rules
         self._detector: Detector | None = None
+        self._known: Mapping[str, Sequence[Sequence[float]]] = {}
         self._times: list[float] = []  # of the outputs that the detector has taken
         self._bets = [0.0] * len(_RATES)
         self._ended: list[tuple[float, str]] = []  # when and how the last outputs ended: a check's name, or nothing
@@ -177,13 +191,14 @@ class Stream:
         if self._detector is None:
             seed = zlib.crc32(self.key.part.encode())
             names, threshold = NAMES[self.key.kind], self._rules.run_length_outputs
-            self._detector = Detector(names, self._reference.strata(), threshold=threshold, seed=seed)
+            self._known = self._reference.strata()
+            self._detector = Detector(names, self._known, threshold=threshold, seed=seed)
         return self._detector
 
     def _follow(self, facts: Sequence[OutputFact]) -> list[Event]:
         detector = self._ready()
         first = detector.seen + 1
-        alarms = detector.follow([fact.features for fact in facts], [stratum_of(fact) for fact in facts])
+        alarms = detector.follow([fact.features for fact in facts], [stratum_in(fact, self._known) for fact in facts])
         times = [*self._times, *(fact.at.timestamp() for fact in facts)]
         oldest = detector.seen - len(times) + 1  # number of the output of times[0]
         self._times = times[-MAX_TIMES:]
@@ -295,6 +310,7 @@ class Watch:
             reference.failed += 1
             return None
         reference.rows.setdefault(stratum_of(fact), []).append(list(fact.features))
+        reference.prompts.setdefault(stratum_of(fact), []).append(fact.prompt)
         reference.whole += 1
         return reference if reference.whole >= self.rules.reference_outputs else None
 
@@ -337,6 +353,17 @@ class Watch:
 def stratum_of(fact: OutputFact) -> str:
     """Return within which outputs this one is ranked."""
     return f"{fact.endpoint} {fact.parameters} {fact.cluster}"
+
+
+def stratum_in(fact: OutputFact, known: Mapping[str, object]) -> str:
+    """Return within which of the known strata an output is ranked: its prompt's own, where there is one."""
+    name = stratum_of(fact)
+    own = _of_prompt(name, fact.prompt)
+    return own if fact.prompt and own in known else name
+
+
+def _of_prompt(stratum: str, digest: int) -> str:
+    return f"{stratum} {digest:x}"
 
 
 def unpacked_meta(data: bytes) -> Meta:
