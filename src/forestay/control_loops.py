@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from forestay.delivery.signing import SigningKeys
     from forestay.fleet.model import ModelEntry
     from forestay.ids import ModelId
+    from forestay.readiness.gather import Sources
     from forestay.safety.review.desk import ReviewDesk
 
 FINGERPRINT_BATCH = 5_000
@@ -60,7 +61,7 @@ def control_loops(process: Process, stores: Stores) -> "list[Loop]":
             wakes_on=("forestay:demand", "forestay:fleet", "forestay:queue"),
         ),
         Loop("rollout", 1.0, RolloutLoop(stores.fleet).run_once, wakes_on=("forestay:fleet",)),
-        _steering(stores),
+        _steering(process, stores),
         *_shadow_loops(process, stores),
         _readiness(process, stores),
         Loop("webhooks", 1.0, _deliver(process, stores, outbox), wakes_on=("forestay:webhooks",)),
@@ -362,18 +363,20 @@ def _report_loops(process: Process, stores: Stores, desk: "ReviewDesk") -> "list
     ]
 
 
-def _steering(stores: Stores) -> "Loop":
+def _steering(process: Process, stores: Stores) -> "Loop":
     """Return the loop that steers rollouts: on its beat, when routes have moved, and when a person gives an order."""
     from forestay.controller import Loop
     from forestay.rollouts import steer
     from forestay.rollouts.postgres_store import PostgresRolloutFacts, PostgresRolloutStore
+    from forestay.rollouts.readiness_gate import ReadinessGate
     from forestay.rollouts.shadow.postgres_store import PostgresShadowStore
     from forestay.slo.policy_store import PostgresBudgetPolicy
 
     store = PostgresRolloutStore(stores.database, writer=own_name("controller"))
     shadow, facts = PostgresShadowStore(stores.database), PostgresRolloutFacts(stores.facts_database)
     budgets = PostgresBudgetPolicy(stores.database, writer=own_name("controller"))
-    loop = steer.SteeringLoop(store, facts, stores.fleet, shadow, budgets)
+    readiness = ReadinessGate(_review_sources(process, stores), required=process.settings.artefacts.require_readiness)
+    loop = steer.SteeringLoop(store, facts, stores.fleet, shadow, budgets, readiness)
     wakes = ("forestay:fleet", steer.CHANNEL)
     return Loop("steering", 1.0, loop.run_once, batch=steer.MOST_FACTS, wakes_on=wakes)
 
@@ -381,24 +384,28 @@ def _steering(stores: Stores) -> "Loop":
 def _readiness(process: Process, stores: Stores) -> "Loop":
     """Return the loop that reviews every model again."""
     from forestay.controller import Loop
-    from forestay.readiness.gather import Sources
     from forestay.readiness.loop import EVERY_SECONDS, ReadinessLoop
+
+    return Loop("readiness", EVERY_SECONDS, ReadinessLoop(_review_sources(process, stores), process.metrics).run_once)
+
+
+def _review_sources(process: Process, stores: Stores) -> "Sources":
+    """Return where the facts of a readiness review come from."""
+    from forestay.readiness.gather import Sources
     from forestay.readiness.postgres_store import PostgresReadiness
     from forestay.safety.postgres_store import PostgresSafetyStore
     from forestay.safety.sealing import PolicySeal
     from forestay.slo.postgres_store import PostgresSloStandings
 
     name = own_name("controller")
-    sources = Sources(
+    seal = PolicySeal(process.settings.secrets.internal_key)
+    return Sources(
         stores.fleet,
         PostgresSloStandings(stores.database),
         admission(process, stores, name),
-        PostgresSafetyStore(
-            stores.database, stores.wakeups, PolicySeal(process.settings.secrets.internal_key), writer=name
-        ),
+        PostgresSafetyStore(stores.database, stores.wakeups, seal, writer=name),
         PostgresReadiness(stores.database, stores.facts_database, writer=name),
     )
-    return Loop("readiness", EVERY_SECONDS, ReadinessLoop(sources, process.metrics).run_once)
 
 
 def _shadow_loops(process: Process, stores: Stores) -> "list[Loop]":

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from forestay.errors import UsageError
 from forestay.settings_fields import setting
-from forestay.settings_observe import Observe, Quality
+from forestay.settings_observe import Artefacts, Observe, Quality
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -288,15 +288,6 @@ class Limits:
     )
     counter_timeout_ms: int = setting(
         "FORESTAY_LIMIT_TIMEOUT_MS", 250, "A Valkey silent for longer is counted without, at this gateway's share."
-    )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Artefacts:
-    """Models' own files."""
-
-    require_signatures: bool = setting(
-        "FORESTAY_REQUIRE_SIGNATURES", False, "Deploy and start only models whose weights a trusted key has signed."
     )
 
 

@@ -1,4 +1,4 @@
-"""Settings of observing: what is kept of what happened, and who else is told. Part of the tree in `settings`."""
+"""Settings of observing, and of what is asked of models before they get traffic. Part of the tree in `settings`."""
 
 import dataclasses
 
@@ -58,4 +58,19 @@ class Quality:
     )
     outputs_retention_seconds: float = setting(
         "FORESTAY_QUALITY_RETENTION", 14 * 86400.0, "How long numbers of outputs, and findings, are kept."
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Artefacts:
+    """What is asked of models before they are loaded, and before they get traffic."""
+
+    require_signatures: bool = setting(
+        "FORESTAY_REQUIRE_SIGNATURES", False, "Deploy and start only models whose weights a trusted key has signed."
+    )
+    require_readiness: bool = setting(
+        "FORESTAY_REQUIRE_READINESS",
+        False,
+        "New models are open to their tenant's administrators alone until they are admitted, and no further revision "
+        "gets traffic while its review fails; false: reviews tell, and close only what a spec asks for.",
     )

@@ -127,6 +127,27 @@ SPECS = (
         "policy: standard",
         "policy: The Strict One",
     ),
+    Broken(
+        "steps that shrink",
+        "rollout.steps",
+        "write growing percentages",
+        "safety:",
+        "rollout: {steps: [50, 5]}\nsafety:",
+    ),
+    Broken(
+        "a shadow that proves nothing",
+        "rollout.shadow.requests",
+        "from 12 to 200",
+        "safety:",
+        "rollout: {shadow: {requests: 3}}\nsafety:",
+    ),
+    Broken(
+        "a misspelt part of a rollout",
+        "rollout.alowance",
+        "did you mean `allowance`",
+        "safety:",
+        "rollout: {alowance: 3}\nsafety:",
+    ),
     Broken("another version", "version", "should be 0", "version: 0", "version: 3"),
     Broken(
         "a field written twice", "licence", "keep one", "licence: Apache-2.0\n", "licence: Apache-2.0\nlicence: MIT\n"

@@ -127,6 +127,8 @@ def deploy(
     say(f"{spec.model_id}: deployed {told['revision_id']}{later}")
     revision_id, created = RevisionId(str(told["revision_id"])), bool(told["created"])
     begun = cast("str | None", told.get("rollout"))
+    if begun:
+        say(f"{spec.model_id}: rollout {begun} gives it its traffic; look at it with `forestay rollout status`")
     return Deployed(spec.model_id, revision_id, created, False, size, pending, begun)  # noqa: FBT003 - in order
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import PlatformClient, connect
-from forestay.cli.model_readiness import admit, readiness, waive
+from forestay.cli.model_readiness import admit, readiness, readiness_told, waive
 from forestay.cli.output import JSON_OPTION, print_json, print_table
 from forestay.rollouts.rolling import Strategy
 
@@ -137,7 +137,7 @@ def diff(
 
 @app.command(name="list")
 def list_models(json: Annotated[bool, JSON_OPTION] = False) -> None:
-    """List the models with their routes.
+    """List the models with their routes, and how their readiness stands: the state and its age.
 
     Example: forestay model list
     """
@@ -152,10 +152,12 @@ def list_models(json: Annotated[bool, JSON_OPTION] = False) -> None:
             item["visibility"],
             shares(item),
             " ".join(cast("list[str]", item["endpoints"])),
+            readiness_told(cast("dict[str, object]", item["readiness"])),
         )
         for item in models
     ]
-    print_table(("model", "kind", "visibility", "routes", "endpoints"), rows, empty="no models; see `forestay deploy`")
+    columns = ("model", "kind", "visibility", "routes", "endpoints", "readiness")
+    print_table(columns, rows, empty="no models; see `forestay deploy`")
 
 
 @app.command()

@@ -20,6 +20,7 @@ from forestay.cli.trial import Ask, Sender, checked
 from forestay.clock import SystemClock
 from forestay.errors import UsageError
 from forestay.fleet.spec import ModelSpec
+from forestay.rollouts.rolling import Strategy
 
 REQUESTS = 160  # 149 without a failure prove at 95 % that at most 2 % of outputs are broken (exact bound)
 _LOOK_SECONDS = 0.5
@@ -100,7 +101,7 @@ class Onboarding:
             for folder in sign_weights(candidate.plan, self._way.signing_key):
                 self._say(f"3. signed {folder}")
             candidate = read_candidate(spec_file)
-        done = deploy(self._client, candidate, lambda text: self._say(f"3. {text}"))
+        done = deploy(self._client, candidate, lambda text: self._say(f"3. {text}"), Strategy.ROLLING)
         if done.pending:
             wait_for_switch(self._client, done, lambda text: self._say(f"3. {text}"), self._clock)
         return candidate.spec

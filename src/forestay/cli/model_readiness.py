@@ -79,6 +79,23 @@ def print_card(card: Told) -> None:
     typer.echo(f"{card['model_id']} is {'ready' if card['ready'] else 'not ready'}; {state}")
 
 
+def readiness_told(standing: Told) -> str:
+    """Return how readiness stands in a few words: `rotted for 3 h (reviewed 4 min ago)`."""
+    if "reviewed_seconds_ago" not in standing:
+        return str(standing["state"])
+    unready = standing["unready_seconds"]
+    since = f" for {age(float(str(unready)))}" if unready is not None else ""
+    return f"{standing['state']}{since} (reviewed {age(float(str(standing['reviewed_seconds_ago'])))} ago)"
+
+
+def age(seconds: float) -> str:
+    """Return a span of time in its largest unit."""
+    for unit, length in (("d", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def _row(item: Told) -> tuple[object, ...]:
     waived = cast("Told | None", item["waived"])
     says = f"{item['answer']}, waived until {waived['until']} ({waived['owner']})" if waived else item["answer"]

@@ -110,7 +110,7 @@ class ModelEntry:
 
     model_id: ModelId
     tenant_id: TenantId
-    visibility: str  # private | shared | public
+    visibility: str  # private | shared | public | review (not let in yet: administrators of its tenant alone)
     spec: ModelSpec
 
 

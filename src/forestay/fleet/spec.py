@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from forestay.fleet.spec_quality import QualitySpec
+from forestay.fleet.spec_rollout import RolloutSpec
 from forestay.fleet.spec_slos import SloSpec
 from forestay.ids import ModelId
 
@@ -157,6 +158,8 @@ class ModelSpec:
     owner_escalation: str = ""  # who is called when the team does not answer
     intended_use: str = ""
     risks: tuple[str, ...] = ()
+    rollout: RolloutSpec = dataclasses.field(default_factory=RolloutSpec)
+    admission: str = "advised"  # advised | required: what readiness is to traffic
 
 
 def parse_spec(text: str, file_name: str) -> ModelSpec:

@@ -32,6 +32,7 @@ from forestay.fleet.spec_fields import Line as _Line
 from forestay.fleet.spec_fields import Strict as _Strict
 from forestay.fleet.spec_fields import shape as _shape
 from forestay.fleet.spec_quality_file import CanariesFile, CanaryFile, QualityFile, ThresholdFile
+from forestay.fleet.spec_rollout_file import RolloutFile, ShadowFile
 from forestay.fleet.spec_slos_file import SloEntries, SloEntryFile
 from forestay.fleet.spec_yaml import SpecError, line_of, read_yaml
 from forestay.ids import ModelId, is_model_id
@@ -322,6 +323,9 @@ class SpecFile(_Strict):
     """What may go wrong with it, one line each."""
     visibility: Literal["private", "shared", "public"] = "shared"
     """private: its tenant; shared: every key; public: listed to everyone."""
+    admission: Literal["advised", "required"] = "advised"
+    """required: callers reach it once it was admitted, and no revision gets traffic while an item of its review fails;
+    advised: the review tells and closes nothing, unless the platform requires it."""
     host: HostFile
     endpoints: tuple[EndpointFile, ...] = Field(min_length=1, max_length=64)
     resources: ResourceFile = Field(default_factory=lambda: ResourceFile.model_validate({}))
@@ -331,6 +335,7 @@ class SpecFile(_Strict):
     artefacts: ArtefactFile = Field(default_factory=lambda: ArtefactFile.model_validate({}))
     safety: SafetyFile = Field(default_factory=lambda: SafetyFile.model_validate({}))
     quality: QualityFile = Field(default_factory=lambda: QualityFile.model_validate({}))
+    rollout: RolloutFile = Field(default_factory=lambda: RolloutFile.model_validate({}))
     slos: SloEntries = ()
     """What is promised of it; without an `availability` here, the platform's default of 99 % holds."""
 
@@ -448,11 +453,13 @@ def _model_at(location: tuple[int | str, ...]) -> type[BaseModel]:
         "safety": SafetyFile,
         "quality": QualityFile,
         "slos": SloEntryFile,
+        "rollout": RolloutFile,
     }
     model = known.get(str(location[0]), SpecFile) if location else SpecFile
     model = MediaInputFile if "media_inputs" in location else model
     if "canaries" in location:
         return CanaryFile if "inputs" in location else CanariesFile
+    model = ShadowFile if location[:2] == ("rollout", "shadow") else model
     return ThresholdFile if "thresholds" in location else model
 
 
@@ -484,4 +491,6 @@ def _frozen(file: SpecFile) -> ModelSpec:
         owner_escalation=file.owner.escalation or "",
         intended_use=file.intended_use or "",
         risks=file.risks,
+        rollout=file.rollout.frozen(),
+        admission=file.admission,
     )

@@ -148,6 +148,7 @@ _HEAD = """\
 # line is a default that a readiness review accepts; `forestay model check` says what is left, line by line."""
 _TAIL = """\
 safety: {policy: standard}  # what judges every input and output; unguarded: nothing
+rollout: {strategy: canary, when_inconclusive: hold}  # how a further revision gets its traffic
 quality: {mode: enforce, retries: 1}  # a broken output is no success, and is tried again elsewhere
 slos:  # what is promised of it over 30 days
   - {indicator: availability, objective: 99}

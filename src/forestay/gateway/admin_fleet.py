@@ -1,5 +1,6 @@
 """Admin routes of the fleet: bundles, models, the state of everything, the freeze switch and modes."""
 
+import datetime as dt
 import hashlib
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -13,6 +14,7 @@ from forestay.fleet.bundle import bundle_key, revision_digest, revision_id_of
 from forestay.fleet.model import Fleet, Revision
 from forestay.fleet.spec import HostKind, ModelSpec, spec_to_json
 from forestay.gateway.admin_artefacts import admit
+from forestay.gateway.admin_entry import check_entry
 from forestay.gateway.admin_policies import check_policy
 from forestay.gateway.admin_reading import Act, NotThere, Problem, plain_text
 from forestay.gateway.admin_rollouts import begin_rollout, check_free
@@ -20,8 +22,9 @@ from forestay.gateway.incoming import declared_bytes, pieces
 from forestay.gateway.responses import Reply, json_reply
 from forestay.ids import ModelId, is_model_id
 from forestay.readiness.gather import serving
-from forestay.rollouts.options import RolloutOptions, policy_of
-from forestay.rollouts.rolling import Strategy, decide_deploy
+from forestay.readiness.postgres_store import Standing
+from forestay.rollouts.options import RolloutOptions, options_of, policy_of
+from forestay.rollouts.rolling import Strategy, decide_deploy, strategy_of
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LOOPS = tuple(origin.name.lower() for origin in Origin if origin is not Origin.HUMAN)
@@ -116,14 +119,17 @@ async def post_model(act: Act) -> Reply:
     )
     tenant_id = await act.tenant(wanted.tenant_id)
     fleet = await act.ports.fleet.load()
-    policy_of(wanted.rollout)  # its faults are told before anything is stored
-    if wanted.strategy is Strategy.CANARY:
+    options = options_of(spec.rollout, wanted.rollout)
+    policy_of(options)  # its faults are told before anything is stored
+    strategy = wanted.strategy or strategy_of(fleet, spec)
+    if strategy is Strategy.CANARY:
         await check_free(act, fleet, spec.model_id)
-    routing = decide_deploy(fleet, revision, wanted.strategy)
-    registering = RegisterRevision(revision, tenant_id, spec.visibility, "deployed")
+    routing = decide_deploy(fleet, revision, strategy)
+    visibility = await check_entry(act, fleet, revision, canary=isinstance(routing, PlanRoute) and routing.held)
+    registering = RegisterRevision(revision, tenant_id, visibility, "deployed")
     decided = await _apply(act, [registering, routing])
     held = isinstance(routing, PlanRoute) and routing.held
-    rollout = await begin_rollout(act, fleet, revision, wanted.rollout) if held else None
+    rollout = await begin_rollout(act, fleet, revision, options) if held else None
     created = decided[0].why != ALREADY_SO
     return json_reply(
         201 if created else 200,
@@ -137,6 +143,7 @@ async def post_model(act: Act) -> Reply:
             "rollout": rollout.rollout_id if rollout else None,
             "endpoints": [endpoint.path for endpoint in spec.endpoints],
             "files": admitted.reason if admitted else "none of its own",
+            "visibility": visibility,
         },
     )
 
@@ -165,9 +172,28 @@ async def _check_bundle(act: Act, spec: ModelSpec, digest: str | None) -> None:
 
 
 async def get_models(act: Act) -> Reply:
-    """List models with their routes."""
+    """List models with their routes, and how their readiness stands."""
     fleet = await act.ports.fleet.load()
-    return json_reply(200, {"models": [model_view(fleet, model_id) for model_id in sorted(fleet.models)]})
+    standings = await act.ports.admin.readiness.standings()
+    views = [
+        {**model_view(fleet, model_id), "readiness": _standing(standings.get(model_id), fleet.now)}
+        for model_id in sorted(fleet.models)
+    ]
+    return json_reply(200, {"models": views})
+
+
+def _standing(standing: Standing | None, now: dt.datetime) -> dict[str, object]:
+    """Return how a model's readiness stands, and how old that is."""
+    if standing is None:
+        return {"state": "not reviewed"}
+    since = standing.unready_since
+    return {
+        "state": standing.state,
+        "reviewed_seconds_ago": max(0.0, (now - standing.reviewed_at).total_seconds()),
+        "unready_seconds": None if since is None else max(0.0, (now - since).total_seconds()),
+        "admitted_at": standing.admitted_at,
+        "admitted_by": standing.admitted_by,
+    }
 
 
 async def get_model(act: Act) -> Reply:

@@ -6,10 +6,11 @@ import datetime as dt
 import msgspec
 
 from forestay.fleet.audit import AuditEntry
+from forestay.gateway.admin_entry import open_reviewed, sources_of
 from forestay.gateway.admin_reading import Act, NotThere, Problem, plain_text
 from forestay.gateway.responses import Reply, json_reply
 from forestay.ids import ModelId
-from forestay.readiness.gather import Sources, review_model
+from forestay.readiness.gather import review_model
 from forestay.readiness.model import Card, Waiver
 from forestay.readiness.postgres_store import Standing
 from forestay.readiness.review import ITEM_NAMES, checked_waiver
@@ -29,8 +30,8 @@ class _Admit(msgspec.Struct, forbid_unknown_fields=True):
 async def get_readiness(act: Act) -> Reply:
     """Review a model now and show its card."""
     card = await _reviewed(act)
-    await _sources(act).store.keep(card)
-    return json_reply(200, shown(card, await _sources(act).store.standing(card.model_id)))
+    await sources_of(act).store.keep(card)
+    return json_reply(200, shown(card, await sources_of(act).store.standing(card.model_id)))
 
 
 async def post_admit(act: Act) -> Reply:
@@ -38,11 +39,12 @@ async def post_admit(act: Act) -> Reply:
     reason = plain_text("reason", (await act.json(_Admit)).reason)
     card = await _reviewed(act)
     if not card.ready:
-        await _sources(act).store.keep(card)
+        await sources_of(act).store.keep(card)
         raise Problem(409, f"{card.model_id} is not ready. " + " | ".join(card.missing), "refused")
     audit = AuditEntry(card.at, act.actor, "admit_model", f"model:{card.model_id}", _counts(card), reason)
-    await _sources(act).store.admit(card, audit)
-    return json_reply(200, shown(card, await _sources(act).store.standing(card.model_id)))
+    await sources_of(act).store.admit(card, audit)
+    await open_reviewed(act, card.model_id)
+    return json_reply(200, shown(card, await sources_of(act).store.standing(card.model_id)))
 
 
 async def post_waiver(act: Act) -> Reply:
@@ -53,9 +55,9 @@ async def post_waiver(act: Act) -> Reply:
     waiver = checked_waiver(Waiver(asked.item, asked.owner, asked.reason, asked.until), ITEM_NAMES, now.date())
     detail = {"item": waiver.item, "owner": waiver.owner, "until": str(waiver.until)}
     audit = AuditEntry(now, act.actor, "waive_readiness", f"model:{model_id}", detail, waiver.reason)
-    await _sources(act).store.waive(model_id, waiver, audit)
+    await sources_of(act).store.waive(model_id, waiver, audit)
     card = await _reviewed(act)
-    return json_reply(200, shown(card, await _sources(act).store.standing(model_id)))
+    return json_reply(200, shown(card, await sources_of(act).store.standing(model_id)))
 
 
 def shown(card: Card, standing: Standing | None) -> dict[str, object]:
@@ -88,7 +90,7 @@ def _counts(card: Card) -> dict[str, object]:
 
 async def _reviewed(act: Act) -> Card:
     model_id = _model_id(act)
-    card = await review_model(_sources(act), await act.ports.fleet.load(), model_id)
+    card = await review_model(sources_of(act), await act.ports.fleet.load(), model_id)
     if card is None:
         raise NotThere(f"no revision of {model_id} serves; deploy it first")
     return card
@@ -96,10 +98,3 @@ async def _reviewed(act: Act) -> Card:
 
 def _model_id(act: Act) -> ModelId:
     return ModelId(f"{act.path('owner')}/{act.path('alias')}")
-
-
-def _sources(act: Act) -> Sources:
-    ports = act.ports
-    if ports.safety is None:
-        raise Problem(503, "this gateway judges no content, so it cannot review models", "unavailable")
-    return Sources(ports.fleet, ports.admin.slos, ports.artefacts, ports.safety.store, ports.admin.readiness)

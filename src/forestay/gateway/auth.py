@@ -24,6 +24,7 @@ from forestay.gateway.ports import GatewayPorts
 from forestay.gateway.responses import Reply, forbidden, no_access, not_authenticated, too_many_guesses
 from forestay.gateway.signed_tokens import looks_like_token, verify_token
 from forestay.ids import KeyId, ModelId
+from forestay.readiness.entry import IN_REVIEW
 from forestay.telemetry.metrics import REFUSED
 
 PUBLIC_KEY = KeyId("public")  # the caller of a public model who showed no credential; its owner pays
@@ -89,7 +90,15 @@ async def authenticate_call(
     if isinstance(caller, Caller) and model.visibility == "private" and caller.tenant_id != model.tenant_id:
         ports.metrics.add(REFUSED, "no_access")
         return no_access(model.model_id)
+    if isinstance(caller, Caller) and model.visibility == IN_REVIEW and not _reviews(caller, model):
+        ports.metrics.add(REFUSED, "in_review")
+        return forbidden(f"{model.model_id} is in review; it takes calls once `forestay model admit` has let it in")
     return caller
+
+
+def _reviews(caller: Caller, model: ModelEntry) -> bool:
+    """Tell whether the caller may try a model that is not let in yet."""
+    return caller.tenant_id == model.tenant_id and KeyScope.ADMIN in caller.scopes and caller.narrowed is None
 
 
 def granted(

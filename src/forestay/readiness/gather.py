@@ -39,7 +39,12 @@ async def review_model(sources: Sources, fleet: Fleet, model_id: ModelId) -> Car
     revision = serving(fleet, model_id)
     if revision is None:
         return None
-    return review(await gather(sources, fleet, revision), await sources.store.waivers(model_id))
+    return await review_revision(sources, fleet, revision)
+
+
+async def review_revision(sources: Sources, fleet: Fleet, revision: Revision) -> Card:
+    """Review one revision now, whether it serves or not, without keeping the card."""
+    return review(await gather(sources, fleet, revision), await sources.store.waivers(revision.model_id))
 
 
 def serving(fleet: Fleet, model_id: ModelId) -> Revision | None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -25,6 +25,13 @@ class Standing:
     ready: bool
     reviewed_at: dt.datetime
     unready_since: dt.datetime | None
+
+    @property
+    def state(self) -> str:
+        """Return it in a word or two: admitted, rotted (let in, and ready no more), ready or not ready."""
+        if self.admitted_at is not None:
+            return "admitted" if self.ready else "rotted"
+        return "ready" if self.ready else "not ready"
 
 
 class PostgresReadiness:
@@ -62,6 +69,11 @@ class PostgresReadiness:
         """Read how a model stands; None when it was never reviewed."""
         row = await self._database.fetchrow(_SQL["standing"], model_id)
         return None if row is None else Standing(**dict(row))
+
+    async def standings(self) -> Mapping[ModelId, Standing]:
+        """Read how every model stands that was ever reviewed."""
+        rows = [dict(row) for row in await self._database.fetch(_SQL["standings"])]
+        return {ModelId(row.pop("model_id")): Standing(**row) for row in rows}
 
     async def measured(self, model_id: ModelId, revision_id: RevisionId, since: dt.datetime) -> Measured:
         """Add up what ended on a revision since then."""

@@ -9,6 +9,7 @@ import itertools
 import msgspec
 
 from forestay.errors import UsageError
+from forestay.fleet.spec_rollout import RolloutSpec
 from forestay.rollouts.canary.model import Inconclusive, Mark, Policy
 from forestay.rollouts.model import RolloutPolicy
 from forestay.rollouts.shadow.model import Expect, ShadowPolicy
@@ -39,6 +40,27 @@ class RolloutOptions(msgspec.Struct, forbid_unknown_fields=True):
     shadow_budget_seconds: float | None = None  # of devices
     shadow_deadline_seconds: float | None = None
     shadow_expect: Expect | None = None
+
+
+def options_of(spec: RolloutSpec, given: RolloutOptions | None) -> RolloutOptions:
+    """Return what is said where the rollout begins, and for the rest what the model's spec says."""
+    said = given or RolloutOptions()
+    usual = RolloutOptions(
+        steps=None if spec.steps is None else list(spec.steps),
+        step_seconds=spec.step_seconds,
+        step_requests=spec.step_requests,
+        allowance=spec.allowance,
+        deadline_seconds=spec.deadline_seconds,
+        watch_seconds=spec.watch_seconds,
+        margin_factor=spec.margin_factor,
+        when_inconclusive=None if spec.when_inconclusive is None else Inconclusive(spec.when_inconclusive),
+        shadow_requests=spec.shadow.requests,
+        shadow_budget_seconds=spec.shadow.budget_seconds,
+        shadow_deadline_seconds=spec.shadow.deadline_seconds,
+        shadow_expect=None if spec.shadow.expect is None else Expect(spec.shadow.expect),
+    )
+    chosen = {name: value for name, value in msgspec.structs.asdict(said).items() if value is not None}
+    return msgspec.structs.replace(usual, **chosen)
 
 
 def policy_of(options: RolloutOptions | None) -> RolloutPolicy:

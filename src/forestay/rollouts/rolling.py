@@ -13,6 +13,7 @@ import enum
 from forestay.fleet.actions import PlanRoute, SetRoutes, SettleRoute
 from forestay.fleet.model import Fleet, PendingRoute, ReplicaState, Revision
 from forestay.fleet.routes import MAX_PATIENCE_SECONDS, is_up, routes_of, whole_route
+from forestay.fleet.spec import ModelSpec
 from forestay.ids import ModelId
 
 _MOST_DETAIL = 300  # characters of what a replica says of its failed start
@@ -42,6 +43,14 @@ def decide_deploy(fleet: Fleet, revision: Revision, strategy: Strategy | None) -
         return PlanRoute(model_id, revision_id, MAX_PATIENCE_SECONDS, reason, held=True)
     patience = revision.spec.limits.startup_timeout_seconds
     return PlanRoute(model_id, revision_id, patience, f"deployed {revision_id}: once a replica of it is ready")
+
+
+def strategy_of(fleet: Fleet, spec: ModelSpec) -> Strategy | None:
+    """Return the strategy that a spec names; None where it names none, or a canary would have no control that is up."""
+    if spec.rollout.strategy is None:
+        return None
+    named = Strategy(spec.rollout.strategy)
+    return None if named is Strategy.CANARY and not is_serving(fleet, spec.model_id) else named
 
 
 def is_serving(fleet: Fleet, model_id: ModelId) -> bool:

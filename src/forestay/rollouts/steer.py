@@ -18,6 +18,7 @@ from forestay.rollouts.decide import Record, Reroute, RolloutAction, Sight, deci
 from forestay.rollouts.gates import check_gates
 from forestay.rollouts.model import TERMINAL, JournalEntry, Rollout, Stage
 from forestay.rollouts.observe import learn
+from forestay.rollouts.readiness_gate import Readiness
 from forestay.rollouts.shadow.store import ShadowStore
 from forestay.rollouts.store import RolloutFacts, RolloutStore
 from forestay.slo.policy_store import BudgetDemands
@@ -39,13 +40,15 @@ class SteeringLoop:
         fleet: FleetStore,
         shadow: ShadowStore | None = None,
         budgets: BudgetDemands | None = None,
+        readiness: Readiness | None = None,
     ) -> None:
-        """Without `budgets` no error budget holds a rollout."""
+        """Without `budgets` no error budget holds a rollout, without `readiness` no review does."""
         self._rollouts = rollouts
         self._facts = facts
         self._fleet = fleet
         self._shadow = shadow
         self._budgets = budgets
+        self._readiness = readiness
 
     async def run_once(self) -> int:
         """Take every open rollout one step on; returns the most facts read of one."""
@@ -62,6 +65,9 @@ class SteeringLoop:
             rollout, read = learn(rollout, facts, fleet.now), len(facts)
         decided = () if self._budgets is None else await self._budgets.about(f"model:{rollout.model_id}")
         sight = see(rollout, fleet, demand_of(decided))
+        if rollout.stage is Stage.GATES and self._readiness is not None:
+            gate = await self._readiness.about(rollout, fleet)
+            sight = dataclasses.replace(sight, gates=(*sight.gates, *([gate] if gate is not None else [])))
         if rollout.stage is Stage.SHADOW and self._shadow is not None:
             sight = dataclasses.replace(sight, pairs=tuple(await self._shadow.pairs(rollout.rollout_id)))
         actions = decide_rollout(sight, fleet.now)

@@ -25,6 +25,10 @@ ON CONFLICT (model_id) DO UPDATE
 SET card = excluded.card, ready = excluded.ready, reviewed_at = excluded.reviewed_at,
     unready_since = CASE WHEN excluded.ready THEN NULL ELSE coalesce(readiness.unready_since, excluded.unready_since) END;
 
+-- name: standings
+-- Reads how every model stands that was ever reviewed.
+SELECT model_id, admitted_at, admitted_by, ready, reviewed_at, unready_since FROM readiness;
+
 -- name: standing
 -- Reads how a model stands.
 SELECT admitted_at, admitted_by, ready, reviewed_at, unready_since FROM readiness WHERE model_id = $1;
