@@ -150,6 +150,7 @@ def _admin_readers(stores: Stores, writer: str) -> "AdminReaders":
     from forestay.slo.policy_store import PostgresBudgetPolicy
     from forestay.slo.postgres_store import PostgresSloStandings
     from forestay.telemetry.fact_reader import PostgresFactReader
+    from forestay.telemetry.output_facts import PostgresOutputs
     from forestay.telemetry.rollup_reader import PostgresRollups
 
     return AdminReaders(
@@ -168,6 +169,7 @@ def _admin_readers(stores: Stores, writer: str) -> "AdminReaders":
         holds=PostgresWatch(stores.database),
         drills=PostgresDrills(stores.database),
         canaries=PostgresCanaries(stores.database),
+        outputs=PostgresOutputs(stores.facts_database),
     )
 
 

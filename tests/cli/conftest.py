@@ -87,6 +87,7 @@ from forestay.telemetry.call_facts import PostgresCalls
 from forestay.telemetry.fact_reader import PostgresFactReader
 from forestay.telemetry.facts import FactWriter
 from forestay.telemetry.metrics import Metrics
+from forestay.telemetry.output_facts import PostgresOutputs
 from forestay.telemetry.rollup_reader import PostgresRollups
 
 MAX_UPLOAD = 100_000
@@ -184,6 +185,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
                 PostgresWatch(database),
                 PostgresDrills(database),
                 PostgresCanaries(database),
+                PostgresOutputs(database),
             ),
             "limits": LimitPorts(PostgresLimitStore(database, wakeups, clock), None),
         }

@@ -10,16 +10,23 @@ from tests.cli.conftest import Platform, Ran
 from tests.conformance.fleet_values import deploy, replica_of, revision_of, worker_of
 from tests.quality import making
 
+from forestay.chance import SystemChance
 from forestay.fleet.actions import Origin
 from forestay.fleet.model import Revision
 from forestay.fleet.spec_quality import CanaryInput, CanarySpec, QualitySpec
-from forestay.ids import ModelId, ReplicaId
+from forestay.ids import ModelId, ReplicaId, RevisionId, TenantId, new_request_id
 from forestay.quality.canary import Look, Standing, look_of
 from forestay.quality.canary_store import Ended, PlayedCanary, PlayedRound
+from forestay.quality.contracts import File
 from forestay.quality.findings import Finding, Source, Where
+from forestay.quality.fingerprints import Fingerprint
 from forestay.quality.golden import Baseline, Cause, Taught
+from forestay.quality.noting import note_outputs
 from forestay.quality.postgres_canaries import PostgresCanaries
 from forestay.quality.postgres_findings import PostgresFindings
+from forestay.telemetry.metrics import Metrics
+from forestay.telemetry.output_facts import PostgresOutputs
+from forestay.worker.output_notes import Made, OutputNotes
 
 Forestay = Callable[..., Awaitable[Ran]]
 MODEL = ModelId("acme/cat")
@@ -114,3 +121,27 @@ async def test_what_cannot_be_done_is_said_with_the_mend(forestay: Forestay, pla
     early = await forestay("quality", "canary", "approve", "acme/cat", "--revision", "cat-1", "--reason", "why not")
     assert "no canary of cat-1 was played yet" in early.err
     assert "--wait" in (await forestay("quality", "canary", "run", "acme/cat", "--wait", "-1")).err
+
+
+async def test_a_request_and_its_model_tell_what_outputs_were_made_with(forestay: Forestay, platform: Platform) -> None:
+    """Precision, scheduler, adapters, digests of weights, libraries and device; by request and by model."""
+    now = platform.ports.clock.now()
+    request_id = new_request_id(now, 0, SystemChance())
+    made = Made(1, "/", Fingerprint("ab12" * 4, json.dumps({
+        "calls": [{"pipeline": "Tiny", "dtype": "float16", "scheduler": "DDIM", "scheduler_digest": "9f", "adapters":
+                   {"noir": 1.0}}],
+        "pipelines": [{"parts": {"unet": {"weights": "77aa"}}}], "environment": "cpu AVX2, torch 2.13.0",
+    })))  # fmt: skip
+    notes = OutputNotes(PostgresOutputs(platform.database), platform.ports.clock, Metrics())
+    file = note_outputs({}, [File("a", 0, None)], [], b"key")
+    for _ in range(2):
+        notes.note((request_id, TenantId("acme")), Where(MODEL, RevisionId("cat-1")), made, file)
+    await notes.flush()
+    for of in (str(request_id), "acme/cat"):
+        told = await forestay("quality", "fingerprint", of, "--json")
+        (row,) = json.loads(told.out)
+        assert (row["fingerprint"], row["described"]["environment"]) == ("ab12" * 4, "cpu AVX2, torch 2.13.0")
+    shown = (await forestay("quality", "fingerprint", "acme/cat")).out.replace("\n", "")
+    assert "Tiny float16; DDIM 9f; adapter noir; unet 77aa" in " ".join(shown.split())
+    other = new_request_id(now, 1, SystemChance())
+    assert "no fingerprint of request" in (await forestay("quality", "fingerprint", str(other))).err

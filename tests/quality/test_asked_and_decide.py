@@ -148,6 +148,16 @@ def test_the_section_is_read_and_its_faults_are_told_with_their_line() -> None:
             parse_spec(SPEC + f"quality: {{{wrong}}}\n", "model.yaml")
 
 
+def test_forbidden_combinations_are_read_and_name_at_least_one_part() -> None:
+    """Parts by their names; an empty rule would forbid everything or nothing."""
+    text = SPEC + "quality: {forbidden: [{dtype: float16, scheduler: DDIMScheduler, why: it overflows}]}\n"
+    (rule,) = parse_spec(text, "model.yaml").quality.forbidden
+    assert (rule.parts, rule.why) == ({"dtype": "float16", "scheduler": "DDIMScheduler"}, "it overflows")
+    for wrong in ("[{why: nothing}]", "[{precision: half}]"):
+        with pytest.raises(SpecError, match=r"name at least one part|no such field"):
+            parse_spec(SPEC + f"quality: {{forbidden: {wrong}}}\n", "model.yaml")
+
+
 def test_canaries_are_read_and_their_faults_are_told_with_the_mend() -> None:
     """Each has a name of its own and asks a declared endpoint; the same name with another input is another canary."""
     text = SPEC + "quality: {canaries: {every_seconds: 60, inputs: [{name: seven, input: {seed: 7}}]}}\n"

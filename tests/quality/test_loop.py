@@ -17,7 +17,10 @@ from forestay.fleet.apply import Mode
 from forestay.fleet.postgres_store import PostgresFleetStore
 from forestay.fleet.spec import ResourceSpec
 from forestay.ids import ModelId, ReplicaId, RevisionId, WorkerId
+from forestay.quality.findings import Finding, Source, Where
+from forestay.quality.golden import Cause
 from forestay.quality.loop import QualityLoop, QualityPorts, SelfTest
+from forestay.quality.postgres_canaries import CanarySelfTest, PostgresCanaries
 from forestay.quality.postgres_findings import PostgresFindings
 from forestay.quality.watch_store import Hold, PostgresWatch
 from forestay.quality.watching import Rules
@@ -148,6 +151,35 @@ async def test_a_drained_worker_comes_back_after_a_passed_self_test(ground: Grou
     (lifted,) = await ground.watch.holds(hold.held_at)
     assert lifted.lifted_for == "the self-test passed"
     assert await ground.findings.found(MODEL, ground.clock.now() - dt.timedelta(days=9)) == []
+
+
+async def test_what_a_canary_finds_is_drained_and_comes_back_by_the_workers_own_self_test(ground: Ground) -> None:
+    """Drained at once, asked a minute later, once; a failed test keeps the hold, a passed one lifts it."""
+    canaries = PostgresCanaries(ground.database)
+    loop = ground.loop(CanarySelfTest(canaries, ground.clock))
+    where = Where(MODEL, RevisionId("r1"), WorkerId("w-b"), ReplicaId("b"), "gpu-b")
+    found = Finding("1 of 2 canaries differ", 29, where, {"healthy_peers": 2.0}, ground.clock.now(), Source.CANARY)
+    dispute = Where(MODEL, RevisionId("r1"), parameter="golden disputed")
+    former = Finding("replicas did not agree at first", 0, dispute, {}, ground.clock.now(), Source.CANARY)
+    await ground.findings.keep([former, found], SystemClock().now())
+    await loop.run_once()
+    assert (await ground.wanted("b"), await ground.wanted("a")) == (0, 1)
+    await loop.run_once()
+    assert await canaries.asks(ground.clock.now() - dt.timedelta(hours=1)) == []
+    await ground.database.execute("UPDATE quality_holds SET held_at = held_at - interval '2 minutes'")
+    await loop.run_once()
+    await loop.run_once()
+    (ask,) = await canaries.asks(ground.clock.now() - dt.timedelta(hours=1))
+    assert (ask.worker_id, ask.cause) == ("w-b", Cause.SELF_TEST)
+    await canaries.answer(ask.ask_id, SystemClock().now(), passed=False, words="1 of 2 canaries differ")
+    await loop.run_once()
+    assert len(await ground.watch.holds()) == 1
+    again = await canaries.ask(dataclasses.replace(ask, ask_id=0))
+    await canaries.answer(again, SystemClock().now(), passed=True, words="2 canaries are the same")
+    await loop.run_once()
+    assert await ground.watch.holds() == []
+    left = await ground.findings.found(MODEL, ground.clock.now() - dt.timedelta(days=9))
+    assert [item.finding.what for item in left] == ["replicas did not agree at first"]
 
 
 async def test_a_loop_that_may_not_act_finds_all_the_same(ground: Ground) -> None:

@@ -45,6 +45,7 @@ DIGESTS = {
     ),
     "facts_migrations/0009_outputs.pre.sql": "859815153f2b9e07c6088db39c8a85bc0f0e17c741d5888cba898673ef07134a",
     "facts_migrations/0010_polls.pre.sql": "840afa1f23f3dd312d15367d79b4a5be0ebb8864b3ccfae665d6babd7dc3a291",
+    "facts_migrations/0011_fingerprints.pre.sql": "4c1cf4b4c2d89c46dedb1a927247975f59e586eb29d9726a0f364d6ca0a176b7",
 }
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from unittest import mock
 
+import aiohttp
 import pytest
 from tests.quality import making
 from tests.worker.harness import MODEL, WORKER, Harness, running_worker, spec_of, until
@@ -14,6 +15,7 @@ from tests.worker.harness import MODEL, WORKER, Harness, running_worker, spec_of
 from forestay.fleet.model import Revision
 from forestay.fleet.spec import ModelSpec
 from forestay.fleet.spec_quality import CanaryInput, CanarySpec, QualityMode, QualitySpec
+from forestay.quality import golden
 from forestay.quality.canary import CORRUPT, Standing
 from forestay.quality.canary_store import ANY_REVISION, EVERYWHERE, Ask, Ended, PlayedRound
 from forestay.quality.findings import Source
@@ -158,6 +160,32 @@ async def test_a_canary_waits_while_users_want_the_slot() -> None:
         for request_id in results:
             assert (await worker.result(request_id)).answer.status_code == 200
         await played(worker, lambda rounds: len(rounds) == 1, "the round is played in the end")
+
+
+async def test_a_request_with_an_adapter_on_either_lane_makes_a_round_due() -> None:
+    """A minute after the last one at the earliest, as an adapter's."""
+    with mock.patch.object(golden, "ADAPTER_PAUSE", dt.timedelta(0)):
+        async with running_worker() as worker:
+            await deployed(worker, 1)
+            await played(worker, lambda rounds: len(rounds) == 1, "the replica plays at its start")
+            await worker.run({"seed": 1})
+            await worker.run({"seed": 1, "loras": [{"path": "noir"}]})
+            rounds = await played(worker, lambda rounds: len(rounds) == 2, "a round because of the queued request")
+            assert (rounds[0].cause, rounds[0].ended) == (Cause.ADAPTER, Ended.PASSED)
+            (report,) = await worker.ready(await the_revision(worker))
+            path = f"/direct/{report.replica_id}/"
+            headers = {**worker.proof("POST", path), "content-type": "application/json"}
+            async with aiohttp.ClientSession() as session:
+                body = json.dumps({"loras": [{"path": "noir"}]})
+                async with session.post(worker.address + path, data=body, headers=headers) as answer:
+                    assert answer.status == 200
+            await played(worker, lambda rounds: len(rounds) == 3, "a round because of the direct call")
+
+
+async def the_revision(worker: Harness) -> Revision:
+    """The only one."""
+    (revision,) = (await worker.fleet.load()).revisions.values()
+    return revision
 
 
 @pytest.mark.usefixtures("quick")

@@ -149,9 +149,10 @@ async def test_a_replica_that_was_ill_from_the_start_is_outvoted(world: World) -
     bad.picture = OTHER
     for replica in (ill, world.replica("r1")[0], world.replica("r2")[0]):
         await world.play(replica, Cause.START)
-    assert world.found == []
+    (dispute,) = world.found  # after the second, before the third
+    assert (dispute.where.replica_id, dispute.where.parameter) == ("", "golden disputed")
     assert (await world.play(ill)).ended is Ended.FAILED
-    assert [item.where.replica_id for item in world.found] == ["ill"]
+    assert [item.where.replica_id for item in world.found] == ["", "ill"]
 
 
 async def test_a_revision_that_draws_otherwise_is_told_as_a_whole_and_after_an_adapter_it_is_a_leak(

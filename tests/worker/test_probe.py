@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+from typing import cast
 
 import aiohttp
 import pytest
@@ -139,6 +140,9 @@ async def test_a_real_pipeline_names_the_stage_that_made_no_numbers() -> None:
         assert call.not_finite is not None
         assert (call.not_finite.stage, call.steps, call.tokens, call.scheduler) == ("vae", 3, (5, 0), "DDIMScheduler")
         assert report.fingerprint
+        assert "torch" in report.environment
+        parts = cast("dict[str, dict[str, object]]", report.prints[0]["parts"])
+        assert parts["unet"]["weights"]
         with_style = read_report((await ask(host, loras=[{"path": "thick-strokes"}])).headers[PROBE_HEADER])
         assert with_style is not None
         assert with_style.calls[0].adapters == {"thick-strokes": 1.0}

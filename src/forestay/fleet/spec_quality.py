@@ -7,6 +7,7 @@ knew no checks has none: its mode is `off` until it is deployed again.
 import dataclasses
 import enum
 import hashlib
+from collections.abc import Mapping
 
 
 class OutputCheck(enum.StrEnum):
@@ -89,6 +90,14 @@ class CanarySpec:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Forbidden:
+    """A combination of what outputs are made with that is a fault."""
+
+    parts: Mapping[str, str]  # pipeline, scheduler, dtype, vae_dtype, device, adapter, library
+    why: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class QualitySpec:
     """What is asked of outputs."""
 
@@ -97,6 +106,7 @@ class QualitySpec:
     skip: tuple[OutputCheck, ...] = ()
     thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
     canaries: CanarySpec = dataclasses.field(default_factory=CanarySpec)
+    forbidden: tuple[Forbidden, ...] = ()
 
     @property
     def looks(self) -> bool:

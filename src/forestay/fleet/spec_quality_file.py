@@ -6,10 +6,18 @@ It decides what is a valid section. Used by `spec_file`.
 import json
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, JsonValue, StringConstraints, field_validator
+from pydantic import BeforeValidator, Field, JsonValue, StringConstraints, field_validator, model_validator
 
-from forestay.fleet.spec_fields import Strict, shape
-from forestay.fleet.spec_quality import CanaryInput, CanarySpec, OutputCheck, QualityMode, QualitySpec, Thresholds
+from forestay.fleet.spec_fields import Line, Strict, shape
+from forestay.fleet.spec_quality import (
+    CanaryInput,
+    CanarySpec,
+    Forbidden,
+    OutputCheck,
+    QualityMode,
+    QualitySpec,
+    Thresholds,
+)
 
 MAX_CANARIES = 16
 MAX_CANARY_CHARS = 65_536
@@ -121,6 +129,38 @@ class CanariesFile(Strict):
         return CanarySpec(inputs, self.every_seconds, self.budget_seconds_per_hour, self.reruns)
 
 
+class ForbiddenFile(Strict):
+    """A combination of what outputs are made with that is a fault; every named part must be so."""
+
+    pipeline: Line | None = None
+    """Class of the pipeline, such as StableDiffusionPipeline."""
+    scheduler: Line | None = None
+    """Class of the scheduler, such as DDIMScheduler."""
+    dtype: Line | None = None
+    """Precision of the pipeline, such as float16."""
+    vae_dtype: Line | None = None
+    """Precision of the decoder."""
+    device: Line | None = None
+    """Kind of device, such as cpu or cuda."""
+    adapter: Line | None = None
+    """Name of an adapter that acts."""
+    library: Line | None = None
+    """A library and its version, such as `diffusers 0.42.0`."""
+    why: Line | None = None
+    """Why it is a fault, for the finding."""
+
+    @model_validator(mode="after")
+    def _names_a_part(self) -> "ForbiddenFile":
+        if not self.model_dump(exclude_none=True, exclude={"why"}):
+            message = "name at least one part, such as `dtype: float16`"
+            raise ValueError(message)
+        return self
+
+    def frozen(self) -> Forbidden:
+        """Return it as a value."""
+        return Forbidden(self.model_dump(exclude_none=True, exclude={"why"}), self.why or "")
+
+
 class QualityFile(Strict):
     """Which outputs are no success, whatever status the model gave them."""
 
@@ -133,8 +173,11 @@ class QualityFile(Strict):
     """Checks that are not made, such as `black` for a model of masks."""
     thresholds: ThresholdFile = Field(default_factory=lambda: ThresholdFile.model_validate({}))
     canaries: CanariesFile = Field(default_factory=lambda: CanariesFile.model_validate({}))
+    forbidden: tuple[ForbiddenFile, ...] = Field((), max_length=32)
+    """Combinations of what outputs are made with that are a finding."""
 
     def frozen(self) -> QualitySpec:
         """Return the section as values."""
+        forbidden = tuple(item.frozen() for item in self.forbidden)
         thresholds = Thresholds(**self.thresholds.model_dump())
-        return QualitySpec(self.mode, self.retries, self.skip, thresholds, self.canaries.frozen())
+        return QualitySpec(self.mode, self.retries, self.skip, thresholds, self.canaries.frozen(), forbidden)

@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     from forestay.telemetry.call_facts import CallSink, CallSource
     from forestay.telemetry.fact_reader import FactReader
     from forestay.telemetry.facts import RequestFact
+    from forestay.telemetry.output_facts import PostgresOutputs
     from forestay.telemetry.poll_facts import PollMinute
     from forestay.telemetry.rollup_reader import PostgresRollups
 
@@ -116,6 +117,7 @@ class AdminReaders:
     holds: "HoldStore"
     drills: "DrillStore"
     canaries: "CanaryStore"
+    outputs: "PostgresOutputs"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -67,12 +67,6 @@ def note_outputs(said: object, files: Sequence[File], rows: Sequence[Row], key: 
     return found
 
 
-def names_adapter(said: object) -> bool:
-    """Tell whether an input asks for an adapter."""
-    body = _mapping(said)
-    return any(body.get(name) for name in _ADAPTERS)
-
-
 def cluster_of(words: Sequence[str], key: bytes) -> int:
     """Return the cluster of a prompt, -1 without words."""
     sums = [0] * CLUSTER_BITS

@@ -58,6 +58,7 @@ class Report(msgspec.Struct, frozen=True):
     left: dict[str, float] = {}  # adapters that still act when the request is over
     fingerprint: str = ""
     environment: str = ""  # class of device, and versions of the libraries
+    prints: tuple[dict[str, object], ...] = ()  # fingerprints of the pipelines, in full
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from forestay.quality.watch_store import Hold
 MOST_HELD = 0.34  # of a revision's replicas
 FRESH = dt.timedelta(minutes=15)  # older suspicions ask for nothing
 PAUSE = dt.timedelta(seconds=60)  # between two drains of one revision
+FIRST_TEST = dt.timedelta(minutes=1)  # after the drain
 TEST_PAUSE = dt.timedelta(minutes=5)  # between two self-tests of one worker
 STANDS_BY = dt.timedelta(days=7)  # how old an earlier revision may be that traffic goes back to
 
@@ -178,7 +179,7 @@ def _returns(ground: Ground, now: dt.datetime) -> list[Remedy]:
         ):
             lifted.add(hold.revision_id)
             found.append(LiftHold(hold, "nothing else serves the revision: poor outputs, alerted on, beat none"))
-        elif now - tested_at >= TEST_PAUSE:
+        elif now - tested_at >= (TEST_PAUSE if tested_at > hold.held_at else FIRST_TEST):
             found.append(AskSelfTest(hold, f"held back since {hold.held_at:%H:%M} UTC; a passed self-test ends that"))
     return found
 

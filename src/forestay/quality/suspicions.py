@@ -51,6 +51,7 @@ def _has_healthy_peers(finding: Finding, kept: Sequence[Kept], fleet: Fleet) -> 
         item.finding.where.revision_id == finding.where.revision_id
         and not item.finding.where.replica_id
         and item.finding.source in _LEAVES
+        and not (item.finding.source is Source.CANARY and item.finding.where.parameter)  # a dispute: of nobody
         for item in kept
     )
     ill = {item.finding.where.replica_id for item in kept}

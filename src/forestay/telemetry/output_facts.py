@@ -42,7 +42,21 @@ class OutputFact(msgspec.Struct, frozen=True, gc=False):
     content: int = 0  # of the bytes
     prompt: int = 0  # of the words that were asked for
     seed: int = 0  # of the seed that was asked for
+    fingerprint: str = ""  # of what it was made with; empty: nothing is known
+    described: str = ""  # JSON, where the writer has not told of this fingerprint lately; it is kept once
     position: int = 0  # given by the store
+
+
+class FingerprintRow(msgspec.Struct, frozen=True):
+    """What outputs were made with. `described` is JSON."""
+
+    model_id: str
+    revision_id: str
+    fingerprint: str
+    described: str
+    worker_id: str
+    first_at: dt.datetime
+    last_at: dt.datetime
 
 
 class OutputSink(Protocol):
@@ -77,6 +91,19 @@ class PostgresOutputs:
         async with self._facts.transaction() as connection:
             await connection.execute(_SQL["take_turn"])
             await connection.execute(_SQL["keep"], rows)
+        if told := [item for item in batch if item.described]:
+            await self._facts.execute(_SQL["describe"], msgspec.json.encode(told).decode())
+
+    async def fingerprints(self, model_id: str, limit: int) -> list[FingerprintRow]:
+        """Read what outputs of a model were made with, the newest first."""
+        rows = await self._facts.fetch(_SQL["fingerprints"], model_id, limit)
+        return [msgspec.convert(dict(row), FingerprintRow) for row in rows]
+
+    async def fingerprints_of(self, request_id: uuid.UUID, at: dt.datetime) -> list[FingerprintRow]:
+        """Read what the outputs of a request were made with; `at` is when it was made, within a day."""
+        day = dt.timedelta(days=1)
+        rows = await self._facts.fetch(_SQL["fingerprints_of"], request_id, at - day, at + day * 8)
+        return [msgspec.convert(dict(row), FingerprintRow) for row in rows]
 
     async def after(self, position: int, since: dt.datetime, limit: int) -> list[OutputFact]:
         """Read what was written after `position`, in order."""
@@ -89,6 +116,7 @@ class PostgresOutputs:
 
 async def keep_partitions(facts: Database, clock: Clock, retention_seconds: float) -> int:
     """Make the partitions of the coming days and drop those past their time; the controller's loop calls it."""
+    await facts.execute(_SQL["forget_fingerprints"], clock.now() - dt.timedelta(seconds=retention_seconds))
     return await keep_days(facts, _SQL, clock.now(), retention_seconds)
 
 

@@ -18,8 +18,7 @@ from forestay.errors import Unavailable
 from forestay.fleet.spec import EndpointSpec, HostKind, ModelSpec
 from forestay.quality.decide import Budget, decide_broken
 from forestay.quality.findings import Where
-from forestay.quality.noting import names_adapter
-from forestay.quality.probes import PROBE_HEADER
+from forestay.quality.probes import PROBE_HEADER, asks_adapters
 from forestay.queue.model import Answer, AttemptReport, Finish, Lease, Outcome, Requeue, State, predicted_work
 from forestay.queue.retry import Retry, RetryPolicy
 from forestay.queue.store import QueueStore
@@ -222,7 +221,7 @@ class Attempt:
         headers: Mapping[str, str] = getattr(result, "headers", {})
         self.replica.learn_hints(headers.get("x-fal-runner-hints"))
         self._probe = headers.get(PROBE_HEADER)
-        if self._spec().quality.canaries.inputs and names_adapter(parsed_or_none(body)):
+        if self._spec().quality.canaries.inputs and asks_adapters(parsed_or_none(body)):
             self.replica.adapter_at = self._parts.clock.now()
         return result
 

@@ -18,7 +18,7 @@ from forestay.fleet.spec_quality import CanaryInput
 from forestay.ids import ReplicaId, RevisionId, TenantId, new_request_id
 from forestay.quality.canary import Compared, Golden, Round, Standing, compare, decide_round
 from forestay.quality.canary_store import CanaryStore, Ended, PlayedCanary, PlayedRound
-from forestay.quality.findings import Finding, FindingStore, Where
+from forestay.quality.findings import Finding, FindingStore, Source, Where
 from forestay.quality.golden import (
     Baseline,
     Cause,
@@ -28,8 +28,7 @@ from forestay.quality.golden import (
     compare_across,
     learned,
 )
-from forestay.quality.noting import names_adapter
-from forestay.quality.probes import PROBE_HEADER, read_report
+from forestay.quality.probes import PROBE_HEADER, asks_adapters, read_report
 from forestay.queue.model import Answer
 from forestay.storage.objects import ObjectStore
 from forestay.telemetry.metrics import CANARY_SECONDS, Metrics
@@ -100,7 +99,7 @@ class CanaryRound:
         self._fresh: list[Taught] = []
         self._peers: set[ReplicaId] = set()
         self._seconds = 0.0
-        self._disputed = False
+        self._disputed: list[str] = []  # canaries whose replicas do not agree
 
     async def read(self) -> None:
         """Read what is known of the goldens that this revision is held against."""
@@ -132,6 +131,8 @@ class CanaryRound:
             rows.append(row)
             compared += [outcome] if outcome is not None else []
         await self._learn()
+        if self._disputed:
+            self._ports.found([self._dispute()])
         finding = self._finding(compared)
         if finding is not None and self._cause is not Cause.SELF_TEST:  # what is tested was found already
             self._ports.found([finding])
@@ -194,9 +195,10 @@ class CanaryRound:
         self._taught = await store.taught(revision.model_id, self._baseline.revision_id)
         for canary, environment in sorted({(item.canary, item.environment) for item in self._fresh}):
             known = self._golden(canary, environment)
-            self._disputed |= known.disputed
+            self._disputed += [canary] if known.disputed else []
             if known.golden is not None and not known.of[0].settled:
                 await store.settle([item.look_id for item in known.of])
+                await self._end_dispute()
 
     def _golden(self, canary: str, environment: str) -> Learned:
         looks = [item for item in self._taught if (item.canary, item.environment) == (canary, environment)]
@@ -215,7 +217,7 @@ class CanaryRound:
         teachers = {item.replica_id for item in self._taught if item.settled and own} - {replica.replica_id}
         played = Round(
             compared=tuple(compared),
-            with_adapter=frozenset(i.key for i in self._spec.inputs if names_adapter(parsed_or_none(i.input.encode()))),
+            with_adapter=frozenset(i.key for i in self._spec.inputs if asks_adapters(parsed_or_none(i.input.encode()))),
             after_adapter=self._cause is Cause.ADAPTER,
             peers_whole=len(self._peers | teachers),
             drew_alike=own,
@@ -228,6 +230,22 @@ class CanaryRound:
                 where, worker_id=replica.worker_id, replica_id=replica.replica_id, device=device
             )
         return decide_round(played, where, self._ports.clock.now())
+
+    async def _end_dispute(self) -> None:
+        """Close the finding that replicas disagreed, where there is one: more than half of them agree now."""
+        if self._ports.findings is not None:
+            finding_id, now = self._dispute().finding_id, self._ports.clock.now()
+            await self._ports.findings.close(
+                finding_id, now, "a golden is learned: more than half of the replicas agree"
+            )
+
+    def _dispute(self) -> Finding:
+        """Return that replicas draw otherwise, and nobody can say which is right: it is alerted on, and drains none."""
+        revision, named = self._replica.revision, sorted(set(self._disputed))
+        what = f"replicas of the revision do not agree on {', '.join(named)}: no golden is learned"
+        where = Where(revision.model_id, revision.revision_id, parameter="golden disputed")
+        now = self._ports.clock.now()
+        return Finding(what, 0, where, {"disputed_canaries": float(len(named))}, now, Source.CANARY)
 
     def _spent_up(self) -> bool:
         if self._cause in {Cause.PERSON, Cause.SELF_TEST}:

@@ -20,9 +20,10 @@ from forestay.handshake import (
     sign_reply,
 )
 from forestay.ids import RequestId, parse_request_id
-from forestay.quality.probes import PROBE_HEADER
+from forestay.quality.probes import PROBE_HEADER, asks_adapters
 from forestay.queue.model import Answer
 from forestay.telemetry.logs import logger
+from forestay.worker.answer_files import parsed_or_none
 from forestay.worker.attempt import endpoint_of
 from forestay.worker.conclude import ReplicaStep, allowed_headers, explain, replica_step
 from forestay.worker.direct_caller import NOT_FOR_MODELS, running_of
@@ -200,6 +201,8 @@ class DirectLane:
                     return
                 if not gone.is_set():
                     await (self._pass_on_judged if call.running.guarded else self._pass_on)(call, opened, gone)
+                if call.replica.revision.spec.quality.canaries.inputs and asks_adapters(parsed_or_none(call.body)):
+                    call.replica.adapter_at = self._clock.now()
                 await self._treat(call, replica_step(opened.status_code, opened.headers))
         except TimeoutError:  # the answer had begun: all that is left is to break it off
             call.replica.condemn(f"direct call {request.request_id} exceeded request_timeout")

@@ -8,13 +8,14 @@ oldest are dropped and counted: those who watch quality then see fewer outputs, 
 import dataclasses
 import hashlib
 import uuid
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 
 from forestay.clock import Clock
 from forestay.errors import Unavailable
-from forestay.ids import RequestId, TenantId
+from forestay.ids import RequestId, RevisionId, TenantId
 from forestay.quality.findings import Where
+from forestay.quality.fingerprints import Fingerprint
 from forestay.quality.noting import Noted
 from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import OUTPUTS_NOT_NOTED, Metrics
@@ -23,6 +24,8 @@ from forestay.telemetry.output_facts import LATEST, OutputFact, OutputSink
 FLUSH_SECONDS = 0.5
 MAX_BATCH = 500
 MAX_KEPT = 10_000  # some 5 MiB
+DESCRIBED_SECONDS = 3600.0  # a fingerprint is told in words so often
+MAX_TOLD = 1_000
 log = logger("worker")
 
 
@@ -32,6 +35,7 @@ class Made:
 
     attempt: int
     endpoint: str
+    fingerprint: Fingerprint | None = None  # of what it was made with
 
 
 def notes_key(secret: str) -> bytes:
@@ -49,12 +53,15 @@ class OutputNotes:
         self._metrics = metrics
         self._device = device
         self._kept: deque[OutputFact] = deque()
+        self._told: OrderedDict[tuple[RevisionId, str], float] = OrderedDict()  # fingerprints, and when
 
     def note(self, ids: tuple[RequestId, TenantId], where: Where, made: Made, files: Sequence[Noted]) -> None:
         """Note the files of one answer."""
         if self._sink is None:
             return
         now = self._clock.now()
+        printed = made.fingerprint.digest if made.fingerprint is not None else ""
+        described = self._described(where, made.fingerprint) if files else ""
         for file in files:
             if len(self._kept) >= MAX_KEPT:
                 self._kept.popleft()
@@ -66,7 +73,21 @@ class OutputNotes:
                 kind=file.kind, parameters=file.parameters, cluster=file.cluster, failed=file.failed,
                 features=[float(f"{value:.6g}") for value in file.features], likeness=file.likeness,
                 content=file.content, prompt=file.prompt, seed=file.seed,
+                fingerprint=printed, described=described,
             ))  # fmt: skip
+            described = ""
+
+    def _described(self, where: Where, fingerprint: Fingerprint | None) -> str:
+        """Return a fingerprint in words, once an hour for each revision."""
+        if fingerprint is None:
+            return ""
+        key, now = (where.revision_id, fingerprint.digest), self._clock.monotonic()
+        told_at = self._told.pop(key, -DESCRIBED_SECONDS)
+        due = now - told_at >= DESCRIBED_SECONDS
+        self._told[key] = now if due else told_at
+        while len(self._told) > MAX_TOLD:
+            self._told.popitem(last=False)
+        return fingerprint.described if due else ""
 
     async def run(self) -> None:
         """Write for ever."""

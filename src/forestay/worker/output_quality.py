@@ -26,6 +26,7 @@ from forestay.quality.asked import asked_of, served_of
 from forestay.quality.contracts import File, Row, Standing, check_output
 from forestay.quality.decide import decide_aside, decide_whole
 from forestay.quality.findings import Finding, Where
+from forestay.quality.fingerprints import check_forbidden, fingerprint_of
 from forestay.quality.noting import content_digest, note_outputs
 from forestay.quality.probes import check_report, read_report
 from forestay.queue.model import Answer, Lease
@@ -110,7 +111,8 @@ class OutputQuality:
             return []
         where = output.where or Where(output.spec.model_id)
         seen = check_report(report, parsed_or_none(output.said), where, self._ports.clock.now())
-        self._ports.found(seen.findings)
+        forbidden = check_forbidden(report, output.spec.quality.forbidden, where, self._ports.clock.now())
+        self._ports.found([*seen.findings, *forbidden])
         skipped = seen.broken is None or seen.broken.check in output.spec.quality.skip
         return [] if skipped or seen.broken is None else [seen.broken]
 
@@ -146,7 +148,10 @@ class OutputQuality:
         rows = check_output(files, asked_of(said), served_of(value), output.spec.quality)
         if output.made is not None and output.where is not None and files:
             noted = note_outputs(said, files, [*probed, *rows], self._ports.key)
-            self._ports.notes.note((output.request_id, output.tenant_id), output.where, output.made, noted)
+            report = read_report(output.probe)
+            printed = fingerprint_of(report) if report is not None else None
+            made = dataclasses.replace(output.made, fingerprint=printed)
+            self._ports.notes.note((output.request_id, output.tenant_id), output.where, made, noted)
         return rows
 
     async def _open(self, output: Output, leaf: Leaf, declared: str, prompt_score: float | None) -> File | None:

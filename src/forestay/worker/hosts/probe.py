@@ -299,8 +299,11 @@ def take(request: str | None, *, weights: bool = False) -> str:
         left.update(adapters_of(pipe))
     prints = [fingerprint(pipe, weights=weights) for pipe in live[:MAX_CALLS]]
     report = {"calls": calls, "left": left, "fingerprint": _digest(prints), "environment": environment(live)}
-    text = json.dumps(report, separators=(",", ":"))
-    return text if len(text) <= MAX_REPORT_CHARS else json.dumps({"calls": calls[:1], "fingerprint": _digest(prints)})
+    for more in ({"prints": prints}, {}):
+        text = json.dumps({**report, **more}, separators=(",", ":"))
+        if len(text) <= MAX_REPORT_CHARS:
+            return text
+    return json.dumps({"calls": calls[:1], "fingerprint": _digest(prints)})
 
 
 def forget(request: str | None) -> None:
