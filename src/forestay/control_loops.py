@@ -366,6 +366,7 @@ def _report_loops(process: Process, stores: Stores, desk: "ReviewDesk") -> "list
 def _steering(process: Process, stores: Stores) -> "Loop":
     """Return the loop that steers rollouts: on its beat, when routes have moved, and when a person gives an order."""
     from forestay.controller import Loop
+    from forestay.quality.postgres_canaries import PostgresCanaries
     from forestay.rollouts import steer
     from forestay.rollouts.postgres_store import PostgresRolloutFacts, PostgresRolloutStore
     from forestay.rollouts.readiness_gate import ReadinessGate
@@ -376,7 +377,8 @@ def _steering(process: Process, stores: Stores) -> "Loop":
     shadow, facts = PostgresShadowStore(stores.database), PostgresRolloutFacts(stores.facts_database)
     budgets = PostgresBudgetPolicy(stores.database, writer=own_name("controller"))
     readiness = ReadinessGate(_review_sources(process, stores), required=process.settings.artefacts.require_readiness)
-    loop = steer.SteeringLoop(store, facts, stores.fleet, shadow, budgets, readiness)
+    asked = steer.GateSources(budgets, readiness, PostgresCanaries(stores.database))
+    loop = steer.SteeringLoop(store, facts, stores.fleet, shadow, asked)
     wakes = ("forestay:fleet", steer.CHANNEL)
     return Loop("steering", 1.0, loop.run_once, batch=steer.MOST_FACTS, wakes_on=wakes)
 

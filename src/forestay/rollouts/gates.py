@@ -5,10 +5,13 @@ and does nothing: `rollouts/decide` holds the rollout until every gate has passe
 """
 
 import datetime as dt
+from collections.abc import Sequence
 
 from forestay.fleet.model import Fleet, ReplicaState
 from forestay.fleet.routes import awaited, is_up
+from forestay.quality.canary_store import PlayedRound
 from forestay.rollouts.budget_hold import NO_DEMAND, Demand, check_budget
+from forestay.rollouts.golden_gates import check_goldens, check_policy
 from forestay.rollouts.interface import Kind, compare_interfaces
 from forestay.rollouts.model import GateResult, GateVerdict, Rollout
 
@@ -16,13 +19,23 @@ _MOST_DETAIL = 300
 _MOST_CHANGES = 5
 
 
-def check_gates(rollout: Rollout, fleet: Fleet, now: dt.datetime, demand: Demand = NO_DEMAND) -> tuple[GateResult, ...]:
-    """Return every gate's answer; that of the error budget where the model's SLOs demand something."""
-    budget = check_budget(rollout, demand)
+def check_gates(
+    rollout: Rollout,
+    fleet: Fleet,
+    now: dt.datetime,
+    demand: Demand = NO_DEMAND,
+    rounds: Sequence[PlayedRound] | None = None,
+) -> tuple[GateResult, ...]:
+    """Return every gate's answer; that of the error budget where the model's SLOs demand something.
+
+    `rounds` of golden canaries, the newest first; without them nobody asks what the candidate draws.
+    """
+    further = (check_policy(rollout, fleet), check_budget(rollout, demand))
     return (
         check_start(rollout, fleet, now),
         check_interface(rollout, fleet),
-        *([budget] if budget is not None else []),
+        *([] if rounds is None else check_goldens(rollout, fleet, rounds)),
+        *(gate for gate in further if gate is not None),
     )
 
 

@@ -7,12 +7,14 @@ lease.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import assert_never
 
 from forestay.fleet.actions import Effect, Origin, ShiftRoutes
 from forestay.fleet.model import Fleet
 from forestay.fleet.routes import awaited, is_up, routes_of
 from forestay.fleet.store import FleetStore
+from forestay.quality.canary_store import CanaryStore, PlayedRound
 from forestay.rollouts.budget_hold import NO_DEMAND, Demand, demand_of
 from forestay.rollouts.decide import Record, Reroute, RolloutAction, Sight, decide_rollout
 from forestay.rollouts.gates import check_gates
@@ -26,8 +28,18 @@ from forestay.telemetry.logs import logger
 
 ACTOR = "loop:rollout"
 CHANNEL = "forestay:rollouts"  # a person has given an order
+MOST_ROUNDS = 100  # of golden canaries that gates look at, the newest
 MOST_FACTS = 5_000  # a run; more wait for the next, which follows at once
 _log = logger("rollouts")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GateSources:
+    """Whom gates ask beside the fleet: error budgets, the readiness review, rounds of golden canaries."""
+
+    budgets: BudgetDemands | None = None
+    readiness: Readiness | None = None
+    canaries: CanaryStore | None = None
 
 
 class SteeringLoop:
@@ -39,16 +51,14 @@ class SteeringLoop:
         facts: RolloutFacts,
         fleet: FleetStore,
         shadow: ShadowStore | None = None,
-        budgets: BudgetDemands | None = None,
-        readiness: Readiness | None = None,
+        asked: GateSources | None = None,
     ) -> None:
-        """Without `budgets` no error budget holds a rollout, without `readiness` no review does."""
+        """Without `shadow` nothing is mirrored; whoever is not among `asked` holds no rollout."""
         self._rollouts = rollouts
         self._facts = facts
         self._fleet = fleet
         self._shadow = shadow
-        self._budgets = budgets
-        self._readiness = readiness
+        self._asked = asked or GateSources()
 
     async def run_once(self) -> int:
         """Take every open rollout one step on; returns the most facts read of one."""
@@ -63,11 +73,7 @@ class SteeringLoop:
         if rollout.stage not in TERMINAL:
             facts = await self._facts.after(rollout.model_id, rollout.cursor, MOST_FACTS)
             rollout, read = learn(rollout, facts, fleet.now), len(facts)
-        decided = () if self._budgets is None else await self._budgets.about(f"model:{rollout.model_id}")
-        sight = see(rollout, fleet, demand_of(decided))
-        if rollout.stage is Stage.GATES and self._readiness is not None:
-            gate = await self._readiness.about(rollout, fleet)
-            sight = dataclasses.replace(sight, gates=(*sight.gates, *([gate] if gate is not None else [])))
+        sight = await self._sight(rollout, fleet)
         if rollout.stage is Stage.SHADOW and self._shadow is not None:
             sight = dataclasses.replace(sight, pairs=tuple(await self._shadow.pairs(rollout.rollout_id)))
         actions = decide_rollout(sight, fleet.now)
@@ -78,6 +84,18 @@ class SteeringLoop:
             if not await self._act(action, rollout, version, fleet):
                 break  # somebody else went on: look again at the next run
         return read
+
+    async def _sight(self, rollout: Rollout, fleet: Fleet) -> Sight:
+        asked, gates = self._asked, rollout.stage is Stage.GATES
+        decided = () if asked.budgets is None else await asked.budgets.about(f"model:{rollout.model_id}")
+        rounds: list[PlayedRound] | None = None
+        if gates and asked.canaries is not None:
+            rounds = await asked.canaries.rounds(rollout.model_id, MOST_ROUNDS)
+        sight = see(rollout, fleet, demand_of(decided), rounds)
+        if gates and asked.readiness is not None:
+            gate = await asked.readiness.about(rollout, fleet)
+            sight = dataclasses.replace(sight, gates=(*sight.gates, *([gate] if gate is not None else [])))
+        return sight
 
     async def _act(self, action: RolloutAction, rollout: Rollout, version: int, fleet: Fleet) -> bool:
         match action:
@@ -97,7 +115,9 @@ class SteeringLoop:
                 assert_never(action)
 
 
-def see(rollout: Rollout, fleet: Fleet, demand: Demand = NO_DEMAND) -> Sight:
+def see(
+    rollout: Rollout, fleet: Fleet, demand: Demand = NO_DEMAND, rounds: Sequence[PlayedRound] | None = None
+) -> Sight:
     """Return what the fleet shows of a rollout."""
     plan = awaited(fleet, rollout.candidate)
     return Sight(
@@ -106,7 +126,7 @@ def see(rollout: Rollout, fleet: Fleet, demand: Demand = NO_DEMAND) -> Sight:
         planned=plan is not None and plan.held,
         candidate_up=is_up(fleet, rollout.candidate),
         control_up=is_up(fleet, rollout.control),
-        gates=check_gates(rollout, fleet, fleet.now, demand),
+        gates=check_gates(rollout, fleet, fleet.now, demand, rounds),
         demand=demand,
     )
 
