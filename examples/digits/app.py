@@ -162,6 +162,7 @@ class Digits(
         torch.set_num_threads(1)
         self.weights = Path(os.environ.get("DIGITS_WEIGHTS_DIR") or HERE / "weights")
         self.text_pipeline = StableDiffusionPipeline.from_pretrained(self.weights, local_files_only=True)
+        self.text_pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
         self.edit_pipeline = StableDiffusionImg2ImgPipeline(
             **self.text_pipeline.components, requires_safety_checker=False
         )

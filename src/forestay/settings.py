@@ -158,7 +158,7 @@ class Worker:
     device_name: str = setting(
         "FORESTAY_DEVICE_NAME",
         "",
-        "What facts call this worker's devices, a GPU's UUID for one; empty: the worker's name.",
+        "What facts call this worker's devices where it hands out no GPU, which has its UUID; empty: the worker's name.",
     )
     memory_mb: int = setting("FORESTAY_WORKER_MEMORY_MB", 0, "Memory for replicas; 0 means the machine's, shared out.")
     host: str = setting("FORESTAY_WORKER_HOST", "127.0.0.1", "Address on which gateways reach this worker.")

@@ -138,6 +138,7 @@ def _gateway_ports(process: Process, stores: Stores, embedder: "Embedder | None"
 def _admin_readers(stores: Stores, writer: str) -> "AdminReaders":
     from forestay.delivery.dead_letters import PostgresDeadLetters
     from forestay.drills.store import PostgresDrills
+    from forestay.fleet.postgres_devices import PostgresDevices
     from forestay.gateway.ports import AdminReaders
     from forestay.quality.postgres_canaries import PostgresCanaries
     from forestay.quality.postgres_findings import PostgresFindings
@@ -170,6 +171,7 @@ def _admin_readers(stores: Stores, writer: str) -> "AdminReaders":
         drills=PostgresDrills(stores.database),
         canaries=PostgresCanaries(stores.database),
         outputs=PostgresOutputs(stores.facts_database),
+        devices=PostgresDevices(stores.database),
     )
 
 
@@ -243,11 +245,13 @@ async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None
     """Run one worker until SIGTERM, then drain."""
     process = start_process("worker", settings, environment)
     from forestay.drills.store import PostgresDrills
+    from forestay.fleet.postgres_devices import PostgresDevices
     from forestay.quality.postgres_canaries import PostgresCanaries
     from forestay.quality.postgres_findings import PostgresFindings
     from forestay.rollouts.shadow.postgres_store import PostgresShadowStore
     from forestay.safety.provenance.wiring import stamps_of
     from forestay.telemetry.output_facts import PostgresOutputs
+    from forestay.worker.nvml import open_nvml
     from forestay.worker.process import WorkerPorts
     from forestay.worker.process import run_worker as work
 
@@ -277,6 +281,8 @@ async def run_worker(settings: Settings, environment: Mapping[str, str]) -> None
             opener=reviewing(process, stores, name).opener,
             outputs=PostgresOutputs(stores.facts_database),
             canaries=PostgresCanaries(stores.database),
+            device_store=PostgresDevices(stores.database),
+            devices=None if settings.worker.pool.startswith("cpu") else await asyncio.to_thread(open_nvml),
             stamps=lambda decoder: stamps_of(settings.safety, decoder, stores.database, process.clock.now()),
             offers=PostgresShadowStore(stores.database),
         )

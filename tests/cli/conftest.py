@@ -36,6 +36,7 @@ from forestay.fleet.keys import KeyRequest
 from forestay.fleet.keys import Scope as KeyScope
 from forestay.fleet.passwords import Cost
 from forestay.fleet.peppers import Peppers
+from forestay.fleet.postgres_devices import PostgresDevices
 from forestay.fleet.postgres_keys import PostgresKeyStore
 from forestay.fleet.postgres_people import PostgresPeopleStore, PostgresSignInStore
 from forestay.fleet.postgres_standings import PostgresStandings
@@ -186,6 +187,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
                 PostgresDrills(database),
                 PostgresCanaries(database),
                 PostgresOutputs(database),
+                PostgresDevices(database),
             ),
             "limits": LimitPorts(PostgresLimitStore(database, wakeups, clock), None),
         }

@@ -33,6 +33,7 @@ DIGESTS = {
     "migrations/0023_drills.pre.sql": "66525c79805c44c8d9d721508d0a03dfddcd026f0770b199da6435deb2f49e6c",
     "migrations/0024_canaries.pre.sql": "9a5c9c21fc0d24d0bdd0626262541a71f6abcf6fb8315543331ad8247fe34b16",
     "migrations/0025_review.pre.sql": "32710e9e8447bfad7d61ae69762b1661341b45040f99be931481174f5ee09646",
+    "migrations/0026_devices.pre.sql": "05efa110847f30b31b6338ff678227b87f1d613c4a595fa53078189e67f85c7f",
     "facts_migrations/0001_facts.pre.sql": "3fea2c3960f7e1e59d62cf6b29a94f9c6accb50005cebe111f4236435dc33d6f",
     "facts_migrations/0002_tags.pre.sql": "ee66efa6d0b6dccc6448788b208882dd33523503ff7cbdad35b54a8920d84dbb",
     "facts_migrations/0003_calls.pre.sql": "25c6143d2935694f532fc1c3bb0a60b030dbee4c12d1922918feae9847935806",

@@ -112,6 +112,17 @@ def test_each_ending_has_its_cause_and_its_word(result: CallResult, outcome: Out
     assert json.loads(made.step.answer.body)["error_type"] == error_type
 
 
+def test_a_full_device_memory_is_told_by_the_sdks_words_alone_and_replaces_nobody() -> None:
+    """Fal's SDK answers 503 with fixed words; other words, or the same with another status, are the model's error."""
+    words = b'{"detail": "CUDA error: out of memory"}'
+    made = conclude(Answered(503, {}, words))
+    assert (made.outcome, made.replica, made.crashed) == (Outcome.MEMORY, ReplicaStep.VERIFY, False)
+    assert isinstance(made.step, Retry)
+    for answered in (Answered(503, {}, b'{"detail": "GPU error"}'), Answered(500, {}, words)):
+        assert conclude(answered).outcome is Outcome.MODEL_ERROR
+    assert conclude(Answered(400, {}, words)).outcome is Outcome.CALLER_ERROR
+
+
 def test_a_crash_on_the_second_replica_is_poison() -> None:
     """The input has taken down two replicas: it is not tried a third time."""
     made = conclude(Crashed("died"), lease_of(crashed_replicas=(ReplicaId("r0"),)))

@@ -50,6 +50,7 @@ async def hosted(
     files: dict[str, str] | None = None,
     *,
     drills: bool = False,
+    devices: tuple[str, ...] | None = None,
 ) -> AsyncGenerator[tuple[FalAppHost, Description, pathlib.Path, list[str]], None]:
     """Run the probe app; yields the host, its description, its folder and what it told."""
     with tempfile.TemporaryDirectory(prefix="fh-", dir="/tmp") as name:
@@ -74,6 +75,7 @@ async def hosted(
             folder / "envs",
             str(folder / "secrets"),
             environment or {},
+            devices=devices,
             allow_unisolated=True,  # these tests are about the process itself; `test_isolation` is about its walls
             drills=drills,
         )
@@ -109,11 +111,21 @@ async def test_the_environment_holds_what_is_declared_and_nothing_else() -> None
     expected = {
         *("PATH", "LANG", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONNOUSERSITE", "TZ", "HOME", "TMPDIR"),
         *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "IS_ISOLATE_AGENT", "FAL_RUNNER_STATE"),
-        *("STYLE", "UPSTREAM_TOKEN"),
+        *("STYLE", "UPSTREAM_TOKEN", "USER", "LOGNAME"),
     }
     assert set(names) == expected
     assert not [name for name in later if name.startswith("FORESTAY")]
     assert later["FAL_RUNNER_STATE"] == "RUNNING"
+
+
+async def test_a_replica_sees_the_devices_that_it_was_given_whatever_its_worker_or_its_spec_says() -> None:
+    """By UUID, in CUDA's own variable; the processes that use them are those of the model."""
+    spec = spec_of(limits=LIMITS, env={"CUDA_VISIBLE_DEVICES": "7"})
+    async with hosted(spec, {"CUDA_VISIBLE_DEVICES": "0,1"}, devices=("GPU-a", "GPU-b")) as (host, _, _, _):
+        raw = await ask(host, do="environ")
+        assert host.processes()
+    assert "CUDA_VISIBLE_DEVICES=GPU-a,GPU-b" in raw.split("\0")
+    assert host.processes() == []
 
 
 async def test_a_stop_calls_handle_exit_and_teardown() -> None:

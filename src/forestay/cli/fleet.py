@@ -36,6 +36,44 @@ def status(json: Annotated[bool, JSON_OPTION] = False) -> None:
 
 
 @app.command()
+def devices(json: Annotated[bool, JSON_OPTION] = False) -> None:
+    """Show the GPUs of workers as they were read last, and what is wrong with them.
+
+    Example: forestay fleet devices
+    """
+    said = cast("dict[str, object]", connect().get("/admin/fleet/devices"))
+    found = cast("Rows", said["devices"])
+    if json:
+        print_json(found)
+        return
+    columns = ("worker", "device", "name", "memory", "busy", "temperature", "power", "replicas", "told", "read")
+    print_table(columns, [_device(row, str(said["now"])) for row in found], empty="no worker tells of a GPU")
+
+
+def _device(row: dict[str, object], now: str) -> tuple[object, ...]:
+    age = dt.datetime.fromisoformat(now) - dt.datetime.fromisoformat(str(row["at"]))
+    used, total = (_said(row[f"memory_{what}_bytes"], 1 / 2**30, "") for what in ("used", "total"))
+    told = "; ".join(cast("list[str]", row["told"])) or "nothing wrong"
+    return (
+        row["worker_id"],
+        row["uuid"],
+        row["name"],
+        f"{used} of {total} GiB",
+        _said(row["utilisation_ratio"], 100, " %"),
+        _said(row["temperature_celsius"], 1, " C"),
+        _said(row["power_watts"], 1, " W"),
+        ", ".join(cast("list[str]", row["replicas"])),
+        told,
+        f"{age.total_seconds():.0f} s ago",
+    )
+
+
+def _said(value: object, factor: float, unit: str) -> str:
+    """Return a number for people; what the driver does not tell is a dash."""
+    return f"{value * factor:.0f}{unit}" if isinstance(value, int | float) else "-"
+
+
+@app.command()
 def freeze(
     reason: Annotated[str, typer.Argument(help="Why; everybody who asks will read it.")],
     json: Annotated[bool, JSON_OPTION] = False,

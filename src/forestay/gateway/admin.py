@@ -84,6 +84,7 @@ _TABLE: tuple[tuple[str, str, Permission, Handler], ...] = (
     ("POST", "/rollouts/{rollout_id}/pause", Permission.OPERATE, admin_rollouts.post_pause),
     ("POST", "/rollouts/{rollout_id}/resume", Permission.OPERATE, admin_rollouts.post_resume),
     ("GET", "/fleet", Permission.READ, admin_fleet.get_fleet),
+    ("GET", "/fleet/devices", Permission.READ, admin_fleet.get_devices),
     ("POST", "/freeze", Permission.OPERATE, admin_fleet.post_freeze),
     ("POST", "/modes", Permission.OPERATE, admin_fleet.post_mode),
     ("GET", "/audit", Permission.READ, admin_audit.get_audit),

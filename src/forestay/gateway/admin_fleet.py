@@ -4,6 +4,7 @@ import datetime as dt
 import hashlib
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import cast
 
 import msgspec
 
@@ -11,6 +12,7 @@ from forestay.errors import UsageError
 from forestay.fleet.actions import Action, Decided, Effect, Freeze, Origin, PlanRoute, RegisterRevision, SetRoutes
 from forestay.fleet.apply import ALREADY_SO, Mode
 from forestay.fleet.bundle import bundle_key, revision_digest, revision_id_of
+from forestay.fleet.devices import DeviceState
 from forestay.fleet.model import Fleet, Revision
 from forestay.fleet.spec import HostKind, ModelSpec, spec_to_json
 from forestay.gateway.admin_artefacts import admit
@@ -259,6 +261,25 @@ async def get_fleet(act: Act) -> Reply:
             "demand": fleet.demand,
         },
     )
+
+
+async def get_devices(act: Act) -> Reply:
+    """Show every device (GPU) as its worker read it last, what is wrong with it, and the replicas that run there."""
+    found = await act.ports.admin.devices.devices()
+    return json_reply(200, {"now": act.ports.clock.now(), "devices": [_shown_device(item) for item in found]})
+
+
+def _shown_device(state: DeviceState) -> dict[str, object]:
+    """Return a device without the process ids, which mean something on its own machine alone."""
+    reading = cast("dict[str, object]", msgspec.to_builtins(state.reading))
+    del reading["processes"]
+    return {
+        "worker_id": state.worker_id,
+        **cast("dict[str, object]", reading.pop("device")),
+        **reading,
+        "told": state.told,
+        "replicas": state.replicas,
+    }
 
 
 async def post_freeze(act: Act) -> Reply:

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from forestay.artefacts.admission import Admission
     from forestay.delivery.dead_letters import DeadLetters
     from forestay.drills.store import DrillStore
+    from forestay.fleet.devices import DeviceStore
     from forestay.limits.counters import RemoteCounters
     from forestay.limits.store import LimitStore
     from forestay.quality.canary_store import CanaryStore
@@ -118,6 +119,7 @@ class AdminReaders:
     drills: "DrillStore"
     canaries: "CanaryStore"
     outputs: "PostgresOutputs"
+    devices: "DeviceStore"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ class Source(enum.StrEnum):
     DRIFT = "drift"
     PROBE = "probe"
     DUPLICATE = "duplicate"
+    DEVICE = "device"  # what a device or its driver says of itself
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

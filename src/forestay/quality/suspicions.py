@@ -1,8 +1,8 @@
 """Which findings ask for a remedy, whoever found them: canaries, contracts, probes, detectors. Pure.
 
-It decides what is sure enough: what a canary or a contract found, and what a detector found beyond the false alarms of
-the whole fleet. A duplicate across tenants is alerted on; draining does not empty a cache that others share. Called by
-`loop`.
+It decides what is sure enough: what a canary or a contract found, what a device says that makes it unfit, and what a
+detector found beyond the false alarms of the whole fleet. A duplicate across tenants is alerted on; draining does not
+empty a cache that others share. Called by `loop`.
 """
 
 from collections.abc import Sequence
@@ -40,6 +40,8 @@ def _is_sure(finding: Finding) -> bool:
         return False
     if finding.source is Source.DRIFT:
         return finding.evidence.get("sure", 0.0) > 0
+    if finding.source is Source.DEVICE:
+        return finding.evidence.get("unfit", 0.0) > 0
     return finding.source is not Source.CONTRACT or finding.evidence.get("failed", 0.0) >= _LEAST_FAILED
 
 

@@ -211,6 +211,21 @@ OUTPUT_CHECK_SECONDS = _histogram(
     "forestay_output_check_seconds", "Time to hold one answer against its contract.", buckets=_SHORT_SECONDS
 )
 
+# Devices, read by their worker; a device is called by its UUID
+DEVICE_MEMORY_BYTES = _gauge("forestay_device_memory_bytes", "Memory of a device: used, total.", "device", "what")
+DEVICE_MODEL_MEMORY_BYTES = _gauge(
+    "forestay_device_model_memory_bytes", "Memory of devices that the replicas of a model hold on this worker.", "model"
+)
+DEVICE_TEMPERATURE = _gauge("forestay_device_temperature_celsius", "Temperature of a device.", "device")
+DEVICE_POWER_WATTS = _gauge("forestay_device_power_watts", "Power that a device draws.", "device")
+DEVICE_BUSY_RATIO = _gauge("forestay_device_busy_ratio", "Share of the time that a device ran anything.", "device")
+DEVICE_CLOCK_MHZ = _gauge("forestay_device_clock_megahertz", "Clocks of a device.", "device", "clock")
+DEVICE_SLOWED = _gauge("forestay_device_slowed", "1 while clocks are held down, by why, else 0.", "device", "why")
+DEVICE_ECC_ERRORS = _gauge("forestay_device_ecc_errors", "ECC errors of a device.", "device", "kind", "since")
+DEVICE_ROWS_PENDING = _gauge("forestay_device_rows_pending", "1 while rows of memory wait to be replaced.", "device")
+DEVICE_LOST = _gauge("forestay_device_lost", "1 while the driver does not reach a device.", "device")
+DEVICE_XIDS = _counter("forestay_device_xids_total", "Errors (Xid) that the driver noted.", "device", "xid")
+
 # Models' own files
 ARTEFACT_FINDINGS = _counter(
     "forestay_artefact_findings_total", "Findings that refused a model's files, at import or load.", "kind", "where"

@@ -289,7 +289,7 @@ class Attempt:
         if has_files(step.answer):
             await self._begin_checking()
         lease = self.lease
-        where = Where(lease.model_id, lease.revision_id, lease.worker_id, lease.replica_id, self._device())
+        where = Where(lease.model_id, lease.revision_id, lease.worker_id, lease.replica_id, self.replica.device)
         risk, made = lease.options.risk, Made(lease.attempt, lease.endpoint)
         output = Output(
             lease.request_id, lease.tenant_id, spec, step.answer, lease.body, risk, where, self._probe, made
@@ -361,11 +361,8 @@ class Attempt:
             finished_at=self._parts.clock.now(),
             device_seconds=seconds * self._spec().resources.devices,
             work=self._work,
-            device=self._device(),
+            device=self.replica.device,
         )
-
-    def _device(self) -> str:
-        return self._parts.settings.worker.device_name or self.lease.worker_id
 
     def _spec(self) -> ModelSpec:
         return self.replica.revision.spec

@@ -225,7 +225,7 @@ class CanaryRound:
         whole_revision = not played.after_adapter and not played.peers_whole and not own
         where = Where(revision.model_id, revision.revision_id)
         if not whole_revision:
-            device = self._ports.device
+            device = ",".join(replica.devices or ()) or self._ports.device
             where = dataclasses.replace(
                 where, worker_id=replica.worker_id, replica_id=replica.replica_id, device=device
             )

@@ -22,6 +22,7 @@ from forestay.worker.hosts.host import Answered, Broken, CallResult, Crashed, Re
 MAX_HEADER_BYTES = 16 * 1024  # fal's cap on all headers of an answer
 MAX_PARSED_BYTES = 65_536
 MAX_ERROR_CHARS = 2_000
+OUT_OF_MEMORY = (503, "CUDA error: out of memory")  # fal/exceptions/gpu.py, CUDAOutOfMemoryException
 _CONTROL = frozenset(
     {"x-fal-needs-retry", "x-fal-stop-runner", "x-fal-runner-health-check", PROBE_HEADER}
 )  # for us, not the caller
@@ -81,11 +82,18 @@ def _answered(result: Answered, lease: Lease, rules: Rules) -> Conclusion:
     replica = replica_step(result.status_code, result.headers)
     if result.status_code < 400:
         return Conclusion(Publish(State.SUCCEEDED, answer), Outcome.SUCCEEDED, replica)
-    outcome = Outcome.MODEL_ERROR if result.status_code >= 500 else Outcome.CALLER_ERROR
+    outcome = _outcome_of(result, answer)
     if failure is None:
         return Conclusion(Publish(State.FAILED, answer), outcome, replica)
     decided = decide_retry(failure, lease, rules.spec, rules.policy, rules.jitter)
     return Conclusion(_step(decided, answer, lease, failure), outcome, replica)
+
+
+def _outcome_of(result: Answered, answer: Answer) -> Outcome:
+    """A device's memory that was full is told apart by the very words with which fal's SDK answers then."""
+    if result.status_code == OUT_OF_MEMORY[0] and answer.error == OUT_OF_MEMORY[1]:
+        return Outcome.MEMORY
+    return Outcome.MODEL_ERROR if result.status_code >= 500 else Outcome.CALLER_ERROR
 
 
 def _failed(result: Crashed | TimedOut | Refused | Broken | UpstreamFailed, lease: Lease, rules: Rules) -> Conclusion:

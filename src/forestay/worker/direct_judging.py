@@ -111,7 +111,7 @@ class DirectJudging:
         """Return the answer as it may leave: as judged, in the caller's own bucket, or a refusal."""
         subject = _subject(replica, running, Point.OUTPUT)
         revision, said = replica.revision, called.said
-        where = Where(revision.model_id, revision.revision_id, replica.worker_id, replica.replica_id)
+        where = Where(revision.model_id, revision.revision_id, replica.worker_id, replica.replica_id, replica.device)
         made = Made(running.attempt, called.path.partition("?")[0])
         ids, risk = (running.request_id, running.tenant_id), running.risk
         output = Output(*ids, revision.spec, answer, said, risk, where, called.probe, made)

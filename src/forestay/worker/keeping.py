@@ -60,6 +60,7 @@ class ReplicaKeeper:
         self._borrowed_devices = 0  # of replicas that serve nobody
         self.replicas: dict[ReplicaId, Replica] = {}
         self.on_change: Callable[[], None] = _nothing
+        self.choose_devices: Callable[[int], tuple[str, ...] | None] = _no_devices
 
     def all_replicas(self) -> Sequence[Replica]:
         """Return the replicas as they are."""
@@ -210,7 +211,9 @@ class ReplicaKeeper:
     def _made(self, revision: Revision) -> Replica:
         alias = revision.model_id.rpartition("/")[2]
         replica_id = ReplicaId(f"{alias}-{self._chance.bits(48):012x}")
-        return Replica((replica_id, self._worker_id), revision, self._settings.worker, self._clock)
+        replica = Replica((replica_id, self._worker_id), revision, self._settings.worker, self._clock)
+        replica.devices = self.choose_devices(revision.spec.resources.devices)
+        return replica
 
     async def _live(self, replica: Replica) -> None:
         try:
@@ -295,3 +298,8 @@ def _observe(replica: Replica) -> reconcile.Observed:
 
 def _nothing() -> None:
     """Stand in until someone listens."""
+
+
+def _no_devices(_wanted: int) -> tuple[str, ...] | None:
+    """Stand in where devices are not told apart."""
+    return None

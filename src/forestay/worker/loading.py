@@ -5,13 +5,18 @@ Called by `worker/keeping.py` for each start.
 """
 
 import asyncio
+import os
 import pathlib
 import shutil
+import tempfile
+import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, assert_never
 
 from forestay.clock import Clock
+from forestay.errors import UsageError
 from forestay.fleet.spec import HostKind
+from forestay.ids import WorkerId
 from forestay.media.store import MediaStore
 from forestay.settings import Settings
 from forestay.storage.objects import ObjectStore
@@ -24,6 +29,8 @@ from forestay.worker.replica import Replica
 
 if TYPE_CHECKING:
     from forestay.worker.hosts.confinement import Machine
+
+MAX_SOCKET_FOLDER_CHARS = 60  # leaves room for the rest of a unix socket's path
 
 
 class Loader:
@@ -93,6 +100,7 @@ class Loader:
             hidden=self._hidden(),
             allow_unisolated=self._settings.worker.allow_unisolated,
             drills=self._settings.worker.drills,
+            devices=replica.devices,
         )
         media = MediaServer(self._media, self._outputs, replica.owner_of, self._settings.worker.max_media_bytes)
 
@@ -136,3 +144,26 @@ class Folders:
         for folder, mode in folders:
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(mode)
+
+
+def folders_of(settings: Settings, worker_id: WorkerId) -> Folders:
+    """Return where a worker keeps its files; UsageError where no folder is named and it has no name either."""
+    work_dir = _work_dir(settings, worker_id)
+    return Folders(work_dir, _short(work_dir / "run" / worker_id))
+
+
+def _work_dir(settings: Settings, worker_id: WorkerId) -> pathlib.Path:
+    configured = settings.worker.work_dir
+    if configured:
+        return pathlib.Path(configured).resolve()
+    if not worker_id:
+        raise UsageError("FORESTAY_WORK_DIR", "is not set; expected a folder for bundles and environments")
+    return pathlib.Path(tempfile.gettempdir()) / f"forestay-{os.geteuid()}"
+
+
+def _short(folder: pathlib.Path) -> pathlib.Path:
+    """Keep unix sockets within their length: a long path is replaced by one below the system's temporary folder."""
+    if len(str(folder)) <= MAX_SOCKET_FOLDER_CHARS:
+        return folder
+    name = f"forestay-{os.geteuid()}-{zlib.crc32(str(folder).encode()):08x}"
+    return pathlib.Path(tempfile.gettempdir()) / name

@@ -69,7 +69,8 @@ class OutputNotes:
             self._kept.append(OutputFact(
                 at=now, request_id=uuid.UUID(str(ids[0])), attempt=made.attempt, place=file.place,
                 tenant_id=ids[1], model_id=where.model_id, endpoint=made.endpoint, revision_id=where.revision_id,
-                replica_id=where.replica_id, worker_id=where.worker_id, device=self._device or where.worker_id,
+                replica_id=where.replica_id, worker_id=where.worker_id,
+                device=where.device or self._device or where.worker_id,
                 kind=file.kind, parameters=file.parameters, cluster=file.cluster, failed=file.failed,
                 features=[float(f"{value:.6g}") for value in file.features], likeness=file.likeness,
                 content=file.content, prompt=file.prompt, seed=file.seed,

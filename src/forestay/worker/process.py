@@ -12,8 +12,6 @@ import datetime as dt
 import os
 import pathlib
 import socket
-import tempfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 
 from forestay.artefacts.admission import Admission
@@ -21,7 +19,8 @@ from forestay.artefacts.caller_weights import check_weights
 from forestay.chance import Chance
 from forestay.clock import Clock
 from forestay.drills.store import DrillStore
-from forestay.errors import Unavailable, UsageError
+from forestay.errors import Unavailable
+from forestay.fleet.devices import DeviceSource, DeviceStore
 from forestay.fleet.model import WorkerReport
 from forestay.fleet.store import FleetStore
 from forestay.ids import WorkerId
@@ -53,6 +52,7 @@ from forestay.worker.canary_round import CanaryPorts
 from forestay.worker.cancels import CancelWatch
 from forestay.worker.claiming import Claimer, Situation
 from forestay.worker.desk import Desk
+from forestay.worker.device_watch import DevicePorts, DeviceWatch
 from forestay.worker.direct import DirectLane
 from forestay.worker.direct_judging import DirectJudging
 from forestay.worker.direct_server import listen, serve
@@ -63,7 +63,7 @@ from forestay.worker.inputs import InputPorts, Inputs
 from forestay.worker.judging import OutputJudge
 from forestay.worker.keeping import ReplicaKeeper
 from forestay.worker.lease_keeper import LeaseKeeper, QueueOpener
-from forestay.worker.loading import Folders, Loader
+from forestay.worker.loading import Folders, Loader, folders_of
 from forestay.worker.logs import LogBook
 from forestay.worker.looks import Looks
 from forestay.worker.mirroring import Mirror
@@ -77,7 +77,6 @@ from forestay.worker.stamping import Stamping
 from forestay.worker.stopped import StoppedContent
 
 log = logger("worker")
-MAX_SOCKET_FOLDER_CHARS = 60  # leaves room for the rest of a unix socket's path
 LAST_REPORT_SECONDS = 3.0
 KILL_SECONDS = 6.0
 CLAIM_SECONDS = 3.0
@@ -110,6 +109,8 @@ class WorkerPorts:
     drills: DrillStore | None = None  # faults that are put in on purpose; without it none ever is
     outputs: OutputSink | None = None  # where notes of outputs go; without it none are taken
     canaries: CanaryStore | None = None  # goldens and rounds; without it no canary is played
+    devices: DeviceSource | None = None  # GPUs; without it none are told apart
+    device_store: DeviceStore | None = None
 
 
 async def run_worker(ports: WorkerPorts, stop: asyncio.Event, on_ready: Callable[[str], None]) -> None:
@@ -128,6 +129,7 @@ async def run_worker(ports: WorkerPorts, stop: asyncio.Event, on_ready: Callable
             group.create_task(worker.mirror.run()),
             group.create_task(worker.notes.run()),
             *([group.create_task(worker.canaries.run())] if worker.canaries is not None else []),
+            group.create_task(worker.devices.run()),
             group.create_task(ports.policies.run()),
             group.create_task(ports.guard.run()),
             group.create_task(worker.log_book.keep_flushing()),
@@ -168,8 +170,7 @@ class _Worker:
         self._state = "ready"
         self.address = ""
         self.worker_id = WorkerId(settings.worker.worker_id or f"{socket.gethostname()}-{os.getpid()}")
-        work_dir = _work_dir(settings, self.worker_id)
-        self.folders = Folders(work_dir, _short(work_dir / "run" / self.worker_id))
+        self.folders = folders_of(settings, self.worker_id)
         self.log_book = LogBook(ports.queue, clock, ports.metrics)
         self.desk = Desk(ports.queue, ports.wakeups, clock)
         self.keeper = LeaseKeeper(self.worker_id, ports.open_queue, settings.queue.lease_seconds)
@@ -197,6 +198,8 @@ class _Worker:
             metrics=ports.metrics,
         )
         self.drilling = Drilling(self.worker_id, ports.drills, self.replicas.all_replicas, clock)
+        self.devices = _devices(self.worker_id, ports, self.findings, self.replicas)
+        self.replicas.choose_devices = self.devices.choose
         self.mirror = Mirror(ports.offers, self.replicas.held, clock)
         parts = AttemptParts(
             queue=ports.queue,
@@ -316,6 +319,13 @@ class _Worker:
         await self.replicas.report(self.describe())
 
 
+def _devices(worker_id: WorkerId, ports: WorkerPorts, book: FindingBook, replicas: ReplicaKeeper) -> DeviceWatch:
+    """Return the watch over this worker's devices, which also hands them out."""
+    shown = ports.environment.get("CUDA_VISIBLE_DEVICES")
+    used = DevicePorts(ports.devices, ports.device_store, book.take, replicas.all_replicas, ports.clock, ports.metrics)
+    return DeviceWatch(worker_id, ports.settings.worker.pool, shown, used)
+
+
 def _stopped(ports: WorkerPorts) -> StoppedContent | None:
     """Return who tells people of what was stopped."""
     return None if ports.opener is None else StoppedContent(ports.opener, ports.queue, ports.guard)
@@ -395,15 +405,6 @@ def _tell_isolation(pid: int, isolation: Mapping[str, object]) -> None:
     log.info("decoder.started", pid=pid, **isolation)
 
 
-def _work_dir(settings: Settings, worker_id: WorkerId) -> pathlib.Path:
-    configured = settings.worker.work_dir
-    if configured:
-        return pathlib.Path(configured).resolve()
-    if not worker_id:
-        raise UsageError("FORESTAY_WORK_DIR", "is not set; expected a folder for bundles and environments")
-    return pathlib.Path(tempfile.gettempdir()) / f"forestay-{os.geteuid()}"
-
-
 def _loader(ports: WorkerPorts, outputs: BucketOutputs, log_book: LogBook, folders: Folders) -> Loader:
     return Loader(
         objects=ports.objects,
@@ -416,14 +417,6 @@ def _loader(ports: WorkerPorts, outputs: BucketOutputs, log_book: LogBook, folde
         folders=folders,
         files=FileCheck(ports.artefacts, ports.clock, ports.metrics),
     )
-
-
-def _short(folder: pathlib.Path) -> pathlib.Path:
-    """Keep unix sockets within their length: a long path is replaced by one below the system's temporary folder."""
-    if len(str(folder)) <= MAX_SOCKET_FOLDER_CHARS:
-        return folder
-    name = f"forestay-{os.geteuid()}-{zlib.crc32(str(folder).encode()):08x}"
-    return pathlib.Path(tempfile.gettempdir()) / name
 
 
 def _machine_memory_mb() -> int:

@@ -83,6 +83,7 @@ class Replica:
         self.over = False  # it serves no more; only its process has yet to end
         self.on_change: Callable[[], None] = _nothing
         self.host: Host | None = None
+        self.devices: tuple[str, ...] | None = None  # UUIDs; None: none is handed out here, it sees what there is
         self._settings = settings
         self._clock = clock
         self._line: deque[asyncio.Future[None]] = deque()  # direct calls that wait here for their turn
@@ -124,6 +125,11 @@ class Replica:
     def idle(self) -> bool:
         """Whether nothing runs on it."""
         return not self.running and not self.lent_slots
+
+    @property
+    def device(self) -> str:
+        """What facts call the devices that it runs on: their UUIDs, else as the operator says, else the worker."""
+        return ",".join(self.devices or ()) or self._settings.device_name or self.worker_id
 
     def report(self, failures: int) -> ReplicaReport:
         """Describe it for the fleet."""

@@ -115,6 +115,10 @@ class Child:
         if self._control is not None and not self._control.is_closing():
             self._control.write(line + b"\n")
 
+    def processes(self) -> list[int]:
+        """Return the ids of its processes."""
+        return processes_of(self.pid, self._launch.uid if self._launch.prefix else None)
+
     def signal(self, number: int) -> None:
         """Send a signal to the leader only."""
         if self.alive:
@@ -170,8 +174,7 @@ class Child:
         if not self.alive or not sys.platform.startswith("linux"):
             return
         limit = self._launch.memory_bytes
-        own_user = self._launch.uid if self._launch.prefix else None
-        pids = processes_of(self.pid, own_user)
+        pids = self.processes()
         used = memory_bytes_of(pids, limit) if limit else 0
         self._over_memory = bool(limit) and used > limit
         self._over_processes = len(pids) > self._launch.processes

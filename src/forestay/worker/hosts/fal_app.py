@@ -98,6 +98,7 @@ class FalAppPlan:
     hidden: tuple[pathlib.Path, ...] = ()  # folders of others that the model shall not see
     allow_unisolated: bool = False
     drills: bool = False  # the operator allows that faults are put in on purpose
+    devices: tuple[str, ...] | None = None  # UUIDs of the GPUs that it gets; None: whatever the worker sees
 
 
 class FalAppHost:
@@ -190,6 +191,10 @@ class FalAppHost:
             asked.method, asked.path, headers={"x-fal-endpoint": asked.path}, timeout_seconds=asked.timeout_seconds
         )
         return status is not None and (200 <= status < 300 if check else status < 500)
+
+    def processes(self) -> list[int]:
+        """Return the ids of the processes that run the model now."""
+        return self._child.processes() if self._child is not None and self._child.alive else []
 
     async def exited(self) -> Exit:
         """Return once the process has ended."""
@@ -300,11 +305,14 @@ class FalAppHost:
             **{name: value for name, value in plan.environment.items() if name in INHERITED},
             **(on_cpu if spec.resources.pool.startswith("cpu") else {}),
             "HOME": str(self._folder / "home"),
+            # Its user has no entry in any list of users: torch and others that ask for the name find it here.
+            **dict.fromkeys(("USER", "LOGNAME"), "model"),
             "TMPDIR": str(self._folder / "tmp"),
             "IS_ISOLATE_AGENT": "1",
             "FAL_RUNNER_STATE": "SETUP",
             **spec.host.env,
             **{name: read_secret(plan.secrets_dir, name) for name in spec.host.secrets},
+            **({} if plan.devices is None else {"CUDA_VISIBLE_DEVICES": ",".join(plan.devices)}),
         }
 
     async def _first_answer(self, child: Child) -> Mapping[str, object]:

@@ -59,6 +59,7 @@ _pipelines: list[weakref.ref[typing.Any]] = []
 _hooked: weakref.WeakSet[typing.Any] = weakref.WeakSet()
 _configs: weakref.WeakKeyDictionary[typing.Any, str] = weakref.WeakKeyDictionary()
 _digests: weakref.WeakKeyDictionary[typing.Any, str] = weakref.WeakKeyDictionary()
+_places: weakref.WeakKeyDictionary[typing.Any, tuple[object, str, str]] = weakref.WeakKeyDictionary()
 
 
 def _nobody() -> str | None:
@@ -223,9 +224,9 @@ def _told(pipe: typing.Any, record: _Record, before: dict[str, float], given: di
         "steps_given": lambda: _number(given.get("num_inference_steps")),
         "guidance": lambda: _number(given.get("guidance_scale")),
         "strength": lambda: _number(given.get("strength")),
-        "dtype": lambda: str(pipe.dtype).rpartition(".")[2],
-        "vae_dtype": lambda: str(pipe.vae.dtype).rpartition(".")[2],
-        "device": lambda: str(pipe.device),
+        "dtype": lambda: _place_of(pipe)[0],
+        "vae_dtype": lambda: _place(pipe.vae)[0],
+        "device": lambda: _place_of(pipe)[1],
         "tokens": lambda: _tokens(pipe, given.get("prompt")),
         "not_finite": lambda: _first_not_finite(record),
     }
@@ -237,6 +238,36 @@ def _told(pipe: typing.Any, record: _Record, before: dict[str, float], given: di
         if value is not None:
             told[name] = value
     return told
+
+
+def _is_network(part: typing.Any) -> bool:
+    """Tell whether a part has weights, without asking its properties, which cost milliseconds."""
+    kind: typing.Any = typing.cast("object", part).__class__
+    return hasattr(kind, "parameters") and hasattr(kind, "dtype")
+
+
+def _place(part: typing.Any) -> tuple[str, str]:
+    """Return a part's precision and device.
+
+    diffusers walks every module for each of the two, some milliseconds of each call of a small pipeline. Asked once,
+    the answer holds for as long as the first weight is of the same kind and at the same place.
+    """
+    first = next(part.parameters(), None)
+    now = None if first is None else (first.dtype, first.device)
+    known = _places.get(part)
+    if known is None or known[0] != now:
+        known = now, str(part.dtype).rpartition(".")[2], str(part.device)
+        _places[part] = known
+    return known[1], known[2]
+
+
+def _place_of(pipe: typing.Any) -> tuple[str, str]:
+    """Return the precision and the device of a pipeline: those of its first network, as diffusers says it."""
+    known = typing.cast("typing.Iterable[str]", getattr(pipe, "config", {}))
+    for part in (getattr(pipe, name, None) for name in known):
+        if _is_network(part):
+            return _place(part)
+    return str(getattr(pipe, "dtype", "")).rpartition(".")[2], str(getattr(pipe, "device", ""))
 
 
 def _number(value: object) -> float | None:
@@ -338,11 +369,12 @@ def fingerprint(pipe: typing.Any, *, weights: bool = False) -> dict[str, object]
         if part is None:
             continue
         told: dict[str, object] = {"class": type(part).__name__, "config": config_digest(part)}
-        if hasattr(part, "parameters") and hasattr(part, "dtype"):
-            told |= {"dtype": str(part.dtype).rpartition(".")[2], "device": str(part.device).partition(":")[0]}
+        if _is_network(part):
+            dtype, where = _place(part)
+            told |= {"dtype": dtype, "device": where.partition(":")[0]}
             told["weights"] = weights_digest(part, again=weights)
         parts[name] = told
-    device = str(getattr(pipe, "device", "")).partition(":")[0]
+    device = _place_of(pipe)[1].partition(":")[0]
     return {
         "pipeline": type(pipe).__name__,
         "parts": parts,
