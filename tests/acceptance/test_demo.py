@@ -56,6 +56,19 @@ def test_what_burns_wakes_somebody_and_nothing_else_does(tmp_path: Path) -> None
     assert {"rules.yaml", "rules.test.yaml", "edge.jsonl"} <= {path.name for path in (tmp_path / "out").iterdir()}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(DEMO_SECONDS + 60)
+def test_every_fault_of_a_game_day_is_found_and_a_mere_change_of_prompts_is_not(tmp_path: Path) -> None:
+    """Exit status 0, every promise kept with its evidence, and what callers got beside what is healthy."""
+    told = run_demo("quality", tmp_path / "out")
+    assert all(row["kept"] and row["evidence"] for row in told["promises"])
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "forestay quality explain" in page
+    assert page.count("not handed out") == 3
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"seven.png", "seven-leaked.png", "three-repeated.png", "seven-revision.png", "film.mp4"} <= names
+
+
 def run_demo(scenario: str, output: Path) -> dict[str, Any]:
     """Run the demo; returns what it tells at its end. It ends well."""
     command = [sys.executable, "-m", "forestay", "demo", "--scenario", scenario, "--json", "--output", str(output)]
@@ -78,7 +91,7 @@ def test_an_unknown_scenario_is_told_with_those_that_exist() -> None:
     command = [sys.executable, "-m", "forestay", "demo", "--scenario", "pillage"]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
-    assert "'pillage' is none of spine, abuse, safety, slo" in done.stderr
+    assert "'pillage' is none of spine, abuse, safety, slo, quality" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -18,6 +18,7 @@ from forestay.cli.output import JSON_OPTION
 from forestay.cli.unisolated import shortfall_here, waiver_of_demo
 from forestay.clock import SystemClock
 from forestay.demo.choreography import Demonstration
+from forestay.demo.game_day import GameDay
 from forestay.demo.inspection import Inspection
 from forestay.demo.promises import SCENARIOS, Kept
 from forestay.demo.screen import JsonScreen, LiveScreen, PlainScreen, Screen
@@ -33,12 +34,14 @@ _FLEETS = {
     "abuse": Path("examples/small_fleet.yaml"),
     "safety": Path("examples/echo_fleet.yaml"),
     "slo": Path("examples/echo_fleet.yaml"),
+    "quality": Path("examples/fleet.yaml"),
 }
-_COURSES: Mapping[str, Callable[[Course], Demonstration | Siege | Inspection | Watch]] = {
+_COURSES: Mapping[str, Callable[[Course], Demonstration | Siege | Inspection | Watch | GameDay]] = {
     "spine": Demonstration,
     "abuse": Siege,
     "safety": Inspection,
     "slo": Watch,
+    "quality": GameDay,
 }
 _TERMINAL_WIDTH = 90
 _INTERRUPTED = 130
@@ -53,7 +56,8 @@ def demo(
         typer.Option(
             help="spine: work goes on though a worker dies. abuse: attacks are stopped, one by one. "
             "safety: nothing is released unjudged, and people decide about what is in doubt. "
-            "slo: what spends an error budget too fast wakes somebody, and nothing else does."
+            "slo: what spends an error budget too fast wakes somebody, and nothing else does. "
+            "quality: real faults are put into pictures, film and sound, and each is found and named."
         ),
     ] = "spine",
     fleet: Annotated[Path | None, typer.Option(help="The fleet to load; the scenario's own unless named.")] = None,

@@ -76,7 +76,28 @@ SLO: Mapping[str, str] = {
     "prometheus": "the exported rules say the same of the same minutes in Prometheus' own engine",
     "stop": SPINE["stop"],
 }
-SCENARIOS: Mapping[str, Mapping[str, str]] = {"spine": SPINE, "abuse": ABUSE, "safety": SAFETY, "slo": SLO}
+QUALITY: Mapping[str, str] = {
+    "start": SPINE["start"],
+    "learned": "what is healthy is learned from two tenants' outputs, and nothing is found in it",
+    "mix": "another mix of prompts is no fault: nothing is found",
+    "overflow": "numbers that are none on one worker reach no caller, and stage, replica and device are named",
+    "drained": "the bad replica is drained by the loop's own decision, and its worker held back",
+    "leak": "an adapter that stays in the pipeline is named at the next request; the last replica is not drained",
+    "repeated": "one tenant's picture in another's hands is found, and no content is told",
+    "frozen": "a film that stands still is never a success, and fails with the check's name",
+    "silent": "nor is a sound that says nothing",
+    "revision": "a new revision with a wrong scheduler setting is found and told from the one before",
+    "alerted": "each alert came once, signed, though each fault was seen often",
+    "record": "every fault that was put in is out again, was nowhere else, and is on record",
+    "stop": SPINE["stop"],
+}
+SCENARIOS: Mapping[str, Mapping[str, str]] = {
+    "spine": SPINE,
+    "abuse": ABUSE,
+    "safety": SAFETY,
+    "slo": SLO,
+    "quality": QUALITY,
+}
 
 
 class Mark(enum.StrEnum):
