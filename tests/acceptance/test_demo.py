@@ -69,6 +69,20 @@ def test_every_fault_of_a_game_day_is_found_and_a_mere_change_of_prompts_is_not(
     assert {"seven.png", "seven-leaked.png", "three-repeated.png", "seven-revision.png", "film.mp4"} <= names
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(DEMO_SECONDS + 60)
+def test_a_good_revision_is_shipped_and_bad_ones_are_not(tmp_path: Path) -> None:
+    """Exit status 0, every promise kept with its evidence, a page for each rollout and contact sheets on disk."""
+    told = run_demo("rollout", tmp_path / "out")
+    assert all(row["kept"] and row["evidence"] for row in told["promises"])
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"rollout-good.html", "rollout-subtle.html", "rollout-leaking.html", "sheet-0.png"} <= names
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 3
+    for ending in ("good: promoted", "subtle: rolled_back", "leaking: rolled_back"):
+        assert ending in page
+
+
 def run_demo(scenario: str, output: Path) -> dict[str, Any]:
     """Run the demo; returns what it tells at its end. It ends well."""
     command = [sys.executable, "-m", "forestay", "demo", "--scenario", scenario, "--json", "--output", str(output)]
@@ -91,7 +105,7 @@ def test_an_unknown_scenario_is_told_with_those_that_exist() -> None:
     command = [sys.executable, "-m", "forestay", "demo", "--scenario", "pillage"]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
-    assert "'pillage' is none of spine, abuse, safety, slo, quality" in done.stderr
+    assert "'pillage' is none of spine, abuse, safety, slo, quality, rollout" in done.stderr
     assert "Traceback" not in done.stderr
 
 

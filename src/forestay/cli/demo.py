@@ -23,6 +23,7 @@ from forestay.demo.inspection import Inspection
 from forestay.demo.promises import SCENARIOS, Kept
 from forestay.demo.screen import JsonScreen, LiveScreen, PlainScreen, Screen
 from forestay.demo.sheet import write_sheet
+from forestay.demo.shipyard import Shipyard
 from forestay.demo.siege import Siege
 from forestay.demo.stage import Course, clean
 from forestay.demo.watch import Watch
@@ -35,13 +36,15 @@ _FLEETS = {
     "safety": Path("examples/echo_fleet.yaml"),
     "slo": Path("examples/echo_fleet.yaml"),
     "quality": Path("examples/fleet.yaml"),
+    "rollout": Path("examples/digits_fleet.yaml"),
 }
-_COURSES: Mapping[str, Callable[[Course], Demonstration | Siege | Inspection | Watch | GameDay]] = {
+_COURSES: Mapping[str, Callable[[Course], Demonstration | Siege | Inspection | Watch | GameDay | Shipyard]] = {
     "spine": Demonstration,
     "abuse": Siege,
     "safety": Inspection,
     "slo": Watch,
     "quality": GameDay,
+    "rollout": Shipyard,
 }
 _TERMINAL_WIDTH = 90
 _INTERRUPTED = 130
@@ -57,7 +60,8 @@ def demo(
             help="spine: work goes on though a worker dies. abuse: attacks are stopped, one by one. "
             "safety: nothing is released unjudged, and people decide about what is in doubt. "
             "slo: what spends an error budget too fast wakes somebody, and nothing else does. "
-            "quality: real faults are put into pictures, film and sound, and each is found and named."
+            "quality: real faults are put into pictures, film and sound, and each is found and named. "
+            "rollout: a good revision is promoted, a bad one is stopped in shadow, another is rolled back."
         ),
     ] = "spine",
     fleet: Annotated[Path | None, typer.Option(help="The fleet to load; the scenario's own unless named.")] = None,

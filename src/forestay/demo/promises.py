@@ -91,12 +91,28 @@ QUALITY: Mapping[str, str] = {
     "record": "every fault that was put in is out again, was nowhere else, and is on record",
     "stop": SPINE["stop"],
 }
+ROLLOUT: Mapping[str, str] = {
+    "start": SPINE["start"],
+    "serves": "a model serves, and its callers never stop coming",
+    "gates": "a good revision is loaded and passes its gates before any traffic",
+    "compared": "in its shadow it answers copies as the control does, seed by seed, and nobody sees it",
+    "promoted": "its share grows with the evidence, until no harm is proved and it has all traffic",
+    "subtle": "one wrong setting of a scheduler, to which a success rate is blind, is stopped in shadow",
+    "unseen": "no caller ever saw a picture of it",
+    "passes": "a third revision passes gates and shadow: its fault shows under real traffic alone",
+    "rolled_back": "it is rolled back from its canary by itself, with the reason, within its allowance",
+    "nothing_lost": "no request was lost, whatever came and went: the callers' own ledger says so",
+    "same_verdicts": "every verdict follows again from what is stored",
+    "reports": "each rollout ends in a page that a person understands, with pictures side by side",
+    "stop": SPINE["stop"],
+}
 SCENARIOS: Mapping[str, Mapping[str, str]] = {
     "spine": SPINE,
     "abuse": ABUSE,
     "safety": SAFETY,
     "slo": SLO,
     "quality": QUALITY,
+    "rollout": ROLLOUT,
 }
 
 

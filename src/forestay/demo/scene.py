@@ -84,6 +84,13 @@ class Scene:
         async with self._admin.request(method, path, json=body, data=data) as answer:
             return answer.status, await answer.text()
 
+    async def fetch(self, path: str) -> bytes:
+        """Return what the admin API gives as a file; Unavailable when it says no."""
+        async with self._admin.get(path) as answer:
+            if answer.status != 200:
+                raise Unavailable(f"GET {path} answered {answer.status}")
+            return await answer.read()
+
     async def new_key(self, tenant_id: str, name: str, **more: object) -> str:
         """Issue a key and return its credential."""
         wanted = {"tenant_id": tenant_id, "name": name, "scopes": ["API"], **more}
