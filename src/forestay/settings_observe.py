@@ -37,6 +37,16 @@ class Observe:
         "Endpoint that every process sends its log lines to as well, in batches; empty: none.",
     )
     log_drain_format: str = setting("FORESTAY_LOG_DRAIN_FORMAT", "ndjson", "ndjson, or otlp for an OTLP/HTTP /v1/logs.")
+    audit_ratio: float = setting(
+        "FORESTAY_AUDIT_RATIO",
+        0.01,
+        "Share of released outputs of queued requests that people are asked to look at again (forestay safety audit).",
+    )
+    audit_seed: str = setting(
+        "FORESTAY_AUDIT_SEED",
+        "forestay",
+        "Text that the sample is drawn by; another one is another sample. Keep it from whoever could profit by it.",
+    )
     rollups_retention_seconds: float = setting(
         "FORESTAY_ROLLUPS_RETENTION", 400 * 86400.0, "How long roll-ups by minute are kept; whole months are dropped."
     )

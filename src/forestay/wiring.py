@@ -148,6 +148,7 @@ def _admin_readers(stores: Stores, writer: str) -> "AdminReaders":
     from forestay.readiness.postgres_store import PostgresReadiness
     from forestay.rollouts.postgres_store import PostgresRolloutFacts, PostgresRolloutStore
     from forestay.rollouts.shadow.postgres_store import PostgresShadowStore
+    from forestay.safety.audit_store import PostgresAudits
     from forestay.slo.policy_store import PostgresBudgetPolicy
     from forestay.slo.postgres_store import PostgresSloStandings
     from forestay.telemetry.fact_reader import PostgresFactReader
@@ -162,6 +163,7 @@ def _admin_readers(stores: Stores, writer: str) -> "AdminReaders":
         rollups=PostgresRollups(stores.facts_database),
         slos=PostgresSloStandings(stores.database),
         budgets=PostgresBudgetPolicy(stores.database, writer=writer),
+        audits=PostgresAudits(stores.database, stores.facts_database, writer=writer),
         rollouts=PostgresRolloutStore(stores.database, writer=writer),
         rollout_facts=PostgresRolloutFacts(stores.facts_database),
         shadows=PostgresShadowStore(stores.database),

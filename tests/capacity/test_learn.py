@@ -2,13 +2,17 @@
 
 import dataclasses
 import datetime as dt
+import itertools
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.conformance.fleet_values import revision_of
 from tests.conformance.memory_fleet import MemoryFleetStore
 from tests.conformance.queue_harness import MODEL, PostgresHarness, finish, offer, postgres_harness, report, submission
 
-from forestay.capacity.learn import LearningLoop, model_for, observations_of
+from forestay.capacity.learn import MOST_TAUGHT, LearningLoop, decide_taught, model_for, observations_of
 from forestay.capacity.postgres_costs import PostgresCostStore
 from forestay.capacity.view import CostView
 from forestay.chance import SystemChance
@@ -80,8 +84,8 @@ async def test_what_requests_took_becomes_what_is_predicted(database: Database, 
         new_request_id(now, 0, SystemChance()), "direct", TenantId("acme"), KeyId("k"), MODEL, "/",
         one.revision_id, None, 1, "succeeded", Outcome.SUCCEEDED, 200, None, now, now, now, 2.0, {"x_steps": 10.0},
     )  # fmt: skip
-    failed = dataclasses.replace(direct, request_id=new_request_id(now, 0, SystemChance()), outcome="model_error")
-    session = dataclasses.replace(direct, request_id=new_request_id(now, 0, SystemChance()), lane="realtime")
+    failed = msgspec.structs.replace(direct, request_id=new_request_id(now, 0, SystemChance()), outcome="model_error")
+    session = msgspec.structs.replace(direct, request_id=new_request_id(now, 0, SystemChance()), lane="realtime")
     await FactWriter(database).write([direct, failed, session])
     assert await learn_all(database, fleet) == 61
     view = CostView()
@@ -159,3 +163,17 @@ def test_no_tenant_teaches_for_all() -> None:
     assert sum(weights[40:]) == pytest.approx(250.0)
     assert set(weights[:40]) == {1.0}
     assert {item.weight for item in observations_of(facts[-15:])} == {1.0}
+
+
+@given(st.integers(0, 3 * MOST_TAUGHT))
+def test_of_a_flood_of_facts_an_even_share_teaches(count: int) -> None:
+    """Never more than a model can remember, each once, in order, from the first to nearly the last."""
+    at = first_cursor(dt.datetime(2030, 1, 1, tzinfo=dt.UTC))
+    facts = [CostFact(at, TenantId("t"), MODEL, RevisionId("r"), "/", {}, float(n)) for n in range(count)]
+    taught = [fact.device_seconds for fact in decide_taught(facts)]
+    assert len(taught) == min(count, MOST_TAUGHT)
+    assert taught == sorted(set(taught))
+    if count:
+        assert taught[0] == 0.0
+        assert taught[-1] >= count - 1 - count / MOST_TAUGHT
+        assert max((b - a for a, b in itertools.pairwise(taught)), default=0) <= -(-count // MOST_TAUGHT)

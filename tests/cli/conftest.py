@@ -67,6 +67,7 @@ from forestay.readiness.postgres_store import PostgresReadiness
 from forestay.rollouts.postgres_store import PostgresRolloutFacts, PostgresRolloutStore
 from forestay.rollouts.shadow.postgres_store import PostgresShadowStore
 from forestay.safety import chain
+from forestay.safety.audit_store import PostgresAudits
 from forestay.safety.guard import Guard, GuardPorts
 from forestay.safety.hashes.postgres_reports import PostgresReports
 from forestay.safety.hashes.postgres_store import PostgresBankStore
@@ -79,6 +80,7 @@ from forestay.safety.review.wiring import ReviewGround, desk_of
 from forestay.safety.sealing import PolicySeal
 from forestay.safety.taxonomy import Category, Modality
 from forestay.settings import Gateway, Queue, Safety, Secrets, Settings, process_environment
+from forestay.settings_observe import Observe
 from forestay.slo.policy_store import PostgresBudgetPolicy
 from forestay.slo.postgres_store import PostgresSloStandings
 from forestay.storage.objects import ObjectStore
@@ -145,6 +147,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
             "settings": Settings(
                 gateway=Gateway(max_upload_bytes=MAX_UPLOAD, body_timeout_seconds=2.0),
                 secrets=Secrets(key_pepper=PEPPER),
+                observe=Observe(audit_ratio=1.0),
             ),
             "clock": clock,
             "chance": SeededChance(4),
@@ -178,6 +181,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
                 PostgresRollups(database),
                 PostgresSloStandings(database),
                 PostgresBudgetPolicy(database, writer="test"),
+                PostgresAudits(database, database, writer="test"),
                 PostgresRolloutStore(database, writer="test"),
                 PostgresRolloutFacts(database, settled_seconds=-5.0),
                 PostgresShadowStore(database),

@@ -18,7 +18,10 @@ from forestay.ids import BUCKETS, KeyId, ReplicaId, RequestId, RevisionId, Tenan
 from forestay.rollouts.postgres_store import PostgresRolloutFacts, PostgresRolloutStore
 from forestay.rollouts.shadow.model import Outcome
 from forestay.rollouts.shadow.postgres_store import PostgresShadowStore
-from forestay.rollouts.steer import SteeringLoop
+from forestay.rollouts.steer import GateSources, SteeringLoop
+from forestay.slo.budget_policy import BudgetDecision
+from forestay.slo.model import BudgetAction, Minute, SloId
+from forestay.slo.policy_store import PostgresBudgetPolicy
 from forestay.telemetry.facts import FactWriter, RequestFact
 
 Forestay = Callable[..., Awaitable[Ran]]
@@ -42,7 +45,8 @@ class Shipping:
         store = PostgresRolloutStore(platform.database, writer="loop")
         facts = PostgresRolloutFacts(platform.database, settled_seconds=-5.0)
         self.shadow = PostgresShadowStore(platform.database)
-        self.loop = SteeringLoop(store, facts, platform.ports.fleet, self.shadow)
+        self.budgets = PostgresBudgetPolicy(platform.database, writer="loop")
+        self.loop = SteeringLoop(store, facts, platform.ports.fleet, self.shadow, GateSources(budgets=self.budgets))
 
     async def begin(self, forestay: Forestay, folder: pathlib.Path, *options: str) -> str:
         """Deploy one revision, let it serve, and begin the rollout of another; returns the rollout's id."""
@@ -52,6 +56,12 @@ class Shipping:
         second = (await self.platform.ports.fleet.load()).revisions[RevisionId(str(ran.json()["revision_id"]))]
         await self.ready(first, second)
         return str(ran.json()["rollout_id"])
+
+    async def freeze(self, reason: str) -> None:
+        """Let an SLO of the model demand that nothing grows."""
+        now = (await self.platform.ports.fleet.load()).now
+        decided = BudgetDecision(SloId("digits-up"), BudgetAction.FREEZE, 0.0, Minute(1), reason)
+        await self.budgets.decide([(decided, f"model:{MODEL}", BudgetAction.NONE)], now)
 
     async def ready(self, first: Revision, second: Revision) -> None:
         """Let both have a replica."""
@@ -147,6 +157,40 @@ async def test_a_person_pauses_promotes_and_is_in_the_audit_log(
     rows = await platform.ports.fleet.audit_rows(subject=f"rollout:{name}", before=None, limit=10)
     acts = {row.entry.action for row in rows}
     assert acts == {"begin_rollout", "pause_rollout", "resume_rollout", "promote_rollout"}
+
+
+async def test_what_a_spent_budget_holds_goes_on_by_a_person_s_word(
+    forestay: Forestay, platform: Platform, tmp_path: pathlib.Path
+) -> None:
+    """Held with the budget's reason and the way out; once overridden it grows, and shows who said so and why."""
+    shipping = Shipping(platform)
+    await shipping.freeze("digits-up: the error budget is spent: freeze")
+    name = await shipping.begin(forestay, tmp_path, *QUICK)
+    await shipping.settle(rounds=3)
+    assert await shipping.share() == 0.0
+    held = (await forestay("rollout", "status", name)).out
+    assert "digits-up: the error budget is spent" in held
+    assert f"forestay rollout override {name}" in held
+
+    silent = await forestay("rollout", "override", name, "--reason", " ")
+    assert silent.status != 0
+    assert "reason" in silent.err
+    assert await shipping.share() == 0.0
+    ran = await forestay("rollout", "override", MODEL, "--reason", "it mends what burns", "--json")
+    assert ran.status == 0, ran.err
+    assert str(ran.json()["despite_budget"]).endswith(": it mends what burns")
+    await shipping.settle(rounds=3)
+    assert await shipping.share() == 5.0
+    told = (await forestay("rollout", "status", name, "--json")).json()
+    assert "override_rollout: it mends what burns" in str(told["journal"])
+    rows = await platform.ports.fleet.audit_rows(subject=f"rollout:{name}", before=None, limit=10)
+    [overridden] = [row.entry for row in rows if row.entry.action == "override_rollout"]
+    assert (overridden.reason, overridden.actor != "") == ("it mends what burns", True)
+
+    await forestay("rollout", "abort", name, "--reason", "enough")
+    await shipping.settle(rounds=3)
+    late = await forestay("rollout", "override", name, "--reason", "again")
+    assert (late.status, "is over" in late.err) == (1, True)
 
 
 async def test_an_abort_takes_the_traffic_back_in_one_run(

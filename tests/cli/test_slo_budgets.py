@@ -33,6 +33,27 @@ async def test_minutes_are_taken_out_of_a_budget_with_a_reason_and_put_back(
     assert "withdraw_adjustment" in audit
 
 
+async def test_bad_events_are_given_back_by_number_and_counted_again_when_that_is_withdrawn(
+    forestay: Forestay, platform: Platform
+) -> None:
+    """Once a minute; listed with who and why; in the audit log; a number and a reason are needed."""
+    await burnt(platform)
+    done = await forestay("slo", "give-back", "digits", "200", "--reason", "a load test")
+    assert "adjustment 1: 200 bad events are given back to digits" in done.out
+    [kept] = json.loads((await forestay("slo", "adjustments", "--json")).out)
+    assert (kept["forgiven"], kept["reason"]) == (200, "a load test")
+    assert "200" in (await forestay("slo", "adjustments")).out
+    in_force = await platform.ports.admin.budgets.in_force(Minute(0))
+    assert [(item.slo_id, item.forgiven) for item in in_force] == [("digits", 200)]
+    assert (await forestay("slo", "withdraw", "1", "--reason", "it was not agreed")).status == 0
+    assert await platform.ports.admin.budgets.in_force(Minute(0)) == []
+    assert "give_back_slo" in (await forestay("audit", "list", "--json")).out
+    assert (
+        "events: must be a number" in (await forestay("slo", "give-back", "digits", "2000000000", "--reason", "x")).err
+    )
+    assert "are watched" in (await forestay("slo", "give-back", "nothing", "2", "--reason", "x")).err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -1,10 +1,10 @@
 """`forestay slo report`, from facts through roll-ups and HTTP to the page that a customer reads."""
 
-import dataclasses
 import datetime as dt
 import pathlib
 from collections.abc import Awaitable, Callable, Sequence
 
+import msgspec
 import pytest
 from tests.cli.conftest import Platform, Ran
 from tests.cli.test_slo import ended
@@ -44,10 +44,10 @@ slos:
 def answered(tenant: str, at: dt.datetime, end: str) -> RequestFact:
     """A request that took three seconds."""
     made = ended(tenant, at, good=end == "good")
-    made = dataclasses.replace(made, submitted_at=at - dt.timedelta(seconds=3))
+    made = msgspec.structs.replace(made, submitted_at=at - dt.timedelta(seconds=3))
     if end != "caller":
         return made
-    return dataclasses.replace(made, outcome="caller_error", status_code=422, cause="caller")
+    return msgspec.structs.replace(made, outcome="caller_error", status_code=422, cause="caller")
 
 
 async def lived(platform: Platform, tmp_path: pathlib.Path, facts: Sequence[RequestFact]) -> None:
@@ -115,7 +115,7 @@ async def test_what_was_adjusted_is_told_with_who_and_why_and_the_credit_is_coun
     done = await forestay("slo", "adjust", "gold-up", "--from", span[0], "--until", span[1], "--reason", "agreed work")
     assert done.status == 0, done.err
     page = (await forestay("slo", "report", "--tenant", "acme", "--month", MONTH)).out
-    assert "| 3 | agreed work (by human:" in page
+    assert "| 3 | - | agreed work (by human:" in page
     assert "(4 of 103 requests failed by a fault of ours)" in page
     assert "on 99 % (1 of 100 requests failed by a fault of ours) after adjustments of gold-up" in page
     out = tmp_path / "acme.html"

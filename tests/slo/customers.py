@@ -31,7 +31,7 @@ class Answer:
 
     minute: int
     model: str
-    end: str  # good | bad | caller | safety | probe
+    end: str  # good | bad | caller | cancelled | safety | probe
     seconds: float
 
 
@@ -40,7 +40,7 @@ ANSWERS = st.lists(
         Answer,
         minute=st.integers(0, 30 * DAY - 1) | st.integers(0, 5 * DAY),
         model=st.sampled_from(["acme/cat", "acme/dog"]),
-        end=st.sampled_from(["good", "good", "good", "bad", "caller", "safety", "probe"]),
+        end=st.sampled_from(["good", "good", "good", "bad", "caller", "cancelled", "safety", "probe"]),
         seconds=st.floats(0.01, 500),
     ),
     max_size=60,
@@ -80,7 +80,9 @@ def _counted(one: Answer) -> ModelCounts:
         case "good":
             return ModelCounts(good=1, latency={bin_of(one.seconds): 1})
         case "bad":
-            return ModelCounts(bad=1)
+            return ModelCounts(bad=1, failed={"worker" if one.seconds < 1 else "model": 1})
+        case "cancelled":
+            return ModelCounts(excluded={"caller": 1}, cancelled=1)
         case "probe":
             return ModelCounts(probes=1)
         case cause:

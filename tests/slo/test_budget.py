@@ -74,6 +74,21 @@ def test_an_adjustment_takes_a_stretch_out_and_names_who_did_it() -> None:
     assert any("ada" in words and "fire drill" in words for words in found.says)
 
 
+@given(st.integers(0, 60), st.integers(1, 80), st.integers(0, 49))
+def test_what_is_given_back_is_bad_no_more_and_never_makes_a_budget_better_than_whole(
+    bad: int, forgiven: int, minute: int
+) -> None:
+    """The events stay; the reason is told; once its minute has left the window it counts no more."""
+    kept = History(minutes({10: (100, bad)}), Minute(0))
+    back = Adjustment(HOUR.slo_id, Minute(minute), Minute(minute + 1), "ada", "a load test", Minute(minute), forgiven)
+    before, after = (budget_of(HOUR, kept, Minute(50), adjusted) for adjusted in ([], [back]))
+    assert (after.events, after.bad) == (before.events, max(0, bad - forgiven))
+    assert 0.0 <= after.spent_ratio <= before.spent_ratio
+    assert any(f"{forgiven} bad events given back by ada: a load test" in words for words in after.says)
+    late = Minute(minute + 61)
+    assert budget_of(HOUR, kept, late, [back]) == budget_of(HOUR, kept, late)
+
+
 def test_an_adjustment_of_another_slo_changes_nothing() -> None:
     """Adjustments belong to one SLO."""
     kept = History(minutes({10: (0, 50)}), Minute(0))

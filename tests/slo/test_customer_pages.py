@@ -16,6 +16,7 @@ ANSWERS = [
     *[Answer(10, "acme/cat", "good", 2.0)] * 995,
     *[Answer(2 * DAY, "acme/cat", "bad", 1.0)] * 5,
     *[Answer(20, "acme/cat", "caller", 1.0)] * 7,
+    *[Answer(20, "acme/cat", "cancelled", 1.0)] * 2,
 ]
 
 
@@ -49,7 +50,7 @@ def report(name: str = "Gold & Sons", reason: str = "drill") -> CustomerReport:
 
 
 def test_markdown_tells_the_month_in_order() -> None:
-    """Availability, credit and its table first, then models, budgets, bands, what is not counted, days."""
+    """Availability, credit and its table first, then models, budgets, bands, what failed, what is not counted, days."""
     text = render_markdown(report())
     told = [
         "# Service report for Gold &amp; Sons, 2026-11",
@@ -60,7 +61,9 @@ def test_markdown_tells_the_month_in_order() -> None:
         "| acme/cat | 99.5 % | 995 | 5 | 2.02 s | 2.02 s | 2.02 s |",
         "| gold-up | 99 % availability | 5 of 1,000 | 50 % | 50 % |",
         "| below 99.9 % | 10 % |",
-        "| caller errors and cancelled | 7 |",
+        "| model | 5 | 0.5 % | the model answered with an error, crashed, or took too long |",
+        "| caller errors | 7 | 0.694 % |",
+        "| cancelled | 2 | 0.198 % |",
         "| drill (by human:ada) |",
         "| 2026-11-02 | no requests | 0 | 0 |",
         "| 2026-11-03 | 0 % | 0 | 5 |",

@@ -63,11 +63,32 @@ def test_what_counts_for_nobody_is_written_out_and_is_in_no_other_number(answers
     """Callers' own errors and cancelled requests, refused content, probes."""
     report = report_of(facts_of(answers))
     told = {line.what: line.requests for line in report.exclusions}
-    assert told["caller errors and cancelled"] == sum(one.end == "caller" for one in answers)
+    assert told["caller errors"] == sum(one.end == "caller" for one in answers)
+    assert told["cancelled"] == sum(one.end == "cancelled" for one in answers)
     assert told["refused content"] == sum(one.end == "safety" for one in answers)
     assert told["probes"] == sum(one.end == "probe" for one in answers)
     total = report.availability.good + report.availability.bad + sum(told.values())
     assert total == len(answers)
+    asked = [one for one in answers if one.end != "probe"]
+    shares = {line.what: line.share for line in report.exclusions}
+    for what, end in (("caller errors", "caller"), ("cancelled", "cancelled"), ("refused content", "safety")):
+        share = sum(one.end == end for one in asked) / len(asked) if asked else None
+        assert shares[what] == (None if share is None else pytest.approx(share))
+    assert shares["probes"] is None
+
+
+@given(ANSWERS)
+def test_what_failed_by_our_fault_is_put_down_to_causes_that_add_up(answers: list[Answer]) -> None:
+    """The most frequent first; callers' own errors and cancelled requests are never among them."""
+    report = report_of(facts_of(answers))
+    assert sum(line.requests for line in report.failures) == report.availability.bad
+    assert {line.cause for line in report.failures} <= {"model", "worker"}
+    assert [line.requests for line in report.failures] == sorted(
+        (one.requests for one in report.failures), reverse=True
+    )
+    if report.failures:
+        assert sum(line.share for line in report.failures) == pytest.approx(1 - (report.availability.ratio or 0))
+        assert all(line.means != "it is not known" for line in report.failures)
 
 
 @given(st.integers(0, 5_000), st.integers(0, 5_000))

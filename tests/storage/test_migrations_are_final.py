@@ -34,6 +34,8 @@ DIGESTS = {
     "migrations/0024_canaries.pre.sql": "9a5c9c21fc0d24d0bdd0626262541a71f6abcf6fb8315543331ad8247fe34b16",
     "migrations/0025_review.pre.sql": "32710e9e8447bfad7d61ae69762b1661341b45040f99be931481174f5ee09646",
     "migrations/0026_devices.pre.sql": "05efa110847f30b31b6338ff678227b87f1d613c4a595fa53078189e67f85c7f",
+    "migrations/0027_safety_audits.pre.sql": "1e04c8de7d9407aeb9d7a506fc35e1ec43ac9e333ff2d554b5e49cc8c7c9d151",
+    "migrations/0028_slo_forgiven.pre.sql": "b3f9cd9b6c403181c744eda7b9b3dfe7718258517c1ffb223ab87303844b6f5e",
     "facts_migrations/0001_facts.pre.sql": "3fea2c3960f7e1e59d62cf6b29a94f9c6accb50005cebe111f4236435dc33d6f",
     "facts_migrations/0002_tags.pre.sql": "ee66efa6d0b6dccc6448788b208882dd33523503ff7cbdad35b54a8920d84dbb",
     "facts_migrations/0003_calls.pre.sql": "25c6143d2935694f532fc1c3bb0a60b030dbee4c12d1922918feae9847935806",
@@ -47,6 +49,7 @@ DIGESTS = {
     "facts_migrations/0009_outputs.pre.sql": "859815153f2b9e07c6088db39c8a85bc0f0e17c741d5888cba898673ef07134a",
     "facts_migrations/0010_polls.pre.sql": "840afa1f23f3dd312d15367d79b4a5be0ebb8864b3ccfae665d6babd7dc3a291",
     "facts_migrations/0011_fingerprints.pre.sql": "4c1cf4b4c2d89c46dedb1a927247975f59e586eb29d9726a0f364d6ca0a176b7",
+    "facts_migrations/0012_cancelled.pre.sql": "f3dd41cfbf85dd6e1e5285e6a6efd4aeb679494fe27d67576eeae32c17ce52c9",
 }
 
 

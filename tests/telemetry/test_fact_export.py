@@ -2,12 +2,12 @@
 
 # ruff: noqa: ASYNC240 - tests may touch the disk while they wait
 
-import dataclasses
 import datetime as dt
 import json
 import pathlib
 import sys
 
+import msgspec
 import pytest
 from pyarrow import parquet
 from tests.telemetry.test_rollups import request_fact
@@ -27,7 +27,7 @@ async def test_every_fact_is_in_the_file_of_its_day_once(
     """Also over many pages; ids and JSON are text, times ISO 8601; the bounds cut a day."""
     monkeypatch.setattr(fact_export, "PAGE", 2)
     made = [request_fact(NOON + dt.timedelta(hours=6 * number)) for number in range(5)]
-    made[0] = dataclasses.replace(made[0], work={"images": 2.0})
+    made[0] = msgspec.structs.replace(made[0], work={"images": 2.0})
     await FactWriter(database).write(made)
     until = NOON + dt.timedelta(hours=24)
     written = await export_facts(database, NOON, until, tmp_path, JsonLines())

@@ -5,6 +5,7 @@ import datetime as dt
 import io
 import json
 
+import msgspec
 import structlog
 from tests.conformance.queue_harness import MODEL, Harness, finish, offer, postgres_harness, report, requeue, submission
 
@@ -101,7 +102,7 @@ async def test_facts_of_the_direct_lane_are_appended_once(database: Database) ->
         device_seconds=0.5,
         work={"images": 1.0},
     )
-    batch = [fact, dataclasses.replace(fact, endpoint="/2", request_id=_request_id(now))]
+    batch = [fact, msgspec.structs.replace(fact, endpoint="/2", request_id=_request_id(now))]
     writer = FactWriter(database)
     await writer.write(batch)
     await writer.write(batch)

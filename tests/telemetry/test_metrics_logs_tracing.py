@@ -3,6 +3,7 @@
 import datetime as dt
 import io
 import json
+import threading
 import uuid
 from collections.abc import Iterator
 
@@ -14,8 +15,8 @@ from hypothesis import strategies as st
 from forestay.chance import SeededChance
 from forestay.ids import RequestId, new_request_id
 from forestay.telemetry import tracing
-from forestay.telemetry.logs import HIDDEN, configure, logger, wide_line
-from forestay.telemetry.metrics import HTTP_REQUESTS, HTTP_SECONDS, OTHER, STATUS_WATCHED, Metrics, table
+from forestay.telemetry.logs import HIDDEN, configure, logger, tap, wide_line
+from forestay.telemetry.metrics import FOLD_AT, HTTP_REQUESTS, HTTP_SECONDS, OTHER, STATUS_WATCHED, Metrics, table
 
 REQUEST_ID = RequestId(uuid.UUID("01980f5e-7c1a-7000-8000-0123456789ab"))
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -38,6 +39,53 @@ def test_labels_are_bounded() -> None:
         metrics.add(HTTP_REQUESTS, f"route-{number}", "200")
     assert metrics.value(HTTP_REQUESTS, OTHER, OTHER) == 50
     assert metrics.value(HTTP_REQUESTS, "route-1", "200") == 1
+
+
+def test_what_threads_count_together_is_counted_once_each() -> None:
+    """Notes of many threads, more than wait at a time, are all there, by bucket as well."""
+    metrics = Metrics()
+    each = FOLD_AT + 7
+
+    def count() -> None:
+        for _ in range(each):
+            metrics.add(HTTP_REQUESTS, "run", "200")
+            metrics.observe(HTTP_SECONDS, 0.05, "run")
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    page = metrics.exposition().decode().splitlines()
+    assert metrics.value(HTTP_REQUESTS, "run", "200") == 4 * each
+    assert 'forestay_http_seconds_bucket{le="0.01",route="run"} 0.0' in page
+    assert f'forestay_http_seconds_bucket{{le="0.05",route="run"}} {4 * each}.0' in page  # a bound holds its own value
+    assert f'forestay_http_seconds_bucket{{le="+Inf",route="run"}} {4 * each}.0' in page
+    assert f'forestay_http_seconds_count{{route="run"}} {4 * each}.0' in page
+
+
+def test_a_wrong_number_of_labels_is_told_to_whoever_counts() -> None:
+    """Not to whoever reads the page."""
+    metrics = Metrics()
+    with pytest.raises(ValueError, match="labels"):
+        metrics.add(HTTP_REQUESTS, "run")
+    with pytest.raises(ValueError, match="back"):
+        metrics.add(HTTP_REQUESTS, "run", "200", amount=-1)
+    assert b"forestay_http_requests" not in metrics.exposition()
+
+
+@given(st.lists(st.tuples(st.sampled_from(["add", "set"]), st.integers(-5, 5)), max_size=30))
+def test_a_gauge_is_what_was_done_to_it_in_order(steps: list[tuple[str, int]]) -> None:
+    """Adding is noted and setting is not, and still each comes in its turn."""
+    metrics, expected = Metrics(), 0.0
+    for verb, number in steps:
+        if verb == "add":
+            metrics.add(STATUS_WATCHED, amount=number)
+            expected += number
+        else:
+            metrics.set(STATUS_WATCHED, number)
+            expected = number
+    assert metrics.value(STATUS_WATCHED) == expected
 
 
 def test_each_kind_refuses_the_others_verb() -> None:
@@ -84,6 +132,29 @@ def test_secrets_and_content_never_appear(lines: io.BytesIO) -> None:
         wide_line("x", "x.y", dt.datetime(2030, 1, 1, tzinfo=dt.UTC), {name: "hush"})
     assert b"hush" not in lines.getvalue()
     assert HIDDEN.encode() in lines.getvalue()
+
+
+def test_wide_lines_stand_among_others_in_their_order(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Written a little later, hidden fields hidden, and one that JSON cannot hold is shown in ASCII, not lost."""
+    before = structlog.get_config()
+    told: list[bytes] = []
+    try:
+        configure("tests")
+        tap(told.append)
+        at = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
+        logger("x").info("x.first")
+        wide_line("x", "x.second", at, {"prompt": "hush"})
+        wide_line("x", "x.third", at, {"name": "\ud800"})
+        logger("x").error("x.fourth")  # an error does not wait
+    finally:
+        configure("tests", level="warning", stream=io.BytesIO())
+        structlog.configure(**before)
+    found = [json.loads(line) for line in b"".join(told).splitlines()]
+    names = [line.get("action", line.get("'action'")) for line in found]
+    assert names == ["x.first", "x.second", "'x.third'", "x.fourth"]
+    assert found[1]["prompt"] == HIDDEN
+    assert found[1]["at"] == "2030-01-01T00:00:00Z"
+    assert capfdbinary.readouterr().err == b"".join(told)
 
 
 def test_long_texts_are_cut(lines: io.BytesIO) -> None:

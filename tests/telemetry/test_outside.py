@@ -42,7 +42,7 @@ def test_a_fact_from_outside_is_a_fact_like_any_other() -> None:
     said = {**GOOD, "wait_seconds": 1.5, "work": {"video_seconds": 6}, "tenant": "one", "valid": False, "worker": "w7"}
     [fact], faults = read(said)
     assert not faults
-    values = {name: getattr(fact, name) for name in RequestFact.__slots__}
+    values = {name: getattr(fact, name) for name in RequestFact.__struct_fields__}
     assert durations(values)[Measure.LATENCY_PER_WORK] == pytest.approx(0.5)
     assert work_done(fact.work) == {"video_seconds": 6.0}
     assert valid(values) is False

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -262,7 +263,7 @@ async def test_durations_goodput_and_work_are_read_back(database: Database, loop
     """Requests within a threshold, device-milliseconds that were not wasted, and everything for a report."""
     ended = SystemClock().now() - dt.timedelta(minutes=3)
     minute, reader = minute_number(ended), PostgresRollups(database)
-    slow = dataclasses.replace(request_fact(ended, seconds=9.0), work={"x_seconds": 3.0})
+    slow = msgspec.structs.replace(request_fact(ended, seconds=9.0), work={"x_seconds": 3.0})
     await FactWriter(database).write(
         [request_fact(ended), slow, request_fact(ended, Outcome.MODEL_TIMEOUT, seconds=5.0)]
     )
@@ -358,3 +359,20 @@ async def test_months_of_rollups_are_kept_for_their_time_and_dropped_whole(datab
     )
     assert await keep_partitions(database, clock, 400 * 86400.0) == 3
     assert await keep_partitions(database, clock, 400 * 86400.0) == 0
+
+
+async def test_a_tenant_s_failures_errors_and_cancelled_requests_are_told_apart(
+    database: Database, loop: RollupLoop
+) -> None:
+    """By model, each cause by itself; rows of before cancelled ones were counted hold them among the errors."""
+    ended = SystemClock().now() - dt.timedelta(minutes=4)
+    minute, reader = minute_number(ended), PostgresRollups(database)
+    ends = (Outcome.SUCCEEDED, Outcome.MODEL_CRASH, Outcome.WORKER_LOST, Outcome.CALLER_ERROR)
+    cancelled = [request_fact(ended, Outcome.CANCELLED) for _ in range(2)]
+    await FactWriter(database).write([*(request_fact(ended, outcome) for outcome in ends), *cancelled])
+    await loop.run_once()
+    counts = (await reader.of_tenant(minute, minute + 1, "one"))["a/b"]
+    assert (counts.good, counts.failed) == (1, {"model": 1, "worker": 1})
+    assert (counts.excluded, counts.cancelled) == ({"caller": 3}, 2)
+    await database.execute("UPDATE rollups SET cancelled = NULL")
+    assert (await reader.of_tenant(minute, minute + 1, "one"))["a/b"].cancelled == 0

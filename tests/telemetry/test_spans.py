@@ -1,6 +1,5 @@
 """Traces made from facts: one tree a request, the same each time, sent without losing any while nobody listens."""
 
-import dataclasses
 import datetime as dt
 import json
 import uuid
@@ -8,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
+import msgspec
 import pytest
 from aiohttp import web
 from hypothesis import given
@@ -283,10 +283,18 @@ def _direct_fact() -> RequestFact:
     )
 
 
+def test_spans_are_told_as_json_with_attributes_or_without() -> None:
+    """The admin API sends them as they are."""
+    request = request_fact()
+    spans = spans_of(Told(request, [attempt_fact(1, request)]))
+    assert any(not span.attributes for span in spans)
+    assert msgspec.json.decode(msgspec.json.encode(spans), type=list[Span]) == spans
+
+
 def test_spans_say_what_failed_and_what_callers_did_themselves_is_no_failure() -> None:
     """A crash marks request and attempt; a refused input marks neither."""
     request = request_fact()
     crashed = {**request, "outcome": "model_crash", "cause": "model"}
     refused = {**request, "outcome": "caller_error", "cause": "caller"}
-    assert dataclasses.asdict(spans_of(Told(crashed))[0])["failed"] is True
+    assert spans_of(Told(crashed))[0].failed
     assert not any(span.failed for span in spans_of(Told(refused, [attempt_fact(1, refused)])))

@@ -1,9 +1,9 @@
 """The learning loop: reads new facts, teaches the cost models, stores them.
 
-The controller runs it under a leader lease. Pure is what a new model begins with (`model_for`) and how much each fact
-counts (`observations_of`); the arithmetic is `capacity/regress`'s. A run that meets nothing new changes nothing; two
-learners at once cannot both move the cursor. A fact that arrives more than a few seconds after its end is not learned
-from: enough others are.
+The controller runs it under a leader lease. Pure is what a new model begins with (`model_for`), which facts teach
+(`decide_taught`) and how much each counts (`observations_of`); the arithmetic is `capacity/regress`'s. A run that meets
+nothing new changes nothing; two learners at once cannot both move the cursor. A fact that arrives more than a few
+seconds after its end is not learned from: enough others are.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ from forestay.telemetry.cost_facts import CostFact, Cursor, first_cursor
 BATCH = 2_000
 FIRST_LOOK_SECONDS = 86_400.0  # how far back learning looks when it begins
 MAX_ENDPOINTS = 64  # of one revision; paths with a variable part are without number
+MOST_TAUGHT = 400  # facts of an endpoint in a batch; half of what is known is forgotten after 140 (`regress`)
 _TENANT_FACTS = 20  # that one tenant may always teach in a batch
 _TENANT_SHARE = 0.25  # ... and beyond, at most this share of the batch
 
@@ -62,6 +63,16 @@ def observations_of(facts: Sequence[CostFact]) -> list[Observation]:
     counts = Counter(fact.tenant_id for fact in facts)
     most = max(_TENANT_FACTS, _TENANT_SHARE * len(facts))
     return [Observation(fact.features, fact.device_seconds, min(1.0, most / counts[fact.tenant_id])) for fact in facts]
+
+
+def decide_taught(facts: Sequence[CostFact]) -> Sequence[CostFact]:
+    """Return the facts of one endpoint to learn from: all, or where there are more than it can remember, every so many.
+
+    They are spread evenly over the batch, so that tenants and times keep their shares.
+    """
+    if len(facts) <= MOST_TAUGHT:
+        return facts
+    return [facts[number * len(facts) // MOST_TAUGHT] for number in range(MOST_TAUGHT)]
 
 
 class LearningLoop:
@@ -108,7 +119,7 @@ class LearningLoop:
                 endpoints[key[0]] += 1
                 before = StoredModel(revision.model_id, key[0], key[1], model_for(key, known, revision))
             if before is not None:
-                taught = dataclasses.replace(before, model=learn(before.model, observations_of(own)))
+                taught = dataclasses.replace(before, model=learn(before.model, observations_of(decide_taught(own))))
                 known[key] = taught
                 changed.append(taught)
         return changed

@@ -17,6 +17,7 @@ miss, so that the share of misses holds even while costs change. It asks for no 
 
 import dataclasses
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 
 from forestay.capacity.features import MAX_FEATURES, usual_of
@@ -154,8 +155,8 @@ class _Learning:
         scale *= max(1.0, reach / _LEVERAGE)
         counts = weight * min(1.0, _HUBER * self._spread / max(abs(residual), 1e-9)) / (scale * scale)
         for row, left in zip(self._products, values, strict=True):
-            for column, right in enumerate(values):
-                row[column] = _FORGET * row[column] + counts * left * right
+            share = counts * left
+            row[:] = [_FORGET * known + share * right for known, right in zip(row, values, strict=True)]
         self._moments = [
             _FORGET * moment + counts * left * seconds for moment, left in zip(self._moments, values, strict=True)
         ]
@@ -164,11 +165,15 @@ class _Learning:
         """Move each coefficient to its best value that is not negative; the start is near, so a few sweeps do."""
         coefficients = self._coefficients
         ridge = self._before.trust * math.exp(-2.0 * self._typical)
+        wanted = [moment + ridge * prior for moment, prior in zip(self._moments, self._before.prior, strict=True)]
         for _ in range(_SWEEPS):
+            before = coefficients.copy()
             for n, row in enumerate(self._products):
-                rest = _dot(row, coefficients) - row[n] * coefficients[n]
-                best = (self._moments[n] - rest + ridge * self._before.prior[n]) / (row[n] + ridge)
+                own = row[n]
+                best = (wanted[n] - _dot(row, coefficients) + own * coefficients[n]) / (own + ridge)
                 coefficients[n] = max(best, 0.0)
+            if coefficients == before:
+                break  # another sweep would change nothing
 
     def model(self) -> CostModel:
         """Return the frozen state."""
@@ -188,4 +193,4 @@ class _Learning:
 
 
 def _dot(left: Sequence[float], right: Sequence[float]) -> float:
-    return sum(a * b for a, b in zip(left, right, strict=True))
+    return sum(map(operator.mul, left, right))

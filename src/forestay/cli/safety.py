@@ -3,6 +3,7 @@
 import typer
 
 from forestay.cli import (
+    safety_audit,
     safety_evaluate,
     safety_hashes,
     safety_policy,
@@ -21,5 +22,6 @@ for subject in (
     safety_hashes,
     safety_provenance,
     safety_reports,
+    safety_audit,
 ):
     subject.register(app)

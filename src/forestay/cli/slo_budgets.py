@@ -1,4 +1,4 @@
-"""`forestay slo adjust|adjustments|withdraw|decisions`: minutes taken out of error budgets, and what budgets demand."""
+"""`forestay slo adjust|give-back|adjustments|withdraw|decisions`: what is left out of budgets, and what they demand."""
 
 import datetime as dt
 import urllib.parse
@@ -18,6 +18,7 @@ Row = dict[str, object]
 def register(app: typer.Typer) -> None:
     """Add these commands to `forestay slo`."""
     app.command()(adjust)
+    app.command(name="give-back")(give_back)
     app.command()(adjustments)
     app.command()(withdraw)
     app.command()(decisions)
@@ -44,6 +45,24 @@ def adjust(
         typer.echo(f"adjustment {done['number']}: {done['minutes']} minutes are out of the budget of {done['slo_id']}")
 
 
+def give_back(
+    slo: Annotated[str, typer.Argument(help="An SLO's id.")],
+    events: Annotated[int, typer.Argument(min=1, help="How many bad events (requests; of a time-slice SLO slices).")],
+    reason: Annotated[str, _REASON],
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Give bad events back to an SLO's error budget: so many of those of its window count no more.
+
+    Example: forestay slo give-back digits-up 200 --reason "a customer's load test, agreed afterwards"
+    """
+    body = {"events": events, "reason": reason}
+    done = cast("Row", connect().post(f"/admin/slos/{urllib.parse.quote(slo, safe='')}/give-backs", body))
+    if json:
+        print_json(done)
+    else:
+        typer.echo(f"adjustment {done['number']}: {events:,} bad events are given back to {done['slo_id']}")
+
+
 def adjustments(slo: Annotated[str, _OF] = "", json: Annotated[bool, JSON_OPTION] = False) -> None:
     """List what was taken out of error budgets, by whom and why; withdrawn ones too.
 
@@ -59,13 +78,18 @@ def adjustments(slo: Annotated[str, _OF] = "", json: Annotated[bool, JSON_OPTION
             row["slo_id"],
             _utc(row["first_minute"]),
             _utc(row["until_minute"]),
+            row["forgiven"] or "",
             row["by"],
             row["reason"],
             row["withdrawn_by"] or "",
         )
         for row in found
     ]
-    print_table(("number", "slo", "from", "until", "by", "reason", "withdrawn by"), rows, empty="nothing was adjusted")
+    print_table(
+        ("number", "slo", "from", "until", "given back", "by", "reason", "withdrawn by"),
+        rows,
+        empty="nothing was adjusted",
+    )
 
 
 def withdraw(
@@ -81,7 +105,7 @@ def withdraw(
     if json:
         print_json(done)
     else:
-        typer.echo(f"adjustment {number} is withdrawn: its minutes count for {done['slo_id']} again")
+        typer.echo(f"adjustment {number} is withdrawn: what it left out counts for {done['slo_id']} again")
 
 
 def decisions(slo: Annotated[str, _OF] = "", json: Annotated[bool, JSON_OPTION] = False) -> None:

@@ -17,7 +17,7 @@ HOURS = 6
 SOURCE = "edge-eu"
 _THIN_EVERY = 15  # minutes between two requests of a model with little traffic
 _BROKEN = (18, 9)  # the poster's requests failed from so many minutes ago until so many
-_APP = """
+APP = b"""
 import time
 
 import fal
@@ -51,7 +51,7 @@ class Studio(fal.App, name="studio", keep_alive=60):
 
 def bundle() -> bytes:
     """Return the model as a bundle."""
-    return bundle_of({"app.py": _APP.encode()})
+    return bundle_of({"app.py": APP})
 
 
 def spec(model: str) -> dict[str, object]:

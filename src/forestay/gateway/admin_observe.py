@@ -66,6 +66,7 @@ def _summary(tallies: Iterable[Tally]) -> dict[str, object]:
     return {
         "requests": total.requests,
         "availability": [total.good, total.bad, total.excluded],
+        "cancelled": total.cancelled,
         "validity": [total.valid, total.invalid],
         "safety": [total.judged, total.unjudged],
         "delivery": [total.delivered, total.undelivered],

@@ -11,12 +11,14 @@ import msgspec
 from forestay.errors import UsageError
 from forestay.fleet.audit import AuditEntry
 from forestay.gateway.admin_reading import Act, NotThere, Problem, plain_text
+from forestay.gateway.admin_safety_audit import words_about
 from forestay.gateway.responses import Reply, json_reply
 from forestay.slo.budget import Adjustment
-from forestay.slo.model import Minute, SloId
+from forestay.slo.model import Measure, Minute, SloId
 from forestay.slo.postgres_store import Kept
 
 _MOST = 1_000
+_MOST_EVENTS = 1_000_000_000
 _LONGEST, _AHEAD = dt.timedelta(days=31), dt.timedelta(days=31)
 _MINUTE_SECONDS = 60
 
@@ -24,6 +26,11 @@ _MINUTE_SECONDS = 60
 class _Adjust(msgspec.Struct, forbid_unknown_fields=True):
     first: dt.datetime
     until: dt.datetime
+    reason: str
+
+
+class _GiveBack(msgspec.Struct, forbid_unknown_fields=True):
+    events: int
     reason: str
 
 
@@ -37,7 +44,7 @@ async def get_slos(act: Act) -> Reply:
     order = {"page": 0, "ticket": 1, "held": 2, "kept": 3, "no_data": 4}
     rows = sorted(kept, key=lambda one: (order.get(one.standing.word, 5), one.standing.slo_id))
     files = [dataclasses.asdict(file) for file in await act.ports.admin.slos.files()]
-    return json_reply(200, {"slos": [_shown(one) for one in rows], "files": files})
+    return json_reply(200, {"slos": [await _told(act, one) for one in rows], "files": files})
 
 
 async def get_slo(act: Act) -> Reply:
@@ -46,21 +53,40 @@ async def get_slo(act: Act) -> Reply:
     found = await act.ports.admin.slos.one(name)
     if found is None:
         raise NotThere(f"no SLO {name[:100]!r}; `forestay slo status` lists those that are watched")
-    return json_reply(200, _shown(found))
+    return json_reply(200, await _told(act, found))
 
 
 async def post_adjustment(act: Act) -> Reply:
     """Take a stretch of time out of an SLO's budget: what happened in it counts as neither good nor bad."""
     name, now = act.path("slo_id"), act.ports.clock.now()
     wanted = _adjustment(await act.json(_Adjust), SloId(name), act.actor, now)
-    if await act.ports.admin.slos.one(name) is None:
-        raise NotThere(f"no SLO {name[:100]!r}; `forestay slo status` lists those that are watched")
+    await _check_watched(act, name)
     detail = {"first_minute": wanted.first, "minutes": wanted.until - wanted.first}
     audit = AuditEntry(now, act.actor, "adjust_slo", f"slo:{name}", detail, wanted.reason)
     number = await act.ports.admin.budgets.adjust(wanted, audit)
     if number is None:
         raise Problem(409, f"those minutes are out of the budget of {name} already", "refused")
     return json_reply(201, {"number": number, "slo_id": name, "minutes": wanted.until - wanted.first})
+
+
+async def post_give_back(act: Act) -> Reply:
+    """Give bad events back to an SLO's budget: so many of those of its window count no more."""
+    name, now, asked = act.path("slo_id"), act.ports.clock.now(), await act.json(_GiveBack)
+    if not 1 <= asked.events <= _MOST_EVENTS:
+        raise UsageError("events", f"must be a number of bad events from 1 to {_MOST_EVENTS:,}")
+    reason, minute = plain_text("reason", asked.reason, empty=False), Minute(int(now.timestamp()) // _MINUTE_SECONDS)
+    await _check_watched(act, name)
+    wanted = Adjustment(SloId(name), minute, Minute(minute + 1), act.actor, reason, minute, asked.events)
+    audit = AuditEntry(now, act.actor, "give_back_slo", f"slo:{name}", {"events": asked.events}, reason)
+    number = await act.ports.admin.budgets.adjust(wanted, audit)
+    if number is None:
+        raise Problem(409, f"something was given back to {name} within this minute; try again in the next", "refused")
+    return json_reply(201, {"number": number, "slo_id": name, "events": asked.events})
+
+
+async def _check_watched(act: Act, name: str) -> None:
+    if await act.ports.admin.slos.one(name) is None:
+        raise NotThere(f"no SLO {name[:100]!r}; `forestay slo status` lists those that are watched")
 
 
 def _adjustment(asked: _Adjust, slo_id: SloId, actor: str, now: dt.datetime) -> Adjustment:
@@ -102,6 +128,11 @@ async def get_decisions(act: Act) -> Reply:
     return json_reply(200, {"decisions": [dataclasses.asdict(one) for one in found]})
 
 
-def _shown(kept: Kept) -> dict[str, object]:
-    told = msgspec.to_builtins(kept.standing)
-    return {**told, "word": kept.standing.word, "kept_at": kept.kept_at}
+async def _told(act: Act, kept: Kept) -> dict[str, object]:
+    """Tell how an SLO stands; one on safety also what a sample of releases says, which no count of verdicts can."""
+    standing = kept.standing
+    told: dict[str, object] = {**msgspec.to_builtins(standing), "word": standing.word, "kept_at": kept.kept_at}
+    if standing.measure == Measure.SAFETY:
+        since = act.ports.clock.now() - dt.timedelta(minutes=standing.window_minutes)
+        told["says"] = [*standing.says, await words_about(act, standing.subject, since)]
+    return told

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from forestay.readiness.postgres_store import PostgresReadiness
     from forestay.rollouts.shadow.store import ShadowStore
     from forestay.rollouts.store import RolloutFacts, RolloutStore
+    from forestay.safety.audit_store import PostgresAudits
     from forestay.safety.chain import ChainFault
     from forestay.safety.guard import Guard
     from forestay.safety.hashes.postgres_reports import PostgresReports
@@ -110,6 +111,7 @@ class AdminReaders:
     rollups: "PostgresRollups"
     slos: "SloReader"
     budgets: "PostgresBudgetPolicy"
+    audits: "PostgresAudits"
     rollouts: "RolloutStore"
     rollout_facts: "RolloutFacts"
     shadows: "ShadowStore"

@@ -34,6 +34,8 @@ class Adjustment:
     by: str
     reason: str
     at: Minute
+    forgiven: int = 0
+    """Bad events given back while `first` is in the window; 0: what happened in the minutes does not count."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,11 +103,12 @@ def budget_of(slo: Slo, history: History, now: Minute, adjustments: Iterable[Adj
     start, end = bounds(slo.window, now)
     first, until = max(start, history.kept_from), Minute(min(end, now + 1))
     taken = [item for item in adjustments if item.slo_id == slo.slo_id and item.first < until and item.until > first]
-    minutes = _without(history.minutes, taken)
+    minutes = _without(history.minutes, [item for item in taken if not item.forgiven])
     events, bad, missing = events_of(slo.sli, minutes, first, until)
+    bad = max(0, bad - sum(item.forgiven for item in taken))
     says = [_says_kept(start, first)] if first > start else []
     says += [f"{missing} minutes were not seen: they are neither good nor bad"] if missing else []
-    says += [f"{item.until - item.first} minutes taken out by {item.by}: {item.reason}" for item in taken]
+    says += [_says_adjusted(item) for item in taken]
     recent = events_of(slo.sli, minutes, Minute(max(first, until - _recent_minutes(slo.sli))), until)
     return _budget(slo, (events, bad), (recent[0], recent[1]), (start, first, end, now), says)
 
@@ -178,6 +181,13 @@ def _without(minutes: Mapping[Minute, Counts], taken: Sequence[Adjustment]) -> M
         for minute, counts in minutes.items()
         if not any(item.first <= minute < item.until for item in taken)
     }
+
+
+def _says_adjusted(item: Adjustment) -> str:
+    what = (
+        f"{item.forgiven:,} bad events given back" if item.forgiven else f"{item.until - item.first} minutes taken out"
+    )
+    return f"{what} by {item.by}: {item.reason}"
 
 
 def _says_kept(start: Minute, first: Minute) -> str:

@@ -136,9 +136,15 @@ def _sections(report: CustomerReport) -> Iterable[tuple[str, tuple[str, ...], Ro
         "No credit is agreed for this account.",
     )
     yield (
+        "Failures that count against us",
+        ("put down to", "requests", "of all that count", "what happened"),
+        [(line.cause, f"{line.requests:,}", _percent(line.share), line.means) for line in report.failures],
+        "None.",
+    )
+    yield (
         "Not counted, for or against",
-        ("what", "requests", "why"),
-        [(line.what, f"{line.requests:,}", line.why) for line in report.exclusions],
+        ("what", "requests", "of all requests", "why"),
+        [(line.what, f"{line.requests:,}", _percent(line.share), line.why) for line in report.exclusions],
         "Nothing.",
     )
     days = [(day.date, _day(day), f"{day.good:,}", f"{day.bad:,}") for day in report.days if day.state != "unseen"]

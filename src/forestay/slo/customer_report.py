@@ -20,6 +20,16 @@ from forestay.telemetry.rollup_reader import ModelCounts, minute_number, minute_
 
 DAY_MINUTES = 1440
 MONTH_WINDOW = Window(calendar=CalendarUnit.MONTH)
+UNKNOWN_CAUSE = "unknown"
+# What a customer reads beside each cause of a failure (`telemetry.causes.Cause`); callers' own are never among them.
+_MEANS = {
+    Cause.MODEL.value: "the model answered with an error, crashed, or took too long",
+    Cause.WORKER.value: "the machine that worked on it was lost",
+    Cause.COLD_START.value: "no copy of the model was ready in time",
+    Cause.MEMORY.value: "the machine ran out of memory",
+    Cause.PLATFORM.value: "the platform had nothing free in time, or failed itself",
+    Cause.UPSTREAM.value: "a provider behind the model failed",
+}
 _MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])", re.ASCII)
 
 
@@ -107,11 +117,25 @@ class SloLine:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ExclusionLine:
-    """What counts as neither good nor bad, how many requests that were, and why."""
+    """What counts as neither good nor bad, how many requests that were, and why.
+
+    `share` is of all requests that callers made, counted or not; None of what is not of these, or lies in other lines.
+    """
 
     what: str
     requests: int
+    share: float | None
     why: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FailureLine:
+    """Failures that count against us, by what they were put down to; `share` is of all requests that count."""
+
+    cause: str
+    requests: int
+    share: float
+    means: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -141,6 +165,7 @@ class CustomerReport:
     models: tuple[ModelLine, ...]
     slos: tuple[SloLine, ...]
     credit: CreditLine
+    failures: tuple[FailureLine, ...]
     exclusions: tuple[ExclusionLine, ...]
     notes: tuple[str, ...]
 
@@ -185,6 +210,7 @@ def report_of(facts: MonthFacts) -> CustomerReport:
         models=tuple(_model(name, counts) for name, counts in sorted(facts.models.items()) if _is_told(counts)),
         slos=tuple(_slo(slo, budget) for slo, budget in sorted(facts.slos, key=lambda pair: pair[0].slo_id)),
         credit=_credit(facts, (good, bad)),
+        failures=tuple(_failures(facts)),
         exclusions=tuple(_exclusions(facts)),
         notes=tuple(_notes(facts, finished=finished)),
     )
@@ -248,7 +274,7 @@ def _slo(slo: Slo, budget: Budget) -> SloLine:
 def _credit(facts: MonthFacts, measured: tuple[int, int]) -> CreditLine:
     counted: dict[SloId, tuple[int, int]] = {}
     for slo, _ in facts.slos:
-        taken = [item for item in facts.adjustments if item.slo_id == slo.slo_id]
+        taken = [item for item in facts.adjustments if item.slo_id == slo.slo_id and not item.forgiven]
         if taken:
             counted[slo.slo_id] = _sum(counts for minute, counts in facts.minutes.items() if not _in(minute, taken))
     found = decide_credit([slo for slo, _ in facts.slos], counted, measured)
@@ -260,22 +286,48 @@ def _in(minute: Minute, adjustments: Iterable[Adjustment]) -> bool:
     return any(item.first <= minute < item.until for item in adjustments)
 
 
-def _exclusions(facts: MonthFacts) -> Iterable[ExclusionLine]:
+def _failures(facts: MonthFacts) -> Iterable[FailureLine]:
+    """Put down what failed, the most frequent first."""
+    models = facts.models.values()
+    counted = sum(counts.good + counts.bad for counts in models)
+    causes = _by_cause(counts.failed for counts in models)
+    for cause, count in sorted(causes.items(), key=lambda item: (-item[1], item[0])):
+        yield FailureLine(cause or UNKNOWN_CAUSE, count, count / counted, _MEANS.get(cause, "it is not known"))
+
+
+def _by_cause(found: Iterable[Mapping[str, int]]) -> dict[str, int]:
     causes: dict[str, int] = {}
-    for counts in facts.models.values():
-        for cause, count in counts.excluded.items():
+    for counts in found:
+        for cause, count in counts.items():
             causes[cause] = causes.get(cause, 0) + count
+    return causes
+
+
+def _exclusions(facts: MonthFacts) -> Iterable[ExclusionLine]:
+    models = facts.models.values()
+    causes = _by_cause(counts.excluded for counts in models)
+    asked = sum(counts.good + counts.bad for counts in models) + sum(causes.values())
+
+    def line(what: str, requests: int, why: str) -> ExclusionLine:
+        return ExclusionLine(what, requests, ratio_of(requests, asked - requests), why)
+
+    cancelled = sum(counts.cancelled for counts in models)
     own, refused = causes.pop(Cause.CALLER.value, 0), causes.pop(Cause.SAFETY.value, 0)
-    yield ExclusionLine("caller errors and cancelled", own, "inputs that were refused, requests that the caller ended")
-    yield ExclusionLine("refused content", refused, "content that may not go through")
+    yield line("caller errors", own - cancelled, "inputs that the platform or the model refused as faulty")
+    yield line("cancelled", cancelled, "requests that the caller cancelled, or did not wait for")
+    yield line("refused content", refused, "content that may not go through")
     for cause, count in sorted(causes.items()):
-        yield ExclusionLine(cause, count, "counts for or against nobody")
-    probes = sum(counts.probes for counts in facts.models.values())
-    yield ExclusionLine("probes", probes, "synthetic requests of the platform's operator")
+        yield line(cause, count, "counts for or against nobody")
+    probes = sum(counts.probes for counts in models)
+    yield ExclusionLine("probes", probes, None, "synthetic requests of the platform's operator")
     for item in sorted(facts.adjustments, key=lambda one: (one.first, one.slo_id)):
+        why = f"{item.reason} (by {item.by})"
+        if item.forgiven:
+            yield ExclusionLine(f"given back to {item.slo_id}, {_utc(item.first)}", item.forgiven, None, why)
+            continue
         span = f"{_utc(item.first)} to {_utc(item.until)}"
         requests = sum(counts.total for minute, counts in facts.minutes.items() if _in(minute, (item,)))
-        yield ExclusionLine(f"adjustment of {item.slo_id}, {span}", requests, f"{item.reason} (by {item.by})")
+        yield ExclusionLine(f"adjustment of {item.slo_id}, {span}", requests, None, why)
 
 
 def _notes(facts: MonthFacts, *, finished: bool) -> Iterable[str]:

@@ -33,6 +33,7 @@ class Adjusted:
     at: dt.datetime
     withdrawn_by: str | None
     withdrawn_at: dt.datetime | None
+    forgiven: int = 0  # bad events given back; 0: the minutes are out
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,8 +84,9 @@ class PostgresBudgetPolicy:
         """Keep an adjustment with its audit row; returns its number, None when those minutes are out already."""
         async with self._database.transaction() as connection:
             made = await connection.fetchrow(
-                _SQL["adjust"], wanted.slo_id, wanted.first, wanted.until, wanted.by, wanted.reason, audit.at
-            )
+                _SQL["adjust"], wanted.slo_id, wanted.first, wanted.until, wanted.by, wanted.reason, audit.at,
+                wanted.forgiven,
+            )  # fmt: skip
             if made is None:
                 return None
             await postgres_audit.append(connection, self._writer, [audit])
@@ -107,7 +109,7 @@ class PostgresBudgetPolicy:
         return [
             Adjustment(
                 SloId(row["slo_id"]), Minute(row["first_minute"]), Minute(row["until_minute"]), row["by"],
-                row["reason"], Minute(int(row["at"].timestamp()) // 60),
+                row["reason"], Minute(int(row["at"].timestamp()) // 60), row["forgiven"],
             )
             for row in rows
         ]  # fmt: skip

@@ -7,7 +7,6 @@ Whoever writes adds what follows from a fact alone: the cause of a failure (`cau
 gets a position in order of commit. It decides nothing else about what facts mean.
 """
 
-import dataclasses
 import datetime as dt
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import cast
@@ -37,8 +36,7 @@ Fact = dict[str, object]
 Settler = Callable[[Connection, Sequence[Fact], Sequence[Fact]], Awaitable[None]]  # requests' facts, attempts' facts
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RequestFact:
+class RequestFact(msgspec.Struct, frozen=True, gc=False):
     """What happened to one request that never was in the queue."""
 
     request_id: RequestId
@@ -58,7 +56,7 @@ class RequestFact:
     started_at: dt.datetime | None
     finished_at: dt.datetime
     device_seconds: float
-    work: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])
+    work: Mapping[str, float] = msgspec.field(default_factory=dict[str, float])
     tags: Mapping[str, str] | None = None  # X-Fal-Tags
     source: str = ""  # who saw it; empty: ourselves
     traffic: str = "caller"  # telemetry/causes.py, Traffic

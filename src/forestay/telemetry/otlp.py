@@ -17,6 +17,7 @@ from forestay.telemetry.spans import Span, Value
 TIMEOUT_SECONDS = 10.0
 _AGAIN = frozenset({429, 502, 503, 504})
 _ERROR = 2  # STATUS_CODE_ERROR
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 class Collector:
@@ -92,13 +93,13 @@ def _attributes(values: Mapping[str, Value]) -> list[dict[str, object]]:
 
 
 def _value(value: Value) -> dict[str, object]:
+    if isinstance(value, str):
+        return {"stringValue": value}
     if isinstance(value, bool):
         return {"boolValue": value}
-    if isinstance(value, int):
-        return {"intValue": str(value)}
-    return {"doubleValue": value} if isinstance(value, float) else {"stringValue": value}
+    return {"intValue": str(value)} if isinstance(value, int) else {"doubleValue": value}
 
 
 def _nanoseconds(moment: dt.datetime) -> str:
-    since = moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    return str((since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1_000)
+    since = moment - _EPOCH
+    return f"{(since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds}000"

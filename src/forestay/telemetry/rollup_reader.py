@@ -64,6 +64,8 @@ class ModelCounts:
     good: int = 0
     bad: int = 0
     probes: int = 0
+    cancelled: int = 0  # of excluded: the caller cancelled them, or left
+    failed: dict[str, int] = dataclasses.field(default_factory=dict[str, int])  # cause -> bad
     excluded: dict[str, int] = dataclasses.field(default_factory=dict[str, int])  # cause -> neither good nor bad
     latency: dict[int, int] = dataclasses.field(default_factory=dict[int, int])  # bin -> successes: `histogram`
 
@@ -72,6 +74,9 @@ class ModelCounts:
         self.good += other.good
         self.bad += other.bad
         self.probes += other.probes
+        self.cancelled += other.cancelled
+        for cause, count in other.failed.items():
+            self.failed[cause] = self.failed.get(cause, 0) + count
         for cause, count in other.excluded.items():
             self.excluded[cause] = self.excluded.get(cause, 0) + count
         self.latency = merged((self.latency, other.latency))
@@ -138,6 +143,9 @@ class PostgresRollups:
                 model.probes += good + bad + excluded
                 continue
             model.good, model.bad = model.good + good, model.bad + bad
+            model.cancelled += cast("int", row["cancelled"])
+            if bad:
+                model.failed[cast("str", row["cause"])] = bad
             if excluded:
                 model.excluded[cast("str", row["cause"])] = excluded
         for row in await self._facts.fetch(_SQL["tenant_latency"], *bounds):

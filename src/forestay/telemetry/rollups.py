@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Collection, Iterable, Mapping
 from typing import cast
 
-from forestay.telemetry.causes import SUCCEEDED, Traffic
+from forestay.telemetry.causes import CANCELLED, SUCCEEDED, Traffic
 from forestay.telemetry.histogram import bin_of, merged
 from forestay.telemetry.measures import Fact, Measure, available, cause_in, durations, valid, work_done, work_in
 
@@ -53,6 +53,7 @@ class Tally:
     guard_bad: int = 0
     polls_good: int = 0
     polls_bad: int = 0
+    cancelled: int = 0  # of excluded: the caller cancelled it, or left
     attempts: int = 0
     device_ms_good: int = 0  # milliseconds that went into valid outputs
     device_ms_bad: int = 0  # and those that did not, by no fault of a caller's
@@ -108,6 +109,7 @@ def add_requests(tallies: Tallies, facts: Iterable[Fact], judged: Collection[uui
         tally.good += good is True
         tally.bad += good is False
         tally.excluded += good is None
+        tally.cancelled += good is None and fact["outcome"] == CANCELLED
         tally.valid += whole is True
         tally.invalid += whole is False
         if fact["outcome"] == SUCCEEDED:

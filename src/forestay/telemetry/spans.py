@@ -10,7 +10,9 @@ import datetime as dt
 import enum
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
+from typing import NamedTuple, cast
+
+import msgspec
 
 from forestay.ids import RequestId, made_at
 from forestay.telemetry import tracing
@@ -23,6 +25,13 @@ _REQUEST_FIELDS = (
     *("attempts", "revision_id", "traffic"),
 )
 _ATTEMPT_FIELDS = ("attempt", "outcome", "cause", "revision_id", "replica_id", "worker_id", "device", "device_seconds")
+_DIRECT_FIELDS = ("replica_id", "worker_id", "device_seconds")
+_WEBHOOK_FIELDS = ("outcome", "tries", "status_code")
+_NAMES = {
+    name: f"forestay.{name.removesuffix('_id')}"
+    for name in (*_REQUEST_FIELDS, *_ATTEMPT_FIELDS, *_DIRECT_FIELDS, *_WEBHOOK_FIELDS)
+}
+_PLAIN_KINDS = (str, int, float)
 _ENDED = ("delivered", "allow", "flag", SUCCEEDED)
 
 
@@ -36,8 +45,7 @@ class Kind(enum.IntEnum):
     CONSUMER = 5
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Span:
+class Span(msgspec.Struct, frozen=True, gc=False):
     """One stretch of work or of waiting."""
 
     trace_id: str
@@ -47,8 +55,23 @@ class Span:
     kind: Kind
     begins_at: dt.datetime
     ends_at: dt.datetime
-    attributes: Mapping[str, Value] = dataclasses.field(default_factory=dict[str, Value])
+    attributes: Mapping[str, Value] = msgspec.field(default_factory=dict[str, Value])
     failed: bool = False
+
+
+_NOTHING: Mapping[str, Value] = {}
+
+
+class _Said(NamedTuple):
+    """What is said of a span beside its times and its place."""
+
+    name: str = ""  # empty: the name that its id is derived from
+    kind: Kind = Kind.INTERNAL
+    attributes: Mapping[str, Value] = _NOTHING
+    failed: bool = False
+
+
+_PLAIN = _Said()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,96 +104,91 @@ class _Maker:
 
     def __init__(self, request: Fact) -> None:
         self._request = request
-        self._id = RequestId(uuid.UUID(str(request["request_id"])))
+        own = request["request_id"]
+        self._id = RequestId(own if isinstance(own, uuid.UUID) else uuid.UUID(str(own)))
         text = request.get("traceparent")
         self._context = tracing.read(text if isinstance(text, str) else None)
         self._trace_id = self._id.hex if self._context is None else self._context.trace_id
         self._root = tracing.span_id(self._id, tracing.REQUEST)
 
     def root(self) -> Span:
-        caller = None if self._context is None else self._context.span_id
-        fact = self._request
-        return dataclasses.replace(
-            self._span(tracing.REQUEST, None, fact, "submitted_at", "finished_at") or self._instant(),
-            parent_id=None if caller == self._root else caller,
-            kind=Kind.SERVER,
-            attributes={"forestay.request_id": str(self._id), **_attributes(fact, _REQUEST_FIELDS)},
-            failed=fact.get("cause") not in (None, "", "caller"),
-        )
+        """Return the span of the request, which is there whatever else is known of it."""
+        caller, fact = None if self._context is None else self._context.span_id, self._request
+        attributes = {"forestay.request_id": str(self._id), **_attributes(fact, _REQUEST_FIELDS)}
+        failed = fact.get("cause") not in (None, "", "caller")
+        parent = None if caller == self._root else caller
+        said = _Said(kind=Kind.SERVER, attributes=attributes, failed=failed)
+        span = self._span(tracing.REQUEST, parent, fact, ("submitted_at", "finished_at"), said)
+        if span is not None:
+            return span
+        at = made_at(self._id) or dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+        return Span(self._trace_id, self._root, parent, tracing.REQUEST, Kind.SERVER, at, at, attributes, failed)
 
     def direct(self) -> Iterator[Span]:
         """The direct lane knows one attempt at most, told by the request's own fact."""
         fact = self._request
         if fact.get("lane") == "queue":
             return
-        yield from _some(self._span("wait", self._root, fact, "submitted_at", "started_at"))
-        model = self._span(tracing.model_span(1), self._root, fact, "started_at", "answered_at", name="model")
-        if model is not None:
-            first = fact.get("first_byte_at")
-            attributes = _attributes(fact, ("replica_id", "worker_id", "device_seconds"))
-            if first is not None:
-                attributes["forestay.first_byte_seconds"] = (moment(first) - model.begins_at).total_seconds()
-            yield dataclasses.replace(model, kind=Kind.CLIENT, attributes=attributes, failed=_failed(fact))
+        yield from _some(self._span("wait", self._root, fact, ("submitted_at", "started_at")))
+        first, began = fact.get("first_byte_at"), fact.get("started_at")
+        attributes = _attributes(fact, _DIRECT_FIELDS)
+        if first is not None and began is not None:
+            attributes["forestay.first_byte_seconds"] = (moment(first) - moment(began)).total_seconds()
+        said = _Said("model", Kind.CLIENT, attributes, _failed(fact))
+        yield from _some(self._span(tracing.model_span(1), self._root, fact, ("started_at", "answered_at"), said))
 
     def attempt(self, fact: Fact) -> Iterator[Span]:
         number = cast("int", fact["attempt"])
         queued = "queued_at" if fact.get("queued_at") is not None else "submitted_at"
-        yield from _some(self._span(f"queue {number}", self._root, fact, queued, "leased_at", name="queue"))
-        own = f"attempt {number}"
+        yield from _some(self._span(f"queue {number}", self._root, fact, (queued, "leased_at"), _Said("queue")))
         begins = "leased_at" if fact.get("leased_at") is not None else "started_at"
         ends = "checked_at" if fact.get("checked_at") is not None else "finished_at"
-        span = self._span(own, self._root, fact, begins, ends)
+        failed = _failed(fact)
+        said = _Said(kind=Kind.CONSUMER, attributes=_attributes(fact, _ATTEMPT_FIELDS), failed=failed)
+        span = self._span(f"attempt {number}", self._root, fact, (begins, ends), said)
         if span is None:
             return
-        yield dataclasses.replace(
-            span, kind=Kind.CONSUMER, attributes=_attributes(fact, _ATTEMPT_FIELDS), failed=_failed(fact)
-        )
+        yield span
         parent = span.span_id
-        yield from _some(self._span(f"inputs {number}", parent, fact, begins, "started_at", name="inputs"))
-        model = self._span(tracing.model_span(number), parent, fact, "started_at", "finished_at", name="model")
-        if model is not None:
-            yield dataclasses.replace(model, kind=Kind.CLIENT, failed=_failed(fact))
-        yield from _some(self._span(f"check {number}", parent, fact, "finished_at", "checked_at", name="check"))
+        yield from _some(self._span(f"inputs {number}", parent, fact, (begins, "started_at"), _Said("inputs")))
+        model = _Said("model", Kind.CLIENT, failed=failed)
+        yield from _some(self._span(tracing.model_span(number), parent, fact, ("started_at", "finished_at"), model))
+        yield from _some(self._span(f"check {number}", parent, fact, ("finished_at", "checked_at"), _Said("check")))
 
     def judgements(self, verdicts: Sequence[Fact]) -> Iterator[Span]:
         for number, fact in enumerate(verdicts):
             ended = moment(fact["at"])
             began = ended - dt.timedelta(seconds=cast("float", fact["seconds"]))
-            name = f"judge {fact['point']}"
-            told = {"from": began, "to": ended, "outcome": fact["verdict"]}
-            span = self._span(f"{name} {number}", self._root, told, "from", "to", name=name)
-            if span is not None:
-                attributes = {"forestay.verdict": str(fact["verdict"])}
-                yield dataclasses.replace(span, attributes=attributes, failed=fact["verdict"] == "inconclusive")
+            name, verdict = f"judge {fact['point']}", str(fact["verdict"])
+            said = _Said(name, Kind.INTERNAL, {"forestay.verdict": verdict}, verdict == "inconclusive")
+            told = {"from": began, "to": ended}
+            yield from _some(self._span(f"{name} {number}", self._root, told, ("from", "to"), said))
 
     def stored(self) -> Iterator[Span]:
         fact = self._request
         begins = "checked_at" if fact.get("checked_at") is not None else "answered_at"
         if fact.get("lane") == "queue":
-            yield from _some(self._span("store", self._root, fact, begins, "finished_at"))
+            yield from _some(self._span("store", self._root, fact, (begins, "finished_at")))
 
     def webhooks(self, deliveries: Sequence[Fact]) -> Iterator[Span]:
         for number, fact in enumerate(deliveries):
-            span = self._span(
-                f"webhook {number}", self._root, fact, "request_finished_at", "finished_at", name="webhook"
-            )
-            if span is not None:
-                attributes = _attributes(fact, ("outcome", "tries", "status_code"))
-                failed = fact["outcome"] != "delivered"
-                yield dataclasses.replace(span, kind=Kind.PRODUCER, attributes=attributes, failed=failed)
+            attributes = _attributes(fact, _WEBHOOK_FIELDS)
+            said = _Said("webhook", Kind.PRODUCER, attributes, fact["outcome"] != "delivered")
+            times = ("request_finished_at", "finished_at")
+            yield from _some(self._span(f"webhook {number}", self._root, fact, times, said))
 
-    def _span(self, own: str, parent: str | None, fact: Fact, begins: str, ends: str, name: str = "") -> Span | None:
+    def _span(
+        self, own: str, parent: str | None, fact: Fact, times: tuple[str, str], said: _Said = _PLAIN
+    ) -> Span | None:
         """Make a span between two moments of a fact; None where one of them was not reached. Clocks may disagree."""
-        first, last = fact.get(begins), fact.get(ends)
+        first, last = fact.get(times[0]), fact.get(times[1])
         if first is None or last is None:
             return None
-        began = moment(first)
-        ended = max(began, moment(last))
-        return Span(self._trace_id, tracing.span_id(self._id, own), parent, name or own, Kind.INTERNAL, began, ended)
-
-    def _instant(self) -> Span:
-        at = made_at(self._id) or dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-        return Span(self._trace_id, self._root, None, tracing.REQUEST, Kind.SERVER, at, at)
+        began, ended = moment(first), moment(last)
+        ended = max(ended, began)
+        own_id = self._root if own == tracing.REQUEST else tracing.span_id(self._id, own)
+        name, kind, attributes, failed = said
+        return Span(self._trace_id, own_id, parent, name or own, kind, began, ended, attributes, failed)
 
 
 def moment(value: object) -> dt.datetime:
@@ -190,6 +208,6 @@ def _attributes(fact: Fact, names: Sequence[str]) -> dict[str, Value]:
     found: dict[str, Value] = {}
     for name in names:
         value = fact.get(name)
-        if isinstance(value, str | int | float) and value != "":
-            found[f"forestay.{name.removesuffix('_id')}"] = value
+        if isinstance(value, _PLAIN_KINDS) and value != "":
+            found[_NAMES[name]] = value
     return found

@@ -1,6 +1,7 @@
 -- name: adjust
--- Takes the minutes from $2 to before $3 out of the budget of an SLO ($1); nothing where they are out already.
-INSERT INTO slo_adjustments (slo_id, first_minute, until_minute, by, reason, at) VALUES ($1, $2, $3, $4, $5, $6)
+-- Takes the minutes from $2 to before $3 out of the budget of an SLO ($1), or gives back $7 bad events where that is above 0; nothing where those minutes were adjusted already.
+INSERT INTO slo_adjustments (slo_id, first_minute, until_minute, by, reason, at, forgiven)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT DO NOTHING RETURNING number;
 
 -- name: withdraw
@@ -10,12 +11,13 @@ WHERE number = $1 AND withdrawn_at IS NULL RETURNING slo_id;
 
 -- name: in_force
 -- Reads the adjustments in force that end after the minute $1, oldest first.
-SELECT slo_id, first_minute, until_minute, by, reason, at FROM slo_adjustments
+SELECT slo_id, first_minute, until_minute, by, reason, at, forgiven FROM slo_adjustments
 WHERE withdrawn_at IS NULL AND until_minute > $1 ORDER BY number LIMIT $2;
 
 -- name: adjustments
 -- Reads the newest adjustments, of one SLO ($1) or all.
-SELECT number, slo_id, first_minute, until_minute, by, reason, at, withdrawn_by, withdrawn_at FROM slo_adjustments
+SELECT number, slo_id, first_minute, until_minute, by, reason, at, withdrawn_by, withdrawn_at, forgiven
+FROM slo_adjustments
 WHERE $1::text IS NULL OR slo_id = $1 ORDER BY number DESC LIMIT $2;
 
 -- name: standing

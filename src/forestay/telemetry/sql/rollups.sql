@@ -192,7 +192,7 @@ ORDER BY 1, 2, 3;
 -- name: tenant_models
 -- Adds up what a tenant ($3) asked of each model in [$1, $2), by cause, probes apart.
 SELECT model_id, traffic = 'probe' AS probe, cause, sum(good)::bigint AS good, sum(bad)::bigint AS bad,
-       sum(excluded)::bigint AS excluded
+       sum(excluded)::bigint AS excluded, coalesce(sum(cancelled), 0)::bigint AS cancelled
 FROM rollups
 WHERE minute >= $1 AND minute < $2 AND tenant_id = $3
 GROUP BY 1, 2, 3
