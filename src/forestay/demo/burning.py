@@ -170,6 +170,30 @@ async def thin(desk: Desk) -> str:
     return words
 
 
+async def stayed(desk: Desk) -> str:
+    """A new revision of the busy model, whose budget is spent, may not begin: the rollout says which budget and why."""
+    folder = desk.scene.stage.course.output / "next"
+    folder.mkdir(exist_ok=True)
+    (folder / "app.py").write_bytes(studio.APP)
+    spec = {**studio.spec(BUSY), "description": "The next revision."}
+    (folder / "model.yaml").write_text(json.dumps(spec), encoding="utf-8")  # JSON is YAML
+    rollout = (await said(desk.scene, "rollout", "start", str(folder / "model.yaml"))).strip()
+
+    async def held() -> str | None:
+        found = cast("Values", await forestay(desk.scene, "rollout", "status", rollout, "--json"))
+        gates = {str(gate["gate"]): gate for gate in cast("list[Values]", found["gates"])}
+        if found["weight"] or found["stage"] != "gates":
+            raise Broken(f"the rollout of {BUSY} is at {found['stage']}, {found['weight']} %")
+        evidence = str(gates.get("budget", {}).get("evidence", ""))
+        return evidence if evidence.startswith("held by freeze") else None
+
+    words = await desk.scene.until("the budget's word on the rollout", held, TOLD_SECONDS)
+    await _show(desk, "slo", "decisions")
+    await _show(desk, "rollout", "status", rollout)
+    await said(desk.scene, "rollout", "abort", rollout, "--reason", "the demo has seen it held")
+    return words
+
+
 async def single(desk: Desk) -> str:
     """The sketch had one bad request: the rule is held, and nobody was told."""
     row = await _standing(desk, SKETCH)
@@ -238,6 +262,7 @@ STEPS: Sequence[tuple[str, Step]] = (
     ("trace", trace),
     ("busy", busy),
     ("thin", thin),
+    ("stayed", stayed),
     ("single", single),
     ("neither", neither),
     ("mended", mended),

@@ -69,6 +69,7 @@ SLO: Mapping[str, str] = {
     "trace": "a trace is followed from its client through queue and worker into the model's process",
     "busy": "the busy model pages within a minute and a little, by the rule that its traffic allows",
     "thin": "the thin model pages too, by the evidence of a handful of requests",
+    "stayed": "the busy model's budget is spent: its next revision is held before it gets any traffic, and says why",
     "single": "one bad request of a thin model wakes nobody, though it is more than the workbook's rule asks for",
     "neither": "callers' own errors and a cancelled request are neither good nor bad",
     "mended": "what is mended is over, and its receiver is told so once",
