@@ -156,25 +156,25 @@ async def yard_of(tmp_path: Path, revisions: dict[str, str]) -> AsyncIterator[Ya
 
 
 async def test_nothing_is_lost_when_every_error_is_that_of_the_bad_revision(tmp_path: Path) -> None:
-    """A fact that follows in a moment is waited for."""
+    """Every request has its answer, and errors came with that revision alone."""
     async with yard_of(tmp_path, {"b": "digits-3"}) as yard:
-        yard.ended["leaking"] = {"candidate": "digits-3"}
+        yard.ended["leaking"], yard.first["leaking"] = {"candidate": "digits-3"}, 1
         for request_id, status in (("a", 200), ("b", 500)):
             yard.customers.ledger.note(yard.customers.ledger.ask(), request_id=request_id, status=status)
         told = await shipping.nothing_lost(yard)
-    assert told == "2 asked, 2 answered: 1 with 200, 1 with 500; the errors are all those of digits-3"
+    assert told == "2 asked, 2 answered: 1 with 200, 1 with 500; no error came before digits-3 was shipped"
 
 
 @pytest.mark.parametrize(
     ("status", "revision", "why"),
-    [(503, "digits-3", "1 of 1 lost: 503"), (500, "digits-1", "1 errors are not those of digits-3")],
+    [(503, "digits-3", "1 of 1 lost: 503"), (500, "digits-1", "1 errors came before digits-3 was shipped")],
 )
 async def test_a_lost_request_or_an_error_of_another_revision_breaks_the_promise(
     tmp_path: Path, status: int, revision: str, why: str
 ) -> None:
     """With what was lost in the words."""
     async with yard_of(tmp_path, {"a": revision}) as yard:
-        yard.ended["leaking"] = {"candidate": "digits-3"}
+        yard.ended["leaking"], yard.first["leaking"] = {"candidate": "digits-3"}, 1
         yard.customers.ledger.note(yard.customers.ledger.ask(), request_id="a", status=status)
         with pytest.raises(Broken, match=why):
             await shipping.nothing_lost(yard)
