@@ -5,7 +5,7 @@ import io
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -84,6 +84,7 @@ _NODES: st.SearchStrategy[dict[str, Any]] = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["prompt", "seed", "a", "b"]), _NODES, max_size=4))
 def test_every_required_field_gets_a_value_and_references_to_themselves_end(properties: dict[str, Any]) -> None:
     """Whatever a model declares."""

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.conformance.memory_fleet import EPOCH
 from tests.readiness.test_review import GOOD
@@ -59,6 +59,7 @@ def test_only_a_new_model_is_kept_in_review_and_only_where_readiness_is_required
     assert decide_visibility(SPEC, entry, admission, admitted=admitted) == visibility
 
 
+@settings(deadline=None)
 @given(st.sets(st.sampled_from(ITEM_NAMES)), st.sampled_from(Admission), st.booleans())
 def test_what_is_required_closes_and_what_is_advised_only_tells(
     items: set[str], admission: Admission, admitted: bool

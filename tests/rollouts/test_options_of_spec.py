@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.cli.broken_models import SPEC
 from tests.conformance.fleet_values import DIGITS, replica_of, revision_of, worker_of
@@ -46,6 +46,7 @@ _SECTIONS = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(_SECTIONS)
 def test_whatever_a_spec_may_say_is_a_policy(section: dict[str, object]) -> None:
     """The bounds of the file and those of the rollout agree, and nothing that was said is lost."""
