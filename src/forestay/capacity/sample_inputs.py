@@ -44,12 +44,12 @@ class _Maker:
 
     def whole(self, schema: Node, depth: int = _DEEPEST) -> dict[str, object]:
         """Return an object with what is required, a seed, and the media that the spec names."""
-        schema = self._resolved(schema, depth)
+        schema = self.resolved(schema, depth)
         required = set(cast("list[str]", schema.get("required") or []))
         made: dict[str, object] = {}
         for name, node in _properties(schema).items():
             if name in required or _is_seed(name):
-                made[name] = self.value(name, self._resolved(node, depth), depth - 1)
+                made[name] = self.value(name, self.resolved(node, depth), depth - 1)
         return made
 
     def value(self, name: str, node: Node, depth: int) -> object:
@@ -71,7 +71,7 @@ class _Maker:
         if kind == "object":
             return self.whole(node, depth)
         if kind == "array":
-            item = self._resolved(cast("Node", node.get("items") or {}), depth)
+            item = self.resolved(cast("Node", node.get("items") or {}), depth)
             return [self.value(name, item, depth - 1) for _ in range(int(_number(node.get("minItems"), 0)))]
         if kind in _NUMBERS:
             least = _number(node.get("minimum", node.get("exclusiveMinimum")), 0)
@@ -84,18 +84,18 @@ class _Maker:
         longest, shortest = _number(node.get("maxLength"), len(text)), _number(node.get("minLength"), 0)
         return text.ljust(int(shortest), ".")[: int(longest)]
 
-    def _resolved(self, node: Node, depth: int) -> Node:
+    def resolved(self, node: Node, depth: int) -> Node:
         """Follow references, and take the first choice that is not null."""
         reference = node.get("$ref")
         if isinstance(reference, str) and depth > 0:
             found: object = self._document
             for step in reference.removeprefix("#/").split("/"):
                 found = _mapping(found).get(step)
-            return self._resolved(_mapping(found), depth - 1)
+            return self.resolved(_mapping(found), depth - 1)
         for word in ("allOf", "anyOf", "oneOf"):
             choices = [item for item in cast("list[Node]", node.get(word) or []) if item.get("type") != "null"]
             if choices and depth > 0:
-                return {**self._resolved(choices[0], depth - 1), **{k: v for k, v in node.items() if k != word}}
+                return {**self.resolved(choices[0], depth - 1), **{k: v for k, v in node.items() if k != word}}
         return node
 
 
@@ -117,6 +117,14 @@ def sample_inputs(
 ) -> Sequence[dict[str, object]]:
     """Return `count` inputs that differ in prompt and seed."""
     return [sample_input(document, endpoint, media, number) for number in range(count)]
+
+
+def properties_of(document: Node, schema: Node) -> Mapping[str, Node]:
+    """Return the fields of an input's schema by name, with references followed and choices made."""
+    maker = _Maker(document, {}, 0)
+    return {
+        name: maker.resolved(node, _DEEPEST) for name, node in _properties(maker.resolved(schema, _DEEPEST)).items()
+    }
 
 
 def _mapping(value: object) -> Node:

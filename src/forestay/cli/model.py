@@ -7,7 +7,10 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import PlatformClient, connect
+from forestay.cli.model_import import import_models
+from forestay.cli.model_profile import profile
 from forestay.cli.model_readiness import admit, readiness, readiness_told, waive
+from forestay.cli.model_revisions import revisions, set_back
 from forestay.cli.output import JSON_OPTION, print_json, print_table
 from forestay.rollouts.rolling import Strategy
 
@@ -15,6 +18,10 @@ app = typer.Typer(no_args_is_help=True, help="Check, deploy, list and show model
 app.command()(readiness)
 app.command()(admit)
 app.command()(waive)
+app.command(name="import")(import_models)
+app.command()(profile)
+app.command()(revisions)
+app.command()(set_back)
 STRATEGY_OPTION = typer.Option(
     "--strategy",
     help="rolling: the revision before serves until a replica of the new one is ready. recreate: switch at once. "

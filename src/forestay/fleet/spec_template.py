@@ -63,14 +63,31 @@ class Identity:
     intended_use: str = ""
 
 
-def read_app(source: str, file_name: str, wanted: str = "") -> Outline:
-    """Read an app's source; raises UsageError when it holds no `fal.App`, or several and none is named."""
+def app_names(source: str) -> tuple[str, ...]:
+    """Return the names of the `fal.App` classes of a source; UsageError when it is no Python."""
+    return tuple(node.name for node in _apps(_classes(_parsed(source, "the file"))))
+
+
+def _parsed(source: str, file_name: str) -> ast.Module:
     try:
-        tree = ast.parse(source)
+        return ast.parse(source)
     except (SyntaxError, ValueError) as error:
         raise UsageError(file_name, f"is no Python that can be read: {error}") from None
-    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    apps = [node for node in classes if any(_last_name(base) == "App" for base in node.bases)]
+
+
+def _classes(tree: ast.Module) -> list[ast.ClassDef]:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+
+
+def _apps(classes: Sequence[ast.ClassDef]) -> list[ast.ClassDef]:
+    return [node for node in classes if any(_last_name(base) == "App" for base in node.bases)]
+
+
+def read_app(source: str, file_name: str, wanted: str = "") -> Outline:
+    """Read an app's source; raises UsageError when it holds no `fal.App`, or several and none is named."""
+    tree = _parsed(source, file_name)
+    classes = _classes(tree)
+    apps = _apps(classes)
     named = [node for node in apps if not wanted or node.name == wanted]
     if not named:
         raise UsageError(file_name, f"holds no class {wanted or 'that derives from fal.App'}; name the file that does")
@@ -146,7 +163,7 @@ FILL = "FILL"  # marks what only a person knows
 _HEAD = """\
 # Made from {app} by `forestay model init`. Lines marked FILL are yours: only a person knows them. Every other
 # line is a default that a readiness review accepts; `forestay model check` says what is left, line by line."""
-_TAIL = """\
+TAIL = """\
 safety: {policy: standard}  # what judges every input and output; unguarded: nothing
 rollout: {strategy: canary, when_inconclusive: hold}  # how a further revision gets its traffic
 quality: {mode: enforce, retries: 1}  # a broken output is no success, and is tried again elsewhere
@@ -157,6 +174,7 @@ slos:  # what is promised of it over 30 days
 
 def render_spec(outline: Outline, file_name: str, identity: Identity) -> str:
     """Return the YAML of a spec beside the app's file: whole but for the lines marked FILL."""
+    alias = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", outline.class_name).lower()
     gpus = outline.settings.get("num_gpus")
     pool = "gpu" if isinstance(gpus, int) and gpus > 0 else "cpu"
     app = PurePath(file_name).name
@@ -164,7 +182,7 @@ def render_spec(outline: Outline, file_name: str, identity: Identity) -> str:
     lines = [
         _HEAD.format(app=app),
         "version: 0",
-        *_identity(outline, identity),
+        *identity_lines(identity.model or f"my-team/{alias}", outline.description, identity),
         "visibility: private  # shared: every key; public: listed to everyone",
         "host:",
         "  kind: fal_app",
@@ -176,16 +194,16 @@ def render_spec(outline: Outline, file_name: str, identity: Identity) -> str:
         *(_endpoint(path, kind, media) for path, kind, media in outline.endpoints),
         f"resources: {{pool: {pool}, devices: {gpus if isinstance(gpus, int) else 1}, memory_mb: {_MEMORY_MB[pool]}}}",
         f"limits: {{{', '.join(_limits(outline.settings))}}}",
-        _TAIL,
+        TAIL,
     ]
     return "\n".join(lines) + "\n"
 
 
-def _identity(outline: Outline, identity: Identity) -> list[str]:
-    alias = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", outline.class_name).lower()
+def identity_lines(model: str, description: str, identity: Identity) -> list[str]:
+    """Return the lines of what a person answers for; what nobody has said is empty and marked."""
     return [
-        f"model: {_text(identity.model or f'my-team/{alias}')}  # what callers address, owner/alias",
-        _filled("description", outline.description, "what it makes, in a sentence"),
+        f"model: {_text(model)}  # what callers address, owner/alias",
+        _filled("description", description, "what it makes, in a sentence"),
         "owner:",
         _filled("  team", identity.team, "who owns it"),
         _filled("  contact", identity.contact, "where that team is reached"),
