@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -13,8 +14,11 @@ from tests.worker.test_slots_and_lines import replica_of, running
 from forestay.fleet.model import ReplicaState, Route
 from forestay.gateway.fleet_view import FleetView, LiveReplica
 from forestay.gateway.slots import LEASE_SECONDS, Pool, Slots
-from forestay.ids import BUCKETS, RevisionId
-from forestay.worker.claiming import decide_offers
+from forestay.ids import BUCKETS, RevisionId, WorkerId
+from forestay.settings import Settings
+from forestay.telemetry.metrics import Metrics
+from forestay.worker.attempt import AttemptParts
+from forestay.worker.claiming import Claimer, Situation, decide_offers
 from forestay.worker.replica import Running
 from forestay.worker.slot_blocks import Need, SlotBlocks
 from forestay.worker.turns import PROBE_SECONDS, WANT_SECONDS, Lane, Share, Turns, decide_grant, may_take
@@ -327,3 +331,21 @@ async def test_a_draining_replica_lends_nothing_more_and_recalls_what_it_lent() 
     block = blocks.ask(replica, "g", Need(4, 10.0, awaited=4))
     assert (block.slots, block.recalled) == (2, 2)
     assert blocks.ask(replica, "g", Need(2, 10.0, returned=2)).slots == 0
+
+
+async def test_where_no_queued_request_can_come_any_more_direct_calls_have_every_turn() -> None:
+    """A rollback takes the traffic from a revision whose only slot was the queue's turn: who waits there gets it."""
+    clock = ManualClock()
+    replica = replica_of(1, clock)
+    replica.turns.want_queue()
+    replica.turns.took(Lane.DIRECT, 1, 1)
+    assert replica.open_slots(Lane.DIRECT) == 0
+    metrics, settings, keeper = Metrics(), Settings(), SimpleNamespace(keep=lambda _fences: None)
+    parts = cast("AttemptParts", SimpleNamespace(clock=clock, metrics=metrics, settings=settings, keeper=keeper))
+    situation = Situation(lambda: [replica], list, dict)
+    claimer = Claimer(WorkerId("w1"), situation, parts)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(claimer.run(group))
+        await asyncio.sleep(0)
+        assert replica.open_slots(Lane.DIRECT) == 1
+        claimer.stop()

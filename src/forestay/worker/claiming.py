@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from forestay.errors import Unavailable
-from forestay.fleet.model import ReplicaState, Route
+from forestay.fleet.model import ReplicaState, Revision, Route
 from forestay.ids import (
     SHADOW_CANDIDATE_BUCKET,
     SHADOW_CONTROL_BUCKET,
@@ -47,16 +47,7 @@ def decide_offers(
     offers: list[Offer] = []
     for replica in sorted(replicas, key=lambda replica: replica.broken):
         revision = replica.revision
-        buckets = tuple(
-            (route.bucket_from, route.bucket_to)
-            for route in routes
-            if (route.model_id, route.revision_id) == (revision.model_id, revision.revision_id)
-        )
-        candidate = held.get(revision.model_id)
-        if candidate == revision.revision_id:
-            buckets += ((SHADOW_CANDIDATE_BUCKET, SHADOW_CANDIDATE_BUCKET + 1),)
-        elif candidate is not None and buckets:
-            buckets += ((SHADOW_CONTROL_BUCKET, SHADOW_CONTROL_BUCKET + 1),)
+        buckets = buckets_of(revision, routes, held)
         slots = replica.open_slots(Lane.QUEUE)
         if buckets and slots > 0:
             offers.append(
@@ -72,6 +63,23 @@ def decide_offers(
                 )
             )
     return offers
+
+
+def buckets_of(
+    revision: Revision, routes: Sequence[Route], held: Mapping[ModelId, RevisionId]
+) -> tuple[tuple[int, int], ...]:
+    """Return the buckets whose queued requests a revision may have now; none: it has no share of the traffic."""
+    buckets = tuple(
+        (route.bucket_from, route.bucket_to)
+        for route in routes
+        if (route.model_id, route.revision_id) == (revision.model_id, revision.revision_id)
+    )
+    candidate = held.get(revision.model_id)
+    if candidate == revision.revision_id:
+        return (*buckets, (SHADOW_CANDIDATE_BUCKET, SHADOW_CANDIDATE_BUCKET + 1))
+    if candidate is not None and buckets:
+        return (*buckets, (SHADOW_CONTROL_BUCKET, SHADOW_CONTROL_BUCKET + 1))
+    return buckets
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -115,7 +123,9 @@ class Claimer:
         queue = self._parts.settings.queue
         while not self._stopped:
             self._woken.clear()
-            offers = decide_offers(self._replicas(), self._situation.routes(), self._situation.held())
+            routes, held = self._situation.routes(), self._situation.held()
+            self._close_unrouted(routes, held)
+            offers = decide_offers(self._replicas(), routes, held)
             self._show_slots()
             try:
                 leases = await self._claim(offers)
@@ -126,6 +136,13 @@ class Claimer:
             self._begin(leases, group)
             if not leases or not any(replica.open_slots(Lane.QUEUE) for replica in self._replicas()):
                 await self._wait(queue.poll_seconds)
+
+    def _close_unrouted(self, routes: Sequence[Route], held: Mapping[ModelId, RevisionId]) -> None:
+        """Take the queue's turns where no queued request can come; direct calls may still be on their way there."""
+        for replica in self._replicas():
+            if not buckets_of(replica.revision, routes, held):
+                replica.turns.close_queue()
+                replica.call_next()
 
     async def _claim(self, offers: Sequence[Offer]) -> list[Lease]:
         """Claim, and learn from the answer whether the queue wants more than it was offered."""

@@ -135,6 +135,11 @@ class Turns:
         self.offered = 0
         self.queue_wants = all_filled or self._told_meanwhile
 
+    def close_queue(self) -> None:
+        """Note that no queued request can come: the revision has no share of the traffic (any more)."""
+        self.queue_wants = self._told_meanwhile = False
+        self._asked_queue_at = self._clock.monotonic()
+
     def probe(self) -> None:
         """Take the queue for a waiting one when it could not be asked for long: its wake-ups may be lost."""
         if self._clock.monotonic() - self._asked_queue_at >= PROBE_SECONDS:
