@@ -188,15 +188,7 @@ class _Worker:
         quality = OutputQuality(_quality_ports(ports, looks, self.folders.scratch, books))
         judge, input_judge = OutputJudge(judging_ports), InputJudge(judging_ports)
         patience, stopped = Patience(clock, settings.safety.patience_seconds), _stopped(ports)
-        self.replicas = ReplicaKeeper(
-            self.worker_id,
-            fleet=ports.fleet,
-            make_host=_loader(ports, outputs, self.log_book, self.folders),
-            settings=settings,
-            clock=clock,
-            chance=ports.chance,
-            metrics=ports.metrics,
-        )
+        self.replicas = self._replica_keeper(ports, outputs)
         self.drilling = Drilling(self.worker_id, ports.drills, self.replicas.all_replicas, clock)
         self.devices = _devices(self.worker_id, ports, self.findings, self.replicas)
         self.replicas.choose_devices = self.devices.choose
@@ -230,6 +222,18 @@ class _Worker:
         blocks = SlotBlocks(clock, self.claimer.wake)
         judging = DirectJudging(judge, input_judge, quality, outputs, ports.metrics, stopped)
         self.lane = DirectLane(self.replicas.replica, inputs, settings.secrets.internal_key, clock, blocks, judging)
+
+    def _replica_keeper(self, ports: WorkerPorts, outputs: BucketOutputs) -> ReplicaKeeper:
+        """Return what loads, drains and unloads replicas."""
+        return ReplicaKeeper(
+            self.worker_id,
+            fleet=ports.fleet,
+            make_host=_loader(ports, outputs, self.log_book, self.folders),
+            settings=ports.settings,
+            clock=ports.clock,
+            chance=ports.chance,
+            metrics=ports.metrics,
+        )
 
     def _canary_ports(self, ports: WorkerPorts, store: CanaryStore, inputs: Inputs) -> CanaryPorts:
         """Return what playing canaries may use."""
