@@ -204,6 +204,30 @@ def test_a_cheap_check_that_hangs_leaves_the_costly_ones_half_of_the_time() -> N
     assert isinstance(found[1], Scores)
 
 
+@pytest.mark.parametrize("manner", ["raises", "fewer", "misplaced"])
+@pytest.mark.parametrize("pieces", [1, LOOKS_AT_ONCE + 1])
+def test_what_a_broken_costly_check_took_is_counted_from_when_it_was_asked(manner: str, pieces: int) -> None:
+    """Not from when the cheap ones were: they had their own time. Each few looks count from their own question."""
+    fakes = Fakes({"cheap": Behaviour(0.4), "costly": Behaviour(0.1, manner=manner)})
+    checks = [check("cheap"), check("costly", costly=True, pieces=pieces)]
+    found, _ = on_virtual_time(run_checks(checks, fakes, 5.0, LoopClock(), high))
+    broken = [outcome for outcome in found if isinstance(outcome, Unscored)]
+    assert [outcome.trouble for outcome in broken] == [Trouble.CRASH] * pieces
+    assert [outcome.seconds for outcome in broken] == [pytest.approx(0.1)] * pieces
+
+
+def test_what_a_late_check_took_is_counted_from_when_it_was_asked_and_what_was_not_asked_took_nothing() -> None:
+    """A costly check that hangs has half of the time here; one that a decisive outcome made needless has none."""
+    late = Fakes({"hangs": Behaviour(manner="hangs"), "costly": Behaviour(manner="hangs")})
+    found, _ = on_virtual_time(run_checks([check("hangs"), check("costly", costly=True)], late, 1.0, LoopClock(), high))
+    assert [outcome.seconds for outcome in found] == [pytest.approx(1.0), pytest.approx(0.5)]
+    needless = Fakes({"quick": Behaviour(0.3, 0.95), "costly": Behaviour()})
+    found, _ = on_virtual_time(
+        run_checks([check("quick"), check("costly", costly=True)], needless, 1.0, LoopClock(), high)
+    )
+    assert found[1] == Unscored("costly", "field 0", Trouble.TIMEOUT, 0.0)
+
+
 def test_a_caller_who_leaves_leaves_nothing_running() -> None:
     """Cancelling the whole cancels each question."""
     fakes = Fakes({"a": Behaviour(5.0), "b": Behaviour(5.0)})

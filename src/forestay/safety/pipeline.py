@@ -51,7 +51,23 @@ async def run_checks(
 
 
 class _Run:
-    """One call of `run_checks`."""
+    """One call of `run_checks`. Its parts are counted in microseconds: many calls end in the same instant."""
+
+    __slots__ = (
+        "_asked_at",
+        "_checks",
+        "_clock",
+        "_deadline_seconds",
+        "_decisive",
+        "_detectors",
+        "_found",
+        "_loop",
+        "_settled",
+        "_started",
+        "_tasks",
+        "_turn",
+        "_unanswered",
+    )
 
     def __init__(
         self,
@@ -66,9 +82,11 @@ class _Run:
         self._clock = clock
         self._decisive = decisive
         self._started = clock.monotonic()
+        self._asked_at: dict[bool, float] = {}  # costly -> when those were asked
         self._deadline_seconds = deadline_seconds
-        self._found: dict[int, Sequence[Outcome]] = {}
-        self._pending: dict[int, asyncio.Task[None]] = {}
+        self._found: list[Sequence[Outcome] | None] = [None] * len(checks)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._unanswered = 0
         self._settled = False
         self._loop = asyncio.get_running_loop()
         self._turn: asyncio.Future[None] | None = None
@@ -84,50 +102,51 @@ class _Run:
 
     async def end(self) -> None:
         """Leave nothing running that was asked; a group of tasks does no more, and costs half of a check's time."""
-        if self._pending:
-            tasks = tuple(self._pending.values())
-            for task in tasks:
+        if self._unanswered:
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.wait(tasks)
+            await asyncio.wait(self._tasks)
 
     def outcomes(self) -> list[Outcome]:
-        """Return what was found, and trouble for the rest."""
-        seconds = self._clock.monotonic() - self._started
-        return [
-            outcome
-            for index, check in enumerate(self._checks)
-            for outcome in self._found.get(index) or _all(check, Trouble.TIMEOUT, seconds)
-        ]
+        """Return what was found, and trouble for the rest; what was never asked took no time."""
+        ended = self._clock.monotonic()
+        made: list[Outcome] = []
+        for check, found in zip(self._checks, self._found, strict=True):
+            made += found or _all(check, Trouble.TIMEOUT, ended - self._asked_at.get(check.costly, ended))
+        return made
 
     def _left(self, share: float = 1.0) -> float:
         return self._deadline_seconds * share - (self._clock.monotonic() - self._started)
 
     def _ask(self, *, costly: bool) -> None:
-        left = self._left()
+        now = self._clock.monotonic()
+        left = self._deadline_seconds - (now - self._started)
         if left <= 0:
             return
+        self._asked_at[costly] = now
         for index, check in enumerate(self._checks):
             if check.costly is costly and check.contents:
-                self._pending[index] = self._loop.create_task(self._one(index, check, left))
+                self._unanswered += 1
+                self._tasks.append(self._loop.create_task(self._one(index, check, left)))
 
     async def _one(self, index: int, check: Check, left_seconds: float) -> None:
         """Ask a detector, keep what it says, and end the wait if that settles it or was the last."""
+        asked_at = self._asked_at[check.costly]
         try:
             if check.costly and len(check.contents) > LOOKS_AT_ONCE:
                 outcomes = await self._by_parts(check)
             else:
-                outcomes = self._taken(
-                    check, await self._detectors.ask(check.detector_id, check.contents, left_seconds)
-                )
+                said = await self._detectors.ask(check.detector_id, check.contents, left_seconds)
+                outcomes = self._taken(check, said, asked_at)
         except Exception:  # noqa: BLE001 - an adapter promises not to raise; if one does, it is trouble like any other
-            outcomes = _all(check, Trouble.CRASH, self._clock.monotonic() - self._started)
+            outcomes = _all(check, Trouble.CRASH, self._clock.monotonic() - asked_at)
         finally:
-            del self._pending[index]
+            self._unanswered -= 1
         self._found[index] = outcomes
         try:
             self._settled = self._settled or self._decisive(outcomes)
         finally:  # a broken judgement of what is decisive leaves the rest to be asked
-            if self._turn is not None and (self._settled or not self._pending):
+            if self._turn is not None and (self._settled or not self._unanswered):
                 _wake(self._turn)
 
     async def _by_parts(self, check: Check) -> list[Outcome]:
@@ -135,7 +154,7 @@ class _Run:
         said: list[Outcome] = []
         for first in range(0, len(check.contents), LOOKS_AT_ONCE):
             part = dataclasses.replace(check, contents=check.contents[first : first + LOOKS_AT_ONCE])
-            left = self._left()
+            left, asked_at = self._left(), self._clock.monotonic()
             if left <= 0 or (said and self._decisive(said)):
                 rest = dataclasses.replace(check, contents=check.contents[first:])
                 return [*said, *_all(rest, Trouble.TIMEOUT, 0.0)]
@@ -143,18 +162,18 @@ class _Run:
                 told = await self._detectors.ask(part.detector_id, part.contents, left)
             except Exception:  # noqa: BLE001 - as in `_one`: what was said of the parts before still counts
                 told = ()
-            said += self._taken(part, told)
+            said += self._taken(part, told, asked_at)
         return said
 
-    def _taken(self, check: Check, said: Sequence[Outcome]) -> list[Outcome]:
+    def _taken(self, check: Check, said: Sequence[Outcome], asked_at: float) -> list[Outcome]:
         """Return what a detector said, or that it broke its promises: one outcome for each piece, in their order."""
         if len(said) != len(check.contents) or not all(map(_same_place, said, check.contents)):
-            return _all(check, Trouble.CRASH, self._clock.monotonic() - self._started)
+            return _all(check, Trouble.CRASH, self._clock.monotonic() - asked_at)
         return [checked(outcome) if isinstance(outcome, Scores) else outcome for outcome in said]
 
     async def _turn_within(self, seconds: float) -> None:
         """Wait until all that was asked has ended or one was decisive; one wake-up, however many checks there are."""
-        if self._settled or not self._pending or seconds <= 0:
+        if self._settled or not self._unanswered or seconds <= 0:
             return
         turn = self._turn = self._loop.create_future()
         timer = self._loop.call_later(seconds, _wake, turn)
