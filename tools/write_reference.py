@@ -86,7 +86,8 @@ never for at most so much: more evidence never decides less.
 `{{id, per, window, where}}` with one of `count: calls`, `sum: seconds` and `distinct: FIELD` (`network`, `agent`,
 `model`, `prompt`, `key`). The window is at most 7d, exact to a twelfth. `where` narrows by `model`, `lane`, `verb`,
 `network`, `agent`, `category` (`content`, `limit`, `auth`, `standing`, `other`), `cause` and `accepted`.
-A queued prompt that is refused after its submit counts as a call of its own, with the verb `refused_later`.
+What is refused, or throttled by a policy, after its call was noted counts as a call of its own, with the verb
+`refused_later`; once a call.
 """
 CLI_INTRODUCTION = """# Command line
 

@@ -80,6 +80,7 @@ def control_loops(process: Process, stores: Stores) -> "list[Loop]":
         Loop("webhook_retention", 60.0, lambda: old_webhooks.run_once(outbox, kept), batch=old_webhooks.BATCH),
         *_partition_loops(process, stores),
         Loop("abuse", 0.5, _abuse(process, stores).run_once, batch=ABUSE_BATCH),
+        _throttles(process, stores),
         *_verdict_loops(process, stores),
         *_rollup_loops(process, stores),
         *_review_loops(process, stores),
@@ -451,6 +452,18 @@ def _abuse(process: Process, stores: Stores) -> "AbuseLoop":
             metrics=process.metrics,
         )
     )
+
+
+def _throttles(process: Process, stores: Stores) -> "Loop":
+    """Return the loop that counts what policies throttled after its call was noted."""
+    from forestay.abuse import throttles
+    from forestay.controller import Loop
+    from forestay.safety.records import PostgresVerdicts
+    from forestay.telemetry.call_facts import PostgresCalls
+
+    facts = stores.facts_database
+    loop = throttles.ThrottleLoop(PostgresVerdicts(facts), PostgresCalls(facts), process.clock)
+    return Loop("throttles", 2.0, loop.run_once, batch=throttles.BATCH)
 
 
 def _shedder(process: Process, stores: Stores) -> "SheddingLoop":

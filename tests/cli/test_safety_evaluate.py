@@ -45,7 +45,7 @@ def test_a_labelled_file_gives_measures_and_a_row_for_each_row(
     """AUROC, recall and flag rates with intervals; OUT has index, score, flagged and categories, and no prompt."""
     out = tmp_path / "scores.csv"
     status, said, _ = run(
-        capsys, "--dataset", str(write(tmp_path / name)), "--label", "label", "--scores", str(out), "--json"
+        capsys, "--dataset", str(write(tmp_path / name)), "--label-column", "label", "--scores", str(out), "--json"
     )
     report = json.loads(said)
     assert status == 0
@@ -78,9 +78,9 @@ def test_numeric_labels_are_read_by_a_threshold(tmp_path: pathlib.Path, capsys: 
     ("words", "told"),
     [
         (("--text-column", "text"), "--text-column: "),
-        (("--label", "harm"), "--label: "),
+        (("--label", "harm"), "--label-column: "),
         (("--threshold", "2"), "--threshold: "),
-        (("--positive", "unsafe"), "--label: "),
+        (("--positive", "unsafe"), "--label-column: "),
         (("--label", "prompt"), "row 1: "),
         (("--label", "label", "--positive-at-least", "3"), "is no number"),
         (("--label", "label", "--positive", "a", "--positive-at-least", "3"), "--positive-at-least: "),

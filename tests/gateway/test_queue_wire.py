@@ -8,7 +8,7 @@ import pytest
 from tests.gateway.world import World, a_world, drive, request_id_of
 
 from forestay.errors import Unavailable
-from forestay.queue.model import Answer, LogLine, Options, State
+from forestay.queue.model import LINE_WITHHELD, Answer, LogLine, Options, State
 from forestay.storage.objects import ObjectStore
 from forestay.telemetry.metrics import STATUS_READS, UNDELIVERED
 
@@ -304,6 +304,27 @@ async def test_log_lines_of_what_the_guard_stops_are_told_to_no_caller(world: Wo
         streamed = await world.call("GET", f"/queue/acme/echo/requests/{request_id}/status/stream?logs=1")
         kept += [found["logs"] == [], "MARKER-52D1" not in streamed.body.decode()]
     assert kept == [True, True, False, False]
+
+
+@pytest.mark.threat("ML01:2023", "AML.T0054")
+async def test_a_line_that_was_withheld_is_told_as_such_while_the_model_runs(world: World) -> None:
+    """By a poll and by a stream: its time and level, and that the policy keeps it; not a word of it."""
+    request_id = await world.submit()
+    lease = await world.claim()
+    now = world.ports.clock.now()
+    await world.queue.append_logs(
+        [
+            LogLine(lease.request_id, 1, 1, now, "STDOUT", "step 1"),
+            LogLine(lease.request_id, 1, 2, now, "STDERR", "MARKER-52D1", LINE_WITHHELD),
+        ]
+    )
+    _, found = await status(world, request_id, "?logs=1")
+    await world.finish(lease, OK)
+    streamed = await world.call("GET", f"/queue/acme/echo/requests/{request_id}/status/stream?logs=1")
+    told = [(line["message"], line["level"], line["source"]) for line in cast("list[dict[str, str]]", found["logs"])]
+    assert told == [("step 1", "STDOUT", "USER"), ("withheld by the content policy", "STDERR", "FORESTAY")]
+    assert "withheld by the content policy" in streamed.body.decode()
+    assert "MARKER-52D1" not in streamed.body.decode()
 
 
 async def test_a_stream_ends_when_its_reader_leaves(world: World) -> None:

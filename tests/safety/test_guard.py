@@ -179,6 +179,8 @@ def test_looks_at_one_place_are_put_together_by_the_worst() -> None:
     assert joined("d", place, [low, high, late], lambda _: False) == Unscored("d", "film", Trouble.TIMEOUT)
     assert joined("d", place, [low, high, late], lambda _: True) == whole
     assert joined("d", place, [], lambda _: True) == Unscored("d", "film", Trouble.UNREADABLE)
+    crashed = [Unscored("d", f"film {number}", Trouble.CRASH, 2.0) for number in range(8)]
+    assert joined("d", place, crashed, lambda _: False).seconds == 2.0, "they waited side by side"
 
 
 async def test_a_tenants_own_policy_judges_beside_the_models(world: GuardWorld) -> None:

@@ -1,5 +1,7 @@
 """Policies as people write them: what is not said clearly is refused, with its line and its mend."""
 
+import dataclasses
+
 import pytest
 
 from forestay.errors import UsageError
@@ -45,6 +47,7 @@ def test_a_policy_says_what_it_says() -> None:
     ("old", "new", "fault"),
     [
         ("version: 1", "version: 2", "1: version: must be 1"),
+        ("deadline: 800ms", "deadline: 800ms\nlogs: never", "3: logs: must be one of judge, withhold, pass"),
         ("deadline: 800ms", "deadline: 2h", "2: deadline: must be a time"),
         (
             "modality: image\n    categories: [sexual]",
@@ -88,6 +91,18 @@ def test_a_policy_that_rests_on_nobody_is_told_so() -> None:
     [silent] = gaps(read_policy(GOOD.replace("[sexual]", "[sexual, hate]"), "mine", 1), [NSFW, NSFW_2])
     assert silent.category is Category.HATE
     assert "`uncovered: review` or `block`" in silent.reason
+
+
+def test_a_stand_in_that_does_not_know_a_category_is_refused() -> None:
+    """What it does not name scores nothing, so that trouble would release."""
+    degraded = GOOD.replace("crash: review", "crash: {degrade: faces@1, else: review}", 1)
+    assert degraded != GOOD
+    faces = DetectorInfo("faces@1", "sha256:0", {Modality.IMAGE: frozenset({Category.HATE})}, costly=False)
+    [gap] = gaps(read_policy(degraded, "mine", 1), [NSFW, NSFW_2, faces])
+    assert (gap.category, gap.modality) == (Category.SEXUAL, Modality.IMAGE)
+    assert "faces@1 stands in on crash and does not cover it" in gap.reason
+    knows = dataclasses.replace(faces, covers=NSFW.covers)
+    assert gaps(read_policy(degraded, "mine", 1), [NSFW, NSFW_2, knows]) == []
 
 
 def test_the_matrix_shows_its_gaps() -> None:

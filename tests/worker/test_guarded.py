@@ -21,7 +21,7 @@ from tests.worker.harness import APP, Harness, running_worker, spec_of, until
 
 from forestay.fleet.model import Revision
 from forestay.ids import RequestId
-from forestay.queue.model import Outcome, State
+from forestay.queue.model import LINE_WITHHELD, Outcome, State
 from forestay.safety.model import Trouble
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -78,6 +78,18 @@ async def test_a_blocked_output_ends_the_request_with_a_typed_refusal(guarded: t
     assert (detail["loc"], detail["ctx"]["category"]) == (["output", "text"], "violence")
     assert MARKER not in stored.answer.body.decode()
     assert harness.queue.attempt_facts[-1][2] is Outcome.SAFETY
+
+
+@pytest.mark.threat("ML01:2023", "AML.T0054")
+async def test_what_a_model_prints_is_judged_before_its_caller_can_read_it(guarded: tuple[Harness, str]) -> None:
+    """Its output is harmless, so that it is published; of its lines those are told that are."""
+    harness, _ = guarded
+    for text, source in ((MARKER, LINE_WITHHELD), ("a lighthouse", "USER")):
+        stored = await harness.run({"do": "say", "text": text})
+        assert stored.snapshot.state is State.SUCCEEDED
+        lines = [line for _, line in await harness.queue.logs(stored.snapshot.request_id, 0)]
+        assert len(lines) == 4
+        assert {line.source for line in lines} == {source}
 
 
 @pytest.mark.threat("ML01:2023", "AML.T0054")

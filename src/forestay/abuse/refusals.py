@@ -38,13 +38,21 @@ class LateRefusals:
         self, _connection: object, requests: Sequence[Mapping[str, object]], _attempts: Sequence[object]
     ) -> None:
         """Take requests' facts as they are shipped; raises Unavailable."""
-        now = self._clock.now()
         for fact in requests:
             ran = fact["lane"] == "queue" and bool(fact["attempts"])  # what was refused at submit is noted already
             if ran and category_of(str(fact["error_type"] or "")) == CONTENT:
-                self._waiting[str(fact["request_id"])] = (_refusal(fact), now + PATIENCE)
+                self.take(_refusal(fact))
+        await self.note()
+
+    def take(self, refusal: LateRefusal, patience: dt.timedelta = PATIENCE) -> None:
+        """Keep a refusal until its call is found, at most so long; of one request the first counts."""
+        self._waiting.setdefault(refusal.request_id, (refusal, self._clock.now() + patience))
         while len(self._waiting) > MAX_WAITING:
             del self._waiting[next(iter(self._waiting))]
+
+    async def note(self) -> None:
+        """Look for the calls of what is kept; raises Unavailable, and keeps it."""
+        now = self._clock.now()
         if not self._waiting:
             return
         found = await self._calls.refuse([refusal for refusal, _ in self._waiting.values()])

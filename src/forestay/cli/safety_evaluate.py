@@ -53,7 +53,12 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     dataset: Annotated[pathlib.Path, typer.Option(help="A CSV or CSV.gz file with a header, in UTF-8.")],
     text_column: Annotated[str, typer.Option(help="The column that holds the text.")] = "prompt",
-    label: Annotated[str, typer.Option(help="The column that says whether a row is harmful; empty: no labels.")] = "",
+    label: Annotated[
+        str,
+        typer.Option(
+            "--label-column", "--label", help="The column that says whether a row is harmful; empty: no labels."
+        ),
+    ] = "",
     positive: Annotated[str, typer.Option(help="What that column says of harmful rows, where it is a word.")] = "",
     positive_at_least: Annotated[
         float | None, typer.Option(help="Rows whose label is a number of at least this are harmful.")
@@ -65,7 +70,7 @@ def evaluate(
 ) -> None:
     """Score the prompts of a file with the text detector, and say how good the scores are where labels exist.
 
-    Example: forestay safety evaluate --dataset prompts.csv --label unsafe --scores scores.csv
+    Example: forestay safety evaluate --dataset prompts.csv --label-column unsafe --scores scores.csv
     """
     if not 0.0 < threshold <= 1.0:
         raise UsageError("--threshold", "must be above 0 and at most 1")
@@ -85,7 +90,7 @@ def read_dataset(asked: Asked) -> tuple[list[str], list[bool | None]]:
     if asked.positive and asked.at_least is not None:
         raise UsageError("--positive-at-least", "leave out --positive: a label is either a word or a number")
     if not asked.label and (asked.positive or asked.at_least is not None):
-        raise UsageError("--label", "name the column that --positive or --positive-at-least is about")
+        raise UsageError("--label-column", "name the column that --positive or --positive-at-least is about")
     texts: list[str] = []
     truth: list[bool | None] = []
     for number, row in enumerate(_rows(asked), 1):
@@ -104,7 +109,7 @@ def _rows(asked: Asked) -> Iterator[dict[str, str | None]]:
         with _opened(asked.dataset) as source:
             reader = csv.DictReader(source)
             columns = list(reader.fieldnames or ())
-            for option, column in (("--text-column", asked.text_column), ("--label", asked.label)):
+            for option, column in (("--text-column", asked.text_column), ("--label-column", asked.label)):
                 if column and column not in columns:
                     has = ", ".join(name[:40] for name in columns[:20]) or "none"
                     raise UsageError(option, f"{asked.dataset} has no column {column!r}; it has: {has}")
@@ -134,11 +139,13 @@ def _truth(cell: str, asked: Asked, number: int) -> bool | None:
         try:
             return float(word) >= asked.at_least
         except ValueError:
-            raise UsageError("--label", f"row {number}: {word[:40]!r} is no number; use --positive VALUE") from None
+            raise UsageError(
+                "--label-column", f"row {number}: {word[:40]!r} is no number; use --positive VALUE"
+            ) from None
     if word.lower() in _YES | _NO:
         return word.lower() in _YES
     mend = "say which value means harmful with --positive VALUE, or --positive-at-least NUMBER"
-    raise UsageError("--label", f"row {number}: {word[:40]!r} is neither yes nor no; {mend}")
+    raise UsageError("--label-column", f"row {number}: {word[:40]!r} is neither yes nor no; {mend}")
 
 
 def _score(texts: Sequence[str], *, linear: bool) -> tuple[str, list[Scored]]:

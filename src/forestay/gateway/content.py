@@ -28,6 +28,7 @@ from forestay.safety.refusal import refusal
 from forestay.safety.taxonomy import Modality
 from forestay.safety.text.fields import texts_of
 from forestay.safety.text.rewriting import Change, rewrite, rules_of
+from forestay.telemetry.call_facts import CONTENT_THROTTLED
 
 if TYPE_CHECKING:
     from forestay.safety.guard import Guard
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 RETRY_SECONDS = 5.0
 MAX_HEADER, MAX_FIELDS = 2_000, 20
 REWRITTEN_HEADER = b"x-forestay-rewritten"
-THROTTLED = "content_throttled"  # an accepted call that counts like a refused one against its caller
 UNJUDGED = "content_not_judged"  # the cause, for metrics and facts
 
 
@@ -105,7 +105,7 @@ class ContentGate:
             again = body if rewritten is None else rewritten.body
             judgement = await self._guard.judge(subject, items_of(again, query), ())
         if judgement.action is Action.THROTTLE:
-            exchange.counted_as = THROTTLED
+            exchange.counted_as = CONTENT_THROTTLED
         if judgement.releases:
             if rewritten is not None:
                 exchange.notices = (*exchange.notices, rewritten.header())

@@ -13,7 +13,7 @@ from forestay.gateway.board import StatusBoard, Watched
 from forestay.gateway.protocol import LogEntry, StatusAnswer, StatusMetrics
 from forestay.gateway.responses import Reply, status_code_of, wire_status
 from forestay.gateway.routing import Bases, request_url
-from forestay.queue.model import FINAL, LogLine, Snapshot, State
+from forestay.queue.model import FINAL, LINE_WITHHELD, LogLine, Snapshot, State
 from forestay.telemetry.metrics import STATUS_POLLS, Metrics
 
 STREAM_CHECK_SECONDS = 0.5  # how often a stream looks for new log lines
@@ -114,4 +114,6 @@ def _tellable(snapshot: Snapshot, lines: Sequence[LogLine]) -> Sequence[LogLine]
 
 
 def _entry(line: LogLine) -> LogEntry:
+    if line.source == LINE_WITHHELD:
+        return LogEntry("withheld by the content policy", line.level, "FORESTAY", line.at.isoformat())
     return LogEntry(line.message, line.level, line.source, line.at.isoformat())

@@ -276,6 +276,9 @@ class Requeue:
     report: AttemptReport
 
 
+LINE_WITHHELD = "WITHHELD"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class LogLine:
     """One line that model code printed while it ran a request."""
@@ -286,7 +289,7 @@ class LogLine:
     at: dt.datetime
     level: str  # STDOUT, STDERR, DEBUG, INFO, WARN, ERROR
     message: str
-    source: str = "USER"
+    source: str = "USER"  # FORESTAY: ours; LINE_WITHHELD: no caller is told what it says
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

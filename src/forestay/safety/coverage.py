@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from forestay.safety.model import DetectorInfo
-from forestay.safety.policy import Policy
+from forestay.safety.policy import Policy, Rule
 from forestay.safety.taxonomy import Category, Modality
 
 Cell = tuple[Category, Modality]
@@ -42,7 +42,10 @@ def left_out(detectors: Sequence[DetectorInfo]) -> Mapping[str, str]:
 
 
 def gaps(policy: Policy, detectors: Sequence[DetectorInfo]) -> list[Gap]:
-    """Return where the policy rests on nobody: unknown detectors, and categories that none of its detectors covers."""
+    """Return where the policy rests on nobody: unknown detectors, and categories that none of its detectors covers.
+
+    Nor may a stand-in (`degrade`) be one that does not know the category: what it does not name counts as harmless.
+    """
     known = {info.detector_id: info for info in detectors}
     found: list[Gap] = []
     for rule in policy.rules:
@@ -57,7 +60,23 @@ def gaps(policy: Policy, detectors: Sequence[DetectorInfo]) -> list[Gap]:
             elif not covered and rule.uncovered is None:
                 mend = "give it a rule with `uncovered: review` or `block`"
                 found.append(Gap(category, rule.modality, f"{', '.join(rule.detectors)} does not cover it; {mend}"))
+            else:
+                found += _unfit(rule, category, known)
     return found
+
+
+def _unfit(rule: Rule, category: Category, known: Mapping[str, DetectorInfo]) -> list[Gap]:
+    """Return the stand-ins of a rule that do not know a category, with the troubles on which they are asked."""
+    asked: dict[str, list[str]] = {}
+    for trouble, fallback in rule.on.items():
+        info = known.get(fallback.detector_id)
+        if info is not None and category not in info.covers.get(rule.modality, frozenset[Category]()):
+            asked.setdefault(fallback.detector_id, []).append(trouble.value)
+    mend = "name another there, or say `review` or `block`"
+    return [
+        Gap(category, rule.modality, f"{name} stands in on {', '.join(when)} and does not cover it; {mend}")
+        for name, when in asked.items()
+    ]
 
 
 def _mend(missing: Sequence[str]) -> str:

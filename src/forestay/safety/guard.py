@@ -21,7 +21,8 @@ from forestay.errors import Unavailable
 from forestay.ids import KeyId, ModelId, RequestId, RevisionId, TenantId
 from forestay.queue.group_commit import BatchLimits, GroupCommit
 from forestay.safety.decide import Able, Judgement, Place, decide, fallbacks, is_decisive, stricter, wanted
-from forestay.safety.model import HINT, Content, DetectorInfo, Detectors, Outcome, Scores, Trouble, Unscored
+from forestay.safety.lines import for_lines, mode_of
+from forestay.safety.model import HINT, Content, DetectorInfo, Detectors, Outcome, Scores, Text, Trouble, Unscored
 from forestay.safety.pipeline import Check, run_checks
 from forestay.safety.policies import Policies
 from forestay.safety.policy import Action, Policy
@@ -40,6 +41,7 @@ MAX_SHADOWS = 32  # judgements that candidates still owe; beyond, they are dropp
 SALT_BITS = 128
 ASK_SHARE, INSTEAD_SHARE = 0.7, 0.9  # of the deadline: until then detectors, their stand-ins; the rest is the record's
 _STREAMS = ("pass", "judge", "withhold")  # the strictest last
+_LATER = frozenset({Point.INPUT, Point.INPUT_MEDIA, Point.LINES})  # whose records nobody waits for
 _LOG = logger("safety")
 
 
@@ -128,6 +130,10 @@ class Guard:
         asked = ["withhold" if policy is None else policy.streams for policy in self._deciding(subject)]
         return max(asked, key=_STREAMS.index)
 
+    def lines(self, subject: Subject) -> str:
+        """Return what becomes of the lines that model code prints: judge, withhold or pass."""
+        return mode_of(self._deciding(subject))
+
     def policies_of(self, subject: Subject) -> list[Policy]:
         """Return the policies that decide about this request, as far as they can be read."""
         return [policy for policy in self._deciding(subject) if policy is not None]
@@ -197,6 +203,24 @@ class Guard:
         left = max(deadline - seconds, (1 - INSTEAD_SHARE) * deadline)
         kept = await self._keep(subject, record, judgement, left)
         return dataclasses.replace(kept, verdict_id=str(record.verdict_id))
+
+    async def judge_lines(self, subject: Subject, pieces: Sequence[Text]) -> Judgement:
+        """Judge lines that were put together (`lines`), within a second; a record follows of what is more than allowed.
+
+        No candidate judges them, and what matches a list is not counted: that is for inputs and outputs.
+        """
+        deciding, started = self._deciding(subject), self._ports.clock.monotonic()
+        readable = [for_lines(policy) for policy in deciding if policy is not None]
+        if len(readable) < len(deciding):
+            judgement = _no_policy(subject.policy_id if deciding[0] is None else "of the tenant")
+        else:
+            items = [Item(Place(piece.where, Modality.TEXT), (piece,)) for piece in pieces]
+            judgement = await self._by(readable, subject, items, ())
+        self._ports.metrics.add(VERDICTS, subject.model_id, subject.point.value, judgement.verdict.value)
+        if judgement.action is Action.ALLOW:
+            return judgement
+        seconds = self._ports.clock.monotonic() - started
+        return await self._keep(subject, self._record(subject, deciding, judgement, (), seconds), judgement)
 
     async def run(self) -> None:
         """Write records and judge in shadow, for ever."""
@@ -351,7 +375,7 @@ class Guard:
         self, subject: Subject, record: VerdictRecord, judgement: Judgement, within_seconds: float = RULING_SECONDS
     ) -> Judgement:
         """Commit the record before anything is released by it; what cannot be recorded is not released."""
-        if subject.point in {Point.INPUT, Point.INPUT_MEDIA}:
+        if subject.point in _LATER:
             if len(self._kept) >= MAX_KEPT:
                 self._kept.popleft()
                 self._ports.metrics.add(VERDICTS_UNWRITTEN, "dropped")
@@ -439,8 +463,10 @@ def joined(detector_id: str, place: Place, said: Sequence[Outcome], blocks: Call
 
     Unless the looks that have scores already block: then nothing that the others could say would change it.
     """
-    seconds = sum(outcome.seconds for outcome in said)
     silent = [outcome.trouble for outcome in said if isinstance(outcome, Unscored)]
+    # What was scored took its own time each; those without a score waited side by side.
+    waited = max((outcome.seconds for outcome in said if isinstance(outcome, Unscored)), default=0.0)
+    seconds = waited + sum(outcome.seconds for outcome in said if isinstance(outcome, Scores))
     scores: dict[Category, float] = {}
     notes: dict[str, str] = {}
     for outcome in said:

@@ -92,6 +92,7 @@ class Policy:
     streams: str = "judge"  # judge | withhold | pass: what becomes of a piece of a stream or a realtime frame
     provenance: frozenset[str] = frozenset()  # of manifest, watermark, fingerprint: what released files are given
     review: ReviewRules = ReviewRules()
+    logs: str = "judge"  # judge | withhold | pass: what becomes of the lines that model code prints; see `lines`
 
     @property
     def guards(self) -> bool:

@@ -25,7 +25,7 @@ VERSION = 1
 STANDARD = "standard"
 MAX_RULES, MAX_DETECTORS, LONGEST_SECONDS = 100, 20, 60.0
 MAX_PHRASES, LONGEST_WORDS = 500, 100
-STREAMS = ("judge", "withhold", "pass")
+STREAMS = LOGS = ("judge", "withhold", "pass")
 PROVENANCE = ("manifest", "watermark", "fingerprint")
 _DETECTOR = re.compile(r"[a-z][a-z0-9-]{0,39}@[0-9]{1,4}")
 _ID = re.compile(r"[a-z][a-z0-9_-]{0,59}")
@@ -82,7 +82,7 @@ class _Reader:
 
     def policy(self, values: object, policy_id: str, version: int) -> Policy | None:
         """Read the whole file."""
-        allowed = ("version", "deadline", "streams", "provenance", "review", "rules")
+        allowed = ("version", "deadline", "streams", "logs", "provenance", "review", "rules")
         top = self._mapping((), values, needed=("version", "deadline", "rules"), allowed=allowed)
         if top is None:
             return None
@@ -90,6 +90,7 @@ class _Reader:
             self.fault(("version",), f"must be {VERSION}")
         deadline = self._seconds(("deadline",), top.get("deadline"))
         streams = self._one_of(("streams",), top.get("streams", "judge"), STREAMS)
+        logs = self._one_of(("logs",), top.get("logs", "judge"), LOGS)
         provenance = frozenset[str]()
         if "provenance" in top:
             named = self._items(("provenance",), top["provenance"], len(PROVENANCE))
@@ -102,9 +103,9 @@ class _Reader:
             if (made := self._rule(place, item)) is not None
         ]
         self._refuse_twice(rules)
-        if deadline is None or streams is None:
+        if deadline is None or streams is None or logs is None:
             return None
-        return Policy(policy_id, version, "", deadline, tuple(rules), streams, provenance, review)
+        return Policy(policy_id, version, "", deadline, tuple(rules), streams, provenance, review, logs)
 
     def _review(self, place: Place, value: object) -> ReviewRules:
         found = self._mapping(place, value, needed=(), allowed=("release_needs", "two_people", "keep_refused"))

@@ -9,7 +9,7 @@ import datetime as dt
 import enum
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import asyncpg
 import msgspec
@@ -20,6 +20,7 @@ from forestay.storage.day_partitions import keep_days
 from forestay.storage.postgres import Database, load_queries
 
 LEAST_SCORE = 0.001  # smaller ones are not kept
+Touch = tuple[uuid.UUID, dt.datetime]  # a request that counts against its caller, and when that was judged
 _SQL = load_queries("forestay.safety", "sql/verdicts.sql")
 
 
@@ -30,6 +31,7 @@ class Point(enum.StrEnum):
     INPUT_MEDIA = "input_media"  # its pictures, films and sound
     OUTPUT = "output"
     PIECE = "piece"  # of a stream or a realtime session
+    LINES = "lines"  # what model code prints; recorded where it is more than allowed
 
 
 class CheckRecord(msgspec.Struct, frozen=True, gc=False):
@@ -143,6 +145,21 @@ class PostgresVerdicts:
     async def between(self, since: dt.datetime, until: dt.datetime, position: int, limit: int) -> list[VerdictRecord]:
         """Read what was judged between two moments and written after `position`, in order."""
         return [record_of(row) for row in await self._facts.fetch(_SQL["between"], since, until, position, limit)]
+
+    async def throttled(self, after: int | None, since: dt.datetime, limit: int) -> tuple[list[Touch], int | None]:
+        """Read what counts against its caller and was written after a position; and where to go on.
+
+        Without a position it begins with what was judged from `since` on; nothing older is looked for.
+        """
+        if after is None:
+            first = await self._facts.fetchval(_SQL["first_since"], since)
+            after = None if first is None else cast("int", first) - 1
+        head = await self._facts.fetchval(_SQL["newest"])
+        if after is None or head is None:
+            return [], cast("int | None", head)
+        rows = await self._facts.fetch(_SQL["throttled"], after, head, since, limit)
+        reached = cast("int", rows[-1]["position"] if len(rows) == limit else head)
+        return [(row["request_id"], row["at"]) for row in rows], max(after, reached)
 
 
 async def keep_partitions(facts: Database, clock: Clock, retention_seconds: float) -> int:

@@ -18,7 +18,8 @@ from forestay.clock import Clock
 from forestay.storage.day_partitions import keep_days
 from forestay.storage.postgres import Database, load_queries
 
-REFUSED_LATER = "refused_later"  # the verb of a call that is noted again: its prompt was refused after the submit
+REFUSED_LATER = "refused_later"  # the verb of a call that is noted again: its content was found wanting after it came
+CONTENT_THROTTLED = "content_throttled"  # the cause of an accepted call that counts like a refused one
 LATEST = dt.timedelta(days=1)  # a gateway keeps what it cannot write no longer than this
 _SQL = load_queries("forestay.telemetry", "sql/call_facts.sql")
 
@@ -51,7 +52,7 @@ class CallFact(msgspec.Struct, frozen=True, gc=False):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LateRefusal:
-    """A queued request that was refused after its submit."""
+    """A request whose content was refused, or counts as if it were, after its call was accepted."""
 
     request_id: str
     submitted_at: dt.datetime
@@ -94,7 +95,7 @@ class PostgresCalls:
             await connection.execute(_SQL["keep"], rows)
 
     async def refuse(self, batch: Sequence[LateRefusal]) -> set[str]:
-        """Note calls again, as refused; returns the request ids whose call was found."""
+        """Note calls again, as refused, each once; returns the request ids whose call was found."""
         async with self._facts.transaction() as connection:
             await connection.execute(_SQL["take_turn"])
             rows = await connection.fetch(_SQL["refuse"], msgspec.json.encode(batch).decode())

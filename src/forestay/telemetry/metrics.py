@@ -172,7 +172,7 @@ SLOTS = _gauge("forestay_slots", "Slots of ready replicas, by use.", "use")
 REPLICAS = _gauge("forestay_replicas", "Replicas on this worker.", "state")
 REPLICA_ENDS = _counter("forestay_replica_ends_total", "Replicas that ended, by cause.", "model", "cause")
 LEASES_LOST = _counter("forestay_leases_lost_total", "Leases that were taken away or ran out.", "cause")
-WORKER_LOG_LINES = _counter("forestay_log_lines_total", "Lines written by models.", "fate")
+WORKER_LOG_LINES = _counter("forestay_log_lines_total", "Lines that models wrote; some kept are withheld.", "fate")
 
 # Outputs held against their contracts
 OUTPUT_CHECKS = _counter(

@@ -252,7 +252,7 @@ class Attempt:
                 self.replica.condemn(f"request {self.lease.request_id} exceeded request_timeout")
 
     async def _end(self, step: Publish | Retry, outcome: Outcome, *, crashed: bool) -> None:
-        await self._parts.log_book.flush()
+        await self._parts.log_book.flush(self.running)
         report = self._report(outcome)
         if isinstance(step, Publish) and step.state is State.SUCCEEDED:
             step, outcome = await self._whole(step, outcome)

@@ -63,6 +63,7 @@ from forestay.worker.inputs import InputPorts, Inputs
 from forestay.worker.judging import OutputJudge
 from forestay.worker.keeping import ReplicaKeeper
 from forestay.worker.lease_keeper import LeaseKeeper, QueueOpener
+from forestay.worker.line_judging import LineJudge
 from forestay.worker.loading import Folders, Loader, folders_of
 from forestay.worker.logs import LogBook
 from forestay.worker.looks import Looks
@@ -171,7 +172,7 @@ class _Worker:
         self.address = ""
         self.worker_id = WorkerId(settings.worker.worker_id or f"{socket.gethostname()}-{os.getpid()}")
         self.folders = folders_of(settings, self.worker_id)
-        self.log_book = LogBook(ports.queue, clock, ports.metrics)
+        self.log_book = LogBook(ports.queue, clock, ports.metrics, LineJudge(ports.guard, ports.metrics))
         self.desk = Desk(ports.queue, ports.wakeups, clock)
         self.keeper = LeaseKeeper(self.worker_id, ports.open_queue, settings.queue.lease_seconds)
         self.decoder = Decoder(

@@ -34,6 +34,20 @@ SELECT at, verdict_id, request_id, attempt, point, tenant_id, key_id, model_id, 
        beside, position
 FROM verdict_facts WHERE at >= $1 AND at < $2 AND position > $3 ORDER BY position LIMIT $4;
 
+-- name: newest
+-- Reads the newest position; null where there is no record.
+SELECT max(position) AS head FROM verdict_facts;
+
+-- name: first_since
+-- Reads the position of the first record from $1 on; by time, since positions have no day.
+SELECT position FROM verdict_facts WHERE at >= $1 ORDER BY at LIMIT 1;
+
+-- name: throttled
+-- Reads what counts against its caller, after position $1 and up to $2, at most $4; $3 names the partitions to look at.
+SELECT request_id, at, position FROM verdict_facts
+WHERE position > $1 AND position <= $2 AND at >= $3 AND action = 'throttle' AND NOT shadow
+ORDER BY position LIMIT $4;
+
 -- name: unsealed
 -- Reads the records after position $1 in order, at most $2; $3 names the partitions to look at.
 SELECT at, verdict_id, request_id, attempt, point, tenant_id, key_id, model_id, revision_id, policy_id, policy_version,

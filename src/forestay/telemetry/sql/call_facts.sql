@@ -19,23 +19,32 @@ ON CONFLICT DO NOTHING;
 
 -- name: refuse
 -- Notes calls again, as refused at the request's end; $1 names the requests. Returns those whose call was found.
+-- A call counts once: one that was noted as refused when it came, or again since, is found and left as it is.
 WITH wanted AS (
     SELECT request_id, submitted_at, finished_at, cause, status_code
     FROM jsonb_to_recordset($1::text::jsonb) AS f (
         request_id uuid, submitted_at timestamptz, finished_at timestamptz, cause text, status_code int
     )
+), found AS (
+    SELECT c.*, w.submitted_at, w.finished_at, w.cause AS word, w.status_code AS told
+    FROM wanted w
+    JOIN call_facts c ON c.call_id = w.request_id AND c.verb <> 'refused_later'
+     AND c.at >= w.submitted_at - interval '1 minute'
+), noted AS (
+    INSERT INTO call_facts (
+        at, call_id, tenant_id, key_id, model_id, lane, verb, network, agent, accepted, cause, status_code,
+        predicted_seconds, prompt, raw, prompt_chars, meaning, shape, claimed, tried
+    )
+    SELECT f.finished_at, f.call_id, f.tenant_id, f.key_id, f.model_id, f.lane, 'refused_later', f.network, f.agent,
+           false, f.word, f.told, 0, f.prompt, f.raw, f.prompt_chars, f.meaning, f.shape, '', 0
+    FROM found f
+    WHERE f.accepted AND NOT EXISTS (
+        SELECT FROM call_facts e
+        WHERE e.call_id = f.call_id AND e.verb = 'refused_later' AND e.at >= f.submitted_at - interval '1 minute'
+    )
+    ON CONFLICT DO NOTHING
 )
-INSERT INTO call_facts (
-    at, call_id, tenant_id, key_id, model_id, lane, verb, network, agent, accepted, cause, status_code,
-    predicted_seconds, prompt, raw, prompt_chars, meaning, shape, claimed, tried
-)
-SELECT w.finished_at, c.call_id, c.tenant_id, c.key_id, c.model_id, c.lane, 'refused_later', c.network, c.agent, false,
-       w.cause, w.status_code, 0, c.prompt, c.raw, c.prompt_chars, c.meaning, c.shape, '', 0
-FROM wanted w
-JOIN call_facts c ON c.call_id = w.request_id AND c.verb <> 'refused_later'
- AND c.at >= w.submitted_at - interval '1 minute' AND c.at <= w.finished_at + interval '1 minute'
-ON CONFLICT DO NOTHING
-RETURNING call_id;
+SELECT DISTINCT call_id FROM found;
 
 -- name: after
 -- Reads facts after position $1, at most $3, in order; $2 names the partitions to look at: nothing older is written.
