@@ -27,7 +27,7 @@ from forestay.ids import BUCKETS, KeyId, ModelId, ReplicaId, RequestId, Revision
 from forestay.queue.model import Options, Submission
 from forestay.queue.store import Offer
 from forestay.telemetry.cost_facts import first_cursor
-from forestay.telemetry.facts import ship
+from forestay.telemetry.facts import FactWriter, RequestFact, ship
 
 Forestay = Callable[..., Awaitable[Ran]]
 SPEC = """\
@@ -287,6 +287,41 @@ async def test_an_unknown_request_is_told_as_such(forestay: Forestay) -> None:
     ran = await forestay("request", "show", str(unknown))
     assert ran.status == 1
     assert "404" in ran.err
+
+
+async def test_a_direct_call_is_shown_by_its_fact(forestay: Forestay, platform: Platform) -> None:
+    """Its state, cause, revision, worker and times; before the fact is written it is not there."""
+    now = SystemClock().now()
+    call = RequestFact(
+        request_id=new_request_id(now, 0, SystemChance()),
+        lane="direct",
+        tenant_id=TenantId("acme"),
+        key_id=KeyId(platform.api_key[:16]),
+        model_id=ModelId("acme/echo"),
+        endpoint="/",
+        revision_id=RevisionId("echo-1"),
+        replica_id=ReplicaId("r"),
+        attempts=1,
+        state="failed",
+        outcome="model_error",
+        status_code=500,
+        error_type="internal_error",
+        submitted_at=now,
+        started_at=now,
+        finished_at=now,
+        device_seconds=0.0,
+        worker_id=WorkerId("w2"),
+    )
+    early = await forestay("request", "show", str(call.request_id))
+    assert (early.status, "its facts are not written yet" in early.err) == (1, True)
+    await FactWriter(platform.database).write([call])
+    told = (await forestay("request", "show", str(call.request_id), "--json")).json()
+    names = ("state", "lane", "outcome", "revision_id", "worker_id", "status_code", "attempt")
+    assert [told[name] for name in names] == ["failed", "direct", "model_error", "echo-1", "w2", 500, 1]
+    assert dt.datetime.fromisoformat(str(told["finished_at"])) == now
+    shown = (await forestay("request", "show", str(call.request_id))).out
+    assert "direct: model_error (500)" in shown
+    assert "revision echo-1 on w2" in shown
 
 
 async def test_the_fleet_is_shown_frozen_and_thawed(forestay: Forestay, tmp_path: pathlib.Path) -> None:

@@ -16,7 +16,7 @@ _ID = typer.Argument(help="The request's id.")
 
 @app.command()
 def show(request_id: Annotated[str, _ID], json: Annotated[bool, JSON_OPTION] = False) -> None:
-    """Show where a request stands, its attempts and what its model wrote.
+    """Show where a request stands, its attempts and what its model wrote; a direct call as its fact tells it.
 
     Example: forestay request show 01980f5e-7c1a-7000-8000-0123456789ab
     """
@@ -29,6 +29,11 @@ def show(request_id: Annotated[str, _ID], json: Annotated[bool, JSON_OPTION] = F
     typer.echo(f"{found['model_id']}{found['endpoint']} for {found['tenant_id']}, submitted {found['submitted_at']}")
     if found["error"]:
         typer.echo(f"error: {found['error']} ({found['error_type'] or 'no type'})")
+    if found["lane"] != "queue":
+        ran = f"revision {found['revision_id']} on {found['worker_id']}, from {found['started_at']}"
+        typer.echo(f"{found['lane']}: {found['outcome']} ({found['status_code']}), until {found['finished_at']}")
+        typer.echo(ran if found["started_at"] else "it never reached a replica")
+        return
     attempts = cast("list[dict[str, object]]", found["attempts"])
     columns = ("attempt", "outcome", "replica_id", "leased_at", "started_at", "finished_at", "device_seconds")
     print_table(columns, [[item[column] for column in columns] for item in attempts], empty="no attempts recorded yet")

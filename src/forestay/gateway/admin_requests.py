@@ -10,12 +10,15 @@ from forestay.gateway.responses import CANCELLED_ANSWER, JSON_TYPE, Reply, json_
 from forestay.ids import ModelId, RequestId, made_at
 from forestay.queue.model import FINAL, Answer, Snapshot, State
 from forestay.queue.store import Stored
+from forestay.telemetry.fact_reader import Fact, RequestFacts
 from forestay.telemetry.spans import Told, spans_of
 
 _SKEW = dt.timedelta(seconds=5)  # clocks of two machines
 _LONGEST_CALL = dt.timedelta(hours=2)  # of the direct lane, whose end only its fact tells
 _WEBHOOK_TIME = dt.timedelta(hours=3)  # a notice is tried for about two and a half hours
 _AFTER_END = dt.timedelta(minutes=5)  # attempts that were taken away may still report for a while
+_NO_FACT = "no request {}; it is unknown, its facts are not written yet, or their time is over"
+_SNAPSHOT = tuple(field.name for field in dataclasses.fields(Snapshot))
 _WEBHOOK_STATES = ("pending", "delivered", "dead")
 
 
@@ -37,9 +40,11 @@ async def get_requests(act: Act) -> Reply:
 
 
 async def get_request(act: Act) -> Reply:
-    """Show where a request stands, its attempts and facts, and what its model wrote."""
+    """Show where a request stands, its attempts and facts, and what its model wrote; a direct call by its fact."""
     request_id = act.request_id()
-    snapshot = await _snapshot(act, request_id)
+    snapshot = (await act.ports.queue.snapshots([request_id])).get(request_id)
+    if snapshot is None:
+        return await _by_fact(act, request_id)
     stored = await act.ports.queue.result(request_id) if snapshot.state in FINAL else None
     until = (stored.finished_at + _AFTER_END) if stored else act.ports.clock.now() + _AFTER_END
     facts = await act.ports.admin.facts.of_request(request_id, snapshot.submitted_at, until)
@@ -47,6 +52,7 @@ async def get_request(act: Act) -> Reply:
     return json_reply(
         200,
         {
+            **_of_fact(facts.request or {"lane": "queue"}),
             **dataclasses.asdict(snapshot),
             "finished_at": stored.finished_at if stored else None,
             "status_code": stored.answer.status_code if stored else None,
@@ -55,6 +61,23 @@ async def get_request(act: Act) -> Reply:
             "logs": [line for _, line in logs],
         },
     )
+
+
+async def _by_fact(act: Act, request_id: RequestId) -> Reply:
+    """Show a request that the queue does not know: a direct call, or one whose time there is over."""
+    facts = await _facts_of(act, request_id, None)
+    fact = facts.request
+    if fact is None:
+        raise NotThere(_NO_FACT.format(request_id))
+    said = {name: fact.get(name) for name in (*_SNAPSHOT, "finished_at", "status_code")}
+    known = {**said, "attempt": fact["attempts"], "order_at": fact["submitted_at"]}
+    told: dict[str, object] = {"fact": fact, "attempts": facts.attempts, "logs": ()}
+    return json_reply(200, {**_of_fact(fact), **known, **told})
+
+
+def _of_fact(fact: Fact) -> dict[str, object]:
+    """Return what a fact alone tells of a request; None for what is not known yet."""
+    return {name: fact.get(name) for name in ("lane", "outcome", "worker_id", "started_at")}
 
 
 async def get_result(act: Act) -> Reply:
@@ -67,19 +90,24 @@ async def get_result(act: Act) -> Reply:
 
 async def get_trace(act: Act) -> Reply:
     """Return the spans of a request, of whatever lane; one that has not ended is shown as it stands."""
-    request_id, now = act.request_id(), act.ports.clock.now()
+    request_id = act.request_id()
+    snapshot = (await act.ports.queue.snapshots([request_id])).get(request_id)
+    stored = await act.ports.queue.result(request_id) if snapshot is not None and snapshot.state in FINAL else None
+    facts = await _facts_of(act, request_id, stored)
+    request = facts.request or (None if snapshot is None else _so_far(snapshot, stored, act.ports.clock.now()))
+    if request is None:
+        raise NotThere(_NO_FACT.format(request_id))
+    told = Told(request, facts.attempts, facts.deliveries, facts.verdicts)
+    return json_reply(200, {"request_id": request_id, "ended": facts.request is not None, "spans": spans_of(told)})
+
+
+async def _facts_of(act: Act, request_id: RequestId, stored: Stored | None) -> RequestFacts:
+    """Read the facts of a request, of whatever lane, by the time that its id names; NotThere where it names none."""
     submitted_at = made_at(request_id)
     if submitted_at is None:
         raise NotThere(f"no request {request_id}")
-    snapshot = (await act.ports.queue.snapshots([request_id])).get(request_id)
-    stored = await act.ports.queue.result(request_id) if snapshot is not None and snapshot.state in FINAL else None
-    until = stored.finished_at + _WEBHOOK_TIME if stored else min(now, submitted_at + _LONGEST_CALL)
-    facts = await act.ports.admin.facts.of_request(request_id, submitted_at - _SKEW, until + _AFTER_END)
-    request = facts.request or (None if snapshot is None else _so_far(snapshot, stored, now))
-    if request is None:
-        raise NotThere(f"no request {request_id}; it is unknown, its facts are not written yet, or their time is over")
-    told = Told(request, facts.attempts, facts.deliveries, facts.verdicts)
-    return json_reply(200, {"request_id": request_id, "ended": facts.request is not None, "spans": spans_of(told)})
+    until = stored.finished_at + _WEBHOOK_TIME if stored else min(act.ports.clock.now(), submitted_at + _LONGEST_CALL)
+    return await act.ports.admin.facts.of_request(request_id, submitted_at - _SKEW, until + _AFTER_END)
 
 
 def _so_far(snapshot: Snapshot, stored: Stored | None, now: dt.datetime) -> dict[str, object]:
