@@ -210,13 +210,13 @@ async def test_real_sources_see_what_stands_in_the_database(database: Database) 
 
 
 async def test_the_share_of_unjudged_content_is_read_from_the_verdicts(database: Database) -> None:
-    """Judgements without effect do not count."""
+    """Judgements without effect do not count, nor do those of lines: of them only what stands out is recorded."""
     await database.execute(
         "INSERT INTO verdict_facts (at, verdict_id, request_id, attempt, point, tenant_id, key_id, model_id,"
         " revision_id, policy_id, policy_version, policy_digest, shadow, verdict, action, place, reason, checks,"
         " judged, seconds, salt)"
-        " SELECT now(), gen_random_uuid(), gen_random_uuid(), 1, 'output', 't', 'k', 'acme/cat', 'r', 'p', 1, '',"
-        " n > 10,"
+        " SELECT now(), gen_random_uuid(), gen_random_uuid(), 1, CASE WHEN n = 6 THEN 'lines' ELSE 'output' END,"
+        " 't', 'k', 'acme/cat', 'r', 'p', 1, '', n > 10,"
         " CASE WHEN n <= 6 THEN 'inconclusive' ELSE 'allow' END, 'pass', '', '', '[]', '{}', 0.1, '' "
         " FROM generate_series(1, 20) AS n"
     )
@@ -224,7 +224,7 @@ async def test_the_share_of_unjudged_content_is_read_from_the_verdicts(database:
     now = (await database.fetchrow("SELECT now() AS now"))["now"]  # type: ignore[index]
     [found] = await source.conditions(now)
     assert (found.name, found.severity) == ("safety_unjudged", Severity.PAGE)
-    assert found.facts == {"unjudged": 6, "judged": 10, "models": 1}
+    assert found.facts == {"unjudged": 5, "judged": 9, "models": 1}
 
 
 # The catalogue and its runbooks -----------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pytest
 from tests.conformance.fleet_values import revision_of
@@ -17,7 +17,7 @@ from forestay.fleet.spec import SafetySpec
 from forestay.ids import ReplicaId, RequestId, WorkerId
 from forestay.queue.model import LINE_WITHHELD, LogLine
 from forestay.safety.decide import Judgement
-from forestay.safety.guard import Subject
+from forestay.safety.guard import Finding, Subject
 from forestay.safety.model import Text, Trouble
 from forestay.safety.policy import Action
 from forestay.settings import Worker
@@ -87,6 +87,10 @@ async def test_a_line_that_says_what_an_output_may_not_is_told_to_no_caller() ->
     assert await made.told() == ["step 1", "-", "-", "step 2"]
     assert [line.message for _, line in await made.queue.logs(made.call.request_id, 0)][1] == f"prompt was {MARKER}"
     assert made.metrics.value(WORKER_LOG_LINES, "withheld") == 2
+    made.say(MARKER)
+    assert (await made.told())[-1] == "-"
+    await made.world.guard.flush()
+    assert len(made.world.verdicts.records) == 1, "one finding of an attempt is recorded once"
 
 
 @pytest.mark.threat("ML01:2023", "AML.T0015")
@@ -154,10 +158,10 @@ async def test_an_answer_does_not_overtake_lines_that_are_being_judged() -> None
     gate, at_gate = asyncio.Event(), asyncio.Event()
     judge_lines = made.world.guard.judge_lines
 
-    async def slowly(subject: Subject, pieces: Sequence[Text]) -> Judgement:
+    async def slowly(subject: Subject, pieces: Sequence[Text], known: Collection[Finding] = ()) -> Judgement:
         at_gate.set()
         await gate.wait()
-        return await judge_lines(subject, pieces)
+        return await judge_lines(subject, pieces, known)
 
     made.world.guard.judge_lines = slowly  # type: ignore[method-assign] - a gate before the real one
     made.say("step 1")
@@ -220,9 +224,9 @@ class Wordless:
         del subject
         return "judge"
 
-    async def judge_lines(self, subject: Subject, pieces: Sequence[Text]) -> Judgement:
+    async def judge_lines(self, subject: Subject, pieces: Sequence[Text], known: Collection[Finding] = ()) -> Judgement:
         """Say no."""
-        del subject, pieces
+        del subject, pieces, known
         if self.error is not None:
             raise self.error
         return Judgement(Verdict.INCONCLUSIVE, Action.REVIEW, None, "", "the policy cannot be read here")

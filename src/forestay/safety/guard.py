@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from forestay.chance import Chance
@@ -43,6 +43,7 @@ ASK_SHARE, INSTEAD_SHARE = 0.7, 0.9  # of the deadline: until then detectors, th
 _STREAMS = ("pass", "judge", "withhold")  # the strictest last
 _LATER = frozenset({Point.INPUT, Point.INPUT_MEDIA, Point.LINES})  # whose records nobody waits for
 _LOG = logger("safety")
+Finding = tuple[Action, Category | None]
 
 
 def _as_judged(_: Judgement) -> Sequence[str]:
@@ -204,10 +205,11 @@ class Guard:
         kept = await self._keep(subject, record, judgement, left)
         return dataclasses.replace(kept, verdict_id=str(record.verdict_id))
 
-    async def judge_lines(self, subject: Subject, pieces: Sequence[Text]) -> Judgement:
+    async def judge_lines(self, subject: Subject, pieces: Sequence[Text], known: Collection[Finding] = ()) -> Judgement:
         """Judge lines that were put together (`lines`), within a second; a record follows of what is more than allowed.
 
-        No candidate judges them, and what matches a list is not counted: that is for inputs and outputs.
+        What is `known` of this attempt needs no further record. No candidate judges lines, and what matches a list is
+        not counted: that is for inputs and outputs.
         """
         deciding, started = self._deciding(subject), self._ports.clock.monotonic()
         readable = [for_lines(policy) for policy in deciding if policy is not None]
@@ -217,7 +219,7 @@ class Guard:
             items = [Item(Place(piece.where, Modality.TEXT), (piece,)) for piece in pieces]
             judgement = await self._by(readable, subject, items, ())
         self._ports.metrics.add(VERDICTS, subject.model_id, subject.point.value, judgement.verdict.value)
-        if judgement.action is Action.ALLOW:
+        if judgement.action is Action.ALLOW or (judgement.action, judgement.category) in known:
             return judgement
         seconds = self._ports.clock.monotonic() - started
         return await self._keep(subject, self._record(subject, deciding, judgement, (), seconds), judgement)

@@ -6,13 +6,13 @@ content; `safety/decide` does, by the rules of `safety/lines`. Called by the wor
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from forestay.ids import KeyId, RequestId
 from forestay.queue.model import LINE_WITHHELD, LogLine
 from forestay.safety.decide import Judgement
-from forestay.safety.guard import Subject
+from forestay.safety.guard import Finding, Subject
 from forestay.safety.lines import Piece, end_of, pieces_of
 from forestay.safety.model import Text
 from forestay.safety.policy import Action
@@ -34,8 +34,8 @@ class LineGuard(Protocol):
         """Return what becomes of a request's lines: pass, judge or withhold."""
         ...
 
-    async def judge_lines(self, subject: Subject, pieces: Sequence[Text]) -> Judgement:
-        """Judge lines that were put together."""
+    async def judge_lines(self, subject: Subject, pieces: Sequence[Text], known: Collection[Finding] = ()) -> Judgement:
+        """Judge lines that were put together; what is known already is not recorded again."""
         ...
 
 
@@ -45,6 +45,7 @@ class _Seen:
 
     chars: int = 0
     before: str = ""  # the end of what was told
+    known: set[Finding] = dataclasses.field(default_factory=set[Finding])  # recorded: once is enough for an attempt
 
 
 class LineJudge:
@@ -86,10 +87,11 @@ class LineJudge:
             return self._marked(own)
         texts = [Text(f"logs[{number}]", piece.text) for number, piece in enumerate(pieces)]
         try:
-            judgement = await self._guard.judge_lines(subject, texts)
+            judgement = await self._guard.judge_lines(subject, texts, seen.known)
         except Exception:  # whatever breaks there must neither end the worker nor tell a line
             log.exception("lines.not_judged", request=str(subject.request_id))
             return self._marked(own)
+        seen.known.add((judgement.action, judgement.category))
         stopped = _stopped(judgement, texts)
         made: list[LogLine] = []
         for text, piece in zip(texts, pieces, strict=True):

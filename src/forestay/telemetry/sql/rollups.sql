@@ -118,10 +118,10 @@ WHERE finished_at >= $1 AND finished_at < $2 AND (finished_at, count_id) > ($3::
 ORDER BY finished_at, count_id LIMIT $5;
 
 -- name: judgements
--- Reads the verdicts of [$1, $2) after ($3, $4), at most $5.
+-- Reads the verdicts of [$1, $2) after ($3, $4), at most $5; of lines only the conspicuous ones are recorded.
 SELECT at AS finished_at, verdict_id AS request_id, tenant_id, model_id, revision_id, verdict
 FROM verdict_facts
-WHERE NOT shadow AND at >= $1 AND at < $2 AND (at, verdict_id) > ($3::timestamptz, $4::uuid)
+WHERE NOT shadow AND point <> 'lines' AND at >= $1 AND at < $2 AND (at, verdict_id) > ($3::timestamptz, $4::uuid)
 ORDER BY at, verdict_id LIMIT $5;
 
 -- name: judged
