@@ -16,7 +16,7 @@ from forestay.ids import KeyId, TenantId
 
 
 @asynccontextmanager
-async def session(world: World, query: str = "", key: str | None = "") -> AsyncIterator[Socket]:
+async def session(world: World, query: str = "", key: str | None = "", code: int = 1000) -> AsyncIterator[Socket]:
     """Open a session; the caller leaves at the end of the block."""
     headers = {"host": "gateway.test"}
     if key is not None:
@@ -25,7 +25,7 @@ async def session(world: World, query: str = "", key: str | None = "") -> AsyncI
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         group.create_task(socket.run())
         yield socket
-        await socket.say(type="websocket.disconnect", code=1000)
+        await socket.say(type="websocket.disconnect", code=code)
 
 
 def token(world: World, *apps: str) -> str:
@@ -134,3 +134,15 @@ async def test_a_session_leaves_a_fact(world: World) -> None:
     (fact,) = world.facts.kept
     assert (fact.lane, fact.outcome) == ("realtime", "succeeded")
     assert fact.device_seconds > 0
+
+
+@pytest.mark.parametrize(("code", "outcome"), [(1000, "succeeded"), (1005, "succeeded"), (1006, "cancelled")])
+async def test_a_caller_s_own_close_is_no_failure_of_the_model(world: World, code: int, outcome: str) -> None:
+    """In good order it is a success, else the caller left; neither counts against the model, nor closes its slot."""
+    async with session(world, code=code) as socket:
+        await socket.hear()
+        await socket.say(text="a")
+        await socket.hear()
+    await world.gateway.direct.facts.flush()
+    (fact,) = world.facts.kept
+    assert (fact.outcome, fact.cause) == (outcome, None if outcome == "succeeded" else "caller")

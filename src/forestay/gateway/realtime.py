@@ -177,7 +177,9 @@ async def _model_to_caller(model: aiohttp.ClientWebSocketResponse, send: Send) -
                 await _send(send, {"type": "websocket.send", "bytes": frame.data})
             case aiohttp.WSMsgType.TEXT:
                 await _send(send, {"type": "websocket.send", "text": frame.data})
-            case aiohttp.WSMsgType.CLOSE | aiohttp.WSMsgType.CLOSING | aiohttp.WSMsgType.CLOSED:
+            case aiohttp.WSMsgType.CLOSING:  # we are closing, because the caller did: its side tells how it ended
+                await asyncio.Event().wait()
+            case aiohttp.WSMsgType.CLOSE | aiohttp.WSMsgType.CLOSED:
                 await _closed(model, send)
                 return
             case aiohttp.WSMsgType.ERROR:
