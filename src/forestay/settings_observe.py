@@ -69,6 +69,11 @@ class Quality:
     outputs_retention_seconds: float = setting(
         "FORESTAY_QUALITY_RETENTION", 14 * 86400.0, "How long numbers of outputs, and findings, are kept."
     )
+    scorers_file: str = setting(
+        "FORESTAY_QUALITY_SCORERS",
+        "",
+        "YAML that names the scorers which specs may ask for; empty: none are run, and outputs go on without scores.",
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

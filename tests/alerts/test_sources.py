@@ -242,6 +242,12 @@ def found_in_outputs() -> list[quality.Kept]:
     return [quality.Kept(item, START, START, 1) for item in findings]
 
 
+def silent_scorer() -> quality.Kept:
+    """A scorer that ended."""
+    where = Where(ModelId(""), worker_id=WorkerId("w1"), parameter="scorer=judge@1")
+    return quality.Kept(Finding("judge@1 gives no scores", 0, where, {}, START, Source.SCORER), START, START, 1)
+
+
 def held_back() -> Hold:
     """A worker that was drained."""
     return Hold(WorkerId("w1"), RevisionId("r1"), ModelId("acme/cat"), ReplicaId("a"), "f", "dots", START)
@@ -255,6 +261,14 @@ def test_outputs_that_break_everywhere_are_a_page_and_those_of_one_replica_a_tic
     assert len({item.fingerprint for item in found}) == 3
 
 
+def test_a_scorer_that_is_silent_is_told_of_the_scorer_and_of_no_model() -> None:
+    """A ticket, once for each worker."""
+    (found,) = quality.conditions_of([silent_scorer()], [], START)
+    assert (found.name, found.subject, found.part) == ("scorer_silent", "scorer:judge@1", "w1")
+    assert found.severity is Severity.TICKET
+    assert "model" not in found.labels
+
+
 def every_condition() -> list[Condition]:
     """Everything that own sources can say."""
     view = WorkerView((heard("w1", 0),), {"cpu": START}, frozenset({"gpu"}))
@@ -264,7 +278,7 @@ def every_condition() -> list[Condition]:
         *workers.conditions_of(WorkerView((), {"cpu": START}, frozenset()), START),
         *safety.conditions_of(Judged(10, 10, 1, 1, START), Withheld(1, 9e6), START),
         *slo.conditions_of([Kept(burning(), START)], START),
-        *quality.conditions_of([*found_in_outputs()], [held_back()], START),
+        *quality.conditions_of([*found_in_outputs(), silent_scorer()], [held_back()], START),
         *own.conditions_of({"slo": START}, "bad", {"phone": 1}, START + dt.timedelta(hours=1)),
     ]
 

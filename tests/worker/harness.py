@@ -41,9 +41,11 @@ from forestay.safety.provenance.stamp import Stamps
 from forestay.safety.provenance.watermark import Watermark
 from forestay.safety.review.opening import Opener
 from forestay.settings import Delivery, Queue, Safety, Secrets, Settings, Worker
+from forestay.settings_observe import Quality
 from forestay.storage.objects import ObjectStore, open_object_store
 from forestay.storage.valkey import LocalWakeups
 from forestay.telemetry.metrics import Metrics
+from forestay.telemetry.output_facts import OutputSink
 from forestay.worker.process import WorkerPorts, run_worker
 
 TENANT = TenantId("acme")
@@ -330,6 +332,7 @@ class Harness:
     findings: MemoryFindings = dataclasses.field(default_factory=MemoryFindings)
     canaries: MemoryCanaries = dataclasses.field(default_factory=MemoryCanaries)
     opener: Opener | None = None  # of items that people look at
+    outputs: OutputSink | None = None  # where notes of outputs go
     address: str = ""
     deployed: int = 0
 
@@ -482,6 +485,8 @@ async def running_worker(
     delivery: Delivery | None = None,
     patience_seconds: float = 2.0,
     opening: Callable[[Harness], Opener] | None = None,
+    outputs: OutputSink | None = None,
+    scorers_file: str = "",
     **worker: object,
 ) -> AsyncGenerator[Harness, None]:
     """Run a worker while the context lasts."""
@@ -507,6 +512,7 @@ async def running_worker(
             delivery=delivery or Delivery(),
             secrets=Secrets(internal_key=INTERNAL_KEY),
             safety=Safety(patience_seconds=patience_seconds),
+            quality=Quality(scorers_file=scorers_file),
         )
         clock = SystemClock()
         harness = Harness(
@@ -523,6 +529,7 @@ async def running_worker(
             environment=environment or {},
             guard=await guard_world(),
             fingerprints=MemoryFingerprints(),
+            outputs=outputs,
         )
         harness.opener = None if opening is None else opening(harness)
         async with running_process(harness):
@@ -565,6 +572,7 @@ async def running_process(harness: Harness) -> AsyncGenerator[None, None]:
         policies=harness.guard.policies,
         findings=harness.findings,
         canaries=harness.canaries,
+        outputs=harness.outputs,
         offers=MemoryShadowStore(),
         stamps=lambda decoder: Stamps(
             decoder,

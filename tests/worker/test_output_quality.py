@@ -1,10 +1,11 @@
 """A worker whose model gives broken files with status 200: none of them is a success, on either lane."""
 
+import asyncio
 import base64
 import dataclasses
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import IO, cast
 
 import aiohttp
@@ -15,11 +16,14 @@ from tests.worker.harness import Harness, running_worker, spec_of
 from tests.worker.test_conclude import lease_of
 
 from forestay.fleet.spec import ModelSpec
-from forestay.fleet.spec_quality import QualityMode, QualitySpec
+from forestay.fleet.spec_quality import QualityMode, QualitySpec, ScorerUse
 from forestay.ids import ReplicaId
 from forestay.media.decode import Decoder
 from forestay.media.limits import Looking
+from forestay.quality.scorers.frozen import write_frozen
+from forestay.quality.scorers.model import Described, Given, Measure, scorer_of
 from forestay.queue.model import Options, Outcome, State
+from forestay.telemetry.output_facts import OutputFact
 from forestay.worker.looks import Looks
 from forestay.worker.output_quality import OutputQuality, QualityPorts
 
@@ -75,11 +79,45 @@ def spec(policy: str = "unguarded", quality: QualitySpec = ENFORCED, **fields: o
     return dataclasses.replace(spec_of(app="app.py::Media", policy=policy, **fields), quality=quality)  # type: ignore[arg-type]
 
 
+class Sink:
+    """Facts that were written, and a word when the score of a prompt of six letters is among them."""
+
+    def __init__(self) -> None:
+        self.facts: list[OutputFact] = []
+        self.scored = asyncio.Event()
+
+    async def write(self, batch: Sequence[OutputFact]) -> None:
+        """Keep them."""
+        self.facts += batch
+        if any(scorer_of(fact.kind) and fact.features == [6.0] for fact in batch):
+            self.scored.set()
+
+
+SINK = Sink()
+JUDGED = dataclasses.replace(ENFORCED, scorers=(ScorerUse("size@1", share=1.0),))
+JUDGE = """
+class Size:
+    name, version, modality = "size", 1, "image"
+    scores = {"words": {"low": 0, "high": 1e6}}
+
+    def score(self, items):
+        return [{"words": len(item.prompt)} for item in items]
+"""
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def loaded() -> AsyncIterator[tuple[Harness, str]]:
-    """A worker with one replica of an unguarded model whose outputs are checked."""
-    async with running_worker() as harness:
-        revision = await harness.deploy(spec(), {"app.py": APP})
+async def loaded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Harness, str]]:
+    """A worker with one replica of an unguarded model whose outputs are checked, and a scorer."""
+    folder = tmp_path_factory.mktemp("scorers")
+    folder.chmod(0o755)
+    (folder / "frozen").mkdir()
+    (folder / "scorer.py").write_text(JUDGE)
+    (folder / "scorers.yaml").write_text('scorers: [{id: size@1, folder: ".", program: "scorer.py::Size"}]')
+    (folder / "frozen" / "a.png").write_bytes(GOOD)
+    (folder / "frozen" / "frozen.json").write_text('{"items": [{"file": "a.png", "prompt": "four"}]}')
+    write_frozen(folder, Described("size@1", "image", (Measure("words", 0, 1e6),)), [Given((4.0,))])
+    async with running_worker(outputs=SINK, scorers_file=str(folder / "scorers.yaml")) as harness:
+        revision = await harness.deploy(spec(quality=JUDGED), {"app.py": APP})
         yield harness, (await harness.ready(revision))[0].replica_id
 
 
@@ -143,6 +181,16 @@ async def test_a_whole_output_is_released_on_both_lanes(loaded: tuple[Harness, s
     urls = [image["url"] for image in said["images"]]  # type: ignore[attr-defined,union-attr]
     assert status == 200
     assert {harness.media.items[url.split("/")[2]].state for url in urls} == {"released"}
+
+
+async def test_a_whole_output_is_scored_beside_its_request(loaded: tuple[Harness, str]) -> None:
+    """By a scorer in a process of its own, which is told the prompt; the score is a fact."""
+    harness, replica_id = loaded
+    assert (await harness.run(body(GOOD, prompt="a wish"))).snapshot.state is State.SUCCEEDED
+    async with asyncio.timeout(20):
+        await SINK.scored.wait()
+    (scored,) = [fact for fact in SINK.facts if scorer_of(fact.kind) and fact.features == [6.0]]
+    assert (scored.kind, scored.replica_id, scored.failed) == ("score:size@1:words+", replica_id, "")
 
 
 async def test_a_caller_that_forbids_retries_gets_the_first_failure(loaded: tuple[Harness, str]) -> None:

@@ -39,6 +39,7 @@ DECLARED: tuple[Declared, ...] = (
     Declared("outputs_degraded", QUALITY, Severity.PAGE, "Outputs of a model have changed for the worse, or break."),
     Declared("outputs_repeated", QUALITY, Severity.PAGE, "Different requests were given the same output."),
     Declared("replica_held_back", QUALITY, Severity.TICKET, "A bad replica was drained and waits for a self-test."),
+    Declared("scorer_silent", QUALITY, Severity.TICKET, "A scorer of outputs gives no scores, or is not what it was."),
     Declared("alert_source_silent", ALERTS, Severity.TICKET, "A source of alerts cannot be asked."),
     Declared("alert_routes_broken", ALERTS, Severity.TICKET, "The changed file of routes cannot be read."),
     Declared("notifications_dead", ALERTS, Severity.TICKET, "Notifications were given up: a receiver is dead."),

@@ -7,13 +7,14 @@ from typing import Annotated, cast
 
 import typer
 
-from forestay.cli import quality_canary, quality_fingerprint
+from forestay.cli import quality_canary, quality_fingerprint, quality_scorers
 from forestay.cli.client import connect
 from forestay.cli.output import JSON_OPTION, print_json, print_table
 from forestay.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Show what was found wrong with outputs, and check files of your own.")
 app.add_typer(quality_canary.app, name="canary")
+app.add_typer(quality_scorers.app, name="scorers")
 app.command()(quality_fingerprint.fingerprint)
 Row = dict[str, object]
 _REASON = typer.Option("--reason", help="Why, for the audit log.")

@@ -31,7 +31,14 @@ from forestay.fleet.spec_artefacts import ArtefactFile
 from forestay.fleet.spec_fields import Line as _Line
 from forestay.fleet.spec_fields import Strict as _Strict
 from forestay.fleet.spec_fields import shape as _shape
-from forestay.fleet.spec_quality_file import CanariesFile, CanaryFile, ForbiddenFile, QualityFile, ThresholdFile
+from forestay.fleet.spec_quality_file import (
+    CanariesFile,
+    CanaryFile,
+    ForbiddenFile,
+    QualityFile,
+    ScorerFile,
+    ThresholdFile,
+)
 from forestay.fleet.spec_rollout_file import RolloutFile, ShadowFile
 from forestay.fleet.spec_slos_file import SloEntries, SloEntryFile
 from forestay.fleet.spec_yaml import SpecError, line_of, read_yaml
@@ -461,6 +468,7 @@ def _model_at(location: tuple[int | str, ...]) -> type[BaseModel]:
         return CanaryFile if "inputs" in location else CanariesFile
     model = ShadowFile if location[:2] == ("rollout", "shadow") else model
     model = ForbiddenFile if "forbidden" in location else model
+    model = ScorerFile if "scorers" in location else model
     return ThresholdFile if "thresholds" in location else model
 
 

@@ -98,6 +98,15 @@ class Forbidden:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class ScorerUse:
+    """A scorer that looks at outputs of the model, beside the path of requests."""
+
+    scorer_id: str  # as the operator's file names it, "digits-agreement@1"
+    share: float = 0.1  # of the outputs
+    budget_seconds_per_hour: float = 60.0  # of the scorer, on each worker
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class QualitySpec:
     """What is asked of outputs."""
 
@@ -107,6 +116,7 @@ class QualitySpec:
     thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
     canaries: CanarySpec = dataclasses.field(default_factory=CanarySpec)
     forbidden: tuple[Forbidden, ...] = ()
+    scorers: tuple[ScorerUse, ...] = ()
 
     @property
     def looks(self) -> bool:

@@ -16,6 +16,7 @@ from forestay.fleet.spec_quality import (
     OutputCheck,
     QualityMode,
     QualitySpec,
+    ScorerUse,
     Thresholds,
 )
 
@@ -161,6 +162,25 @@ class ForbiddenFile(Strict):
         return Forbidden(self.model_dump(exclude_none=True, exclude={"why"}), self.why or "")
 
 
+class ScorerFile(Strict):
+    """A scorer that looks at a share of the outputs, beside the path of requests."""
+
+    id: Annotated[
+        str,
+        StringConstraints(max_length=48),
+        *shape(r"[a-z][a-z0-9-]{0,39}@[0-9]{1,4}", "write a name and a version, such as `digits-agreement@1`"),
+    ]
+    """Its name and version in the operator's file of scorers; a worker that knows none of that id scores nothing."""
+    share: _Share = 0.1
+    """Share of the outputs that it sees, drawn from their request ids."""
+    budget_seconds_per_hour: float = Field(60.0, ge=0, le=3_600, allow_inf_nan=False)
+    """Seconds that it may work for this model in an hour, on each worker."""
+
+    def frozen(self) -> ScorerUse:
+        """Return it as a value."""
+        return ScorerUse(self.id, self.share, self.budget_seconds_per_hour)
+
+
 class QualityFile(Strict):
     """Which outputs are no success, whatever status the model gave them."""
 
@@ -175,9 +195,23 @@ class QualityFile(Strict):
     canaries: CanariesFile = Field(default_factory=lambda: CanariesFile.model_validate({}))
     forbidden: tuple[ForbiddenFile, ...] = Field((), max_length=32)
     """Combinations of what outputs are made with that are a finding."""
+    scorers: tuple[ScorerFile, ...] = Field((), max_length=8)
+    """Scorers that look at outputs; their scores are followed like all other numbers of outputs."""
+
+    @field_validator("scorers")
+    @classmethod
+    def _ids_differ(cls, value: tuple[ScorerFile, ...]) -> tuple[ScorerFile, ...]:
+        ids = [item.id for item in value]
+        twice = sorted({name for name in ids if ids.count(name) > 1})
+        if twice:
+            message = f"scorer {twice[0]} is named twice"
+            raise ValueError(message)
+        return value
 
     def frozen(self) -> QualitySpec:
         """Return the section as values."""
+        scorers = tuple(item.frozen() for item in self.scorers)
         forbidden = tuple(item.frozen() for item in self.forbidden)
         thresholds = Thresholds(**self.thresholds.model_dump())
-        return QualitySpec(self.mode, self.retries, self.skip, thresholds, self.canaries.frozen(), forbidden)
+        canaries = self.canaries.frozen()
+        return QualitySpec(self.mode, self.retries, self.skip, thresholds, canaries, forbidden, scorers)

@@ -16,7 +16,7 @@ import numpy as np
 from forestay.fleet.spec_quality import OutputCheck
 from forestay.quality.bets import Array
 from forestay.quality.catalogue import BY_CHECK, EITHER, FAILURES, PROMPT_MIX, name_of
-from forestay.quality.noting import NAMES
+from forestay.quality.scorers.model import names_of
 from forestay.quality.watching import stratum_of
 from forestay.telemetry.output_facts import OutputFact
 
@@ -74,7 +74,7 @@ def diagnose(facts: Sequence[OutputFact], reference: Strata, strata: Sequence[st
     `check` names the contract that failed more often than usual; without one the features have moved.
     """
     kind = next((fact.kind for fact in facts), "image")
-    names = NAMES.get(kind, ())
+    names = names_of(kind)
     whole = [place for place, fact in enumerate(facts) if len(fact.features) == len(names) and not fact.failed]
     moved = np.zeros((len(facts), len(names)))
     if whole and names:

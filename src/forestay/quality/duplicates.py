@@ -47,7 +47,7 @@ class Duplicates:
         return [found for fact in facts if (found := self._one(fact)) is not None]
 
     def _one(self, fact: OutputFact) -> Duplicate | None:
-        if fact.failed or _shows_nothing(fact):
+        if fact.failed or not (fact.content or fact.likeness) or _shows_nothing(fact):
             return None
         number = self._seen[fact.model_id] = self._seen.get(fact.model_id, 0) + 1
         found: OutputFact | None = None

@@ -28,6 +28,7 @@ class Source(enum.StrEnum):
     PROBE = "probe"
     DUPLICATE = "duplicate"
     DEVICE = "device"  # what a device or its driver says of itself
+    SCORER = "scorer"  # a scorer that gives no scores: said of the scorer, of no model
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from forestay.quality.contracts import File, Row
 
 CLUSTER_BITS = 5
 MAX_WORDS = 256
+MAX_PROMPT_CHARS = 10_000  # that a scorer is told
 MAX_FEATURE = 1e9
 _LEAST_WORD = 3  # letters; shorter words stand in every prompt
 _PROMPTS = ("prompt", "text", "lyrics", "caption", "description", "query")
@@ -65,6 +66,13 @@ def note_outputs(said: object, files: Sequence[File], rows: Sequence[Row], key: 
             alike, file.content, prompt, seeded,
         ))  # fmt: skip
     return found
+
+
+def prompt_of(said: object) -> str:
+    """Return the words that an input asks with, as they were written; empty where it has none."""
+    body = _mapping(said)
+    prompts = [value for name in _PROMPTS if isinstance(value := body.get(name), str) and value]
+    return "\n".join(prompts)[:MAX_PROMPT_CHARS]
 
 
 def cluster_of(words: Sequence[str], key: bytes) -> int:

@@ -1,8 +1,8 @@
 """Turns what the watch has seen into findings: the sentence, the place, the numbers. Pure.
 
 It decides how far a change is localised: to one replica where others of the revision are healthy, to a size, an adapter
-or a caller where outputs without it are, else to the revision. It says what else happened shortly before: a deploy, a
-replica that began. Called by `loop`.
+or a caller where outputs without it are, else to the revision. Scores that got better are told, and nothing follows
+from them. It says what else happened shortly before: a deploy, a replica that began. Called by `loop`.
 """
 
 import datetime as dt
@@ -13,6 +13,7 @@ from forestay.ids import ModelId, ReplicaId, RevisionId, WorkerId
 from forestay.quality.diagnosis import Diagnosis
 from forestay.quality.duplicates import Duplicate
 from forestay.quality.findings import Finding, Source, Where
+from forestay.quality.scorers.model import direction_of, scorer_of
 from forestay.quality.watching import Broke, Event
 from forestay.telemetry.output_facts import OutputFact
 
@@ -28,12 +29,15 @@ def report_of(event: Event, diagnosis: Diagnosis, fleet: Fleet, *, sure: bool) -
     place = f"replica {where.replica_id}" if where.replica_id else f"revision {where.revision_id}"
     if where.parameter:
         place += f" ({where.parameter})"
+    scorer, way = scorer_of(event.key.kind), direction_of(event.key.kind, diagnosis.shifts)
     said = named.name if named is not None else "outputs have changed in a way that the catalogue does not name"
+    said = f"scorer {scorer} rates outputs {way} than it did" if scorer else said
     before = changed_before(fleet, where.model_id, event.since)
-    what = f"{said}: {event.key.kind}s of {place} since {event.since:%Y-%m-%d %H:%M} UTC, {_numbers(event, diagnosis)}"
+    of_what = "outputs" if scorer else f"{event.key.kind}s"
+    what = f"{said}: {of_what} of {place} since {event.since:%Y-%m-%d %H:%M} UTC, {_numbers(event, diagnosis)}"
     evidence = {
         "evidence": min(event.evidence if isinstance(event, Broke) else event.alarm.evidence, 1e30),
-        "sure": float(sure),
+        "sure": float(sure and way != "better"),
         "healthy_replicas": float(len(diagnosis.healthy)),
         "bad_replicas": float(len(diagnosis.bad)),
         **{f"row_{item.row}": item.score for item in diagnosis.named[:3]},

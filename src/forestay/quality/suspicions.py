@@ -2,7 +2,7 @@
 
 It decides what is sure enough: what a canary or a contract found, what a device says that makes it unfit, and what a
 detector found beyond the false alarms of the whole fleet. A duplicate across tenants is alerted on; draining does not
-empty a cache that others share. Called by `loop`.
+empty a cache that others share, and a scorer that fails says nothing of a model. Called by `loop`.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from forestay.quality.findings import Finding, Kept, Source
 from forestay.quality.remedies import Suspicion
 
 _LEAST_FAILED = 2  # broken outputs; one alone is bad luck
+_OF_NOBODY = frozenset({Source.DUPLICATE, Source.SCORER})
 _LEAVES = frozenset({Source.CONTRACT, Source.CANARY, Source.PROBE})  # a drift of a revision may be what was wanted
 
 
@@ -30,7 +31,7 @@ def suspicions_of(kept: Sequence[Kept], fleet: Fleet) -> list[Suspicion]:
             reason=item.finding.what,
         )
         for item in open_ones
-        if item.finding.where.revision_id and item.finding.source is not Source.DUPLICATE
+        if item.finding.where.revision_id and item.finding.source not in _OF_NOBODY
     ]
 
 

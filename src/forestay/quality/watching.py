@@ -1,12 +1,11 @@
 """Follows every stream of outputs of a fleet, one output after another, and says what has changed. Pure.
 
-A stream is what one replica makes of one kind of medium. The first outputs of a revision are its reference, then
-frozen; each replica is followed against it: its features by `drift`, its failed contracts by a sum of bets on their
-rate (the same construction, for a coin). The outputs of a new revision are also followed together, against the
-reference of the revision before: what was wrong from its first output on would else be its own measure. It decides when
-a stream alarms. What is wrong, and where, `diagnosis` says;
-what follows, `remedies`. State goes in parts that are plain bytes: the same outputs give the same state and the same
-events, however they were cut. Called by `loop`.
+A stream is what one replica makes of one kind of medium, or what a scorer says of that. The first outputs of a revision
+are its reference, then frozen; each replica is followed against it: its features by `drift`, its failed contracts by a
+sum of bets on their rate (the same construction, for a coin). The outputs of a new revision are also followed together,
+against the reference of the revision before: what was wrong from its first output on would else be its own measure. It
+decides when a stream alarms. What is wrong, and where, `diagnosis` says; what follows, `remedies`. State goes in parts
+that are plain bytes: the same outputs give the same state and the same events, however they were cut. Called by `loop`.
 """
 
 import dataclasses
@@ -18,7 +17,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from forestay.quality.drift import Alarm, Detector, State
-from forestay.quality.noting import NAMES
+from forestay.quality.scorers.model import names_of
 from forestay.telemetry.output_facts import OutputFact
 
 LEAST_IN_STRATUM = 5  # outputs of a reference; smaller strata are ranked together
@@ -163,7 +162,7 @@ class Stream:
             self.seen += 1
             broke = self._bet(fact) if self.key.replica_id else None
             events += [broke] if broke is not None else []
-            if not fact.failed and len(fact.features) == len(NAMES[self.key.kind]):
+            if not fact.failed and len(fact.features) == len(names_of(self.key.kind)):
                 whole.append(fact)
         if whole and self._reference.frozen:
             events += self._follow(whole)
@@ -190,7 +189,7 @@ class Stream:
     def _ready(self) -> Detector:
         if self._detector is None:
             seed = zlib.crc32(self.key.part.encode())
-            names, threshold = NAMES[self.key.kind], self._rules.run_length_outputs
+            names, threshold = names_of(self.key.kind), self._rules.run_length_outputs
             self._known = self._reference.strata()
             self._detector = Detector(names, self._known, threshold=threshold, seed=seed)
         return self._detector
@@ -246,7 +245,7 @@ class Watch:
         batches: dict[StreamKey, list[OutputFact]] = {}
         events: list[Event] = []
         for fact in facts:
-            if fact.kind not in NAMES:
+            if not names_of(fact.kind):
                 continue  # it does not open: the contract has said so
             full = self._learn(fact)
             for replica_id in (fact.replica_id, ""):
@@ -306,7 +305,7 @@ class Watch:
         if reference.frozen:
             return None
         self._changed.add(f"reference/{fact.revision_id}/{fact.kind}")
-        if fact.failed or len(fact.features) != len(NAMES[fact.kind]):
+        if fact.failed or len(fact.features) != len(names_of(fact.kind)):
             reference.failed += 1
             return None
         reference.rows.setdefault(stratum_of(fact), []).append(list(fact.features))

@@ -204,6 +204,17 @@ CANARY_ROUNDS = _counter(
 CANARY_SECONDS = _counter(
     "forestay_canary_device_seconds_total", "Device-seconds that golden canaries have taken.", "model", limit=1_000
 )
+SCORES = _counter(
+    "forestay_quality_scores_total",
+    "Outputs that were offered to a scorer, by what became of them.",
+    "scorer",
+    "outcome",
+    limit=500,
+)
+SCORER_FAILURES = _counter(
+    "forestay_quality_scorer_failures_total", "Times that a scorer gave no scores, by cause.", "scorer", "trouble"
+)
+SCORER_SECONDS = _counter("forestay_quality_scorer_seconds_total", "Seconds that a scorer has worked.", "scorer")
 OUTPUTS_UNCHECKED = _counter(
     "forestay_outputs_unchecked_total", "Files of outputs that could not be looked at, and went on.", "reason"
 )

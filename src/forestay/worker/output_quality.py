@@ -37,6 +37,7 @@ from forestay.telemetry.metrics import OUTPUT_CHECK_SECONDS, OUTPUT_CHECKS, OUTP
 from forestay.worker.answer_files import bring, declared_type, files_of, parsed_or_none, value_of
 from forestay.worker.looks import Looks
 from forestay.worker.output_notes import Made, OutputNotes
+from forestay.worker.scoring import Scored
 
 AT_A_TIME = 4
 MAX_FILES = 64  # of one answer; a longer list is counted, and its first files are opened
@@ -59,6 +60,7 @@ class QualityPorts:
     found: Callable[[Sequence[Finding]], None]  # takes findings; never waits
     guard_looks: Callable[[str, TenantId, RequestId], bool]  # whether the guard will look at files of this request
     notes: OutputNotes  # for those who follow many outputs
+    score: Callable[[Scored], None]  # offers outputs to scorers; never waits
     key: bytes = b"no key"  # of the digests in notes
 
 
@@ -138,20 +140,25 @@ class OutputQuality:
         prompt_score = output.risk if looks else None
         gate = asyncio.Semaphore(AT_A_TIME)
 
-        async def one(leaf: Leaf) -> File | None:
+        async def one(leaf: Leaf) -> tuple[Leaf, File] | None:
             async with gate:
-                return await self._open(output, leaf, declared_type(value, leaf), prompt_score)
+                file = await self._open(output, leaf, declared_type(value, leaf), prompt_score)
+                return None if file is None else (leaf, file)
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(leaf)) for leaf in leaves[:MAX_FILES]]
-        files = [file for task in tasks if (file := task.result()) is not None]
+        found = [pair for task in tasks if (pair := task.result()) is not None]
+        files = [file for _, file in found]
         rows = check_output(files, asked_of(said), served_of(value), output.spec.quality)
         if output.made is not None and output.where is not None and files:
             noted = note_outputs(said, files, [*probed, *rows], self._ports.key)
             report = read_report(output.probe)
             printed = fingerprint_of(report) if report is not None else None
             made = dataclasses.replace(output.made, fingerprint=printed)
-            self._ports.notes.note((output.request_id, output.tenant_id), output.where, made, noted)
+            ids = (output.request_id, output.tenant_id)
+            self._ports.notes.note(ids, output.where, made, noted)
+            whole = [(leaf, note) for (leaf, _), note in zip(found, noted, strict=True) if not note.failed]
+            self._ports.score(Scored(ids, output.where, made, said, output.spec.quality.scorers, whole))
         return rows
 
     async def _open(self, output: Output, leaf: Leaf, declared: str, prompt_score: float | None) -> File | None:

@@ -30,6 +30,7 @@ from forestay.media.fetch import Fetcher, FetchLimits
 from forestay.media.store import MediaStore
 from forestay.quality.canary_store import CanaryStore
 from forestay.quality.findings import FindingStore
+from forestay.quality.scorers.file import ScorerEntry, read_scorers
 from forestay.queue.store import QueueStore
 from forestay.rollouts.shadow.store import OfferStore
 from forestay.safety.classifiers.provider_file import heard_bytes
@@ -73,6 +74,8 @@ from forestay.worker.output_check import SafetyCheck
 from forestay.worker.output_notes import OutputNotes, notes_key
 from forestay.worker.output_quality import OutputQuality, QualityPorts
 from forestay.worker.patience import Patience
+from forestay.worker.scorer_process import ScorerPlace, ScorerProcess
+from forestay.worker.scoring import Scoring, ScoringPorts
 from forestay.worker.slot_blocks import SlotBlocks
 from forestay.worker.stamping import Stamping
 from forestay.worker.stopped import StoppedContent
@@ -129,6 +132,7 @@ async def run_worker(ports: WorkerPorts, stop: asyncio.Event, on_ready: Callable
             group.create_task(worker.drilling.run()),
             group.create_task(worker.mirror.run()),
             group.create_task(worker.notes.run()),
+            group.create_task(worker.scoring.run()),
             *([group.create_task(worker.canaries.run())] if worker.canaries is not None else []),
             group.create_task(worker.devices.run()),
             group.create_task(ports.policies.run()),
@@ -185,7 +189,8 @@ class _Worker:
         judging_ports = _judging_ports(ports, fetcher, looks, self.decoder, self.folders.scratch)
         self.findings = FindingBook(ports.findings, clock, ports.metrics)
         self.notes = OutputNotes(ports.outputs, clock, ports.metrics, settings.worker.device_name or self.worker_id)
-        books = self.findings, self.notes
+        self.scoring = _scoring(self.worker_id, ports, (self.findings, self.notes), self.folders)
+        books = self.findings, self.notes, self.scoring
         quality = OutputQuality(_quality_ports(ports, looks, self.folders.scratch, books))
         judge, input_judge = OutputJudge(judging_ports), InputJudge(judging_ports)
         patience, stopped = Patience(clock, settings.safety.patience_seconds), _stopped(ports)
@@ -331,6 +336,32 @@ def _devices(worker_id: WorkerId, ports: WorkerPorts, book: FindingBook, replica
     return DeviceWatch(worker_id, ports.settings.worker.pool, shown, used)
 
 
+def _scoring(
+    worker_id: WorkerId, ports: WorkerPorts, books: tuple[FindingBook, OutputNotes], folders: Folders
+) -> Scoring:
+    """Return what scores outputs, with the scorers that the operator's file names."""
+    settings = ports.settings
+    secrets = settings.worker.secrets_dir
+    kept = (folders.bundles, folders.environments, folders.scratch, folders.runs)
+    hidden = (*kept, *((pathlib.Path(secrets).absolute(),) if secrets else ()))
+
+    def process(entry: ScorerEntry) -> ScorerProcess:
+        place = folders.runs / f"scorer-{entry.scorer_id}"
+        return ScorerProcess(entry, ScorerPlace(place, ports.environment, hidden, settings.worker.allow_unisolated))
+
+    used = ScoringPorts(
+        media=ports.media,
+        notes=books[1],
+        found=books[0].take,
+        clock=ports.clock,
+        metrics=ports.metrics,
+        worker_id=worker_id,
+        key=notes_key(settings.secrets.internal_key),
+        process=process,
+    )
+    return Scoring(read_scorers(settings.quality.scorers_file), used)
+
+
 def _stopped(ports: WorkerPorts) -> StoppedContent | None:
     """Return who tells people of what was stopped."""
     return None if ports.opener is None else StoppedContent(ports.opener, ports.queue, ports.guard)
@@ -381,7 +412,7 @@ def _judging_ports(
 
 
 def _quality_ports(
-    ports: WorkerPorts, looks: Looks, folder: pathlib.Path, books: tuple[FindingBook, OutputNotes]
+    ports: WorkerPorts, looks: Looks, folder: pathlib.Path, books: tuple[FindingBook, OutputNotes, Scoring]
 ) -> QualityPorts:
     """Return what holding outputs against their contracts may use."""
     return QualityPorts(
@@ -396,6 +427,7 @@ def _quality_ports(
             ports.guard.modalities(policy_id, tenant_id, request_id) & MEDIA
         ),
         notes=books[1],
+        score=books[2].offer,
         key=notes_key(ports.settings.secrets.internal_key),
     )
 

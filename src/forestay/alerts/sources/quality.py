@@ -2,7 +2,7 @@
 
 `conditions_of` is pure. What is wrong was decided by those who found it, what is drained by `quality/remedies`; here it
 is told, once for each place. Outputs of one replica are a ticket where others are healthy; those of a whole revision,
-and one tenant's output in another's hands, are a page.
+and one tenant's output in another's hands, are a page. A scorer that fails is told as its own trouble, of no model.
 """
 
 import datetime as dt
@@ -25,6 +25,8 @@ def conditions_of(kept: Sequence[Kept], holds: Sequence[Hold], now: dt.datetime)
 
 def _found(kept: Kept) -> Condition:
     finding = kept.finding
+    if finding.source is Source.SCORER:
+        return _of_scorer(kept)
     where, repeated = finding.where, finding.source is Source.DUPLICATE
     facts = {name: round(value, 4) for name, value in list(finding.evidence.items())[:10]}
     return Condition(
@@ -42,6 +44,22 @@ def _found(kept: Kept) -> Condition:
         },
         facts={**facts, "times": kept.times},
         part="repeated" if repeated else _part(kept),
+    )
+
+
+def _of_scorer(kept: Kept) -> Condition:
+    """Return what is told of a scorer: its own trouble, which says nothing of any model."""
+    finding = kept.finding
+    return Condition(
+        source=QUALITY,
+        subject=finding.where.parameter.replace("scorer=", "scorer:"),
+        name="scorer_silent",
+        severity=Severity.TICKET,
+        since=finding.since,
+        summary=finding.what,
+        labels={"worker": finding.where.worker_id},
+        facts={"times": kept.times},
+        part=finding.where.worker_id,
     )
 
 
