@@ -30,8 +30,10 @@ from forestay.slo.model import Minute, Slo
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
+Counted = npt.NDArray[np.uint32 | np.float64]
 MINUTE_WINDOWS = (1, 5, 30, 60, 360)
 BUCKET_WINDOWS = (5, 120, 360, 1440, 4320)
+_MOST_COUNTED = float(np.iinfo(np.uint32).max)  # a step with more (milliseconds of a very large fleet) widens all
 _JUST_BELOW = 1.0 - 1e-9
 """A product is compared first, since it is cheap; what comes this near is divided, as Prometheus divides."""
 
@@ -39,36 +41,36 @@ _JUST_BELOW = 1.0 - 1e-9
 class WindowRing:
     """What bad and all requests add up to over several windows, in steps of `step_minutes`, for n SLOs.
 
-    Sums since the beginning are kept, so a window is one subtraction, made when it is asked for. Counts are whole
-    numbers in floats, exact to 2^53: nothing is converted, and a share is one division.
+    Steps are kept as they came, four bytes a count: half of what sums since the beginning would take. Each window's sum
+    is carried on: what comes is added, what leaves it is taken off. Sums are whole numbers in floats, exact to 2^53.
     """
 
     def __init__(self, count: int, step_minutes: int, windows_minutes: Sequence[int]) -> None:
         self.windows = tuple(windows_minutes)
-        self._step_minutes = step_minutes
-        self._kept = np.zeros((max(windows_minutes) // step_minutes + 1, 2, count))
-        self._at = 0
-        self._asked: dict[int, Floats] = {}
+        self._kept: Counted = np.zeros((max(windows_minutes) // step_minutes, 2, count), dtype=np.uint32)
+        self._steps = {minutes: minutes // step_minutes for minutes in windows_minutes}
+        self._sums = {minutes: np.zeros((2, count)) for minutes in windows_minutes}
+        self._next = 0
 
     def add(self, counts: Floats) -> None:
         """Add one step, `[2, n]` (bad, all)."""
-        before, self._at = self._at, (self._at + 1) % len(self._kept)
-        np.add(self._kept[before], counts, out=self._kept[self._at])
-        self._asked.clear()
+        if self._kept.dtype == np.uint32 and counts.max(initial=0.0) > _MOST_COUNTED:
+            self._kept = self._kept.astype(np.float64)
+        size = len(self._kept)
+        for minutes, steps in self._steps.items():
+            sums = self._sums[minutes]
+            sums += counts
+            sums -= self._kept[(self._next - steps) % size]  # of the longest: the step whose place this one takes
+        self._kept[self._next] = counts
+        self._next = (self._next + 1) % size
 
     def __getitem__(self, minutes: int) -> Floats:
-        """Return `[2, n]`: what the last `minutes` hold."""
-        found = self._asked.get(minutes)
-        if found is None:
-            found = self._asked[minutes] = self._kept[self._at] - self._kept[self._before(minutes)]
-        return found
+        """Return `[2, n]`: what the last `minutes` hold, until the next step is added."""
+        return self._sums[minutes]
 
     def some(self, minutes: int, which: Indices) -> Floats:
         """Return `[2, m]`: the same for some SLOs only."""
-        return self._kept[self._at][:, which] - self._kept[self._before(minutes)][:, which]
-
-    def _before(self, minutes: int) -> int:
-        return (self._at - minutes // self._step_minutes) % len(self._kept)
+        return self._sums[minutes][:, which]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -225,9 +227,13 @@ class FleetEngine:
             self.ticket.stake(self.buckets, TICKET_EVERY_MINUTES, self.buckets[120][1] / 2)
             self.ticketing = self.ticket.step(self.buckets, self._bucket)
             self._bucket[:] = 0.0
-        silent = now - self.last_seen >= self._silent_after
+        silent = self.silent(now)
         if silent.any():
             self._close(silent)
+
+    def silent(self, now: Minute) -> Flags:
+        """Return `[n]`: nothing was seen for so long that nothing can be claimed."""
+        return now - self.last_seen >= self._silent_after
 
     def _close(self, silent: Flags) -> None:
         self.page.close(silent)
