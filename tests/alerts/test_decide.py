@@ -175,6 +175,58 @@ def test_two_rules_never_hold_two_alerts_back_by_each_other() -> None:
     assert len(scene.told()) == 2
 
 
+def burns(slo_id: str, subject: str, hurting: str, **more: object) -> Condition:
+    """An SLO that burns."""
+    labels = {"slo": slo_id, **({"hurting": hurting} if hurting else {})}
+    return condition("slo_burns", subject, source="slo", labels=labels, part=slo_id, **more)  # type: ignore[arg-type]
+
+
+PART = burns("cat-up", "model:acme/cat", "cat-up")
+WHOLE = burns("all-up", "composite", "cat-up")
+
+
+def test_a_composite_and_the_part_that_hurts_it_are_one_page() -> None:
+    """The part is told; the composite is held back behind it, and its end is nobody's news."""
+    scene = Scene()
+    scene.run(120, PART, WHOLE)
+    [held] = [alert for alert in scene.firing() if alert.held_back]
+    assert held.condition.subject == "composite"
+    assert "behind slo_burns of model:acme/cat" in held.held_back
+    scene.run(600)
+    assert scene.told() == [("model:acme/cat", "opened"), ("model:acme/cat", "resolved")]
+
+
+def test_a_composite_that_burns_on_without_its_part_is_told() -> None:
+    """Also where no part asks for as much of people as the whole does."""
+    scene = Scene()
+    scene.run(60, PART, WHOLE)
+    scene.run(180, burns("all-up", "composite", ""))
+    assert ("composite", "opened") in scene.told()
+    alone = Scene()
+    ticket = burns("cat-up", "model:acme/cat", "cat-up", severity=Severity.TICKET)
+    alone.run(60, ticket, burns("all-up", "composite", ""))
+    assert ("composite", "opened") in alone.told()
+
+
+def test_an_outage_of_the_platform_is_one_page_where_parts_and_composites_burn_too() -> None:
+    """A part stands over its composite, and is held back all the same."""
+    scene = Scene()
+    scene.run(60, condition("fleet_lost", "platform", labels={"wide": "platform"}), PART, WHOLE)
+    assert {subject for subject, _ in scene.told()} == {"platform"}
+
+
+@given(
+    pairs=st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from("abcde")), min_size=1, max_size=6),
+    seen=st.sets(st.sampled_from("abcde"), min_size=1),
+)
+def test_whatever_inhibitions_say_somebody_hears_of_something(pairs: list[tuple[str, str]], seen: set[str]) -> None:
+    """No circle of rules holds back everything that is seen."""
+    rules = tuple(Inhibition((Matcher("name", by),), (Matcher("name", over),)) for by, over in pairs)
+    scene = Scene(dataclasses.replace(RULES, inhibitions=rules))
+    scene.run(60, *(condition(name) for name in sorted(seen)))
+    assert scene.told()
+
+
 def test_a_source_that_cannot_be_asked_ends_nothing() -> None:
     """A database that is away has not healed a model."""
     scene = Scene()

@@ -7,7 +7,7 @@ from tests.alerts.scenes import condition
 
 from forestay.alerts.model import Severity
 from forestay.alerts.receivers import ReceiverKind
-from forestay.alerts.rules import matches, read_matcher
+from forestay.alerts.rules import BROUGHT, matches, read_matcher
 from forestay.alerts.rules_file import check_extras, faults_of, load_routing, read_routing, unused
 from forestay.errors import UsageError
 
@@ -73,7 +73,7 @@ def test_a_good_file_is_read_whole(tmp_path: pathlib.Path) -> None:
     media, default = routing.rules.routes
     assert media.escalate[0].after_seconds == 600.0
     assert default.repeat_seconds == 12 * 3_600.0
-    assert len(routing.rules.inhibitions) == 3
+    assert len(routing.rules.inhibitions) == len(BROUGHT) + 1
     assert unused(routing) == []
     assert "secret" not in repr(routing) + str(routing.shown())
 

@@ -15,6 +15,7 @@ from forestay.slo.budget import History, budget_of
 from forestay.slo.decide import Kind
 from forestay.slo.loop import ANEW_SECONDS, SloLoop, SloPorts, question_of, uncounted
 from forestay.slo.model import (
+    Alerting,
     CalendarUnit,
     Counts,
     Measure,
@@ -226,6 +227,22 @@ async def test_what_the_exported_rules_read_is_set_and_taken_away_with_the_lead(
     assert memory.kept["digits"].events == 301 * 50
 
 
+async def test_a_budget_says_where_less_is_kept_than_its_window_is_long() -> None:
+    """Ten days of thirty: what is older is not there, which is something else than no traffic."""
+    rollups, memory = Rollups(until=START + 1), Memory()
+    rollups.put(START, 99, 1)
+
+    async def named() -> tuple[Slo, ...]:
+        return (slo(),)
+
+    ports = SloPorts(rollups, named, memory, HandClock(), Metrics(), kept_minutes=10 * 1440)
+    await SloLoop(ports).run_once()
+    standing = memory.kept["digits"]
+    assert standing.state == "partial"
+    assert standing.says == ["the first 20.0 days of the window are not kept: what is said covers the rest"]
+    assert min(since for since, _ in rollups.asked) == START + 1 - 10 * 1440
+
+
 async def test_a_composite_stands_on_its_parts() -> None:
     """Its budget is their weighted mean."""
     rollups = Rollups()
@@ -312,6 +329,22 @@ async def test_standings_are_kept_and_those_of_vanished_slos_forgotten(database:
     assert await store.one("digits") == Kept(standing, NOW)
 
 
+@pytest.mark.parametrize(("part_pages", "hurting"), [(True, "digits"), (False, None)])
+def test_a_composite_names_the_burning_part_that_hurts_it(part_pages: bool, hurting: str | None) -> None:
+    """None that asks for less of people than the composite does: a ticket must not hold a page back."""
+    part = dataclasses.replace(slo(), alerting=Alerting(page=part_pages))
+    whole = dataclasses.replace(
+        slo(), slo_id=SloId("all"), subject=Subject(SubjectKind.COMPOSITE), parts=(Part(SloId("digits")),)
+    )
+    watching = Watching([part, whole], Minute(START), Minute(START))
+    for minute in range(300):
+        watching.take({SloId("digits"): Counts(good=50) if minute < 290 else Counts(bad=50)})
+    found = {one.part: one for one in conditions_of([Kept(one, NOW) for one in watching.standings()], NOW)}
+    assert found["all"].severity is Severity.PAGE
+    assert found["all"].subject == "composite"
+    assert found["all"].labels.get("hurting") == hurting
+
+
 async def test_a_burning_slo_is_a_condition_and_a_stale_one_is_silence(database: Database) -> None:
     """Its owner, its numbers, its reason; nobody takes what was not looked at for kept."""
     standing = burning()
@@ -324,5 +357,6 @@ async def test_a_burning_slo_is_a_condition_and_a_stale_one_is_silence(database:
     await PostgresSloStandings(database).keep([standing], NOW)
     source = SloSource(database)
     assert await source.conditions(NOW) == [found]
+    assert found.labels["hurting"] == "digits"
     with pytest.raises(Unavailable, match="no SLO has been looked at since 12:00 UTC"):
         await source.conditions(NOW + dt.timedelta(seconds=STALE_SECONDS + 1))

@@ -6,7 +6,7 @@ from tests.slo.objectives import slo
 from forestay.fleet.spec_yaml import SpecError
 from forestay.slo.burn_rules import Severity
 from forestay.slo.minutes_file import read_incidents, read_minutes
-from forestay.slo.model import Counts, Minute
+from forestay.slo.model import Counts, Measure, Minute, Sli, SliKind
 from forestay.slo.replay import PastIncident, catches, replay
 
 START = 29_700_000
@@ -38,6 +38,25 @@ def test_past_incidents_are_caught_or_not_and_when() -> None:
     assert rumour.severity is None
     assert others == ()
     assert len(catches(found, incidents[1:])[1]) == 1
+
+
+def test_slices_of_time_are_replayed_as_slices() -> None:
+    """One request in ten fails for hours: mild of an objective of 90 % of requests, but every slice misses its 95 %."""
+    sliced = Sli(SliKind.TIME_SLICE, Measure.AVAILABILITY, slice_minutes=5, slice_objective=0.95)
+    minutes = {Minute(START + one): Counts(good=9 if one > 600 else 10, bad=one > 600) for one in range(900)}
+    by_request, by_slice = replay([slo(0.9), slo(0.9, sli=sliced)], minutes)
+    assert by_request.episodes == ()
+    assert Severity.PAGE in {episode.severity for episode in by_slice.episodes}
+    assert by_slice.last_spent_ratio == pytest.approx(60 / 180 / 0.1, rel=0.05)
+
+
+def test_what_the_history_lacks_is_said() -> None:
+    """Minutes that nobody saw, and a history that is shorter than the window."""
+    [found] = replay([slo()], {**history(), Minute(START + 540): Counts(missing_minutes=1)})
+    assert found.says == (
+        "1 minutes were not seen: they are neither good nor bad",
+        "the history has 0.4 days, and the window 30: a budget is told of what there is",
+    )
 
 
 def test_nothing_kept_says_nothing() -> None:

@@ -15,6 +15,7 @@ MAX_LABELS = 8
 MAX_FACTS = 16
 MAX_WORD = 200
 MAX_SUMMARY = 500
+VARYING = frozenset({"hurting"})  # labels that may become others while an alert is open, for inhibitions alone
 
 
 class Severity(enum.StrEnum):

@@ -108,8 +108,14 @@ class Inhibition:
 POOL_FIRST = Inhibition(by=(Matcher("name", "pool_lost"),), over=(Matcher("name", "worker_lost"),), equal=("pool",))
 # An outage of the whole platform is one page, not one for each model, tenant and worker.
 PLATFORM_FIRST = Inhibition(by=(Matcher("wide", "platform"),), over=(Matcher("wide", "platform", negated=True),))
+# A composite that burns because one of its parts does is the same harm: the part is told.
+PART_FIRST = Inhibition(
+    by=(Matcher("name", "slo_burns"), Matcher("subject", "composite", negated=True)),
+    over=(Matcher("name", "slo_burns"), Matcher("subject", "composite")),
+    equal=("hurting",),
+)
 
-BROUGHT = (PLATFORM_FIRST, POOL_FIRST)
+BROUGHT = (PLATFORM_FIRST, POOL_FIRST, PART_FIRST)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -153,17 +159,31 @@ def inhibitors_among(rules: Rules, firing: Sequence[Alert]) -> list[Alert]:
 
 
 def inhibitor_of(rules: Rules, alert: Alert, inhibitors: Sequence[Alert]) -> Alert | None:
-    """Return the inhibitor that stands over this alert; none stands over another inhibitor.
+    """Return the inhibitor that stands over this alert.
 
-    Otherwise two rules could hold two alerts back by each other, and nobody would hear of either.
+    One that stands over others itself is held back only by an earlier rule, and by none that it could hold back in
+    turn. Otherwise rules could hold alerts back by each other in a circle, and nobody would hear of any.
     """
-    if not inhibitors or any(other.alert_id == alert.alert_id for other in inhibitors):
-        return None
-    for rule in rules.inhibitions:
+    own = _first_rule(rules, alert) if any(other.alert_id == alert.alert_id for other in inhibitors) else None
+    for rule in rules.inhibitions[:own]:
         if not matches(rule.over, alert.condition):
             continue
         for other in inhibitors:
-            agree = all(other.condition.field(name) == alert.condition.field(name) for name in rule.equal)
-            if agree and matches(rule.by, other.condition):
+            if _stands_over(rule, other, alert) and not (own is not None and _could_hold(rules, alert, other)):
                 return other
     return None
+
+
+def _first_rule(rules: Rules, alert: Alert) -> int:
+    """Return the place of the first rule by which an inhibitor stands over others."""
+    return next(place for place, rule in enumerate(rules.inhibitions) if matches(rule.by, alert.condition))
+
+
+def _stands_over(rule: Inhibition, other: Alert, alert: Alert) -> bool:
+    agree = all(other.condition.field(name) == alert.condition.field(name) for name in rule.equal)
+    return agree and other.alert_id != alert.alert_id and matches(rule.by, other.condition)
+
+
+def _could_hold(rules: Rules, alert: Alert, other: Alert) -> bool:
+    over = (rule for rule in rules.inhibitions if matches(rule.over, other.condition))
+    return any(_stands_over(rule, alert, other) for rule in over)

@@ -16,6 +16,20 @@ slo_budgets.register(app)
 slo_files.register(app)
 slo_report.register(app)
 Row = dict[str, object]
+_SAMPLED = "wrong by a sample, 95 %"
+_COLUMNS = (
+    "slo",
+    "subject",
+    "standing",
+    "objective",
+    "events",
+    "budget left",
+    "burn rate, 1 h",
+    "empty in",
+    "since",
+    _SAMPLED,
+    "from",
+)
 _MINUTE_SECONDS = 60
 _DAY_MINUTES = 1440
 
@@ -28,7 +42,9 @@ def status(
 ) -> None:
     """List every SLO, what wakes somebody first: objective, budget left, burn rate, time to empty, where it is from.
 
-    What is wrong with files of SLOs is told on standard error, with file and line.
+    Where released outputs were looked at again (`forestay safety audit`), an SLO on safety also says how many were
+    wrong by that sample, with its interval. What is wrong with files of SLOs is told on standard error, with file and
+    line.
 
     Example: forestay slo status --burning
     """
@@ -41,34 +57,10 @@ def status(
     if json:
         print_json(found)
         return
-    columns = (
-        "slo",
-        "subject",
-        "standing",
-        "objective",
-        "events",
-        "budget left",
-        "burn rate, 1 h",
-        "empty in",
-        "since",
-        "from",
-    )
-    rows = [
-        (
-            row["slo_id"],
-            row["subject"],
-            row["word"],
-            percent(row["objective"]),
-            f"{cast('float', row['events']):,.0f}",
-            "overdrawn" if _overdrawn(row) else percent(row["left_ratio"]),
-            _burn(row),
-            "" if _overdrawn(row) else span(row["minutes_to_empty"]),
-            moment(row["since"]),
-            row["origin"],
-        )
-        for row in found
-    ]
-    print_table(columns, rows, empty="nothing burns" if burning else "no SLO is watched yet; it takes a minute")
+    rows = [_row(row) for row in found]
+    columns = tuple(name for name in _COLUMNS if name != _SAMPLED or any(row[name] for row in rows))
+    told = [tuple(row[name] for name in columns) for row in rows]
+    print_table(columns, told, empty="nothing burns" if burning else "no SLO is watched yet; it takes a minute")
 
 
 @app.command()
@@ -89,6 +81,31 @@ def explain(
     typer.echo("\n\n".join("\n".join(told(row)) for row in found))
 
 
+def _row(row: Row) -> Row:
+    values = (
+        row["slo_id"],
+        row["subject"],
+        row["word"],
+        percent(row["objective"]),
+        f"{cast('float', row['events']):,.0f}",
+        "overdrawn" if _overdrawn(row) else percent(row["left_ratio"]),
+        _burn(row),
+        "" if _overdrawn(row) else span(row["minutes_to_empty"]),
+        moment(row["since"]),
+        _sampled(cast("Row | None", row.get("sampled"))),
+        row["origin"],
+    )
+    return dict(zip(_COLUMNS, values, strict=True))
+
+
+def _sampled(found: Row | None) -> str:
+    """Say what a sample of releases says of all, where one was looked at: the estimate and its interval."""
+    if found is None:
+        return ""
+    ratio, low, high = (f"{cast('float', found[name]) * 100:.3g}" for name in ("ratio", "low", "high"))
+    return f"{ratio} % ({low} to {high} %), {found['looked_at']:,} looked at"
+
+
 def told(row: Row) -> list[str]:
     """Return an SLO's standing in sentences."""
     days = cast("int", row["window_minutes"]) / _DAY_MINUTES
@@ -104,9 +121,22 @@ def told(row: Row) -> list[str]:
         pace = ", ".join(f"{rate:.2g}x in {span(int(minutes))}" for minutes, rate in burns.items())
         lines.append(f"  burn rate: {pace} (1x spends exactly the budget)")
     lines.append(f"  evidence: {percent(row['evidence'])} of what wakes somebody whatever the traffic")
+    lines += _parts(cast("list[Row]", row.get("parts") or ()))
     lines += [f"  {finding['kind']}: {finding['reason']}" for finding in cast("list[Row]", row["findings"])]
     lines += [f"  note: {said}" for said in cast("Sequence[str]", row["says"])]
     return lines
+
+
+def _parts(parts: Sequence[Row]) -> list[str]:
+    """Return a composite's parts, the most hurtful first; nothing of a plain SLO."""
+    if not parts:
+        return []
+    told = [
+        f"{part['slo_id']} {cast('float', part['harm_ratio']):.0%}"
+        f" ({cast('float', part['bad']):,.0f} bad of {cast('float', part['events']):,.0f})"
+        for part in parts
+    ]
+    return [f"  harm by part: {', '.join(told)}"]
 
 
 def _overdrawn(row: Row) -> bool:

@@ -146,7 +146,8 @@ def what_if(
     columns = ("file", "slo", "pages", "tickets", "worst_spent", "spent", *(["caught", "pages_else"] if past else []))
     print_table(columns, [[row[column] for column in columns] for row in told])
     for row in told:
-        for line in cast("list[str]", row["incidents"]):
+        notes = [f"note: {said}" for said in cast("list[str]", row["says"])]
+        for line in (*cast("list[str]", row["incidents"]), *notes):
             typer.echo(f"{row['file']}: {row['slo']}: {line}")
 
 
@@ -172,6 +173,7 @@ def _replayed(
         "caught": f"{sum(item.severity is not None for item in caught)} of {len(caught)}",
         "pages_else": len(others),
         "incidents": [_incident(item) for item in caught],
+        "says": list(found.says),
     }
 
 

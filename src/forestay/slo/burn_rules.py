@@ -80,11 +80,11 @@ class Pair:
     """What it takes of the false-page rate while it may speak, up to twice that traffic; beyond, `busy_share`."""
     busy_share: float
 
-    def may_speak(self, long_requests: int, traffic_requests: int) -> bool:
+    def may_speak(self, long_requests: float, traffic_requests: float) -> bool:
         """Tell whether it may speak alone at this traffic."""
         return traffic_requests >= self.speaks_from and long_requests >= self.long_from
 
-    def taken(self, long_requests: int, traffic_requests: int) -> float:
+    def taken(self, long_requests: float, traffic_requests: float) -> float:
         """Return what it takes of the false-page rate at this traffic, 0 while it is held."""
         if not self.may_speak(long_requests, traffic_requests):
             return 0.0

@@ -7,7 +7,7 @@ It decides for one SLO and one minute, from sums of windows and from evidence; i
 3. A pair that burns and may not speak is held: noted with the evidence there is, and nobody is woken.
 4. Where nothing was seen for an hour there is no data, and nothing else is said.
 The stake that evidence may still wager is what the pairs that may speak have left of the false-page rate. Called by the
-loop that watches SLOs, by replay, and, for whole fleets at once, followed by `fleet`.
+loop that watches SLOs, by replay, by `composite`, and, for whole fleets at once, followed by `fleet`.
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ RECOVERY: Mapping[Severity, tuple[float, tuple[int, ...]]] = {
 }
 """What evidence opened is over when the shortest of these windows with enough requests burns below this rate."""
 SILENT_MINUTES = 60
+MOST_PARTS_TOLD = 3
 
 
 class Kind(enum.StrEnum):
@@ -41,10 +42,13 @@ class Kind(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sums:
-    """What one window, ending now, held: organic requests and probes together, and how many were probes."""
+    """What one window, ending now, held: organic requests and probes together, and how many were probes.
 
-    bad: int
-    total: int
+    Whole numbers; of a composite what its mean is worth (`composite`).
+    """
+
+    bad: float
+    total: float
     probes: int = 0
 
     @property
@@ -63,6 +67,15 @@ class Opened:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Piece:
+    """One part of a composite, and what its windows hold."""
+
+    slo_id: SloId
+    weight: float
+    windows: Mapping[int, Sums]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class SloState:
     """All that a decision looks at."""
 
@@ -75,6 +88,8 @@ class SloState:
     opened: Opened = Opened()
     budget: Budget | None = None
     last_seen: Minute | None = None
+    parts: tuple[Piece, ...] = ()
+    """Of a composite, for its words."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -176,11 +191,8 @@ def _no_data(state: SloState, now: Minute) -> Finding:
 def _finding(state: SloState, kind: Kind, rules: list[str]) -> Finding:
     minutes, sums = _telling(state)
     burn = (sums.share or 0.0) / state.slo.budget_ratio
-    harm = (
-        f"{_whom(state.slo)}: {sums.bad:,} of {sums.total:,} {_events(state.slo)} were bad in the last {_span(minutes)}"
-        f"{_probes(sums)}, {_times(burn)} what {_percent(state.slo.objective)} allows"
-    )
-    words = [harm, _budget_words(state.budget), _who_speaks(rules, state)]
+    harm = f"{_harm(state, minutes, sums)}, {_times(burn)} what {_percent(state.slo.objective)} allows"
+    words = [harm, _hurt_by(state, minutes), _budget_words(state.budget), _who_speaks(rules, state)]
     return Finding(state.slo.slo_id, kind, tuple(rules), burn, ". ".join(word for word in words if word) + ".")
 
 
@@ -189,12 +201,31 @@ def _held(state: SloState, pairs: list[Pair]) -> Finding:
     sums = state.windows[pair.long_minutes]
     burn = (sums.share or 0.0) / state.slo.budget_ratio
     reason = (
-        f"{_whom(state.slo)}: {sums.bad:,} of {sums.total:,} {_events(state.slo)} were bad"
-        f" in the last {_span(pair.long_minutes)}"
-        f"{_probes(sums)}. At this traffic the rule `{pair.name}` would often speak falsely, so it is held; "
-        f"the evidence stands at {min(state.evidence, 1.0):.1%} of what wakes somebody."
+        f"{_harm(state, pair.long_minutes, sums)}. At this traffic the rule `{pair.name}` would often speak falsely, "
+        f"so it is held; the evidence stands at {min(state.evidence, 1.0):.1%} of what wakes somebody."
     )
     return Finding(state.slo.slo_id, Kind.HELD, tuple(pair.name for pair in pairs), burn, reason)
+
+
+def _harm(state: SloState, minutes: int, sums: Sums) -> str:
+    if state.slo.subject.kind is SubjectKind.COMPOSITE:
+        mean = _percent(round(sums.share or 0.0, 5))
+        return f"{_whom(state.slo)}: by the weights of its parts {mean} was bad in the last {_span(minutes)}"
+    counted = f"{sums.bad:,} of {sums.total:,} {_events(state.slo)}"
+    return f"{_whom(state.slo)}: {counted} were bad in the last {_span(minutes)}{_probes(sums)}"
+
+
+def _hurt_by(state: SloState, minutes: int) -> str:
+    """Name the parts that the harm of a window comes from, the worst first."""
+    seen = [(piece, piece.windows[minutes]) for piece in state.parts if minutes in piece.windows]
+    harm = [(piece.weight * (sums.share or 0.0), piece, sums) for piece, sums in seen]
+    whole = sum(item[0] for item in harm)
+    if not whole:
+        return ""
+    worst = sorted((item for item in harm if item[0] > 0), key=lambda item: (-item[0], item[1].slo_id))
+    told = [f"{piece.slo_id} ({part / whole:.0%}: {sums.bad:,} bad of {sums.total:,})" for part, piece, sums in worst]
+    more = f" and {len(told) - MOST_PARTS_TOLD} more" if len(told) > MOST_PARTS_TOLD else ""
+    return f"It is hurt by {', '.join(told[:MOST_PARTS_TOLD])}{more}"
 
 
 def _telling(state: SloState) -> tuple[int, Sums]:
@@ -222,7 +253,8 @@ def _budget_words(budget: Budget | None) -> str:
 
 
 def _whom(slo: Slo) -> str:
-    whom = "the platform" if slo.subject.kind is SubjectKind.PLATFORM else f"{slo.subject.kind} {slo.subject.name}"
+    platform = slo.subject.kind is SubjectKind.PLATFORM
+    whom = "the platform" if platform else f"{slo.subject.kind} {slo.subject.name}".rstrip()
     return f"{slo.slo_id} ({whom})"
 
 

@@ -129,6 +129,23 @@ def wager(wealth: Floats, bets: Bets, bad: Floats, total: Floats, staked: Floats
     return wealth.sum(axis=0)
 
 
+def wager_on_mean(wealth: Floats, bets: Bets, bad: float, worth: float, staked: Floats) -> Floats:
+    """Carry wealth `[k, 1]` over one look at a mean of shares, in place, and return its sum `[1]`.
+
+    The mean is `bad / worth`: a sum of terms in [0, 1], one for each request, whose expectation is at most budget x
+    `worth` while the mean of the error rates is within the budget. A bet on the rate q is multiplied by (q/b)^bad
+    exp(-worth (q - b)). Its expectation does not grow, however many terms there are: E[exp(s X)] <= exp(m (e^s - 1))
+    for X in [0, 1] of mean m, by convexity; here e^s = q/b. Source: Hoeffding (1963), "Probability inequalities for
+    sums of bounded random variables", JASA 58, lemma 1.
+    """
+    wealth += staked
+    if worth > 0.0:
+        beyond = bets.rates * bets.budget * (1.0 - bets.budget)  # q - b
+        gain = bad * np.log1p(bets.rates * (1.0 - bets.budget)) - worth * beyond
+        wealth *= np.exp(np.minimum(gain, _MOST_LOG_GAIN))
+    return wealth.sum(axis=0)
+
+
 def _capped(held: Floats, bets: Bets, near: npt.NDArray[np.intp], bad: Floats, total: Floats) -> Floats:
     """Scale all rates by one factor, so that one bad and `total - 1` good requests end at the goal or just above."""
     rates, budget, goal = bets.rates[:, near], bets.budget[near], bets.goal[near]

@@ -44,6 +44,7 @@ class SloPorts:
     clock: Clock
     metrics: Metrics
     policy: BudgetPolicies | None = None  # None: budgets are told, and demand nothing
+    kept_minutes: int | None = None  # how far back roll-ups are kept; None: as far as any window reaches
 
 
 class SloLoop:
@@ -95,7 +96,10 @@ class SloLoop:
             clear_gauges(self._ports.metrics)
 
     async def _begin(self, slos: Sequence[Slo], complete: Minute) -> Watching:
-        """Start anew, as far back as the longest window; where the roll-ups stand is noted before they are read."""
+        """Start anew, as far back as the longest window and as what is kept: a budget says where that is less.
+
+        Where the roll-ups stand is noted before they are read.
+        """
         self._watching = None
         while True:
             changed = await self._reader.changed(self._position)
@@ -103,7 +107,8 @@ class SloLoop:
             if not changed.more:
                 break
         self._anew_at = self._clock.monotonic()
-        start = Minute(complete - history_minutes(slos))
+        wanted, kept = history_minutes(slos), self._ports.kept_minutes
+        start = Minute(complete - (wanted if kept is None else min(wanted, kept)))
         return Watching(slos, start, Minute(max(start, complete - EVIDENCE_MINUTES)))
 
     async def _changed(self, watching: Watching) -> bool:

@@ -47,7 +47,7 @@ def exportable(slo: Slo) -> bool:
 
 def _why_not(slo: Slo) -> Loss | None:
     if slo.subject.kind is SubjectKind.COMPOSITE:
-        return Loss(slo.slo_id, "parts", "a composite pages through its parts: no rules of its own")
+        return Loss(slo.slo_id, "parts", "a composite burns by what Forestay keeps of its parts: no rules")
     if slo.sli.kind is SliKind.TIME_SLICE:
         return Loss(slo.slo_id, "sli.kind", "slices of time are counted by Forestay only: no rules")
     if slo.sli.series is None:

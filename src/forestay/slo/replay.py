@@ -10,8 +10,12 @@ import numpy as np
 
 from forestay.slo.burn_rules import Severity
 from forestay.slo.fleet import FleetEngine
-from forestay.slo.ledger import BudgetLedger
-from forestay.slo.model import Counts, Minute, Slo, SloId
+from forestay.slo.ledger import BudgetLedger, Floats
+from forestay.slo.model import Counts, Minute, SliKind, Slo, SloId
+from forestay.slo.slices import OpenSlices
+from forestay.slo.windows import longest_minutes
+
+DAY_MINUTES = 1_440
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,6 +35,8 @@ class Replay:
     episodes: tuple[Episode, ...]
     worst_spent_ratio: float
     last_spent_ratio: float
+    says: tuple[str, ...] = ()
+    """What a reader must know: minutes that nobody saw, a history shorter than the window."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,24 +66,53 @@ def replay(slos: Sequence[Slo], minutes: Mapping[Minute, Counts]) -> tuple[Repla
     open_since: list[dict[Severity, Minute]] = [{} for _ in slos]
     episodes: list[list[Episode]] = [[] for _ in slos]
     worst = np.zeros(len(slos))
+    sliced, slices = [at for at, slo in enumerate(slos) if slo.sli.kind is SliKind.TIME_SLICE], OpenSlices()
     ones = np.ones(len(slos))
     for number in range(first, last + 1):
         now = Minute(number)
         counts = minutes.get(now, _EMPTY)
-        engine.tick(now, np.stack([counts.seen_bad * ones, counts.seen * ones]))
-        ledger.tick(now, np.stack([counts.bad * ones, counts.total * ones]))
+        seen, organic = (pair[:, None] * ones for pair in _pairs(counts))
+        for at in sliced:
+            seen[:, at], organic[:, at] = _pairs(slices.happened(slos[at], counts, now))
+        engine.tick(now, seen)
+        ledger.tick(now, organic)
         worst = np.maximum(worst, ledger.spent())
         _follow(engine, now, open_since, episodes)
     for held, found in zip(open_since, episodes, strict=True):
         found += [Episode(severity, since, None) for severity, since in held.items()]
     spent = ledger.spent()
     return tuple(
-        Replay(slo.slo_id, tuple(sorted(found, key=lambda item: item.first)), float(worst[index]), float(spent[index]))
+        Replay(
+            slo.slo_id,
+            tuple(sorted(found, key=lambda item: item.first)),
+            float(worst[index]),
+            float(spent[index]),
+            _says(slo, minutes),
+        )
         for index, (slo, found) in enumerate(zip(slos, episodes, strict=True))
     )
 
 
 _EMPTY = Counts()
+
+
+def _pairs(counts: Counts) -> tuple[Floats, Floats]:
+    """Return bad and all of everything that was seen, and of organic requests alone."""
+    return (
+        np.array([counts.seen_bad, counts.seen], dtype=np.float64),
+        np.array([counts.bad, counts.total], dtype=np.float64),
+    )
+
+
+def _says(slo: Slo, minutes: Mapping[Minute, Counts]) -> tuple[str, ...]:
+    """Return what a reader must know of the history itself."""
+    first, last = min(minutes), max(minutes)
+    missing = sum(counts.missing_minutes for counts in minutes.values())
+    says = [f"{missing} minutes were not seen: they are neither good nor bad"] if missing else []
+    held, wanted = (last + 1 - first) / DAY_MINUTES, longest_minutes(slo.window) / DAY_MINUTES
+    if held < wanted:
+        says.append(f"the history has {held:.1f} days, and the window {wanted:.4g}: a budget is told of what there is")
+    return tuple(says)
 
 
 def _follow(

@@ -21,6 +21,16 @@ class Said(msgspec.Struct, frozen=True):
     reason: str
 
 
+class PartStanding(msgspec.Struct, frozen=True):
+    """One part of a composite, over the part's own window."""
+
+    slo_id: str
+    weight: float
+    harm_ratio: float  # of the composite's harm: these of all parts add up to 1, or to 0 where nothing was bad
+    events: float
+    bad: float
+
+
 class Standing(msgspec.Struct, frozen=True):
     """One SLO at one minute. Shares are of 1; times are minutes."""
 
@@ -50,6 +60,7 @@ class Standing(msgspec.Struct, frozen=True):
     slice_minutes: int = 0
     slice_objective: float = 0.0
     credits: list[CreditBand] | None = None  # of a tenant's availability, where its file says them
+    parts: list[PartStanding] = []  # of a composite, the most hurtful first
 
     @property
     def urgent(self) -> Said | None:

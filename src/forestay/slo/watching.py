@@ -7,17 +7,27 @@ in order and each once: who has changed minutes starts anew. Called by `loop`.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import numpy as np
 
-from forestay.slo.budget import Adjustment, Budget, History, budget_of, composite_of, slice_is_good
-from forestay.slo.decide import Decision, Opened, decide_slo
+from forestay.slo.budget import (
+    Adjustment,
+    Budget,
+    History,
+    budget_of,
+    composite_of,
+    minutes_to_empty,
+)
+from forestay.slo.composite import Composites
+from forestay.slo.decide import Decision, SloState, decide_slo
 from forestay.slo.fleet import FleetEngine
-from forestay.slo.model import Counts, Minute, SliKind, Slo, SloId, SubjectKind
-from forestay.slo.standing import URGENT, Standing, standing_of
+from forestay.slo.model import Counts, Minute, Slo, SloId, SubjectKind
+from forestay.slo.slices import OpenSlices
+from forestay.slo.standing import URGENT, PartStanding, Standing, standing_of
 from forestay.slo.windows import bounds, longest_minutes
 
 SHOWN_WINDOWS = (5, 60, 360, 4320)
-_NOTHING, _GOOD_SLICE, _BAD_SLICE = Counts(), Counts(good=1), Counts(bad=1)
+_NOTHING = Counts()
 MinuteCounts = Mapping[SloId, Counts]
 
 
@@ -31,11 +41,12 @@ class Watching:
         self._start = start
         self._evidence_from = evidence_from
         self._simple = [slo for slo in self.slos if slo.subject.kind is not SubjectKind.COMPOSITE]
+        self._whole = [slo for slo in self.slos if slo.subject.kind is SubjectKind.COMPOSITE]
         self._engine = FleetEngine(self._simple)
+        self._composites = Composites(self._whole, self._engine)
         self._kept: dict[SloId, dict[Minute, Counts]] = {slo.slo_id: {} for slo in self._simple}
-        self._opened: dict[SloId, Opened] = {}
         self._since: dict[SloId, Minute] = {}
-        self._slices: dict[SloId, Counts] = {}  # what the slices of time that are not over have held so far
+        self._slices = OpenSlices()
         self.budgets: dict[SloId, Budget] = {}  # of every SLO, as of the last standings
 
     def take(self, seen: MinuteCounts) -> None:
@@ -45,24 +56,13 @@ class Watching:
             if slo_id in self._kept:
                 self._kept[slo_id][now] = counts
         if now >= self._evidence_from:
-            counts = [self._happened(slo, seen.get(slo.slo_id, _NOTHING), now) for slo in self._simple]
+            counts = [self._slices.happened(slo, seen.get(slo.slo_id, _NOTHING), now) for slo in self._simple]
             bad, seen_of_all = [one.seen_bad for one in counts], [one.seen for one in counts]
-            self._engine.tick(now, np.asarray([bad, seen_of_all], dtype=np.float64))
+            arrays = np.asarray([bad, seen_of_all], dtype=np.float64)
+            self._engine.tick(now, arrays)
+            self._composites.tick(now, arrays)
             self._note_since(now)
         self.until = Minute(now + 1)
-
-    def _happened(self, slo: Slo, counts: Counts, now: Minute) -> Counts:
-        """Return what the tests of burning see of a minute: its requests, or the slice of time that ends with it."""
-        if slo.sli.kind is not SliKind.TIME_SLICE:
-            return counts
-        held = self._slices.get(slo.slo_id, _NOTHING) + counts
-        if (now + 1) % slo.sli.slice_minutes:
-            self._slices[slo.slo_id] = held
-            return _NOTHING
-        self._slices.pop(slo.slo_id, None)
-        if not held.total:
-            return _NOTHING
-        return _GOOD_SLICE if slice_is_good(slo.sli, held.total, held.bad) else _BAD_SLICE
 
     def standings(self, adjustments: Sequence[Adjustment] = ()) -> list[Standing]:
         """Say how every SLO stands after the last minute that was taken; empty before the first."""
@@ -71,14 +71,18 @@ class Watching:
             return []
         self._forget(now)
         budgets = {slo.slo_id: self._budget(slo, now, adjustments) for slo in self._simple}
-        found = [self._standing(index, slo, now, budgets[slo.slo_id]) for index, slo in enumerate(self._simple)]
-        composites = [slo for slo in self.slos if slo.subject.kind is SubjectKind.COMPOSITE]
-        whole = {slo.slo_id: composite_of(slo, budgets) for slo in composites}
-        self.budgets = {**budgets, **whole}
-        return found + [standing_of(slo, now, whole[slo.slo_id], ()) for slo in composites]
+        states = [self._engine.state_of(at) for at in range(len(self._simple))]
+        found = [self._standing(state, now, budgets[state.slo.slo_id]) for state in states]
+        for at, slo in enumerate(self._whole):
+            state = self._composites.state_of(at)
+            budgets[slo.slo_id] = _with_pace(composite_of(slo, budgets), slo, state)
+            standing = self._standing(state, now, budgets[slo.slo_id])
+            found.append(msgspec.structs.replace(standing, parts=_parts_of(slo, budgets)))
+        self.budgets = budgets
+        return found
 
-    def _standing(self, index: int, slo: Slo, now: Minute, budget: Budget) -> Standing:
-        state = dataclasses.replace(self._engine.state_of(index), budget=budget)
+    def _standing(self, state: SloState, now: Minute, budget: Budget) -> Standing:
+        slo, state = state.slo, dataclasses.replace(state, budget=budget)
         decision: Decision = decide_slo(state, now)
         burns = {
             str(minutes): share / slo.budget_ratio
@@ -97,6 +101,7 @@ class Watching:
         """Remember since when each SLO wakes somebody without a break."""
         awake = np.flatnonzero(self._engine.paging | self._engine.ticketing)
         names = {self._simple[int(index)].slo_id for index in awake}
+        names |= {slo.slo_id for slo in self._composites.awake()}
         self._since = {name: self._since.get(name, now) for name in names}
 
     def _forget(self, now: Minute) -> None:
@@ -106,6 +111,27 @@ class Watching:
             first = bounds(slo.window, now)[0]
             while kept and (oldest := next(iter(kept))) < first:
                 del kept[oldest]
+
+
+def _with_pace(budget: Budget, slo: Slo, state: SloState) -> Budget:
+    """Add when a composite's budget will be gone, at the pace of the last hour."""
+    share = state.windows[60].share
+    if share is None or budget.events == 0:
+        return budget
+    empty = minutes_to_empty(budget.left_ratio, share / slo.budget_ratio, longest_minutes(slo.window))
+    return dataclasses.replace(budget, minutes_to_empty=empty)
+
+
+def _parts_of(slo: Slo, budgets: Mapping[SloId, Budget]) -> list[PartStanding]:
+    """Return what each part does to a composite, the most hurtful first."""
+    known = [(part, budgets[part.slo_id]) for part in slo.parts if part.slo_id in budgets]
+    harm = {part.slo_id: part.weight * budget.bad / budget.events if budget.events else 0.0 for part, budget in known}
+    whole = sum(harm.values())
+    parts = [
+        PartStanding(part.slo_id, part.weight, harm[part.slo_id] / whole if whole else 0.0, budget.events, budget.bad)
+        for part, budget in known
+    ]
+    return sorted(parts, key=lambda part: (-part.harm_ratio, part.slo_id))
 
 
 def history_minutes(slos: Sequence[Slo]) -> int:

@@ -1,8 +1,9 @@
 """Prometheus Alertmanager, API v2 (`POST /api/v2/alerts`, Alertmanager's own openapi.yaml): labels name the alert.
 
-Alertmanager knows an alert by its labels alone, so that telling it twice has one effect. Severity is one of them, since
-people route by it; when it changes, the alert of the former severity is ended there. Alertmanager ends what it has not
-been told of for a while: what fires is said to last for a week, and its end is told when it comes.
+Alertmanager knows an alert by its labels alone, so that telling it twice has one effect; those that may become others
+while it is open are left out. Severity is one of them, since people route by it; when it changes, the alert of the
+former severity is ended there. Alertmanager ends what it has not been told of for a while: what fires is said to last
+for a week, and its end is told when it comes.
 """
 
 import datetime as dt
@@ -10,7 +11,7 @@ import datetime as dt
 import msgspec
 
 from forestay.alerts.body import Body, ItemBody, read_body
-from forestay.alerts.model import Severity
+from forestay.alerts.model import VARYING, Severity
 from forestay.alerts.receivers import Receiver
 from forestay.alerts.senders.http import Poster
 from forestay.alerts.store import Message
@@ -55,7 +56,7 @@ def _alert(item: ItemBody, severity: str, ends_at: dt.datetime, notification_id:
         "severity": severity,
     }
     return {
-        "labels": {key: value for key, value in item.labels.items() if value} | own,
+        "labels": {key: value for key, value in item.labels.items() if value and key not in VARYING} | own,
         "annotations": {
             "summary": item.summary,
             "runbook": item.runbook,
