@@ -48,6 +48,7 @@ async def test_people_label_the_sample_and_the_estimate_stands_beside_the_slo_on
 ) -> None:
     """Each output once, on record; nothing that was not drawn; share, interval and what would halve it."""
     await burnt(platform)
+    assert "sample" not in (await forestay("slo", "status")).out
     facts = await released(platform, 3)
     assert "is not known" in (await forestay("safety", "audit", "estimate")).out
     due = cast("list[dict[str, str]]", (await forestay("safety", "audit", "list", "--json")).json())
@@ -69,4 +70,14 @@ async def test_people_label_the_sample_and_the_estimate_stands_beside_the_slo_on
     explained = (await forestay("slo", "explain", "forestay-safety")).out
     assert "note: 3 released outputs were looked at again, 1 should not have gone out" in explained
     assert "looked at again" not in (await forestay("slo", "explain", "forestay-guard")).out
+    columns, *rows = [line.split("\t") for line in (await forestay("slo", "status")).out.splitlines()]
+    shown = {row[0]: row[columns.index("wrong by a sample, 95 %")] for row in rows}
+    assert shown["forestay-safety"] == "33.3 % (6.15 to 79.2 %), 3 looked at"
+    assert shown["forestay-guard"] == "-"
+    month = f"{facts[0].finished_at:%Y-%m}"
+    asked = ("slo", "report", "--tenant", "acme", "--month")
+    [sample] = [line for line in (await forestay(*asked, month)).out.splitlines() if line.startswith("| 3 | 1 | ")]
+    assert sample == "| 3 | 1 | 33.3 % | 6.15 % and 79.2 % |"
+    earlier = f"{facts[0].finished_at.replace(day=1) - dt.timedelta(days=1):%Y-%m}"
+    assert "is not known" in (await forestay(*asked, earlier)).out
     assert "audit_release" in (await forestay("audit", "list", "--json")).out

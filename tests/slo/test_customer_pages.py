@@ -9,7 +9,7 @@ from tests.slo.customers import DAY, MONTH, Answer, facts_of
 
 from forestay.slo.budget import Adjustment
 from forestay.slo.customer_pages import plot_days, render_html, render_json, render_markdown
-from forestay.slo.customer_report import CustomerReport, report_of
+from forestay.slo.customer_report import CustomerReport, SampleLine, report_of
 from forestay.slo.model import Minute, SloId
 
 ANSWERS = [
@@ -47,6 +47,18 @@ def report(name: str = "Gold & Sons", reason: str = "drill") -> CustomerReport:
     taken = Adjustment(SloId("gold-up"), Minute(MONTH.first), Minute(MONTH.first + 5), "human:ada", reason, Minute(0))
     facts = facts_of(ANSWERS, [taken])
     return report_of(dataclasses.replace(facts, tenant=dataclasses.replace(facts.tenant, name=name)))
+
+
+def test_a_sample_is_told_as_an_estimate_with_its_interval_and_its_absence_as_not_known() -> None:
+    """In every form; a count of verdicts is something else and has no part in it."""
+    unknown = "None was looked at again: how many should not have gone out is not known."
+    assert unknown in render_markdown(report())
+    assert unknown in render_html(report())
+    assert json.loads(render_json(report()))["sample"] is None
+    sampled = dataclasses.replace(report(), sample=SampleLine(120, 1, 1 / 120, 0.00147, 0.0457))
+    assert "| 120 | 1 | 0.833 % | 0.147 % and 4.57 % |" in render_markdown(sampled)
+    assert "<td>0.833 %</td><td>0.147 % and 4.57 %</td>" in render_html(sampled)
+    assert json.loads(render_json(sampled))["sample"]["looked_at"] == 120
 
 
 def test_markdown_tells_the_month_in_order() -> None:

@@ -10,11 +10,13 @@ import datetime as dt
 from forestay.errors import UsageError
 from forestay.fleet.keys import Tenant, is_tenant_id
 from forestay.gateway.admin_reading import Act, NotThere
+from forestay.gateway.admin_safety_audit import estimate_about
 from forestay.gateway.responses import Reply, json_reply
 from forestay.ids import PLATFORM_TENANT, TenantId
 from forestay.slo.customer_month import fetch_report
-from forestay.slo.customer_report import Customer, Month, month_of
-from forestay.telemetry.rollup_reader import minute_number
+from forestay.slo.customer_report import Customer, Month, SampleLine, month_of
+from forestay.slo.model import SubjectKind
+from forestay.telemetry.rollup_reader import minute_number, minute_start
 
 
 async def get_report(act: Act) -> Reply:
@@ -24,8 +26,16 @@ async def get_report(act: Act) -> Reply:
     standings = [kept.standing for kept in await admin.slos.all()]
     promised = standings, await admin.budgets.in_force(month.first)
     customer = Customer(tenant.tenant_id, tenant.name, tenant.created_at)
-    report = await fetch_report(admin.rollups, customer, month, promised, act.ports.clock.now)
+    sample = await _sample(act, tenant.tenant_id, month)
+    report = await fetch_report(admin.rollups, customer, month, promised, act.ports.clock.now, sample)
     return json_reply(200, dataclasses.asdict(report))
+
+
+async def _sample(act: Act, tenant_id: TenantId, month: Month) -> SampleLine | None:
+    """Return what was found in the tenant's outputs of the month that were looked at again; None where none was."""
+    first, until = minute_start(month.first), minute_start(month.until)
+    found = await estimate_about(act, f"{SubjectKind.TENANT}:{tenant_id}", first, until)
+    return None if found is None else SampleLine(found.looked_at, found.wrong, found.ratio, found.low, found.high)
 
 
 async def _tenant(act: Act) -> Tenant:

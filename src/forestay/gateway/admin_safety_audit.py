@@ -1,7 +1,8 @@
 """Admin routes of the sample of released outputs: what is due to be looked at, what was found, what it says of all.
 
 It decides the bounds of time and that nobody labels what is not in the sample: a label of one's own choosing would
-bend the estimate. Called by the admin API; `admin_slo` shows the estimate beside SLOs on safety.
+bend the estimate. Called by the admin API; `admin_slo` shows the estimate beside SLOs on safety, and
+`admin_customer_report` that of a tenant's month.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ import msgspec
 from forestay.fleet.audit import AuditEntry
 from forestay.gateway.admin_reading import Act, NotThere, Problem, plain_text
 from forestay.gateway.responses import Reply, json_reply
-from forestay.safety.audit import estimate_of, words_of
+from forestay.safety.audit import Estimate, estimate_of, words_of
 from forestay.safety.audit_store import Label, Sampling
 
 DUE_DAYS, LONGEST_DAYS = 7, 31
@@ -65,8 +66,10 @@ def sampling_of(act: Act) -> Sampling:
     return Sampling(observe.audit_seed, observe.audit_ratio)
 
 
-async def words_about(act: Act, subject: str, since: dt.datetime) -> str:
-    """Say what the labels tell of a subject as SLOs name it: `model:owner/alias`, `tenant:acme`, `platform`."""
+async def estimate_about(
+    act: Act, subject: str, since: dt.datetime, until: dt.datetime | None = None
+) -> Estimate | None:
+    """Return what the labels tell of a subject as SLOs name it: `model:owner/alias`, `tenant:acme`, `platform`."""
     kind, _, name = subject.partition(":")
     named: Mapping[str, str] = {kind: name} if name else {}
-    return words_of(estimate_of(await act.ports.admin.audits.labels(since, named.get("model"), named.get("tenant"))))
+    return estimate_of(await act.ports.admin.audits.labels(since, named.get("model"), named.get("tenant"), until))

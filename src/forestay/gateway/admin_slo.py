@@ -11,8 +11,9 @@ import msgspec
 from forestay.errors import UsageError
 from forestay.fleet.audit import AuditEntry
 from forestay.gateway.admin_reading import Act, NotThere, Problem, plain_text
-from forestay.gateway.admin_safety_audit import words_about
+from forestay.gateway.admin_safety_audit import estimate_about
 from forestay.gateway.responses import Reply, json_reply
+from forestay.safety.audit import words_of
 from forestay.slo.budget import Adjustment
 from forestay.slo.model import Measure, Minute, SloId
 from forestay.slo.postgres_store import Kept
@@ -134,5 +135,7 @@ async def _told(act: Act, kept: Kept) -> dict[str, object]:
     told: dict[str, object] = {**msgspec.to_builtins(standing), "word": standing.word, "kept_at": kept.kept_at}
     if standing.measure == Measure.SAFETY:
         since = act.ports.clock.now() - dt.timedelta(minutes=standing.window_minutes)
-        told["says"] = [*standing.says, await words_about(act, standing.subject, since)]
+        estimate = await estimate_about(act, standing.subject, since)
+        told["sampled"] = None if estimate is None else dataclasses.asdict(estimate)
+        told["says"] = [*standing.says, words_of(estimate)]
     return told

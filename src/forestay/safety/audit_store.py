@@ -89,9 +89,15 @@ class PostgresAudits:
                 await postgres_audit.append(connection, self._writer, [audit])
         return kept is not None
 
-    async def labels(self, since: dt.datetime, model_id: str | None = None, tenant_id: str | None = None) -> Labels:
-        """Count what was found in outputs released since then, of one model or tenant or all."""
-        row = await self._database.fetchrow(_SQL["counts"], since, model_id, tenant_id)
+    async def labels(
+        self,
+        since: dt.datetime,
+        model_id: str | None = None,
+        tenant_id: str | None = None,
+        until: dt.datetime | None = None,
+    ) -> Labels:
+        """Count what was found in outputs released since then, and before `until`, of one model or tenant or all."""
+        row = await self._database.fetchrow(_SQL["counts"], since, model_id, tenant_id, until)
         return Labels(0, 0) if row is None else Labels(cast("int", row["right"]), cast("int", row["wrong"]))
 
 

@@ -16,6 +16,7 @@ from forestay.slo.customer_report import (
     CustomerReport,
     Month,
     MonthFacts,
+    SampleLine,
     month_budget,
     report_of,
 )
@@ -78,8 +79,12 @@ async def fetch_report(
     month: Month,
     promised: tuple[Sequence[Standing], Sequence[Adjustment]],
     now: Callable[[], dt.datetime],
+    sample: SampleLine | None = None,
 ) -> CustomerReport:
-    """Read a tenant's month and return its report; `promised` is every SLO's standing, and adjustments in force."""
+    """Read a tenant's month and return its report; `promised` is every SLO's standing, and adjustments in force.
+
+    `sample` is what was found in outputs of the month that were looked at again.
+    """
     complete = await rollups.complete_until()
     seen_until = Minute(max(month.first, min(month.until, complete or month.first)))
     days = [(day, min(day + DAY_MINUTES, seen_until)) for day in range(month.first, seen_until, DAY_MINUTES)]
@@ -95,7 +100,7 @@ async def fetch_report(
         held = {} if question is None else await reading.minutes(question)
         budgets.append((slo, await asyncio.to_thread(month_budget, slo, held, (month, seen_until), taken)))
     minutes, models = await reading.minutes(_AVAILABILITY), await reading.models()
-    facts = MonthFacts(tenant, month, now(), seen_until, minutes, models, budgets, taken, notes)
+    facts = MonthFacts(tenant, month, now(), seen_until, minutes, models, budgets, taken, notes, sample)
     return await asyncio.to_thread(report_of, facts)
 
 

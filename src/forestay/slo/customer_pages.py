@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from forestay.slo.credits import DEFAULT_ORIGIN
-from forestay.slo.customer_report import Availability, CustomerReport, DayLine, SloLine
+from forestay.slo.customer_report import Availability, CustomerReport, DayLine, SampleLine, SloLine
 from forestay.slo.model import CreditBand
 
 _FLOORS = (0.999, 0.99, 0.95, 0.9, 0.5, 0.0)  # where the bars of the days begin: the highest that shows all of them
@@ -147,6 +147,12 @@ def _sections(report: CustomerReport) -> Iterable[tuple[str, tuple[str, ...], Ro
         [(line.what, f"{line.requests:,}", _percent(line.share), line.why) for line in report.exclusions],
         "Nothing.",
     )
+    yield (
+        "Released outputs, looked at again (a sample)",
+        ("looked at", "should not have gone out", "estimate of all", "by 95 % between"),
+        [] if report.sample is None else [_sample(report.sample)],
+        "None was looked at again: how many should not have gone out is not known.",
+    )
     days = [(day.date, _day(day), f"{day.good:,}", f"{day.bad:,}") for day in report.days if day.state != "unseen"]
     yield "Days (UTC)", ("day", "availability", "good", "bad"), days, "No day is counted yet."
 
@@ -157,6 +163,16 @@ def _slo(line: SloLine) -> tuple[str, ...]:
     promised = f"{_percent(line.objective)} {line.measure.replace('_', ' ')}{within}"
     name = f"{line.slo_id}: {line.description}" if line.description else line.slo_id
     return name, promised, counted, _percent(line.used_ratio), _percent(line.left_ratio), "; ".join(line.says)
+
+
+def _sample(line: SampleLine) -> tuple[str, ...]:
+    between = f"{_share(line.low)} and {_share(line.high)}"
+    return f"{line.looked_at:,}", f"{line.wrong:,}", _share(line.ratio), between
+
+
+def _share(ratio: float) -> str:
+    """Return an estimate in percent: it is known to no more digits than these."""
+    return f"{ratio * 100:.3g} %"
 
 
 def _bands(bands: Sequence[CreditBand]) -> Rows:

@@ -52,6 +52,17 @@ class Customer:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class SampleLine:
+    """What a random sample of released outputs, looked at once more, says of all of them; shares of 1, at 95 %."""
+
+    looked_at: int
+    wrong: int
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class MonthFacts:
     """What is known of a tenant's month; all of it is that tenant's alone."""
 
@@ -64,6 +75,7 @@ class MonthFacts:
     slos: Sequence[tuple[Slo, Budget]]  # each with its budget of this month
     adjustments: Sequence[Adjustment]  # of these SLOs, in force
     notes: tuple[str, ...] = ()
+    sample: SampleLine | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -168,6 +180,7 @@ class CustomerReport:
     failures: tuple[FailureLine, ...]
     exclusions: tuple[ExclusionLine, ...]
     notes: tuple[str, ...]
+    sample: SampleLine | None = None  # None: nothing was looked at again, so how many were wrong is not known
 
 
 def month_of(text: str) -> Month:
@@ -213,6 +226,7 @@ def report_of(facts: MonthFacts) -> CustomerReport:
         failures=tuple(_failures(facts)),
         exclusions=tuple(_exclusions(facts)),
         notes=tuple(_notes(facts, finished=finished)),
+        sample=facts.sample,
     )
 
 

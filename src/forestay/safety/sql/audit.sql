@@ -38,7 +38,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 ON CONFLICT DO NOTHING RETURNING request_id;
 
 -- name: counts
--- Counts what was found in outputs released at $1 or after, of one model ($2) and tenant ($3) unless null.
+-- Counts what was found in outputs released from $1 on, before $4 unless null, of one model ($2) and tenant ($3) unless null.
 SELECT count(*) FILTER (WHERE NOT wrong) AS "right", count(*) FILTER (WHERE wrong) AS wrong
 FROM safety_audits
-WHERE released_at >= $1 AND ($2::text IS NULL OR model_id = $2) AND ($3::text IS NULL OR tenant_id = $3);
+WHERE released_at >= $1 AND ($4::timestamptz IS NULL OR released_at < $4)
+  AND ($2::text IS NULL OR model_id = $2) AND ($3::text IS NULL OR tenant_id = $3);
