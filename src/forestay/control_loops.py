@@ -180,6 +180,9 @@ def _rollup_loops(process: Process, stores: Stores) -> "list[Loop]":
 def _slo_loop(process: Process, stores: Stores) -> "Loop":
     """Return the loop that watches SLOs: those of files and specs, and the defaults."""
     from forestay.controller import Loop
+    from forestay.safety.policies import Policies
+    from forestay.safety.postgres_store import PostgresSafetyStore
+    from forestay.safety.sealing import PolicySeal
     from forestay.slo.loop import SloLoop, SloPorts
     from forestay.slo.named import NamedSlos
     from forestay.slo.policy_store import PostgresBudgetPolicy
@@ -190,10 +193,18 @@ def _slo_loop(process: Process, stores: Stores) -> "Loop":
         return (await stores.fleet.load()).models
 
     store = PostgresSloStandings(stores.database)
-    named = NamedSlos(process.settings.observe.slo_file, models, store, process.metrics)
+    seal = PolicySeal(process.settings.secrets.internal_key)
+    policies = Policies(PostgresSafetyStore(stores.database, stores.wakeups, seal), seal, process.clock)
+
+    async def signs() -> bool:
+        await policies.refresh()
+        return policies.asks_for("manifest", {entry.spec.safety.policy for entry in (await models()).values()})
+
+    named = NamedSlos(process.settings.observe.slo_file, models, store, process.metrics, signs)
     reader = PostgresRollups(stores.facts_database)
     policy = PostgresBudgetPolicy(stores.database, writer=own_name("controller"))
-    loop = SloLoop(SloPorts(reader, named.slos, store, process.clock, process.metrics, policy))
+    kept_minutes = int(process.settings.observe.rollups_retention_seconds) // 60
+    loop = SloLoop(SloPorts(reader, named.slos, store, process.clock, process.metrics, policy, kept_minutes))
     return Loop("slo", 5.0, loop.run_once, lost=loop.lost)
 
 

@@ -8,7 +8,7 @@ import pytest
 from forestay.chance import SeededChance
 from forestay.clock import SystemClock
 from forestay.errors import Unavailable, UsageError
-from forestay.ids import RequestId, new_request_id
+from forestay.ids import RequestId, TenantId, new_request_id
 from forestay.safety.policies import Policies
 from forestay.safety.policy import UNGUARDED
 from forestay.safety.policy_file import STANDARD, standard_policy, standard_text
@@ -32,6 +32,26 @@ def store(database: Database) -> PostgresSafetyStore:
 def a_request() -> RequestId:
     """Some request."""
     return new_request_id(NOW, 0, SeededChance(7))
+
+
+async def test_whether_a_mark_is_asked_for_follows_from_the_versions_that_decide(store: PostgresSafetyStore) -> None:
+    """Not from a shadow; from a candidate as soon as it decides for some; of the named policies and of tenants' own."""
+    seen = seen_by(store)
+    marked = standard_text().replace("\nrules:", "\nprovenance: [manifest]\nrules:")
+    assert marked != standard_text()
+    await store.propose("mine", marked, actor="ann", reason="a try")
+
+    async def asked(*names: str) -> bool:
+        await seen.refresh()
+        return seen.asks_for("manifest", names)
+
+    assert not await asked("mine", STANDARD, UNGUARDED.policy_id)
+    await store.advance("mine", 10.0, actor="ann", reason="a few")
+    assert await asked("mine")
+    assert not await asked(STANDARD)
+    assert not seen.asks_for("watermark", ("mine",))
+    await store.strengthen(TenantId("acme"), "mine", actor="ann", reason="their wish")
+    assert await asked(STANDARD)
 
 
 def seen_by(store: PostgresSafetyStore) -> Policies:

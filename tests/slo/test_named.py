@@ -183,6 +183,22 @@ async def test_an_id_in_two_files_is_told_and_the_first_file_holds(tmp_path: pat
     assert told.files[1].faults == ("b.yaml:3: id: digits-up is in a.yaml:3 too, which holds; rename one",)
 
 
+async def test_provenance_has_an_objective_only_where_a_policy_asks_for_it() -> None:
+    """A fleet whose files bear no manifest has nothing that could burn; a file may promise it all the same."""
+    asked = False
+
+    async def signs() -> bool:
+        return asked
+
+    named = NamedSlos("", fleet, Told(), Metrics(), signs)
+    measures = {one.sli.measure for one in await named.slos()}
+    assert Measure.PROVENANCE not in measures
+    asked = True
+    [found] = [one for one in await named.slos() if one.sli.measure not in measures]
+    assert (found.slo_id, found.subject.kind, found.objective) == ("forestay-provenance", SubjectKind.PLATFORM, 0.999)
+    assert found.policy == ()
+
+
 async def test_without_files_the_defaults_hold() -> None:
     """Nothing has to be set up."""
     found = await NamedSlos("", fleet, Told(), Metrics()).slos()

@@ -278,6 +278,22 @@ async def test_durations_goodput_and_work_are_read_back(database: Database, loop
     assert quantile(merged(tally.latency.get("run", {}) for tally in tallies), 1.0) == pytest.approx(9.0, rel=0.01)
 
 
+async def test_released_files_with_and_without_a_manifest_are_counted_where_they_were_asked_for(
+    database: Database, loop: RollupLoop
+) -> None:
+    """Files, not requests; what was not released, and where no policy asks for one, is neither."""
+    ended = SystemClock().now() - dt.timedelta(minutes=3)
+    minute, reader = minute_number(ended), PostgresRollups(database)
+    works = ({"signed_files": 3.0}, {"signed_files": 1.0, "unsigned_files": 2.0}, dict[str, float]())
+    facts = [msgspec.structs.replace(request_fact(ended), work=work) for work in works]
+    failed = request_fact(ended, Outcome.MODEL_TIMEOUT)
+    await FactWriter(database).write([*facts, msgspec.structs.replace(failed, work={"unsigned_files": 9.0})])
+    await loop.run_once()
+    found = await reader.counts(Question(Measure.PROVENANCE, By.MODEL, "a/b"), minute, minute + 1)
+    assert found == [MinuteCounts(minute, "a/b", 4, 2)]
+    assert await reader.counts(Question(Measure.PROVENANCE), minute - 5, minute) == []
+
+
 def test_a_question_of_time_needs_a_threshold_and_no_other_has_one() -> None:
     """Said by the name of the field."""
     with pytest.raises(UsageError, match="threshold_seconds"):

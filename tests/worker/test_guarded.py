@@ -17,7 +17,7 @@ import pytest_asyncio
 from aiohttp import web
 from PIL import Image
 from tests.safety.doubles import MARKER, POLICY
-from tests.worker.harness import APP, Harness, running_worker, spec_of, until
+from tests.worker.harness import APP, Harness, data_uri, running_worker, spec_of, until
 
 from forestay.fleet.model import Revision
 from forestay.ids import RequestId
@@ -178,6 +178,7 @@ async def test_a_file_is_given_what_its_policy_asks_for(guarded: tuple[Harness, 
         plain = png((0, 0, 200))
         stored = await harness.run({"do": "picture", "text": base64.b64encode(plain).decode()[::-1]})
         assert stored.snapshot.state is State.SUCCEEDED, stored.answer.body
+        inline = await harness.run({"do": "backwards", "text": data_uri(plain, "image/png")[::-1]})
         status, text = await direct(guarded, {"do": "picture", "text": base64.b64encode(plain).decode()[::-1]})
     finally:
         harness.guard.store.put("strict", POLICY)
@@ -190,6 +191,9 @@ async def test_a_file_is_given_what_its_policy_asks_for(guarded: tuple[Harness, 
     assert {one.made.model_id for one in harness.fingerprints.kept} == {"acme/probe"}
     digests = {digest for record in harness.guard.verdicts.records for digest in record.judged}
     assert f"sha256:{hashlib.sha256(stamped).hexdigest()}" in digests
+    kept, beside = (harness.queue.attempt_work[one.snapshot.request_id, 1] for one in (stored, inline))
+    assert (kept["signed_files"], kept["unsigned_files"]) == (1.0, 0.0)
+    assert (beside["signed_files"], beside["unsigned_files"]) == (0.0, 1.0)  # nothing is written into an answer's text
 
 
 @pytest.mark.threat("ML01:2023", "AML.T0054")

@@ -21,6 +21,7 @@ class Indicator(enum.StrEnum):
     GOODPUT = "goodput"  # device time that went into valid outputs
     VALIDITY = "validity"  # outputs that are whole
     SAFETY = "safety"  # releases that were judged
+    PROVENANCE = "provenance"  # released files that bear a manifest, where the policy asks for one
 
 
 TIMED = frozenset({Indicator.LATENCY, Indicator.LATENCY_PER_WORK, Indicator.QUEUE_WAIT, Indicator.FIRST_CHUNK})

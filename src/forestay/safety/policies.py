@@ -9,7 +9,7 @@ workers; run as a loop.
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from forestay.clock import Clock
 from forestay.errors import Unavailable, UsageError
@@ -64,6 +64,14 @@ class Policies:
     def of_tenant(self, tenant_id: TenantId) -> str:
         """Return the policy that judges whatever a tenant calls; empty: none but the models' own."""
         return self._tenants.get(tenant_id, "")
+
+    def asks_for(self, mark: str, policy_ids: Collection[str]) -> bool:
+        """Tell whether one of these policies, or of those of tenants, gives released files this mark (`manifest`)."""
+        stages = [self._stages.get(name, Staging(name, 0)) for name in {*policy_ids, *self._tenants.values()}]
+        deciding = {(stage.policy_id, stage.live) for stage in stages}
+        deciding |= {(stage.policy_id, stage.candidate or 0) for stage in stages if stage.percent > 0.0}
+        found = [self._read.get(version) for version in deciding]
+        return any(policy is not None and mark in policy.provenance for policy in found)
 
     def waived(self, model_id: str) -> frozenset[str]:
         """Return the detectors whose trouble is waived for a model now."""

@@ -18,11 +18,14 @@ PLATFORM: tuple[tuple[Measure, float, str], ...] = (
     (Measure.SAFETY, 0.9999, "released outputs that were judged"),
     (Measure.DELIVERY, 0.99, "webhooks that arrived"),
 )
+WHERE_ASKED: tuple[tuple[Measure, float, str], ...] = (
+    (Measure.PROVENANCE, 0.999, "released files that bear a signed manifest, where their policy asks for one"),
+)
 _TEAM = "platform"
 
 
-def default_slos(models: Mapping[ModelId, ModelEntry]) -> tuple[Slo, ...]:
-    """Return the SLOs of a fleet, in order of their ids."""
+def default_slos(models: Mapping[ModelId, ModelEntry], *, signs: bool = False) -> tuple[Slo, ...]:
+    """Return the SLOs of a fleet, in order of their ids; `signs`: some policy asks for signed manifests."""
     own = [
         Slo(
             slo_id=SloId(f"forestay-{measure}"),
@@ -32,7 +35,7 @@ def default_slos(models: Mapping[ModelId, ModelEntry]) -> tuple[Slo, ...]:
             owner_team=_TEAM,
             description=description,
         )
-        for measure, objective, description in PLATFORM
+        for measure, objective, description in (*PLATFORM, *(WHERE_ASKED if signs else ()))
     ]
     return tuple(sorted([*own, *(_of_model(model_id, entry) for model_id, entry in models.items())], key=_id_of))
 

@@ -45,6 +45,7 @@ class Measure(enum.StrEnum):
     DELIVERY = "delivery"  # webhooks
     VALIDITY = "validity"  # outputs that are whole
     SAFETY = "safety"  # releases that were judged
+    PROVENANCE = "provenance"  # released files that bear a manifest, where a policy asks for one
     SUBMIT = "submit"  # Forestay itself: submits acknowledged
     STATUS = "status"  # Forestay itself: statuses answered
     GUARD = "guard"  # Forestay itself: judgements in time

@@ -17,6 +17,7 @@ from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import SLO_FILES_BROKEN, Metrics
 
 Models = Callable[[], Awaitable[Mapping[ModelId, ModelEntry]]]
+Signs = Callable[[], Awaitable[bool]]  # whether some policy in force asks for signed manifests
 _log = logger("slo")
 
 
@@ -31,9 +32,12 @@ class SloFilesTold(Protocol):
 class NamedSlos:
     """The SLOs that hold; `path` may be empty: no files."""
 
-    def __init__(self, path: str, models: Models, told: SloFilesTold, metrics: Metrics) -> None:
+    def __init__(
+        self, path: str, models: Models, told: SloFilesTold, metrics: Metrics, signs: Signs | None = None
+    ) -> None:
         self._folder = SloFolder(path) if path else None
         self._models = models
+        self._signs = signs
         self._told = told
         self._metrics = metrics
         self._reads: tuple[FileRead, ...] = ()
@@ -50,4 +54,5 @@ class NamedSlos:
             self._metrics.set(SLO_FILES_BROKEN, sum(1 for file in self._reads if file.faults))
             await self._told.tell_files(self._reads)
             self._untold = False
-        return decide_slos([slo for file in self._reads for slo in file.slos], await self._models())
+        signs = self._signs is not None and await self._signs()
+        return decide_slos([slo for file in self._reads for slo in file.slos], await self._models(), signs=signs)

@@ -29,14 +29,17 @@ from forestay.slo.model import (
 DEFAULT = "default"
 
 
-def decide_slos(files: Sequence[Slo], models: Mapping[ModelId, ModelEntry]) -> tuple[Slo, ...]:
-    """Return the SLOs that hold, each once, in order of their ids; `origin` says where each is from."""
+def decide_slos(files: Sequence[Slo], models: Mapping[ModelId, ModelEntry], *, signs: bool = False) -> tuple[Slo, ...]:
+    """Return the SLOs that hold, each once, in order of their ids; `origin` says where each is from.
+
+    `signs` tells that some policy asks for signed manifests: that has a default only then.
+    """
     models = dict(sorted(models.items()))  # so that it is always the same of two that gets a further name
     named = _each_once([*files, *_of_specs(models)])
     held = {(slo.subject, slo.sli.measure) for slo in named.values()}
     others = [
         dataclasses.replace(slo, origin=DEFAULT, policy=())  # nobody promised it, so it stops nobody's rollout
-        for slo in default_slos(models)
+        for slo in default_slos(models, signs=signs)
         if (slo.subject, slo.sli.measure) not in held
     ]
     found = _each_once([*named.values(), *others])

@@ -16,6 +16,9 @@ NO_CONTENT = 204
 BROKEN = frozenset({"runner_incomplete_response", "output_check_failed"})  # error types: broke off, failed a check
 INVALID = "invalid_outputs"  # in a fact's work: how many outputs a check found to be broken
 
+# In a fact's work where a policy asks for manifests: released files that bear one, and those that do not.
+SIGNED, UNSIGNED = "signed_files", "unsigned_files"
+
 
 class Measure(enum.StrEnum):
     """What can be asked of the roll-ups."""
@@ -33,6 +36,7 @@ class Measure(enum.StrEnum):
     DELIVERY = "delivery"  # webhooks that arrived
     VALIDITY = "validity"  # answers that are whole
     SAFETY = "safety"  # releases that were judged
+    PROVENANCE = "provenance"  # released files that bear a manifest, where a policy asks for one
     SUBMIT = "submit"  # Forestay itself: submits that were not answered 5xx
     STATUS = "status"  # Forestay itself: status polls and result reads that were answered as asked, in time
     GUARD = "guard"  # Forestay itself: judgements that came to a verdict

@@ -13,7 +13,18 @@ from typing import cast
 
 from forestay.telemetry.causes import CANCELLED, SUCCEEDED, Traffic
 from forestay.telemetry.histogram import bin_of, merged
-from forestay.telemetry.measures import Fact, Measure, available, cause_in, durations, valid, work_done, work_in
+from forestay.telemetry.measures import (
+    SIGNED,
+    UNSIGNED,
+    Fact,
+    Measure,
+    available,
+    cause_in,
+    durations,
+    valid,
+    work_done,
+    work_in,
+)
 
 QUEUE = "queue"  # the lane whose device-seconds are told by attempts
 JUDGED_POINTS = frozenset({"output", "piece"})
@@ -45,6 +56,8 @@ class Tally:
     invalid: int = 0
     judged: int = 0
     unjudged: int = 0
+    signed: int = 0  # released files with a manifest, where a policy asks for one
+    unsigned: int = 0
     delivered: int = 0
     undelivered: int = 0
     submits_good: int = 0
@@ -116,7 +129,10 @@ def add_requests(tallies: Tallies, facts: Iterable[Fact], judged: Collection[uui
             released = fact["request_id"] in judged
             tally.judged += released
             tally.unjudged += not released
-            for unit, amount in work_done(work_in(fact)).items():
+            work = work_in(fact)
+            tally.signed += round(work.get(SIGNED, 0.0))
+            tally.unsigned += round(work.get(UNSIGNED, 0.0))
+            for unit, amount in work_done(work).items():
                 tally.work.setdefault(unit, []).append(amount)
         for measure, seconds in durations(fact).items():
             tally.took(measure, seconds)

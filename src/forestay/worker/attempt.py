@@ -262,7 +262,7 @@ class Attempt:
         else:
             state, answer = await self._delivered(*await self._judged(step))
             outcome = _outcome_of(state, step.state, outcome)
-            report = dataclasses.replace(report, outcome=outcome, checked_at=self._checked_at)
+            report = dataclasses.replace(report, outcome=outcome, checked_at=self._checked_at, work=self._work)
             held = await self._parts.desk.finish(Finish(self.lease, state, answer, report))
             if held and state is State.SUCCEEDED and self._parts.mirror is not None:
                 self._parts.mirror.offer(self.lease, answer, report)
@@ -318,6 +318,7 @@ class Attempt:
             await self._begin_checking()
             for check in checks:
                 step = await check.judge(self.lease, spec, step.answer) or step
+                self._work = {**self._work, **step.work}
                 if step.state is not State.SUCCEEDED:
                     break
             self._checked_at = self._parts.clock.now()

@@ -44,6 +44,7 @@ class Publish:
 
     state: State  # SUCCEEDED or FAILED
     answer: Answer
+    work: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])  # what its fact has to tell more
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

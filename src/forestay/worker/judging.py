@@ -28,9 +28,11 @@ from forestay.safety.provenance.stamp import Wishes
 from forestay.safety.taxonomy import Modality
 from forestay.safety.text.fields import texts_of
 from forestay.telemetry.logs import logger
+from forestay.telemetry.measures import SIGNED, UNSIGNED
 from forestay.verdicts import Verdict
 from forestay.worker.blurring import blurred
 from forestay.worker.opening import MEDIA, JudgingPorts, Opening, Work
+from forestay.worker.stamping import Stored
 
 _LABELS = frozenset({"file_name", "content_type"})
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -51,6 +53,8 @@ class Ruled:
     body: bytes
     media_ids: tuple[str, ...] = ()
     blurred: tuple[str, ...] = ()  # places at which a blurred copy stands
+    inline: int = 0  # media that stand in the body itself
+    work: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])  # for the request's fact
 
     @property
     def released(self) -> bool:
@@ -106,7 +110,8 @@ class OutputJudge:
         value = _parsed(body) if "json" in content_type or not content_type else _UNPARSED
         if value is _UNPARSED:
             await self._take_file(work, body, content_type)
-            return Ruled(await self._ruled(work), body, ())
+            judgement = await self._ruled(work)
+            return Ruled(judgement, body, inline=work.inline)
         await self._take(work, value, body, said)
         if work.adopted:
             value = replaced(value, work.adopted)
@@ -122,7 +127,7 @@ class OutputJudge:
         if judgement.action is Action.BLUR:
             return await self._blurred(work, value, body, judgement)
         body = leaves_as(judgement)
-        return Ruled(judgement, body, tuple(stored_ids(body)))
+        return Ruled(judgement, body, tuple(stored_ids(body)), inline=work.inline)
 
     async def _blurred(self, work: Work, value: object, body: bytes, judgement: Judgement) -> Ruled:
         """Put blurred copies into an answer, with a record of what it is now; where that cannot be done, block it."""
@@ -138,20 +143,25 @@ class OutputJudge:
         body = _with_concepts(value, made.body, judgement, work.wanted, anew=True)
         said = "blurred copies stand in its place"
         judgement = await self._ports.guard.note(work.subject, judgement, [_digest(body), *made.digests], said)
-        return Ruled(judgement, body, tuple(stored_ids(body)), tuple(sorted(places)))
+        return Ruled(judgement, body, tuple(stored_ids(body)), tuple(sorted(places)), work.inline)
 
     async def _stamped(self, subject: Subject, ruled: Ruled) -> Ruled:
         """Give the files of an allowed answer what its policy asks for, with a record of what they are now."""
         asked = self._ports.guard.provenance(subject)
-        if self._ports.stamping is None or not (asked and ruled.released and ruled.media_ids):
+        if not (asked and ruled.released):
             return ruled
         wishes = Wishes("manifest" in asked, "watermark" in asked, "fingerprint" in asked)
-        body, digests = await self._ports.stamping.apply(subject, ruled.body, ruled.media_ids, wishes)
-        judgement = ruled.judgement
-        if digests:
+        if self._ports.stamping is None:
+            stored = Stored(ruled.body, unsigned=len(ruled.media_ids))
+        else:
+            stored = await self._ports.stamping.apply(subject, ruled.body, ruled.media_ids, wishes)
+        body, judgement = stored.body, ruled.judgement
+        if stored.digests:
             what = "stored with provenance"
-            judgement = await self._ports.guard.note(subject, judgement, [_digest(body), *digests], what)
-        return dataclasses.replace(ruled, judgement=judgement, body=body, media_ids=tuple(stored_ids(body)))
+            judgement = await self._ports.guard.note(subject, judgement, [_digest(body), *stored.digests], what)
+        files = {SIGNED: float(stored.signed), UNSIGNED: float(stored.unsigned + ruled.inline)}
+        work = files if wishes.manifest and any(files.values()) else {}
+        return dataclasses.replace(ruled, judgement=judgement, body=body, media_ids=tuple(stored_ids(body)), work=work)
 
     async def moved(self, subject: Subject, body: bytes) -> Judgement:
         """Record how an allowed answer reads whose files went to the caller's bucket; only then may it leave."""

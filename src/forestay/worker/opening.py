@@ -30,6 +30,7 @@ from forestay.worker.stamping import Stamping
 AT_A_TIME = 4  # files of one body that are opened at once
 MAX_FILES = 64
 MAX_FILE_BYTES = 256 * 1024 * 1024
+_INLINE = frozenset({LeafKind.BYTES, LeafKind.DATA, LeafKind.PACKED})
 MEDIA = frozenset({Modality.IMAGE, Modality.VIDEO, Modality.AUDIO})
 log = logger("worker")
 
@@ -76,6 +77,7 @@ class Work:
     items: list[Item] = dataclasses.field(default_factory=list[Item])
     digests: list[str] = dataclasses.field(default_factory=list[str])
     adopted: dict[Path, str] = dataclasses.field(default_factory=dict[Path, str])
+    inline: int = 0  # media that stand in the body itself: no stored files, so nothing can be written into them
 
     def say(self, texts: Mapping[str, str]) -> None:
         """Add texts by their places."""
@@ -114,6 +116,7 @@ class Opening:
                 with open_scratch(self._ports.folder) as file:
                     await self._bring(work, leaf, file)
                     work.items += await self._ports.viewer.look(file, leaf.where, work.prompt_score)
+                    work.inline += leaf.kind in _INLINE
         except (ForestayError, MediaRefused, OSError, TimeoutError, ValueError) as error:
             log.info("judging.unreadable", request=str(work.subject.request_id), reason=type(error).__name__)
             work.unreadable(leaf.where)

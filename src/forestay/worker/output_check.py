@@ -39,7 +39,8 @@ class SafetyCheck:
 
         ruled = await self._patience.ask(once, lambda said: said.judgement.again)
         if ruled.released:
-            return Publish(State.SUCCEEDED, Answer(answer.status_code, ruled.headers(answer.headers), ruled.body))
+            let_go = Answer(answer.status_code, ruled.headers(answer.headers), ruled.body)
+            return Publish(State.SUCCEEDED, let_go, ruled.work)
         judged = Answer(answer.status_code, answer.headers, ruled.body)
         if self._stopped is not None:
             await self._stopped.tell(lease, spec, judged, ruled.media_ids, ruled.judgement)

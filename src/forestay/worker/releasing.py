@@ -62,8 +62,8 @@ class Releasing:
         asked = let_go.opened.rules.provenance
         if asked and before:
             wishes = Wishes("manifest" in asked, "watermark" in asked, "fingerprint" in asked)
-            body, _ = await self._stamping.apply(_subject(let_go), answer.body, before, wishes, keep=True)
-            answer = dataclasses.replace(answer, body=body)
+            stored = await self._stamping.apply(_subject(let_go), answer.body, before, wishes, keep=True)
+            answer = dataclasses.replace(answer, body=stored.body)
         after = stored_ids(answer.body)
         digests += [await self._digest(media_id) for media_id in after]
         policy = let_go.options.upload_policy

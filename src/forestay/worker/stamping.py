@@ -24,6 +24,16 @@ log = logger("worker")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Stored:
+    """An answer with its files as they are stored now; files that were somebody's before count in neither number."""
+
+    body: bytes
+    digests: tuple[str, ...] = ()
+    signed: int = 0  # files that bear a manifest now
+    unsigned: int = 0  # files made here that bear none
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Stamping:
     """Stamps the files of one worker's answers."""
 
@@ -35,19 +45,23 @@ class Stamping:
 
     async def apply(
         self, subject: Subject, body: bytes, media_ids: Sequence[str], wishes: Wishes, *, keep: bool = False
-    ) -> tuple[bytes, list[str]]:
-        """Return the answer with stamped files in it, and the digests of what is stored now.
+    ) -> Stored:
+        """Return the answer with stamped files in it, the digests of what is stored now, and how many bear a manifest.
 
         With `keep` the files as the model made them stay where they are, for whoever may have to begin again.
         """
         urls: dict[str, str] = {}
         digests: list[str] = []
+        made, signed = 0, 0
         for media_id in media_ids:
             item = await self.media.find(media_id)
             if item is None or item.state == "released":  # a file that was somebody's already is nothing made here
                 continue
+            made += 1
             try:
-                urls |= await self._one(subject, item, wishes, digests)
+                renamed, manifest = await self._one(subject, item, wishes, digests)
+                urls |= renamed
+                signed += manifest
             except (ForestayError, OSError) as error:
                 self.metrics.add(STAMPED, "failed")
                 log.warning("stamping.failed", request=str(subject.request_id), reason=str(error))
@@ -55,10 +69,12 @@ class Stamping:
             body = replace_stored(body, urls)
             if not keep:
                 await self.media.delete(list(urls))
-        return body, digests
+        return Stored(body, tuple(digests), signed, made - signed)
 
-    async def _one(self, subject: Subject, item: MediaItem, wishes: Wishes, digests: list[str]) -> dict[str, str]:
-        """Stamp one file; returns its new URL by its old id, nothing when its bytes stay as they are."""
+    async def _one(
+        self, subject: Subject, item: MediaItem, wishes: Wishes, digests: list[str]
+    ) -> tuple[dict[str, str], bool]:
+        """Stamp one file; returns its new URL by its old id, if its bytes changed, and whether it bears a manifest."""
         made = Made(
             request_id=str(subject.request_id),
             model_id=subject.model_id,
@@ -73,7 +89,7 @@ class Stamping:
             stamped = await self.stamps.put(source, out, item.content_type, made, wishes)
             self._tell(subject, stamped)
             if not stamped.manifest and stamped.mark_id is None:
-                return {}
+                return {}, False
             out.seek(0)
             data = out.read()
         saved = await self.media.save(
@@ -87,7 +103,7 @@ class Stamping:
             state="quarantine",
         )
         digests.append(f"sha256:{hashlib.sha256(data).hexdigest()}")
-        return {item.media_id: saved.url}
+        return {item.media_id: saved.url}, stamped.manifest
 
     def _tell(self, subject: Subject, stamped: Stamped) -> None:
         self.metrics.add(STAMPED, "partly" if stamped.problems else "whole")

@@ -164,11 +164,11 @@ SELECT minute,
        sum(CASE $5::text
            WHEN 'availability' THEN good WHEN 'validity' THEN valid WHEN 'safety' THEN judged
            WHEN 'delivery' THEN delivered WHEN 'submit' THEN submits_good WHEN 'guard' THEN guard_good
-           WHEN 'status' THEN polls_good WHEN 'goodput' THEN device_ms_good END)::bigint AS good,
+           WHEN 'provenance' THEN signed WHEN 'status' THEN polls_good WHEN 'goodput' THEN device_ms_good END)::bigint AS good,
        sum(CASE $5::text
            WHEN 'availability' THEN bad WHEN 'validity' THEN invalid WHEN 'safety' THEN unjudged
            WHEN 'delivery' THEN undelivered WHEN 'submit' THEN submits_bad WHEN 'guard' THEN guard_bad
-           WHEN 'status' THEN polls_bad WHEN 'goodput' THEN device_ms_bad END)::bigint AS bad
+           WHEN 'provenance' THEN unsigned WHEN 'status' THEN polls_bad WHEN 'goodput' THEN device_ms_bad END)::bigint AS bad
 FROM rollups
 WHERE minute >= $1 AND minute < $2
   AND ($4::text IS NULL OR ($3 = 'model' AND model_id = $4) OR ($3 = 'tenant' AND tenant_id = $4) OR $3 = 'platform')
