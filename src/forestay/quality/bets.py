@@ -44,7 +44,7 @@ _STAKES = np.array([*(stake for _, stake in MOVES for _ in (1, -1)), *(stake for
 STAKES = _STAKES / _STAKES.sum()  # of each row of BETS
 _RATES = np.array([2 / (window + 1) for window in WINDOWS])
 _NOISE = _RATES / (2 - _RATES)  # variance of a running mean of scores
-_STEPS = _RATES[:, None]
+STEPS = _RATES[:, None]  # by which running means move
 _LEAST = 1e-12
 
 
@@ -68,4 +68,4 @@ def chosen(means: Array) -> tuple[Array, Array]:
 
 def moved(means: Array, scores: Array) -> Array:
     """Return the running means after one more output."""
-    return means + (scores[..., None, :] - means) * _STEPS
+    return means + (scores[..., None, :] - means) * STEPS

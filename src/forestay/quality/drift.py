@@ -37,6 +37,7 @@ _BLOCK = 48  # places that are counted together
 _AT_ONCE = 64  # outputs whose bets are worked out together
 _TOGETHER = 4  # outputs of one stratum, from which ranking them together is cheaper
 _MASK = (1 << 64) - 1
+_BEFORE = np.tri(_AT_ONCE, k=-1, dtype=bool)  # [output, another]: the other came before
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Ranks:
 
     def __init__(self, reference: Sequence[float]) -> None:
         self._edges = sorted(reference)
-        self._sorted: Array = np.array(self._edges, dtype=np.float64)
+        self._sorted: Array = np.array([*self._edges, math.nan], dtype=np.float64)  # what is above all equals nothing
         places = 2 * len(self._edges) + 1  # even: between two values; odd: equal to one
         self._counts = array.array("q", bytes(8 * places))
         self._blocks = array.array("q", bytes(8 * (places // _BLOCK + 1)))
@@ -90,11 +91,11 @@ class Ranks:
 
     def ranks(self, values: Array, ties: Array) -> Array:
         """Return what `rank` returns of each of these values, one after another."""
-        left = np.searchsorted(self._sorted, values)
-        places = 2 * left + (np.searchsorted(self._sorted, values, "right") > left)
+        left = self._sorted[:-1].searchsorted(values)
+        places = 2 * left + (self._sorted[left] == values)
         counts = np.frombuffer(self._counts, dtype=np.int64)
         below = np.concatenate(([0], np.cumsum(counts)))[places]
-        before = np.tri(len(places), k=-1, dtype=bool)
+        before = _BEFORE[: len(places), : len(places)]
         below += ((places[None, :] < places[:, None]) & before).sum(axis=1)
         same = counts[places] + ((places[None, :] == places[:, None]) & before).sum(axis=1)
         found = (below + ties * (same + 1)) / (self._total + 1 + np.arange(len(places)))
@@ -197,37 +198,34 @@ class Detector:
             known = self._of(stratum)
             of.setdefault(id(known), (known, []))[1].append(number)
         for known, numbers in of.values():
+            if len(numbers) >= _TOGETHER:
+                where = np.array(numbers)
+                columns, drawn = values[where].T, ties[where].T
+                found = [one.ranks(columns[feature], drawn[feature]) for feature, one in enumerate(known)]
+                ranks[where] = np.array(found).T
+                continue
             for feature, one in enumerate(known):
-                if len(numbers) >= _TOGETHER:
-                    ranks[numbers, feature] = one.ranks(values[numbers, feature], ties[numbers, feature])
-                    continue
                 for number in numbers:
                     ranks[number, feature] = one.rank(float(values[number, feature]), float(ties[number, feature]))
         return bets.cells_of(ranks)
 
     def _take(self, cells: npt.NDArray[np.intp], scores: Array) -> tuple[int, Alarm | None]:
         """Bet on outputs until one is an alarm; returns how many were taken."""
-        count = len(cells)
-        told = np.ascontiguousarray(bets.BETS[:, cells].transpose(1, 0, 2))
-        added = np.ones((count, 2, 1, 1))
-        added[:, 1, 0, 0] = stakes = [prior(self._seen + number) for number in range(1, count + 1)]
-        sums, means = np.empty((count, *self._sums.shape)), np.empty((count + 1, *self._means.shape))
-        last, means[0] = self._sums, self._means
-        for number in range(count):
-            one = sums[number]
-            np.add(last, added[number], out=one)
-            np.multiply(one, told[number], out=one)
-            last = np.minimum(one, _CAP, out=one)
-            means[number + 1] = bets.moved(means[number], scores[number])
+        count, alone = len(cells), self._sums[0].size
+        means = self._followed(scores)
         way, cost = bets.chosen(means[:-1])
-        gains = np.exp((way * scores[:, None, :]).sum(axis=-1) - cost).tolist()
-        jointly = self._bet_jointly(gains, stakes)
-        plain = np.array([sum(both[0]) for both in jointly]) * ((1 - bets.ALONE) / len(bets.WINDOWS))
-        evidence = (sums[:, 0].reshape(count, -1) * self._stakes).sum(axis=1) + plain
+        told = np.empty((count, 1, alone + len(bets.WINDOWS)))
+        told[:, 0, :alone] = bets.BETS[:, cells].transpose(1, 0, 2).reshape(count, alone)
+        told[:, 0, alone:] = np.exp((way * scores[:, None, :]).sum(axis=-1) - cost)
+        sums = self._summed(told)
+        plain = sums[:, 0, alone:].sum(axis=1) * ((1 - bets.ALONE) / len(bets.WINDOWS))
+        evidence = (sums[:, 0, :alone] * self._stakes).sum(axis=1) + plain
         over = np.flatnonzero(evidence >= self.threshold)
         taken = int(over[0]) + 1 if len(over) else count
         self._seen += taken
-        self._sums, self._jointly, self._means = sums[taken - 1].copy(), jointly[taken - 1], means[taken].copy()
+        last = sums[taken - 1]
+        self._sums, self._means = last[:, :alone].reshape(self._sums.shape).copy(), means[taken].copy()
+        self._jointly = last[:, alone:].tolist()
         self._recent += cells[:taken].tolist()
         while len(self._recent) > MAX_RECENT:
             del self._recent[: MAX_RECENT // 4]
@@ -238,15 +236,37 @@ class Detector:
         self._recent.clear()
         return taken, alarm
 
-    def _bet_jointly(self, gains: Sequence[Sequence[float]], stakes: Sequence[float]) -> list[list[list[float]]]:
-        """Return the sums of bets on directions after each output: plain ones, and staked ones."""
-        plain, staked = self._jointly
-        found: list[list[list[float]]] = []
-        for gain, stake in zip(gains, stakes, strict=True):
-            plain = [min((total + 1.0) * factor, _CAP) for total, factor in zip(plain, gain, strict=True)]
-            staked = [min((total + stake) * factor, _CAP) for total, factor in zip(staked, gain, strict=True)]
-            found.append([plain, staked])
-        return found
+    def _followed(self, scores: Array) -> Array:
+        """Return the running means before each output and after the last, as `bets.moved` moves them."""
+        means = np.empty((len(scores) + 1, *self._means.shape))
+        last, apart = self._means, np.empty(self._means.shape)
+        means[0] = last
+        for one, score in zip(means[1:], scores, strict=True):
+            np.subtract(score, last, out=apart)
+            np.multiply(apart, bets.STEPS, out=apart)
+            last = np.add(last, apart, out=one)
+        return means
+
+    def _summed(self, told: Array) -> Array:
+        """Return the sums of bets after each output, plain and staked: `[outputs, 2, bets]`, features first.
+
+        Sums are capped after each output. Hardly any ever reaches the cap, so that is looked at once for all outputs.
+        """
+        count, features = len(told), self._sums[0].size
+        added = np.ones((count, 2, 1))
+        added[:, 1, 0] = [prior(self._seen + number) for number in range(1, count + 1)]
+        sums, first = np.empty((count, 2, told.shape[-1])), np.empty((2, told.shape[-1]))
+        first[:, :features], first[:, features:] = self._sums.reshape(2, features), self._jointly
+        last = first
+        with np.errstate(over="ignore"):
+            for one, more, factor in zip(sums, added, told, strict=True):
+                last = np.multiply(np.add(last, more, out=one), factor, out=one)
+        if sums.max() <= _CAP:
+            return sums
+        last = first
+        for one, more, factor in zip(sums, added, told, strict=True):
+            last = np.minimum(np.multiply(np.add(last, more, out=one), factor, out=one), _CAP, out=one)
+        return sums
 
     def state(self) -> State:
         """Return what has to be stored."""
