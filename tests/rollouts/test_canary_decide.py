@@ -3,6 +3,7 @@
 import dataclasses
 import datetime as dt
 import functools
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -16,6 +17,7 @@ from forestay.errors import UsageError
 from forestay.rollouts.canary.decide import decide_canary
 from forestay.rollouts.canary.evidence import absorb, judge
 from forestay.rollouts.canary.model import (
+    WHOLE,
     CanaryState,
     Evidence,
     GiveUp,
@@ -28,6 +30,7 @@ from forestay.rollouts.canary.model import (
     Shift,
     Stay,
 )
+from forestay.rollouts.canary.worst import worst_slice
 from forestay.rollouts.options import RolloutOptions, policy_of
 from forestay.rollouts.simulate import World, play
 
@@ -120,6 +123,50 @@ def test_harm_to_one_slice_is_found_and_named() -> None:
     judged = judge(after(mixed), POLICY)
     assert judged.harm
     assert "size 1024" in {item.slice_name for item in judged.suspects}
+    [action] = decide_canary(state_of(after(mixed)), NOW)
+    assert isinstance(action, RollBack)
+    found = re.search(
+        r"\. errors in size 1024: (\d+) of (\d+) against \d+ of \d+ of the control; elsewhere", action.reason
+    )
+    assert found is not None, action.reason
+    assert 0.1 < int(found[1]) / int(found[2]) < 0.6
+
+
+def test_harm_that_is_everywhere_names_no_slice() -> None:
+    """A person is not sent to look at one size where every size fails."""
+    sizes = ("about 256x256 pixels", "about 1024x1024 pixels")
+    both = [item for size in sizes for item in traffic(1_000, errors=(0.01, 0.3), slices=(size,), seed=len(size))]
+    evidence = after(both)
+    assert judge(evidence, POLICY).harm
+    assert worst_slice(evidence, judge(evidence, POLICY).suspects) is None
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 3)), max_size=200))
+def test_a_worst_slice_is_worse_than_the_rest_and_adds_up_to_the_whole(seen: list[tuple[bool, bool, int]]) -> None:
+    """Whatever came: its counts and those elsewhere are the candidate's, and its rate is at least twice the rest's."""
+    items = [
+        Observation(candidate, 0.5, {"failed": float(failed)}, (f"tenant t{number}",))
+        for candidate, failed, number in seen
+    ]
+    evidence = after(items)
+    whole = evidence.streams.get(WHOLE, {}).get("errors")
+    worst = worst_slice(evidence, judge(evidence, POLICY).suspects)
+    if worst is None or whole is None or worst.mark != "errors":
+        return
+    assert (worst.candidate[0] + worst.elsewhere[0], worst.candidate[1] + worst.elsewhere[1]) == (
+        whole.marked[1],
+        whole.seen[1],
+    )
+    assert worst.candidate[0] / worst.candidate[1] >= 2 * worst.elsewhere[0] / worst.elsewhere[1]
+
+
+def test_many_tenants_leave_room_for_sizes() -> None:
+    """A model with a thousand callers still follows its sizes."""
+    items = [Observation(number % 2 == 0, 0.5, {"failed": 0.0}, (f"tenant t{number}",)) for number in range(300)]
+    items += [Observation(candidate=True, weight=0.5, readings={"failed": 0.0}, slices=("about 1024x1024 pixels",))]
+    streams = after(items).streams
+    assert "about 1024x1024 pixels" in streams
+    assert sum(name.startswith("tenant ") for name in streams) == 6
 
 
 def test_letting_more_through_is_harm_as_well_as_blocking_more() -> None:

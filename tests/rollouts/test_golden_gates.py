@@ -1,11 +1,12 @@
 """Gates before any traffic: what a candidate draws, how long that takes, and by which policy it is judged."""
 
 import dataclasses
+import datetime as dt
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.conformance.fleet_values import DIGITS, revision_of
+from tests.conformance.fleet_values import DIGITS, replica_of, revision_of, worker_of
 from tests.conformance.memory_fleet import EPOCH
 from tests.rollouts.test_rollout_decide import NEW, OLD, rollout_of
 
@@ -14,9 +15,16 @@ from forestay.fleet.spec import SafetySpec
 from forestay.fleet.spec_quality import CanaryInput, CanarySpec
 from forestay.ids import ReplicaId, WorkerId
 from forestay.quality.canary import Standing
-from forestay.quality.canary_store import Ended, PlayedCanary, PlayedRound
+from forestay.quality.canary_store import EVERYWHERE, Ask, Ended, PlayedCanary, PlayedRound
 from forestay.quality.golden import Cause
-from forestay.rollouts.golden_gates import SLACK_SECONDS, SLOWER, check_goldens, check_policy
+from forestay.rollouts.golden_gates import (
+    MOST_ASKS,
+    SLACK_SECONDS,
+    SLOWER,
+    check_goldens,
+    check_policy,
+    decide_round,
+)
 from forestay.rollouts.model import GateResult, GateVerdict, Rollout
 from forestay.rollouts.shadow.model import Expect, ShadowPolicy
 
@@ -78,6 +86,38 @@ def test_outputs_that_are_meant_to_change_wait_for_a_person_to_approve_them() ->
     gate = gates(played(NEW, Ended.FAILED), rollout=dataclasses.replace(rollout, policy=policy))["canaries"]
     assert gate.verdict is GateVerdict.INCONCLUSIVE
     assert f"forestay quality canary approve {DIGITS} --revision {NEW.revision_id}" in gate.evidence
+
+
+def fleet_that_is_up() -> Fleet:
+    """The candidate has a replica that is ready, on a worker that was heard of."""
+    worker, replica = worker_of(), replica_of(NEW)
+    return dataclasses.replace(fleet_of(), replicas={replica.replica_id: replica}, workers={worker.worker_id: worker})
+
+
+def test_a_candidate_that_learns_its_goldens_is_told_how_to_hasten_and_asks_for_rounds_itself() -> None:
+    """Once after each round, so that it does not wait for the next one by the clock."""
+    rollout, fleet, learning = rollout_of(), fleet_that_is_up(), played(NEW, Ended.LEARNING)
+    gate = gates(learning)["canaries"]
+    assert f"`forestay quality canary run {DIGITS} --revision {NEW.revision_id}`" in gate.evidence
+    ask = decide_round(rollout, fleet, [learning], [], EPOCH + dt.timedelta(seconds=5))
+    assert ask is not None
+    assert (ask.model_id, ask.revision_id, ask.worker_id) == (DIGITS, NEW.revision_id, EVERYWHERE)
+    assert rollout.rollout_id in ask.reason
+    assert decide_round(rollout, fleet, [learning], [ask], EPOCH + dt.timedelta(seconds=6)) is None
+    later = dataclasses.replace(learning, began_at=ask.asked_at + dt.timedelta(seconds=1))
+    assert decide_round(rollout, fleet, [later, learning], [ask], EPOCH + dt.timedelta(seconds=9)) is not None
+
+
+def test_no_round_is_asked_for_that_helps_nobody() -> None:
+    """Not before the first has been played, not once it is learned, not without a replica, not without end."""
+    rollout, fleet, learning = rollout_of(), fleet_that_is_up(), played(NEW, Ended.LEARNING)
+    assert decide_round(rollout, fleet, [], [], EPOCH) is None
+    assert decide_round(rollout, fleet, [played(NEW), learning], [], EPOCH) is None
+    assert decide_round(rollout, fleet, [played(NEW, Ended.FAILED)], [], EPOCH) is None
+    assert decide_round(rollout, fleet_of(), [learning], [], EPOCH) is None
+    old = Ask(DIGITS, NEW.revision_id, EVERYWHERE, Cause.PERSON, EPOCH - dt.timedelta(seconds=1), "before")
+    assert decide_round(rollout, fleet, [learning], [old] * (MOST_ASKS - 1), EPOCH) is not None
+    assert decide_round(rollout, fleet, [learning], [old] * MOST_ASKS, EPOCH) is None
 
 
 def test_a_model_without_canaries_has_no_such_gate() -> None:

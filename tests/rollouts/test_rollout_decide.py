@@ -196,7 +196,10 @@ def test_the_arm_is_that_of_the_bucket() -> None:
     assert (inside.candidate, outside.candidate) == (True, False)
     assert outside.readings["failed"] == 1.0
     assert "seconds" not in outside.readings
-    assert inside.slices == ("endpoint /edit", "about 1,048,576 pixels")
+    assert inside.slices == ("endpoint /edit", "about 1024x1024 pixels")
+    named = observe(dataclasses.replace(fact_of(499), tenant_id="acme", work={}), phase)
+    assert named is not None
+    assert named.slices == ("endpoint /edit", "tenant acme")
     assert observe(fact_of(outcome="cancelled"), phase) is None
     broken = observe(fact_of(outcome="broken_output"), phase)
     assert broken is not None

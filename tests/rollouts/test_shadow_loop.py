@@ -191,9 +191,12 @@ class World:
 
 async def test_copies_are_nobodys_and_carry_the_same_input_to_both() -> None:
     """Low priority, no webhook, no caller's tenant, no retry, an output that ends within the hour."""
-    world = World()
+    world = World(level=0.5)
     await world.begin()
     assert await world.loop.run_once() == 2
+    assert len(world.copies.known) == 2
+    world.copies.end_all()
+    await world.loop.run_once()  # they differ, so the control is asked as well
     assert len(world.copies.known) == 4
     for item in world.copies.known.values():
         options = item.options
@@ -213,14 +216,39 @@ async def test_what_came_back_is_compared_with_the_callers_own_answer() -> None:
     await world.begin()
     await world.loop.run_once()
     world.copies.end_all()
+    await world.loop.run_once()
+    assert world.comparer.seen[0] == (b'{"images":[]}', None, b"candidate")
+    world.copies.end_all()
     assert await world.loop.run_once() == 2
     pairs = await world.shadow.pairs("r1")
-    assert world.comparer.seen[0] == (b'{"images":[]}', b"control", b"candidate")
+    assert world.comparer.seen[-1] == (b'{"images":[]}', b"control", b"candidate")
     assert [pair.device_seconds for pair in pairs] == [3.0, 3.0]
     assert {pair.outcome.sheet_key for pair in pairs if pair.outcome} == set(world.sheets.kept)
     world.clock.advance(40 * 86_400)
     assert await world.loop.tidy() == 2
     assert world.sheets.kept == {}
+
+
+async def test_the_control_is_not_asked_again_while_nothing_differs() -> None:
+    """One copy a request, half of the cost; what is never asked for is not waited for."""
+    world = World(level=0.001)
+    await world.begin()
+    await _to_the_end(world)
+    pairs = await world.shadow.pairs("r1")
+    assert len(pairs) == 6
+    assert {item.options.shadow for item in world.copies.known.values()} == {Shadow.CANDIDATE}
+    assert all(pair.outcome is not None and not pair.outcome.floor for pair in pairs)
+    assert sum(pair.device_seconds for pair in pairs) == 6 * 1.5
+
+
+async def test_once_an_answer_differed_both_are_asked_at_once() -> None:
+    """The next requests of that endpoint and size buy the control's noise beforehand."""
+    world = World(level=0.5)
+    await world.begin()
+    await _to_the_end(world)
+    pairs = await world.shadow.pairs("r1")
+    assert [pair.asks_first for pair in pairs] == [False, False, True, True, True, True]
+    assert all(pair.outcome is not None and pair.outcome.floor for pair in pairs)
 
 
 async def test_a_copy_that_fails_counts_and_one_that_found_no_room_does_not() -> None:
@@ -230,7 +258,9 @@ async def test_a_copy_that_fails_counts_and_one_that_found_no_room_does_not() ->
     await world.loop.run_once()
     world.copies.end_all(State.FAILED)
     await world.loop.run_once()
-    assert world.comparer.seen[0][1:] == (None, None)
+    world.copies.end_all(State.FAILED)
+    await world.loop.run_once()
+    assert world.comparer.seen[-1][1:] == (None, None)
     await world.loop.run_once()
     world.copies.end_all(State.EXPIRED)
     await world.loop.run_once()
@@ -262,13 +292,13 @@ async def test_copies_that_never_end_are_given_up() -> None:
     world = World()
     await world.begin()
     await world.loop.run_once()
-    world.clock.advance(2 * PATIENCE_SECONDS + 1)
+    world.clock.advance(3 * PATIENCE_SECONDS + 1)
     assert await world.loop.run_once() == 2
     assert not any(pair.open for pair in await world.shadow.pairs("r1"))
 
 
 async def _to_the_end(world: World) -> None:
-    for _ in range(14):
+    for _ in range(16):
         world.clock.advance(1.0)
         try:
             await world.loop.run_once()
@@ -281,13 +311,13 @@ async def _to_the_end(world: World) -> None:
 @pytest.mark.parametrize("after", [False, True])
 async def test_no_fault_of_any_io_loses_or_doubles_a_copy(kind: type[BaseException], *, after: bool) -> None:
     """Every request is compared once, every copy sent once, wherever the controller dies."""
-    quiet = World()
+    quiet = World(level=0.5)
     await quiet.begin()
     await _to_the_end(quiet)
     places = quiet.faults.count
     assert places > 20
     for place in range(places):
-        world = World(Faults(place, after=after, kind=kind))
+        world = World(Faults(place, after=after, kind=kind), level=0.5)
         await world.begin()
         await _to_the_end(world)
         pairs = await world.shadow.pairs("r1")

@@ -59,6 +59,9 @@ async def test_a_record_is_read_as_it_was_written_and_once(verdicts: PostgresVer
     assert [msgspec.structs.replace(item, position=0) for item in found] == [record(1), record(2), record(3)]
     assert [item.position for item in found] == sorted(item.position for item in found)
     assert [item.verdict_id.int for item in await verdicts.of_request(uuid.UUID(int=1_001), 10)] == [2, 3]
+    asked = [uuid.UUID(int=1_000), uuid.UUID(int=1_001), uuid.UUID(int=1)]
+    assert [item.verdict_id.int for item in await verdicts.of_requests(asked, "acme/film", 10)] == [1, 2, 3]
+    assert await verdicts.of_requests(asked, "acme/other", 10) == []
 
 
 async def sealed(database: Database, verdicts: PostgresVerdicts) -> None:

@@ -8,6 +8,7 @@ import typer
 from forestay.cli.client import connect
 from forestay.cli.output import JSON_OPTION, print_json, print_table
 from forestay.cli.rollout_report import replay, report
+from forestay.cli.rollout_safety import replay_safety
 from forestay.errors import UsageError
 from forestay.rollouts.canary.model import Inconclusive
 from forestay.rollouts.shadow.model import Expect
@@ -18,6 +19,7 @@ _REASON = typer.Option("--reason", help="Why; the audit log keeps it.")
 Told = dict[str, object]
 app.command()(report)
 app.command()(replay)
+app.command(name="replay-safety")(replay_safety)
 
 
 @app.command()
@@ -115,6 +117,9 @@ def status(rollout: Annotated[str, _ID], json: Annotated[bool, JSON_OPTION] = Fa
     if shadow is not None:
         spent = f"{shadow['spent_seconds']:.1f} device-seconds"
         typer.echo(f"shadow: {shadow['said']}, {shadow['reason']} ({spent})")
+    worst = cast("Told | None", found["worst"])
+    if worst is not None:
+        typer.echo(f"worst: {worst['told']}")
     for item in cast("list[Told]", found["unproved"]):
         typer.echo(f"not yet proved: {item['told']}")
     journal = cast("list[Told]", found["journal"])

@@ -1,11 +1,13 @@
 """From distances to a verdict: is the candidate further from the control than the control is from itself? Pure.
 
-Each request is answered three times with one seed: by the control (the caller's own answer), by the control again, and
-by the candidate. While the two revisions are alike, the second and the third answer could be exchanged: which of them
-lies further from the first is a fair coin, whatever noise kernels, batches and devices make, and however it differs
-from request to request. A bettor bets that the candidate is the further one; by Ville's inequality (1939) its capital
-passes 1/alpha with a chance of at most alpha, whenever one looks. Two distances that lie within the tolerance of each
-other are told apart by nobody: such a request says nothing for either side.
+Each request is answered up to three times with one seed: by the control (the caller's own answer), by the candidate,
+and by the control again. While the two revisions are alike, the second answer of the control and the candidate's are
+two draws of the same kind, whatever noise kernels, batches and devices make, and however it differs from request to
+request. `wagers` bets on that; by Ville's inequality (1939) its capital passes 1/alpha with a chance of at most alpha,
+whenever one looks. The control is asked again for every request of a stratum in which something lay outside the
+tolerance before, and elsewhere only for a request whose candidate lies outside: where nothing differs, there is no
+noise to measure. Two distances that lie within the tolerance of each other are told apart by nobody: such a request
+says nothing for either side.
 
 It judges sameness, not quality. What is expected to differ is judged by `diffs/distribution`.
 """
@@ -16,6 +18,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+from forestay.diffs.wagers import Seen, log_capital_of
 
 MISSING = "missing"  # no output at all where the control has one
 # In each measure's own unit: what nobody sees or hears. Those of pictures are about 1.5 times what a cast of the
@@ -37,9 +41,8 @@ TOLERANCES: Mapping[str, float] = {
     "wave": 0.02,
     "not_a_number": 0.0001,
 }
-_BETS = (0.7, 0.98)  # chance that the candidate is the further one, where it differs
+OUTSIDE = 1.0  # tolerances
 _LEVEL = 0.05  # of the bound of a share
-_ON_ALL = 0.5  # of the capital; the rest is spread over strata
 
 
 class Said(enum.StrEnum):
@@ -52,12 +55,13 @@ class Said(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Compared:
-    """One request answered three times. Distances by measure, from the control's first answer."""
+    """One request answered again. Distances by measure, from the control's first answer."""
 
     name: str
     stratum: str  # endpoint and size
-    floor: Mapping[str, float]  # the control's second answer
+    floor: Mapping[str, float]  # the control's second answer; empty where it was not asked for one
     found: Mapping[str, float]  # the candidate's
+    asks_first: bool = True  # the control was asked whatever the candidate would answer
 
     @property
     def noise(self) -> float:
@@ -73,9 +77,9 @@ class Compared:
     def said(self) -> Said:
         """Tell what this request says by itself: the candidate is further away, or as near as the control."""
         noise, excess = self.noise, self.excess
-        if excess > noise + 1.0:
+        if excess > noise + OUTSIDE:
             return Said.DIFFERS
-        return Said.INCONCLUSIVE if noise > excess + 1.0 else Said.SAME
+        return Said.INCONCLUSIVE if noise > excess + OUTSIDE else Said.SAME
 
     def told(self) -> str:
         """Return it in a few words."""
@@ -128,16 +132,12 @@ def ranked(compared: Sequence[Compared]) -> list[Compared]:
 
 def log_capital(compared: Sequence[Compared]) -> float:
     """Return the logarithm of what a bettor has who began with 1: an e-value at every look."""
-    votes: dict[str, list[Said]] = {}  # in order of appearance
-    for item in compared:
-        votes.setdefault(item.stratum, []).append(item.said)
-    parts = [(_ON_ALL, _won([said for some in votes.values() for said in some]))]
-    left = 1.0 - _ON_ALL
-    for number, some in enumerate(votes.values(), 1):
-        share = (1.0 - _ON_ALL) / (number * (number + 1))  # known before anything of the stratum is seen
-        parts.append((share, _won(some)))
-        left -= share
-    return _log_mean([*parts, (left, 0.0)])
+    return log_capital_of([_seen(item) for item in compared])
+
+
+def asks_first(compared: Sequence[Compared], stratum: str) -> bool:
+    """Tell whether the next request of a stratum is asked of the control as well, whatever the candidate answers."""
+    return any(item.stratum == stratum and item.excess > OUTSIDE for item in compared)
 
 
 def share_at_most(count: int, of: int) -> float:
@@ -154,15 +154,10 @@ def share_at_most(count: int, of: int) -> float:
     return high
 
 
-def _won(votes: Sequence[Said]) -> float:
-    further, nearer = votes.count(Said.DIFFERS), votes.count(Said.INCONCLUSIVE)
-    wins = [(1.0 / len(_BETS), further * math.log(2 * p) + nearer * math.log(2 * (1 - p))) for p in _BETS]
-    return _log_mean(wins)
-
-
-def _log_mean(parts: Sequence[tuple[float, float]]) -> float:
-    top = max(value for _, value in parts)
-    return top + math.log(sum(weight * math.exp(value - top) for weight, value in parts))
+def _seen(item: Compared) -> Seen:
+    again = item.noise > OUTSIDE if item.floor else None
+    toss = {Said.DIFFERS: 1, Said.INCONCLUSIVE: -1}.get(item.said, 0)
+    return Seen(item.stratum, item.excess > OUTSIDE, again, item.asks_first, toss)
 
 
 def _why(compared: Sequence[Compared], differing: Sequence[Compared]) -> str:

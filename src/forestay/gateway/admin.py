@@ -85,6 +85,7 @@ _TABLE: tuple[tuple[str, str, Permission, Handler], ...] = (
     ("POST", "/rollouts/{rollout_id}/promote", Permission.OPERATE, admin_rollouts.post_promote),
     ("POST", "/rollouts/{rollout_id}/abort", Permission.OPERATE, admin_rollouts.post_abort),
     ("POST", "/rollouts/{rollout_id}/override", Permission.OPERATE, admin_rollouts.post_override),
+    ("POST", "/rollouts/{rollout_id}/safety", Permission.SAFETY, admin_rollouts.post_safety),
     ("POST", "/rollouts/{rollout_id}/pause", Permission.OPERATE, admin_rollouts.post_pause),
     ("POST", "/rollouts/{rollout_id}/resume", Permission.OPERATE, admin_rollouts.post_resume),
     ("GET", "/fleet", Permission.READ, admin_fleet.get_fleet),

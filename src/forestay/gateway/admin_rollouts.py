@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from forestay.errors import UsageError
 from forestay.fleet.audit import AuditEntry
 from forestay.fleet.model import Fleet, Revision
 from forestay.fleet.routes import routes_of
@@ -17,17 +18,33 @@ from forestay.gateway.admin_rollout_reports import found_rollout
 from forestay.gateway.responses import Reply, json_reply
 from forestay.ids import ModelId
 from forestay.rollouts.canary.evidence import Finding, judge
-from forestay.rollouts.decide import ordered, overridden, paused
-from forestay.rollouts.model import TERMINAL, Begun, JournalEntry, Order, Rollout, begin
+from forestay.rollouts.canary.worst import worst_slice
+from forestay.rollouts.decide import ordered, overridden, paused, replayed
+from forestay.rollouts.model import TERMINAL, Begun, JournalEntry, Order, Replayed, Rollout, begin
 from forestay.rollouts.options import RolloutOptions, policy_of
 
 CHANNEL = "forestay:rollouts"
 _TRIES = 20  # an order meets the loop, which writes once a second
 _MOST = 200
+_MOST_ROWS = 10_000_000  # of a labelled set
 
 
 class _Order(msgspec.Struct, forbid_unknown_fields=True):
     reason: str
+
+
+class _Set(msgspec.Struct, forbid_unknown_fields=True):
+    """Counts of a labelled set that a person has replayed, and what it is."""
+
+    reason: str
+    source: str
+    unsafe: int
+    newly_passed: int
+    newly_stopped: int
+    safe: int
+    newly_blocked: int
+    newly_freed: int
+    unknown: int = 0
 
 
 async def check_free(act: Act, fleet: Fleet, model_id: ModelId) -> None:
@@ -96,8 +113,32 @@ async def post_override(act: Act) -> Reply:
     return await _ordered(act, "override_rollout", lambda rollout, why: overridden(rollout, act.actor, why))
 
 
+async def post_safety(act: Act) -> Reply:
+    """Note what a person's labelled set says of the candidate's policy: counts, never content. Its gate adds them."""
+    wanted = await act.json(_Set)
+    played = _replayed(wanted, act.actor)
+    return await _noted(act, "replay_safety", wanted.reason, lambda rollout, _: replayed(rollout, played))
+
+
+def _replayed(wanted: _Set, actor: str) -> Replayed:
+    """Return the counts; raises UsageError naming the field that cannot be."""
+    counts = {name: value for name, value in msgspec.structs.asdict(wanted).items() if isinstance(value, int)}
+    for name, value in counts.items():
+        if not 0 <= value <= _MOST_ROWS:
+            raise UsageError(name, f"must be from 0 to {_MOST_ROWS:,}")
+    if wanted.newly_passed + wanted.newly_stopped > wanted.unsafe:
+        raise UsageError("unsafe", "must be at least newly_passed and newly_stopped together")
+    if wanted.newly_blocked + wanted.newly_freed > wanted.safe:
+        raise UsageError("safe", "must be at least newly_blocked and newly_freed together")
+    return Replayed(source=plain_text("source", wanted.source, 200, empty=False), by=actor, **counts)
+
+
 async def _ordered(act: Act, action: str, change: Callable[[Rollout, str], Rollout]) -> Reply:
-    reason = plain_text("reason", (await act.json(_Order)).reason, empty=False)
+    return await _noted(act, action, (await act.json(_Order)).reason, change)
+
+
+async def _noted(act: Act, action: str, reason: str, change: Callable[[Rollout, str], Rollout]) -> Reply:
+    reason = plain_text("reason", reason, empty=False)
     for _ in range(_TRIES):
         rollout = await found_rollout(act)
         if rollout.stage in TERMINAL:
@@ -131,6 +172,7 @@ def summary(rollout: Rollout) -> dict[str, object]:
         "started_by": rollout.started_by,
         "stage_since": rollout.stage_since,
         "gates": rollout.gates,
+        "safety_sets": rollout.safety_sets,
         "shadow": rollout.shadow,
     }
 
@@ -138,11 +180,13 @@ def summary(rollout: Rollout) -> dict[str, object]:
 def _evidence(rollout: Rollout) -> dict[str, object]:
     judged = judge(rollout.evidence, rollout.policy.canary)
     control, candidate = rollout.evidence.requests
+    worst = worst_slice(rollout.evidence, judged.suspects)
     return {
         "requests": {"control": control, "candidate": candidate},
         "excess": judged.excess,
         "allowance": rollout.policy.canary.allowance,
         "log_capital": judged.log_capital,
+        "worst": None if worst is None else {**dataclasses.asdict(worst), "told": worst.told()},
         "suspects": [_told(item) for item in judged.suspects],
         "unproved": [_told(item) for item in judged.unproved],
     }

@@ -19,7 +19,18 @@ from forestay.ids import BUCKETS
 from forestay.rollouts.budget_hold import NO_DEMAND, Demand, held_by_budget
 from forestay.rollouts.canary.decide import decide_canary
 from forestay.rollouts.canary.model import CanaryAction, CanaryState, GiveUp, Promote, RollBack, Shift
-from forestay.rollouts.model import MOST_PHASES, TERMINAL, GateResult, GateVerdict, Order, Phase, Rollout, Stage
+from forestay.rollouts.model import (
+    MOST_PHASES,
+    MOST_SETS,
+    TERMINAL,
+    GateResult,
+    GateVerdict,
+    Order,
+    Phase,
+    Replayed,
+    Rollout,
+    Stage,
+)
 from forestay.rollouts.shadow.decide import is_over, judge_shadow
 from forestay.rollouts.shadow.model import Pair
 
@@ -277,3 +288,10 @@ def overridden(rollout: Rollout, actor: str, reason: str) -> Rollout:
 def paused(rollout: Rollout, actor: str) -> Rollout:
     """Return the rollout paused by somebody, or going on again when `actor` is empty."""
     return dataclasses.replace(rollout, paused_by=actor, version=rollout.version + 1)
+
+
+def replayed(rollout: Rollout, played: Replayed) -> Rollout:
+    """Return the rollout with a set of labelled content that somebody has replayed; a set of one name is replaced."""
+    kept = [item for item in rollout.safety_sets if item.source != played.source]
+    sets = (*kept, played)[-MOST_SETS:]
+    return dataclasses.replace(rollout, safety_sets=sets, version=rollout.version + 1)

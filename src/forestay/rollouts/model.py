@@ -16,6 +16,7 @@ from forestay.rollouts.shadow.decide import Verdict as ShadowVerdict
 from forestay.rollouts.shadow.model import ShadowPolicy
 
 MOST_PHASES = 50
+MOST_SETS = 10  # of labelled content, of one rollout
 FIRST_ID = uuid.UUID(int=0)
 
 
@@ -66,6 +67,24 @@ class GateResult:
     gate: str
     verdict: GateVerdict
     evidence: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Replayed:
+    """Labelled content that the policies of control and candidate have judged; counts of what they judge differently.
+
+    `newly_...`: what the candidate's policy does and the control's does not.
+    """
+
+    source: str  # where the content comes from, in words
+    unsafe: int = 0
+    newly_passed: int = 0
+    newly_stopped: int = 0
+    safe: int = 0
+    newly_blocked: int = 0
+    newly_freed: int = 0
+    unknown: int = 0  # that one of them needs a detector for which was not asked
+    by: str = ""  # who has replayed it; empty: the platform
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -128,6 +147,7 @@ class Rollout:
     despite_budget: str = ""  # who lets it go on although an error budget holds it, and why
     missing_since: dt.datetime | None = None
     gates: tuple[GateResult, ...] = ()
+    safety_sets: tuple[Replayed, ...] = ()  # that people have replayed for its gate
     shadow: ShadowVerdict | None = None  # what the shadow has said last
     phases: tuple[Phase, ...] = ()
     evidence: Evidence = dataclasses.field(default_factory=Evidence)

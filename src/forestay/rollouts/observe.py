@@ -15,6 +15,7 @@ from forestay.ids import BUCKETS, RequestId, bucket_of
 from forestay.rollouts.canary.evidence import absorb
 from forestay.rollouts.canary.model import Observation
 from forestay.rollouts.model import Cursor, Phase, Rollout
+from forestay.rollouts.slices import slices_of
 
 _FAILED = frozenset(
     {
@@ -46,6 +47,7 @@ class FinishedRequest:
     finished_at: dt.datetime
     device_seconds: float
     work: Mapping[str, object]
+    tenant_id: str = ""
 
 
 def learn(rollout: Rollout, facts: Sequence[FinishedRequest], now: dt.datetime) -> Rollout:
@@ -112,12 +114,5 @@ def observe(fact: FinishedRequest, phase: Phase) -> Observation | None:
         quality = fact.work.get("quality")  # written by whoever scores outputs
         if isinstance(quality, int | float):
             readings["quality"] = float(quality)
-    return Observation(bucket_of(fact.request_id) < edge, edge / BUCKETS, readings, _slices(fact))
-
-
-def _slices(fact: FinishedRequest) -> tuple[str, ...]:
-    found = [f"endpoint {fact.endpoint}"]
-    pixels = fact.work.get("x_pixels")
-    if isinstance(pixels, int | float) and pixels >= 1:
-        found.append(f"about {2 ** round(math.log2(pixels)):,} pixels")
-    return tuple(found)
+    slices = slices_of(fact.endpoint, fact.work.get("x_pixels"), fact.tenant_id)
+    return Observation(bucket_of(fact.request_id) < edge, edge / BUCKETS, readings, slices)

@@ -116,4 +116,5 @@ def _fact(row: asyncpg.Record) -> FinishedRequest:
         row["finished_at"],
         float(row["device_seconds"]),
         msgspec.json.decode(row["work"], type=dict[str, object]),
+        row["tenant_id"],
     )

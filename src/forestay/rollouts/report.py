@@ -15,6 +15,7 @@ from forestay.fleet.model import Revision
 from forestay.fleet.spec import spec_to_json
 from forestay.fleet.spec_changes import spec_changes
 from forestay.rollouts.canary.evidence import judge
+from forestay.rollouts.canary.worst import worst_slice
 from forestay.rollouts.model import GateResult, JournalEntry, Rollout
 from forestay.rollouts.shadow.model import Pair
 
@@ -33,12 +34,12 @@ class Change:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Divergence:
-    """One mirrored request. Distances in units of their tolerance."""
+    """One mirrored request. Distances in tolerances; `noise` is None where the control was not asked again."""
 
     request_id: str
     stratum: str
     excess: float
-    noise: float
+    noise: float | None
     measure: str
     said: str
     has_sheet: bool
@@ -71,6 +72,7 @@ class CanaryPart:
     alarm_at: float
     excess: float
     allowance: float
+    worst: str  # the slice that what is worse comes from; empty where it is everywhere
     suspects: tuple[str, ...]
     unproved: tuple[str, ...]
 
@@ -159,7 +161,7 @@ def _shadow(rollout: Rollout, pairs: Sequence[Pair]) -> ShadowPart:
                 item.name,
                 item.stratum,
                 round(min(item.excess, 1e6), 3),
-                round(min(item.noise, 1e6), 3),
+                round(min(item.noise, 1e6), 3) if item.floor else None,
                 strength(item.found)[1],
                 item.said.value,
                 item.name in sheets,
@@ -172,6 +174,7 @@ def _shadow(rollout: Rollout, pairs: Sequence[Pair]) -> ShadowPart:
 def _canary(rollout: Rollout) -> CanaryPart:
     judged = judge(rollout.evidence, rollout.policy.canary)
     control, candidate = rollout.evidence.requests
+    worst = worst_slice(rollout.evidence, judged.suspects)
     return CanaryPart(
         control_requests=control,
         candidate_requests=candidate,
@@ -179,6 +182,7 @@ def _canary(rollout: Rollout) -> CanaryPart:
         alarm_at=-math.log(rollout.policy.canary.alpha),
         excess=judged.excess,
         allowance=rollout.policy.canary.allowance,
+        worst="" if worst is None else worst.told(),
         suspects=tuple(item.told() for item in judged.suspects) if candidate else (),
         unproved=tuple(item.told() for item in judged.unproved) if candidate else (),
     )

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from forestay.rollouts.model import JournalEntry
-from forestay.rollouts.report import Report
+from forestay.rollouts.report import Divergence, Report
 
 _WIDTH, _HEIGHT, _EDGE = 640, 160, 34
 _STYLE = (
@@ -92,7 +92,7 @@ def plot_divergences(report: Report) -> str:
     items = report.shadow.divergences
     if not items:
         return ""
-    top = max(2.0, *(min(50.0, max(item.excess, item.noise)) for item in items))
+    top = max(2.0, *(min(50.0, max(item.excess, item.noise or 0.0)) for item in items))
     height = 16 * len(items) + 30
     scale = (_WIDTH - 200) / top
     bars: list[str] = []
@@ -101,7 +101,7 @@ def plot_divergences(report: Report) -> str:
         bars += [
             f'<text x="0" y="{y + 10}" font-size="11">{_safe(item.request_id[-12:])}</text>',
             f'<rect x="100" y="{y}" width="{scale * min(top, item.excess):.1f}" height="6" fill="#c0392b"/>',
-            f'<rect x="100" y="{y + 7}" width="{scale * min(top, item.noise):.1f}" height="4" fill="#888"/>',
+            f'<rect x="100" y="{y + 7}" width="{scale * min(top, item.noise or 0.0):.1f}" height="4" fill="#888"/>',
         ]
     edge = f'<line x1="{100 + scale:.1f}" x2="{100 + scale:.1f}" y1="0" y2="{height - 24}" stroke="#2457c5"/>'
     said = f'<text x="100" y="{height - 8}" font-size="11">red: candidate; grey: control again; line: tolerance</text>'
@@ -145,9 +145,13 @@ def _shadow_lines(report: Report) -> list[str]:
 
 def _divergences(report: Report) -> list[tuple[str, ...]]:
     return [
-        (item.request_id, item.stratum, item.said, item.measure, f"{item.excess:.2f}", f"{item.noise:.2f}")
+        (item.request_id, item.stratum, item.said, item.measure, f"{item.excess:.2f}", _noise(item))
         for item in report.shadow.divergences
     ]
+
+
+def _noise(item: Divergence) -> str:
+    return "not asked" if item.noise is None else f"{item.noise:.2f}"
 
 
 _DIVERGENCE_COLUMNS = ("request", "endpoint and size", "says", "measure", "candidate", "control's noise")
@@ -182,6 +186,7 @@ def _canary_lines(report: Report) -> list[str]:
         f"{part.candidate_requests:,} requests of the candidate, {part.control_requests:,} of the control.",
         f"Evidence of harm {part.log_capital:.1f} of {part.alarm_at:.1f}, logarithms: at the second it is rolled back.",
         f"Exposure: {part.excess:.1f} of {part.allowance:g} bad answers granted.",
+        *([f"Worst: {part.worst}"] if part.worst else []),
         *[f"Speaks most against it: {item}" for item in part.suspects],
         *[f"Not proved within its margin: {item}" for item in part.unproved],
     ]

@@ -18,9 +18,11 @@ from forestay.quality.canary_store import CanaryStore, PlayedRound
 from forestay.rollouts.budget_hold import NO_DEMAND, Demand, demand_of
 from forestay.rollouts.decide import Record, Reroute, RolloutAction, Sight, decide_rollout
 from forestay.rollouts.gates import check_gates
-from forestay.rollouts.model import TERMINAL, JournalEntry, Rollout, Stage
+from forestay.rollouts.golden_gates import decide_round
+from forestay.rollouts.model import TERMINAL, GateResult, JournalEntry, Rollout, Stage
 from forestay.rollouts.observe import learn
 from forestay.rollouts.readiness_gate import Readiness
+from forestay.rollouts.safety_gate import SafetyReplays
 from forestay.rollouts.shadow.store import ShadowStore
 from forestay.rollouts.store import RolloutFacts, RolloutStore
 from forestay.slo.policy_store import BudgetDemands
@@ -35,11 +37,12 @@ _log = logger("rollouts")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GateSources:
-    """Whom gates ask beside the fleet: error budgets, the readiness review, rounds of golden canaries."""
+    """Whom gates ask beside the fleet: error budgets, the readiness review, golden canaries, labelled content."""
 
     budgets: BudgetDemands | None = None
     readiness: Readiness | None = None
     canaries: CanaryStore | None = None
+    safety: SafetyReplays | None = None
 
 
 class SteeringLoop:
@@ -91,11 +94,21 @@ class SteeringLoop:
         rounds: list[PlayedRound] | None = None
         if gates and asked.canaries is not None:
             rounds = await asked.canaries.rounds(rollout.model_id, MOST_ROUNDS)
+            ask = decide_round(rollout, fleet, rounds, await asked.canaries.asks(rollout.started_at), fleet.now)
+            if ask is not None:
+                await asked.canaries.ask(ask)
+                _log.info("rollout.round_asked", rollout=rollout.rollout_id, revision=rollout.candidate)
         sight = see(rollout, fleet, demand_of(decided), rounds)
-        if gates and asked.readiness is not None:
-            gate = await asked.readiness.about(rollout, fleet)
-            sight = dataclasses.replace(sight, gates=(*sight.gates, *([gate] if gate is not None else [])))
-        return sight
+        return dataclasses.replace(sight, gates=await self._further(sight, fleet)) if gates else sight
+
+    async def _further(self, sight: Sight, fleet: Fleet) -> tuple[GateResult, ...]:
+        """Return the gates with those that ask somebody else; a replay of content goes before the names of policies."""
+        asked, found = self._asked, list(sight.gates)
+        replayed = None if asked.safety is None else await asked.safety.about(sight.rollout, fleet)
+        if replayed is not None:
+            found = [gate for gate in found if gate.gate != replayed.gate] + [replayed]
+        ready = None if asked.readiness is None else await asked.readiness.about(sight.rollout, fleet)
+        return (*found, *([ready] if ready is not None else []))
 
     async def _act(self, action: RolloutAction, rollout: Rollout, version: int, fleet: Fleet) -> bool:
         match action:

@@ -142,6 +142,11 @@ class PostgresVerdicts:
         """Read the records of one request, in order."""
         return [record_of(row) for row in await self._facts.fetch(_SQL["of_request"], request_id, limit)]
 
+    async def of_requests(self, request_ids: Sequence[uuid.UUID], model_id: str, limit: int) -> list[VerdictRecord]:
+        """Read the records of these requests of a model that had effect, in order."""
+        rows = await self._facts.fetch(_SQL["of_requests"], list(request_ids), model_id, limit)
+        return [record_of(row) for row in rows]
+
     async def between(self, since: dt.datetime, until: dt.datetime, position: int, limit: int) -> list[VerdictRecord]:
         """Read what was judged between two moments and written after `position`, in order."""
         return [record_of(row) for row in await self._facts.fetch(_SQL["between"], since, until, position, limit)]

@@ -2,13 +2,13 @@
 
 It decides nothing by itself: it puts the scores of a record back into outcomes and asks `decide`. Where the new policy
 names a detector that was not asked then, nobody can say what it would have said: such judgements are counted apart.
-Pure. Called by `forestay safety replay`.
+Pure. Called by `forestay safety replay` and by the gate of safety of a rollout.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from forestay.safety.decide import Place, decide, wanted
+from forestay.safety.decide import Judgement, Place, decide, wanted
 from forestay.safety.model import Outcome, Scores, Trouble, Unscored
 from forestay.safety.policy import Action, Policy
 from forestay.safety.records import CheckRecord, Point, VerdictRecord
@@ -79,12 +79,8 @@ class Replay:
         """Judge one record anew; lines were judged by stand-ins, and say nothing about the rules."""
         if record.point == Point.LINES:
             return
-        places, outcomes = _said(record.checks)
-        asked = {(outcome.detector_id, outcome.where) for outcome in outcomes}
-        judgement = decide(self._policy, places, outcomes, able=_ABLE.get(record.point, frozenset()))
-        named = wanted(self._policy, places).items()
-        needed = {(detector_id, place.where) for detector_id, held in named for place in held}
-        if needed - asked and judgement.action is not Action.BLOCK:  # a block needs nobody else's word
+        judgement = judged_anew(self._policy, record)
+        if judgement is None:
             self.unknown += 1
             return
         self.judged += 1
@@ -96,6 +92,18 @@ class Replay:
             self.after.take(judgement.action, bad=bad)
         if judgement.action is not before:
             self.changes.append(Change(record, before, judgement.action, judgement.reason))
+
+
+def judged_anew(policy: Policy, record: VerdictRecord) -> Judgement | None:
+    """Return what a policy says of content that was judged; None where it names a detector that was not asked then."""
+    places, outcomes = _said(record.checks)
+    asked = {(outcome.detector_id, outcome.where) for outcome in outcomes}
+    judgement = decide(policy, places, outcomes, able=_ABLE.get(record.point, frozenset()))
+    named = wanted(policy, places).items()
+    needed = {(detector_id, place.where) for detector_id, held in named for place in held}
+    if needed - asked and judgement.action is not Action.BLOCK:  # a block needs nobody else's word
+        return None
+    return judgement
 
 
 def _said(checks: Sequence[CheckRecord]) -> tuple[list[Place], list[Outcome]]:

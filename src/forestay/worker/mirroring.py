@@ -7,7 +7,6 @@ away, is dropped. Called by `attempt`.
 """
 
 import asyncio
-import math
 from collections.abc import Callable, Mapping
 
 from forestay.clock import Clock
@@ -16,6 +15,7 @@ from forestay.ids import ModelId, RevisionId
 from forestay.queue.model import Answer, AttemptReport, Lease
 from forestay.rollouts.shadow.model import Offered
 from forestay.rollouts.shadow.store import OfferStore
+from forestay.rollouts.slices import size_of
 from forestay.telemetry.logs import logger
 
 MOST_BYTES = 256 * 1024  # of input and of answer, each
@@ -72,6 +72,5 @@ def may_mirror(lease: Lease, answer: Answer) -> bool:
 
 def stratum_of(lease: Lease) -> str:
     """Return the request's endpoint and, where its input says so, the order of its size."""
-    pixels = lease.options.features.get("pixels", 0.0)
-    size = f" about {2 ** round(math.log2(pixels)):,} pixels" if pixels >= 1 and math.isfinite(pixels) else ""
-    return f"{lease.endpoint}{size}"
+    size = size_of(lease.options.features.get("pixels"))
+    return f"{lease.endpoint} {size}" if size else lease.endpoint

@@ -23,6 +23,7 @@ from forestay.rollouts.canary.model import (
     Shift,
     Stay,
 )
+from forestay.rollouts.canary.worst import worst_slice
 
 _CAUTION = 1.0 / 3.0  # of the way (in logs) to a verdict of harm: no more exposure until it is clearer
 _SLACK = 1.2  # traffic moves: a weight is taken back only when it is clearly too large
@@ -39,9 +40,10 @@ def _ended(state: CanaryState, judged: Judgement, now: dt.datetime) -> CanaryAct
     """Return what ends the canary, or holds it by a person's word; None while it may go on."""
     policy = state.policy
     if judged.harm:
-        return RollBack(_harm(judged, policy.alpha))
+        return RollBack(_harm(state, judged))
     if judged.excess >= policy.allowance:
-        return RollBack(f"its allowance is spent: {judged.excess:.1f} bad answers of {policy.allowance:g} granted")
+        told = f"its allowance is spent: {judged.excess:.1f} bad answers of {policy.allowance:g} granted"
+        return RollBack(f"{told}. {_worse(state, judged)}")
     if state.paused_by:
         return Stay(f"paused by {state.paused_by}")
     if state.weight >= policy.steps[-1] and _step_done(state, now) and not judged.unproved:
@@ -95,9 +97,19 @@ def _inconclusive(state: CanaryState, judged: Judgement) -> CanaryAction:
     return GiveUp(reason) if state.policy.when_inconclusive is Inconclusive.HOLD else RollBack(reason)
 
 
-def _harm(judged: Judgement, alpha: float) -> str:
-    worse = "; ".join(item.told() for item in judged.suspects)
-    return f"worse than the control (the chance that one like it is ever called so is at most {alpha:g}). {worse}"
+def _harm(state: CanaryState, judged: Judgement) -> str:
+    chance = f"the chance that one like it is ever called so is at most {state.policy.alpha:g}"
+    return f"worse than the control ({chance}). {_worse(state, judged)}"
+
+
+def _worse(state: CanaryState, judged: Judgement) -> str:
+    """Return what is worse, that slice first which it comes from."""
+    worst = worst_slice(state.evidence, judged.suspects)
+    if worst is None:
+        return _suspicion(judged)
+    named = (worst.mark, worst.slice_name)
+    others = [item.told() for item in judged.suspects if (item.mark, item.slice_name) != named]
+    return "; ".join([worst.told(), *others])
 
 
 def _suspicion(judged: Judgement) -> str:

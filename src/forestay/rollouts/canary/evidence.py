@@ -2,23 +2,26 @@
 
 It decides how observations become marks and what a judgement of them all says; not what follows (`decide`). The
 quantile that a reading is held against, and the control's rate of marks, are those of the requests before the batch:
-so the bets stay fair. One slice after another is followed, in the order in which they appear, up to the policy's limit;
+so the bets stay fair. One slice after another is followed, in the order in which they appear, up to the policy's limit
+(of tenants fewer, so that a model with many callers still has room for its sizes);
 the k-th gets 1/(k(k+1)) of the slices' share of alpha, which sums to one. Called by the rollout loop and the simulator.
 """
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from forestay.rollouts.canary import bets
 from forestay.rollouts.canary.model import WHOLE, Evidence, Mark, Observation, Policy, Side, Stream
+from forestay.rollouts.slices import TENANT, where
 
 _RATIO = math.log(1.02)  # values are kept to 2 %
 _LEAST = 1e-6
 _ENOUGH = 50  # values of the control before one of its quantiles is used
 _PRIOR_SEEN, _PRIOR_MARKED = 50.0, 0.5  # of an event's rate in the control, before anything is seen
+_MOST_TENANTS = 6
 Arms = tuple[dict[int, int], dict[int, int]]  # histograms of a reading: the control's, the candidate's
 
 
@@ -32,12 +35,14 @@ class Finding:
     log_capital: float
     rates: tuple[float, float]  # control, candidate
     seen: tuple[int, int]
+    marked: tuple[int, int] = (0, 0)
+    beyond: bool = False  # marked is what lies beyond the control's own quantile
 
     def told(self) -> str:
         """Say it in words."""
-        where = f" in {self.slice_name}" if self.slice_name else ""
-        control, candidate = (f"{100 * rate:.3g} %" for rate in self.rates)
-        return f"{self.mark}{where}: {candidate} of {self.seen[1]:,}, control {control} of {self.seen[0]:,}"
+        what = f"{self.mark}, beyond the control's own," if self.beyond else self.mark
+        control, candidate = (f"{marked:,} of {seen:,}" for marked, seen in zip(self.marked, self.seen, strict=True))
+        return f"{what}{where(self.slice_name)}: {candidate} against {control} of the control"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -103,10 +108,14 @@ def _by_slice(batch: Sequence[Observation], known: Mapping[str, object], most: i
     followed = {name for name in known if name != WHOLE}
     for item in batch:
         for name in item.slices:
-            if name in followed or len(followed) < most:
+            if name in followed or (len(followed) < most and _has_room(name, followed)):
                 followed.add(name)
                 found.setdefault(name, []).append(item)
     return found
+
+
+def _has_room(name: str, followed: Collection[str]) -> bool:
+    return not name.startswith(TENANT) or sum(item.startswith(TENANT) for item in followed) < _MOST_TENANTS
 
 
 def _binned(observations: Iterable[Observation], reading: str) -> Arms:
@@ -115,13 +124,13 @@ def _binned(observations: Iterable[Observation], reading: str) -> Arms:
     for item in observations:
         value = item.readings.get(reading)
         if value is not None:
-            where, arm = bin_of(value), arms[item.candidate]
-            arm[where] = arm.get(where, 0) + 1
+            place, arm = bin_of(value), arms[item.candidate]
+            arm[place] = arm.get(place, 0) + 1
     return arms
 
 
 def _added(histogram: Mapping[int, int], more: Mapping[int, int]) -> dict[int, int]:
-    return {**histogram, **{where: histogram.get(where, 0) + count for where, count in more.items()}}
+    return {**histogram, **{place: histogram.get(place, 0) + count for place, count in more.items()}}
 
 
 def fresh(mark: Mark) -> Stream:
@@ -161,22 +170,22 @@ def _limit(mark: Mark, histogram: Mapping[int, int]) -> int | None:
     if total < _ENOUGH:
         return None
     reached = 0
-    for where in sorted(histogram):
-        reached += histogram[where]
+    for place in sorted(histogram):
+        reached += histogram[place]
         if reached >= mark.quantile * total:
-            return where
+            return place
     return None
 
 
-def _is_marked(mark: Mark, limit: int, where: int) -> bool:
+def _is_marked(mark: Mark, limit: int, place: int) -> bool:
     if mark.quantile is None:
-        return (where > 0) is not mark.absent
-    return where > limit if mark.side is Side.ABOVE else where < limit
+        return (place > 0) is not mark.absent
+    return place > limit if mark.side is Side.ABOVE else place < limit
 
 
 def _base_rate(mark: Mark, limit: int, histogram: Mapping[int, int]) -> float:
     total = sum(histogram.values())
-    marked = sum(count for where, count in histogram.items() if _is_marked(mark, limit, where))
+    marked = sum(count for place, count in histogram.items() if _is_marked(mark, limit, place))
     if mark.quantile is not None:
         return (marked + 0.5) / (total + 1.0)
     prior = _PRIOR_SEEN - _PRIOR_MARKED if mark.absent else _PRIOR_MARKED
@@ -186,8 +195,8 @@ def _base_rate(mark: Mark, limit: int, histogram: Mapping[int, int]) -> float:
 def _counts(mark: Mark, limit: int, values: Arms) -> bets.Array:
     counts = np.zeros((2, 2))
     for arm, histogram in enumerate(values):
-        for where, count in histogram.items():
-            counts[arm, int(_is_marked(mark, limit, where))] += count
+        for place, count in histogram.items():
+            counts[arm, int(_is_marked(mark, limit, place))] += count
     return counts
 
 
@@ -236,7 +245,8 @@ def _findings(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
 
 def _finding(mark: Mark, name: str, share: float, stream: Stream) -> Finding:
     rates = tuple(marked / seen if seen else 0.0 for marked, seen in zip(stream.marked, stream.seen, strict=True))
-    return Finding(mark.name, name, share, stream.log_capital, (rates[0], rates[1]), stream.seen)
+    beyond = mark.quantile is not None
+    return Finding(mark.name, name, share, stream.log_capital, (rates[0], rates[1]), stream.seen, stream.marked, beyond)
 
 
 def _unproved(evidence: Evidence, policy: Policy) -> Iterator[Finding]:

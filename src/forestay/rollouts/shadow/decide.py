@@ -2,7 +2,8 @@
 
 Real traffic goes first: while any request of the model waits, nothing is mirrored. Each stratum (endpoint and size) has
 an equal part of the requests, so that what differs in one size alone is found; cheap strata come first, and of each the
-cheapest request: what differs in all of them is found before a device-second is spent on the dear ones.
+cheapest request: what differs in all of them is found before a device-second is spent on the dear ones. The control is
+asked again beforehand only in a stratum in which an answer lay outside its tolerance before (`diffs/noise`).
 """
 
 import dataclasses
@@ -15,21 +16,22 @@ import msgspec
 import numpy as np
 
 from forestay.diffs.distribution import LEAST, Shift, compare_distributions
-from forestay.diffs.noise import MISSING, Compared, Said, judge_sameness
+from forestay.diffs.noise import MISSING, OUTSIDE, Compared, Said, asks_first, judge_sameness, strength
 from forestay.media.measures import FILM_FEATURES, PICTURE_FEATURES, SOUND_FEATURES
 from forestay.rollouts.shadow.model import Expect, Offered, Pair, ShadowPolicy
 
-COPIES = 2  # of each request: one for the control, one for the candidate
+COPIES = 2  # of each request, at most: one for the candidate, and where it is needed one for the control
 _FEATURES = {"image": PICTURE_FEATURES, "video": FILM_FEATURES, "audio": SOUND_FEATURES}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Mirror:
-    """Ask both revisions this once more."""
+    """Ask the candidate this, and the control once more: beforehand, or only where the candidate's answer differs."""
 
     offered: Offered
     body: bytes
     reason: str
+    asks_first: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,8 +72,20 @@ def decide_mirror(policy: ShadowPolicy, pairs: Sequence[Pair], offers: Sequence[
         reason = f"{counts[offer.stratum]} of {part} requests of {offer.stratum} were compared before"
         counts[offer.stratum] += 1
         fresh.remove(best)
-        chosen.append(Mirror(offer, body, reason))
+        chosen.append(Mirror(offer, body, reason, asks_control(policy, pairs, offer.stratum)))
     return chosen
+
+
+def asks_control(policy: ShadowPolicy, pairs: Sequence[Pair], stratum: str) -> bool:
+    """Tell whether the control is asked again whatever the candidate answers: for the spread of what is to be alike."""
+    compared = [_counted(pair, policy) for pair in pairs if pair.outcome is not None]
+    return policy.expect is Expect.ALIKE or asks_first(compared, stratum)
+
+
+def asks_again(policy: ShadowPolicy, found: Mapping[str, float]) -> bool:
+    """Tell whether the candidate's distances say nothing until the control has answered once more, too."""
+    counted = found if policy.expect is Expect.SAME else {MISSING: found.get(MISSING, 0.0)}
+    return strength(counted)[0] > OUTSIDE
 
 
 def _order(
@@ -143,7 +157,7 @@ def _counted(pair: Pair, policy: ShadowPolicy) -> Compared:
     whole = pair.compared()
     if policy.expect is Expect.SAME:
         return whole
-    floor = {MISSING: whole.floor.get(MISSING, 0.0)}
+    floor = {MISSING: whole.floor.get(MISSING, 0.0)} if whole.floor else {}
     return dataclasses.replace(whole, floor=floor, found={MISSING: whole.found.get(MISSING, 0.0)})
 
 

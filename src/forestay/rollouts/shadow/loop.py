@@ -20,7 +20,7 @@ from forestay.queue.model import FINAL, Options, Priority, Shadow, Snapshot, Sta
 from forestay.queue.store import QueueStore
 from forestay.rollouts.model import Rollout, Stage
 from forestay.rollouts.shadow.compare import Comparison
-from forestay.rollouts.shadow.decide import Mirror, decide_mirror
+from forestay.rollouts.shadow.decide import Mirror, asks_again, decide_mirror
 from forestay.rollouts.shadow.model import Outcome, Pair
 from forestay.rollouts.shadow.store import ShadowStore
 from forestay.rollouts.store import RolloutStore
@@ -103,16 +103,17 @@ class ShadowLoop:
         offered = mirror.offered
         ids = [new_request_id(now, self._ports.cell, self._ports.chance) for _ in range(2)]
         pair = Pair(
-            offered.request_id, offered.endpoint, offered.stratum, ids[0], ids[1], mirror.body, offered.answer, now
-        )
+            offered.request_id, offered.endpoint, offered.stratum, ids[0], ids[1], mirror.body, offered.answer, now,
+            asks_first=mirror.asks_first,
+        )  # fmt: skip
         if await self._ports.shadow.begin(rollout.rollout_id, pair):
             _log.info("shadow.mirrored", rollout=rollout.rollout_id, request=str(pair.request_id), why=mirror.reason)
-            await self._send(rollout.model_id, pair, ids)
+            await self._send(rollout.model_id, pair, ids if pair.asks_first else ids[1:])
 
     async def _send(self, model_id: ModelId, pair: Pair, ids: Sequence[RequestId]) -> None:
         """Submit the copies with these ids; one of them may have been lost on the way before."""
         at = pair.begun_at
-        until = at + dt.timedelta(seconds=PATIENCE_SECONDS)
+        until = at + dt.timedelta(seconds=_patience(pair))
         copies = [
             Submission(
                 request_id=request_id,
@@ -142,33 +143,40 @@ class ShadowLoop:
         """Compare the pairs whose copies have ended, and send again what the queue has never heard of."""
         ended = 0
         for pair in pairs:
-            copies = [seen.get(pair.again_id), seen.get(pair.candidate_id)]
-            late = (fleet.now - pair.begun_at).total_seconds() > 2 * PATIENCE_SECONDS
+            asked = _asked(pair, seen)
+            late = (fleet.now - pair.begun_at).total_seconds() > _patience(pair) + PATIENCE_SECONDS
             if late:
                 await self._give_up(rollout, pair, "its copies found no idle replica in time")
                 ended += 1
-            elif lost := [name for name in (pair.again_id, pair.candidate_id) if name not in seen]:
+            elif lost := [name for name in asked if name not in seen]:
                 await self._send(rollout.model_id, pair, lost)
-            elif all(copy is not None and _over(copy) for copy in copies):
-                await self._end(rollout, pair, [copy for copy in copies if copy is not None], fleet)
-                ended += 1
+            elif all(_over(seen[name]) for name in asked):
+                ended += await self._end(rollout, pair, [seen[name] for name in asked], fleet)
         return ended
 
-    async def _end(self, rollout: Rollout, pair: Pair, copies: Sequence[Snapshot], fleet: Fleet) -> None:
+    async def _end(self, rollout: Rollout, pair: Pair, copies: Sequence[Snapshot], fleet: Fleet) -> int:
+        """Compare a pair whose copies are over: 1, or 0 where the control has to be asked before it says anything."""
         if any(copy.state in _GONE for copy in copies):
             await self._give_up(rollout, pair, "its copies found no idle replica in time")
-            return
-        again, candidate = [await self._answer(copy) for copy in copies]
-        compared = await self._ports.comparer.compare(pair.stratum, (pair.answer, again, candidate))
+            return 1
+        answers = {copy.request_id: await self._answer(copy) for copy in copies}
+        of_both = (pair.answer, answers.get(pair.again_id), answers[pair.candidate_id])
+        compared = await self._ports.comparer.compare(pair.stratum, of_both)
+        knows_noise = pair.again_id in answers
+        if not knows_noise and asks_again(rollout.policy.shadow, compared.found):
+            await self._send(rollout.model_id, pair, [pair.again_id])
+            return 0
         key = ""
         if compared.sheet is not None:
             key = f"shadow/{rollout.rollout_id}/{pair.request_id}.png"
             await self._ports.objects.put(key, compared.sheet)
-        outcome = Outcome(compared.floor, compared.found, compared.features, compared.kind, key)
+        floor: Mapping[str, float] = compared.floor if knows_noise else {}
+        outcome = Outcome(floor, compared.found, compared.features, compared.kind, key)
         seconds = sum((copy.inference_seconds or 0.0) * _devices(fleet, copy) for copy in copies)
         await self._ports.shadow.end(
             rollout.rollout_id, dataclasses.replace(pair, outcome=outcome, device_seconds=seconds)
         )
+        return 1
 
     async def _give_up(self, rollout: Rollout, pair: Pair, why: str) -> None:
         await self._ports.shadow.end(rollout.rollout_id, dataclasses.replace(pair, skipped=why))
@@ -179,6 +187,17 @@ class ShadowLoop:
             return None
         stored = await self._ports.queue.result(copy.request_id)
         return None if stored is None else stored.answer.body
+
+
+def _asked(pair: Pair, seen: Mapping[RequestId, Snapshot]) -> list[RequestId]:
+    """Return the copies that a pair waits for: that of the control where it is asked, first or since."""
+    with_control = pair.asks_first or pair.again_id in seen
+    return [pair.again_id, pair.candidate_id] if with_control else [pair.candidate_id]
+
+
+def _patience(pair: Pair) -> float:
+    """Return for how long copies of a pair may wait, in seconds: twice as long where one follows the other."""
+    return PATIENCE_SECONDS if pair.asks_first else 2 * PATIENCE_SECONDS
 
 
 def _over(copy: Snapshot) -> bool:

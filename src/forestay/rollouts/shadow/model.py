@@ -46,9 +46,9 @@ class Offered:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the comparison of one request's three answers gave."""
+    """What the comparison of one request's answers gave."""
 
-    floor: Mapping[str, float]  # distances of the control's second answer from its first
+    floor: Mapping[str, float]  # distances of the control's second answer from its first; empty where there is none
     found: Mapping[str, float]  # of the candidate's
     features: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())  # of the control's second and the candidate's
     kind: str = ""  # of the first file: image, video, audio
@@ -57,12 +57,12 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pair:
-    """One mirrored request: two copies under way, or compared, or given up (`skipped` says why)."""
+    """One mirrored request: copies under way, or compared, or given up (`skipped` says why)."""
 
     request_id: RequestId
     endpoint: str
     stratum: str
-    again_id: RequestId  # the control's second answer
+    again_id: RequestId  # the control's second answer; asked for later, or never, unless `asks_first`
     candidate_id: RequestId
     body: bytes  # as sent to both
     answer: bytes
@@ -70,6 +70,7 @@ class Pair:
     outcome: Outcome | None = None
     skipped: str = ""
     device_seconds: float = 0.0
+    asks_first: bool = True  # the control is asked again whatever the candidate answers
 
     @property
     def open(self) -> bool:
@@ -79,4 +80,4 @@ class Pair:
     def compared(self) -> Compared:
         """Return what it says; only of one that was compared."""
         outcome = self.outcome or Outcome({}, {})
-        return Compared(str(self.request_id), self.stratum, outcome.floor, outcome.found)
+        return Compared(str(self.request_id), self.stratum, outcome.floor, outcome.found, self.asks_first)

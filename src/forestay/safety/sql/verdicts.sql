@@ -27,6 +27,13 @@ SELECT at, verdict_id, request_id, attempt, point, tenant_id, key_id, model_id, 
        beside, position
 FROM verdict_facts WHERE request_id = $1 ORDER BY position LIMIT $2;
 
+-- name: of_requests
+-- Reads the records of the requests $1 of model $2 that had effect, in order, at most $3.
+SELECT at, verdict_id, request_id, attempt, point, tenant_id, key_id, model_id, revision_id, policy_id, policy_version,
+       policy_digest, shadow, verdict, action, category, place, reason, checks::text AS checks, judged, seconds, salt,
+       beside, position
+FROM verdict_facts WHERE request_id = ANY($1::uuid[]) AND model_id = $2 AND NOT shadow ORDER BY position LIMIT $3;
+
 -- name: between
 -- Reads records from $1 on, before $2, after position $3, at most $4, in order.
 SELECT at, verdict_id, request_id, attempt, point, tenant_id, key_id, model_id, revision_id, policy_id, policy_version,
