@@ -1,5 +1,8 @@
 """Notes of calls: what is noted, what never is, and what happens when they cannot be written."""
 
+import asyncio
+from collections.abc import Sequence
+
 import msgspec
 import pytest
 from tests.gateway.test_standing import put
@@ -133,6 +136,21 @@ async def test_what_cannot_be_written_is_kept_and_then_dropped_and_counted(
     kept = await noted(world)
     assert 1 <= len(kept) <= 4
     assert all(fact.prompt is not None for fact in kept)
+
+
+async def test_a_round_ends_though_calls_keep_coming(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes while a round writes waits for the next: a busy gateway writes in batches, not row by row."""
+    write = world.calls.write
+
+    async def meanwhile(batch: Sequence[CallFact]) -> None:
+        await write(batch)
+        await world.call("POST", "/queue/acme/echo", {"prompt": "another"})
+
+    monkeypatch.setattr(world.calls, "write", meanwhile)
+    await world.call("POST", "/queue/acme/echo", {"prompt": "one"})
+    async with asyncio.timeout(5):
+        await world.gateway.notes.flush()
+    assert await noted(world)
 
 
 async def test_odd_bodies_are_noted_without_text(world: World) -> None:

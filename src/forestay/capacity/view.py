@@ -15,11 +15,12 @@ from forestay.capacity.learn import cold_model_of
 from forestay.capacity.predict import Prediction, Predictor
 from forestay.fleet.model import Revision
 from forestay.ids import ModelId
+from forestay.values import hot_value
 
 _MAX_KNOWN = 1_000
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class Foretold:
     """What one call is predicted to take, and from what."""
 
@@ -32,6 +33,7 @@ class _Known:
     reader: FeatureReader
     predictor: Predictor
     most: float  # device-seconds that the time-out allows
+    usual: Foretold  # of an input that says nothing of work
 
 
 class CostView:
@@ -61,6 +63,8 @@ class CostView:
         """Predict a call from its parsed input."""
         known = self._known.get((revision.revision_id, endpoint)) or self._know(revision, endpoint)
         features = known.reader.read(value)
+        if not features:
+            return known.usual
         return Foretold(min(known.predictor.seconds(features), known.most), features)
 
     def explain(self, revision: Revision, endpoint: str, value: object) -> tuple[Mapping[str, float], Prediction]:
@@ -85,7 +89,8 @@ class CostView:
         spec, document = revision.spec, revision.openapi or {}
         reader = reader_of(input_schema(document, endpoint), document, spec.capacity.scales_with)
         most = spec.limits.request_timeout_seconds * max(1, spec.resources.devices)
-        known = _Known(reader, self._predictor(revision, endpoint), most)
+        predictor = self._predictor(revision, endpoint)
+        known = _Known(reader, predictor, most, Foretold(min(predictor.seconds({}), most), {}))
         if len(self._known) >= _MAX_KNOWN:
             self._known.clear()
         self._known[revision.revision_id, endpoint] = known

@@ -7,6 +7,7 @@ Log lines hold ids, route, status, times and sizes; never a body, a header, a qu
 logged. Decides nothing else. Called by `asgi`.
 """
 
+import functools
 from collections.abc import Sequence
 
 from starlette.types import Message, Scope, Send
@@ -79,10 +80,7 @@ class Outlet:
         exchange, ports = self._exchange, self._ports
         if not exchange.request_id:
             exchange.request_id = str(new_request_id(ports.clock.now(), ports.settings.queue.cell, ports.chance))
-        names = {name.lower() for name, _ in said}
-        guards = [] if _NO_SNIFFING[0] in names else [_NO_SNIFFING]
-        if exchange.surface is not Surface.ROOT and _CSP not in names:
-            guards.append(_SANDBOX)
+        guards = _guards(tuple([name for name, _ in said]), foreign=exchange.surface is not Surface.ROOT)
         own = ((_ID, exchange.request_id.encode()), *exchange.limit_headers, *exchange.notices, *guards)
         return (*own, ORIGIN, EXPOSE) if b"origin" in exchange.headers else own
 
@@ -90,6 +88,14 @@ class Outlet:
         """Leave away what a model says of limits of its own, where the platform has something to say of them."""
         said = self._exchange.limit_headers
         return [item for item in headers if item[0] not in _LIMITS] if said else headers
+
+
+@functools.lru_cache(maxsize=1024)
+def _guards(said: tuple[bytes, ...], *, foreign: bool) -> tuple[Header, ...]:
+    """Return what keeps browsers from trusting an answer, as far as its headers (`said`) leave that to us."""
+    names = {name.lower() for name in said}
+    sniffing = () if _NO_SNIFFING[0] in names else (_NO_SNIFFING,)
+    return (*sniffing, _SANDBOX) if foreign and _CSP not in names else sniffing
 
 
 def record(exchange: Exchange, scope: Scope, ports: GatewayPorts) -> float:

@@ -100,8 +100,10 @@ class CallNotes:
         The last time no meanings are hashed: nobody waits for them at the end.
         """
         budget = self._meanings.budget(FLUSH_SECONDS) if self._meanings is not None and not last else 0
-        while self._kept:
-            batch = [self._taken(self._kept.popleft()) for _ in range(min(MAX_BATCH, len(self._kept)))]
+        left = len(self._kept)  # what comes meanwhile is the next round's, or a busy gateway would write row by row
+        while left > 0 and self._kept:
+            batch = [self._taken(self._kept.popleft()) for _ in range(min(MAX_BATCH, left, len(self._kept)))]
+            left -= len(batch)
             hashed = await asyncio.to_thread(self._hashed, batch)
             facts = [item.fact for item in hashed]
             if self._meanings is not None:
@@ -201,6 +203,8 @@ def signed(value: int) -> int:
 
 
 def _call_id(exchange: Exchange, ports: GatewayPorts) -> uuid.UUID:
+    if exchange.call_id is not None:
+        return exchange.call_id
     try:
         return uuid.UUID(exchange.request_id)
     except ValueError:

@@ -9,14 +9,13 @@ import asyncio
 import dataclasses
 import functools
 import re
-from collections.abc import AsyncGenerator
 from urllib.parse import quote, urlencode
 
-import aiohttp
 from starlette.types import Receive, Scope, Send
 
 from forestay.fleet.grants import Verb
 from forestay.gateway.bodies import CallerGone, Gone, read_body
+from forestay.gateway.connections import CallError, Response
 from forestay.gateway.content import Refused, Rewritten
 from forestay.gateway.exchange import Exchange, Said
 from forestay.gateway.guards import Target, admit, context_of
@@ -181,18 +180,16 @@ class DirectRoutes:
         try:
             async with await self._parts.upstream.call(pool.replica, work.call) as response:
                 return await self._relay(exchange, response, send, pool.replica.report.replica_id)
-        except (aiohttp.ClientError, OSError) as error:
+        except (CallError, OSError) as error:
             raise failure_of(error) from None
 
-    async def _relay(
-        self, exchange: Exchange, response: aiohttp.ClientResponse, send: Send, replica_id: ReplicaId
-    ) -> Reply | None:
+    async def _relay(self, exchange: Exchange, response: Response, send: Send, replica_id: ReplicaId) -> Reply | None:
         """Pass the answer on: JSON whole, everything else as it comes."""
-        headers = (*caller_headers(response.headers.items(), response.status), *served_from(replica_id))
-        kind = response.headers.get("content-type", "")
+        headers = (*caller_headers(response.head.headers, response.status), *served_from(replica_id))
+        kind = response.head.get("content-type") or ""
         length = response.content_length
         if kind.startswith("text/event-stream"):
-            chunks = rewrite_lines(response.content.iter_any(), exchange.bases)
+            chunks = rewrite_lines(response.pieces(), exchange.bases)
             await send_chunks(exchange, chunks, send, response.status, headers)
             return None
         if (length is not None and length <= MAX_WHOLE) or (length is None and "json" in kind):
@@ -200,7 +197,7 @@ class DirectRoutes:
             if response.status == 422 and CONTENT_REFUSAL.encode() in body:  # the model's own refusal of a prompt
                 exchange.cause = CONTENT_REFUSAL
             return Reply(response.status, with_media_urls(body, exchange.bases), headers)
-        await send_chunks(exchange, _pieces(response), send, response.status, headers)
+        await send_chunks(exchange, response.pieces(), send, response.status, headers)
         return None
 
     async def _tell_model(self, work: Work, ledger: Ledger) -> None:
@@ -212,7 +209,7 @@ class DirectRoutes:
             return
         try:
             await self._parts.upstream.cancel(pool.replica, endpoint, str(work.target.request_id))
-        except (Failed, TimeoutError, aiohttp.ClientError) as error:
+        except (Failed, TimeoutError, CallError) as error:
             _LOG.info("gateway.cancel_not_heard", request_id=str(work.target.request_id), reason=str(error))
 
 
@@ -253,22 +250,17 @@ def model_headers(target: Target, choices: Choices, headers: dict[bytes, bytes])
     return sent
 
 
-async def _read_whole(response: aiohttp.ClientResponse) -> bytes:
+async def _read_whole(response: Response) -> bytes:
     if response.content_length is not None:
         return await response.read()
     pieces: list[bytes] = []
     size = 0
-    async for piece in response.content.iter_any():
+    async for piece in response.pieces():
         size += len(piece)
         if size > MAX_WHOLE:
             raise Failed(ErrorType.RUNNER_INCOMPLETE_RESPONSE, f"the answer is larger than {MAX_WHOLE} bytes")
         pieces.append(piece)
     return b"".join(pieces)
-
-
-async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
-    async for piece in response.content.iter_any():
-        yield piece
 
 
 def _failed_reply(exchange: Exchange, work: Work, ledger: Ledger, error: Failed) -> Reply:

@@ -45,8 +45,10 @@ class DirectFacts:
 
     async def flush(self) -> None:
         """Write what is kept; what the database refuses stays for the next round. Raises Unavailable."""
-        while self._kept:
-            batch = [self._kept.popleft() for _ in range(min(MAX_BATCH, len(self._kept)))]
+        left = len(self._kept)  # what comes meanwhile is the next round's, or a busy gateway would write row by row
+        while left > 0 and self._kept:
+            batch = [self._kept.popleft() for _ in range(min(MAX_BATCH, left, len(self._kept)))]
+            left -= len(batch)
             try:
                 await self._ports.facts.write(batch)
             except Unavailable:

@@ -4,6 +4,7 @@ Filled step by step by the pipeline in `asgi`; found by route handlers through `
 """
 
 import dataclasses
+import uuid
 from collections.abc import Callable
 from typing import cast
 
@@ -11,11 +12,12 @@ from starlette.types import ASGIApp, Scope
 
 from forestay.fleet.model import Revision
 from forestay.gateway.routing import Bases, Surface
+from forestay.values import hot_value
 
 SCOPE_KEY = "forestay.exchange"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class Said:
     """What a call of a model asked for; kept until its note is written, then forgotten."""
 
@@ -37,6 +39,7 @@ class Exchange:
     headers: dict[bytes, bytes]  # lower-case names; of a repeated one the last
     header_bytes: int
     bases: Bases
+    call_id: uuid.UUID | None = None  # the same id unwritten, where a call of a model has got one
     route: str = "unmatched"  # one of few names: a metric's label
     model_id: str = ""
     tenant_id: str = ""

@@ -4,7 +4,6 @@ Decides their order: a stranger learns nothing about which models exist, and not
 not proven. Called by the queue's submit and the direct lane.
 """
 
-import dataclasses
 import datetime as dt
 from collections.abc import Sequence
 
@@ -24,9 +23,10 @@ from forestay.gateway.validation import Contracts
 from forestay.ids import ModelId, RequestId, bucket_of, new_request_id
 from forestay.queue.model import ErrorType
 from forestay.telemetry import tracing
+from forestay.values import hot_value
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class Target:
     """A call that passed the guards before its body: who calls what."""
 
@@ -60,7 +60,7 @@ async def admit(  # noqa: PLR0911 - a flat ladder reads as the policy itself
     exchange.tenant_id, exchange.key_id = caller.tenant_id, caller.key_id
     now = ports.clock.now()
     request_id = new_request_id(now, ports.settings.queue.cell, ports.chance)
-    exchange.request_id = str(request_id)
+    exchange.request_id, exchange.call_id = str(request_id), request_id
     refused = ports.standings.refuse_call(caller)
     if refused is not None:
         return refused

@@ -27,6 +27,7 @@ from forestay.handshake import KEY_HEADER, STORE_HEADER, TENANT_HEADER
 from forestay.queue.model import ErrorType
 from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import DIRECT_SLOTS
+from forestay.values import hot_value
 
 UNSEEN = (
     "Your tenant's policy judges every call, and this model answers direct calls without a worker that could; "
@@ -53,7 +54,7 @@ class DirectParts:
     probe_tenants: frozenset[str] = frozenset()  # whose calls are synthetic
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class Work:
     """A call that passed its guards."""
 

@@ -6,7 +6,6 @@ pass only with the privilege that names them, else they are taken out without a 
 direct lane.
 """
 
-import dataclasses
 import datetime as dt
 import hashlib
 import math
@@ -25,6 +24,7 @@ from forestay.ids import KeyId, ModelId
 from forestay.media.targets import check_target
 from forestay.media.upload_policy import parse_upload_policy
 from forestay.queue.model import Options, Priority
+from forestay.values import hot_value
 
 MIN_SECONDS = 0.1  # fal: time-outs must be greater than this
 MAX_SECONDS = 30 * 86400.0
@@ -47,6 +47,11 @@ _PRIVILEGED: Mapping[bytes, Privilege] = {
 }
 _CONTROL_PREFIX = b"x-app-fal-"  # everything else of this name space (fallback): CONTROL_HEADERS
 _POLICY = b"x-app-fal-upload-policy"  # the platform's own to obey: it needs no privilege and never reaches a model
+_OPTIONS = frozenset({  # headers by which a caller chooses something, beside those that are passed on
+    b"x-fal-queue-priority", b"x-fal-request-timeout", b"x-forestay-deadline", b"x-fal-runner-hint", b"x-fal-no-retry",
+    b"x-fal-retry-config", b"x-fal-store-io", b"x-fal-object-lifecycle-preference", b"x-fal-tags", b"idempotency-key",
+    _POLICY,
+})  # fmt: skip
 _FINGERPRINTED = (
     b"x-fal-queue-priority",
     b"x-fal-request-timeout",
@@ -60,9 +65,10 @@ _FINGERPRINTED = (
     b"x-app-fal-upload-policy",
     b"x-app-fal-can-disable-filter",
 )
+_FINGERPRINTED_SET = frozenset(_FINGERPRINTED)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class Context:
     """What the meaning of an option depends on."""
 
@@ -75,7 +81,7 @@ class Context:
     allow_private_buckets: bool = False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class Choices:
     """Everything parsed."""
 
@@ -102,14 +108,14 @@ def fingerprint(
 ) -> bytes:
     """Return the digest by which a retried submit is recognised; `said` is headers and query string."""
     headers, query_string = said
-    parts: list[bytes] = []
-    for part in (key_id.encode(), model_id.encode(), endpoint.encode(), query_string, body):
-        parts += (b"%d:" % len(part), part)
-    for name in _FINGERPRINTED:
-        value = headers.get(name)
-        if value is not None:
-            parts += (b"%b:%d:" % (name, len(value)), value)
-    return hashlib.sha256(b"".join(parts)).digest()
+    told = (key_id.encode(), model_id.encode(), endpoint.encode(), query_string, body)
+    digest = hashlib.sha256(b"".join([b"%d:%b" % (len(part), part) for part in told]))
+    if not _FINGERPRINTED_SET.isdisjoint(headers):
+        for name in _FINGERPRINTED:
+            value = headers.get(name)
+            if value is not None:
+                digest.update(b"%b:%d:%b" % (name, len(value), value))
+    return digest.digest()
 
 
 def is_clean(value: bytes) -> bool:
@@ -126,6 +132,8 @@ def privilege_of(name: bytes) -> Privilege | None:
 def _forwarded(headers: Mapping[bytes, bytes], privileges: frozenset[Privilege]) -> dict[str, str]:
     """Return what the model may see of the caller's headers."""
     kept: dict[str, str] = {}
+    if not privileges and _FORWARDED.isdisjoint(headers):
+        return kept
     for name, value in headers.items():
         if name in _FORWARDED or (privileges and name != _POLICY and privilege_of(name) in privileges):
             if not is_clean(value):
@@ -147,6 +155,8 @@ def query_fields(query_string: bytes) -> dict[str, str]:
 
 
 def _parse(headers: Mapping[bytes, bytes], query_string: bytes, context: Context) -> Choices:
+    if not query_string and _OPTIONS.isdisjoint(headers):
+        return Choices(_usual(headers, context), None, None, None)
     query = query_fields(query_string)
     start_seconds = _seconds(headers, b"x-fal-request-timeout")
     total_seconds = _seconds(headers, b"x-forestay-deadline")
@@ -168,6 +178,15 @@ def _parse(headers: Mapping[bytes, bytes], query_string: bytes, context: Context
     )
     key = _text(headers, b"idempotency-key", MAX_IDEMPOTENCY_KEY)
     return Choices(options, start_seconds, _max_queue_length(query), key)
+
+
+def _usual(headers: Mapping[bytes, bytes], context: Context) -> Options:
+    """Return the options of a call that chooses nothing, as most do: what `_parse` makes of none of its headers."""
+    return Options(
+        start_deadline=_after(context.now, context.spec.limits.request_start_timeout_seconds),
+        traceparent=context.traceparent,
+        forward_headers=_forwarded(headers, context.privileges),
+    )
 
 
 def _seconds(headers: Mapping[bytes, bytes], name: bytes) -> float | None:

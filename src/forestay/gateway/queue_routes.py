@@ -255,7 +255,7 @@ class QueueRoutes:
                     self._parts.waker.add(submission.model_id)
                     self._parts.board.prime(_snapshot(submission))
                 if outcome.replayed:
-                    exchange.request_id = str(outcome.request_id)
+                    exchange.request_id, exchange.call_id = str(outcome.request_id), outcome.request_id
                 exchange.fields["replayed"] = outcome.replayed
                 if not present:
                     exchange.status_code = 499
@@ -345,6 +345,9 @@ class QueueRoutes:
 
 
 def _submission(target: Target, body: bytes, choices: Choices, print_: bytes, foretold: Foretold) -> Submission:
+    options = choices.options
+    if foretold.features:
+        options = dataclasses.replace(options, features=foretold.features)
     return Submission(
         request_id=target.request_id,
         tenant_id=target.caller.tenant_id,
@@ -353,7 +356,7 @@ def _submission(target: Target, body: bytes, choices: Choices, print_: bytes, fo
         endpoint=target.endpoint,
         body=body,
         submitted_at=target.now,
-        options=dataclasses.replace(choices.options, features=foretold.features),
+        options=options,
         idempotency_key=choices.idempotency_key,
         fingerprint=print_,
         predicted_seconds=foretold.seconds,

@@ -6,7 +6,6 @@ writes with too. Decides nothing about when an error occurs. Called by every mod
 gateway.
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import assert_never
@@ -19,13 +18,14 @@ from forestay.gateway.protocol import FieldError, FieldErrors, Plain, WireStatus
 from forestay.ids import ModelId
 from forestay.queue import answers
 from forestay.queue.model import FINAL, Answer, ErrorType, State
+from forestay.values import hot_value
 
 Header = tuple[bytes, bytes]
 JSON_TYPE: Header = (b"content-type", b"application/json")
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class Reply:
     """A whole answer. Also an ASGI app, so that a Starlette endpoint may return it."""
 

@@ -6,7 +6,6 @@ retries. Called by the direct lane, realtime and the slot leases.
 """
 
 import asyncio
-import dataclasses
 import functools
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -17,6 +16,17 @@ import msgspec
 from yarl import URL
 
 from forestay.errors import Unavailable
+from forestay.gateway.connections import (
+    CONNECT_SECONDS,
+    BrokenOff,
+    CallError,
+    Connections,
+    ConnectRefused,
+    ConnectTimedOut,
+    Disconnected,
+    Response,
+    origin_of,
+)
 from forestay.gateway.fleet_view import LiveReplica
 from forestay.gateway.ports import GatewayPorts
 from forestay.handshake import (
@@ -33,23 +43,23 @@ from forestay.handshake import (
     sign_call,
 )
 from forestay.queue.model import ErrorType
+from forestay.values import hot_value
 
-CONNECT_SECONDS = 5.0
 SLOTS_SECONDS = 2.0
 CANCEL_SECONDS = 2.0
-MAX_CONNECTIONS = 4_096
-MAX_PER_HOST = 1_024
-KEEP_ALIVE_SECONDS = 30.0
-BUSY_HEADER = "X-Forestay-Busy"
-GONE_HEADER = "X-Forestay-Gone"  # the worker runs no such replica any more
+MAX_SOCKETS = 4_096
+MAX_SOCKETS_PER_HOST = 1_024
+BUSY_HEADER = "x-forestay-busy"
+GONE_HEADER = "x-forestay-gone"  # the worker runs no such replica any more
 MAX_FRAME = 64 * 1024 * 1024
 _OURS = frozenset(
     {TENANT_HEADER, KEY_HEADER, STORE_HEADER, PREDICTED_HEADER, LIFETIME_HEADER, POLICY_HEADER, RISK_HEADER}
 )
+_PROOF = AUTH_HEADER.lower()
 _PATH_SAFE = "/~!$&'()*+,;=:@-._%"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class Call:
     """What is asked of a model."""
 
@@ -97,13 +107,12 @@ class Upstream:
         self._ports = ports
         self._gateway_id = gateway_id
         self._key = ports.settings.secrets.internal_key
-        self._session: aiohttp.ClientSession | None = None
+        self._connections = Connections()
+        self._session: aiohttp.ClientSession | None = None  # for websockets
 
     async def open(self) -> None:
-        """Open the connection pool; on the loop that will use it."""
-        connector = aiohttp.TCPConnector(
-            limit=MAX_CONNECTIONS, limit_per_host=MAX_PER_HOST, keepalive_timeout=KEEP_ALIVE_SECONDS
-        )
+        """Open what websockets need; on the loop that will use it."""
+        connector = aiohttp.TCPConnector(limit=MAX_SOCKETS, limit_per_host=MAX_SOCKETS_PER_HOST)
         self._session = aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=None),
@@ -114,31 +123,32 @@ class Upstream:
 
     async def close(self) -> None:
         """Close every connection."""
+        self._connections.close()
         if self._session is not None:
             await self._session.close()
             self._session = None
 
-    async def call(self, replica: LiveReplica, call: Call) -> aiohttp.ClientResponse:
+    async def call(self, replica: LiveReplica, call: Call) -> Response:
         """Make a call; returns once status and headers are there, to be used in `async with`.
 
         Raises Failed, or Busy from a worker. Errors while the body is read are the caller's to map (`failure_of`).
         """
         direct = replica.report.direct_url
-        path = quote(call.endpoint, safe=_PATH_SAFE)
+        path = _path(call.endpoint)
         if direct is not None:
-            return await self._send(call, f"{direct.rstrip('/')}{path}", _without_ours(call.headers))
+            return await self._send(call, direct, path, _without_ours(call.headers))
         path = f"/direct/{replica.report.replica_id}{path}"
         headers, nonce = self._proof(call.method, path, call.headers)
-        response = await self._send(call, f"{replica.address}{path}", headers)
+        response = await self._send(call, replica.address, path, headers)
         try:
-            self._judge(response, nonce)
+            self._judge(response.head.get(_PROOF), nonce)
         except Failed:
-            response.close()
+            response.release()
             raise
-        if response.status == 429 and BUSY_HEADER in response.headers:
+        if response.status == 429 and response.head.get(BUSY_HEADER) is not None:
             response.release()
             raise Busy
-        if response.status == 404 and GONE_HEADER in response.headers:
+        if response.status == 404 and response.head.get(GONE_HEADER) is not None:
             response.release()
             raise _gone()
         return response
@@ -170,7 +180,7 @@ class Upstream:
             if direct is None:
                 # aiohttp shows a handshake's headers nowhere else
                 response = socket._response  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-                self._judge(response, nonce)
+                self._judge(response.headers.get(AUTH_HEADER), nonce)
             yield socket
 
     async def lease_slots(self, replica: LiveReplica, need: Need) -> Granted:
@@ -182,13 +192,13 @@ class Upstream:
         try:
             async with (
                 asyncio.timeout(SLOTS_SECONDS),
-                await self._send(call, f"{replica.address}{path}", headers) as response,
+                await self._send(call, replica.address, path, headers) as response,
             ):
-                self._judge(response, nonce)
+                self._judge(response.head.get(_PROOF), nonce)
                 return msgspec.json.decode(await response.read(), type=Granted)
         except msgspec.MsgspecError:
             return Granted(0, 0.0)
-        except aiohttp.ClientError as error:
+        except CallError as error:
             raise failure_of(error) from None
 
     async def cancel(self, replica: LiveReplica, endpoint: str, request_id: str) -> None:
@@ -198,17 +208,11 @@ class Upstream:
         async with asyncio.timeout(CANCEL_SECONDS), await self.call(replica, call) as response:
             await response.read()
 
-    async def _send(self, call: Call, url: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        target = f"{url}?{call.query}" if call.query else url
+    async def _send(self, call: Call, base: str, path: str, headers: Mapping[str, str]) -> Response:
+        target = f"{path}?{call.query}" if call.query else path
         try:
-            return await self._open_session().request(
-                call.method,
-                _url(target),
-                data=call.body or None,
-                headers=headers,
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return await self._connections.call(call.method, origin_of(base), target, headers, call.body)
+        except CallError as error:
             raise failure_of(error) from None
 
     def _proof(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[dict[str, str], str]:
@@ -217,9 +221,9 @@ class Upstream:
         value = sign_call(self._key, method=method, path=path, now_seconds=now, nonce=nonce)
         return {**headers, AUTH_HEADER: value}, nonce
 
-    def _judge(self, response: aiohttp.ClientResponse, nonce: str) -> None:
+    def _judge(self, proof: str | None, nonce: str) -> None:
         """Drop a reply without proof: whoever gave it is not our worker."""
-        if not reply_holds(self._key, nonce, response.headers.get(AUTH_HEADER)):
+        if not reply_holds(self._key, nonce, proof):
             raise Failed(ErrorType.RUNNER_CONNECTION_ERROR, "the worker did not prove itself")
 
     def _open_session(self) -> aiohttp.ClientSession:
@@ -234,8 +238,8 @@ def _without_ours(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _url(text: str) -> URL:
-    return URL(text, encoded=True)
+def _path(endpoint: str) -> str:
+    return quote(endpoint, safe=_PATH_SAFE)
 
 
 def _gone() -> Failed:
@@ -246,17 +250,17 @@ def _gone() -> Failed:
 def failure_of(error: Exception) -> Failed:
     """Say in fal's words how a connection failed."""
     match error:
-        case aiohttp.ConnectionTimeoutError():
+        case aiohttp.ConnectionTimeoutError() | ConnectTimedOut():
             return Failed(
                 ErrorType.RUNNER_CONNECTION_TIMEOUT, "the model did not accept the connection", untouched=True
             )
         case TimeoutError():
             return Failed(ErrorType.REQUEST_TIMEOUT, "the model did not answer in time")
-        case aiohttp.ClientConnectorError():
+        case aiohttp.ClientConnectorError() | ConnectRefused():
             return Failed(ErrorType.RUNNER_CONNECTION_REFUSED, "the model refused the connection", untouched=True)
-        case aiohttp.ClientPayloadError():
+        case BrokenOff():
             return Failed(ErrorType.RUNNER_INCOMPLETE_RESPONSE, "the model's answer broke off")
-        case aiohttp.ServerDisconnectedError() | ConnectionError():
+        case aiohttp.ServerDisconnectedError() | Disconnected() | ConnectionError():
             return Failed(ErrorType.RUNNER_DISCONNECTED, "the model closed the connection")
         case _:
             return Failed(ErrorType.RUNNER_CONNECTION_ERROR, "the connection to the model failed")

@@ -6,7 +6,6 @@ schema that does not compile is not enforced (the model still validates) and tha
 and streams.
 """
 
-import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from typing import cast
@@ -21,6 +20,7 @@ from forestay.gateway.pydantic_words import translate
 from forestay.gateway.responses import Reply, field_errors
 from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import GUARD_OPEN, Metrics
+from forestay.values import hot_value
 
 _MAX_ERRORS = 50
 _MAX_INPUT = 4096  # bytes of an input that an error repeats
@@ -32,7 +32,7 @@ _JSON = msgspec.json.Decoder(strict=True)
 Kind = jsonschema_rs.ValidationErrorKind
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class Parsed:
     """A body that passed, as plain values; None where there was none."""
 

@@ -11,6 +11,7 @@ import re
 
 from forestay.errors import UsageError
 from forestay.ids import KeyId, ModelId, TenantId, is_model_id
+from forestay.values import hot_value
 
 ANY = "*"  # of a scope: each subject that has no rule of that kind of its own
 MONEY_HUNDREDTHS = 100  # money is counted in hundredths of the currency unit
@@ -63,7 +64,7 @@ class LimitRule:
     burst: float = 0.0  # requests that may come at once
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class Charge:
     """What one call takes: predicted when it is reserved, measured when it is settled."""
 
@@ -74,7 +75,7 @@ class Charge:
 NOTHING = Charge(0.0)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class Spender:
     """Whose call it is: the three ids by which rules find it."""
 

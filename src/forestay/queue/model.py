@@ -21,6 +21,7 @@ from forestay.ids import (
     WorkerId,
     bucket_of,
 )
+from forestay.values import hot_value
 
 
 class State(enum.StrEnum):
@@ -114,7 +115,7 @@ class Shadow(enum.StrEnum):
     CANDIDATE = "candidate"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class Options:
     """What a caller chose beside the input. Seconds and UTC throughout."""
 
@@ -153,7 +154,7 @@ class HeldBack:
     revision_id: RevisionId
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class Submission:
     """A request as the gateway accepts it, before it is stored."""
 
@@ -186,7 +187,7 @@ def predicted_work(predicted_seconds: float, features: Mapping[str, float]) -> d
     return {"predicted_seconds": predicted_seconds, **{f"x_{name}": value for name, value in features.items()}}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class Lease:
     """The right of one worker to run one attempt. `attempt` is the fencing term checked at finish."""
 
@@ -208,7 +209,7 @@ class Lease:
     predicted_seconds: float = 1.0  # device-seconds, as predicted at submit
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class Answer:
     """What the caller will read: the model's own status, headers and body, or our error in fal's shape."""
 
@@ -238,7 +239,7 @@ class Outcome(enum.StrEnum):
     PLATFORM = "platform"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class AttemptReport:
     """What the worker says about one attempt, for facts and for `metrics.inference_time`."""
 
@@ -254,7 +255,7 @@ class AttemptReport:
     device: str = ""  # what it ran on, as the worker names it
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class Finish:
     """End a held request for good: the store refuses it when the fence is stale."""
 
@@ -264,7 +265,7 @@ class Finish:
     report: AttemptReport
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class Requeue:
     """Give a held request back for another attempt not before `delay_seconds` from now."""
 
@@ -279,7 +280,7 @@ class Requeue:
 LINE_WITHHELD = "WITHHELD"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class LogLine:
     """One line that model code printed while it ran a request."""
 
@@ -292,7 +293,7 @@ class LogLine:
     source: str = "USER"  # FORESTAY: ours; LINE_WITHHELD: no caller is told what it says
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class Snapshot:
     """What a status poll needs, of a live or finished request."""
 

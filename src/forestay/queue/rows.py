@@ -34,6 +34,7 @@ from forestay.queue.pressure import Due, Pressure, Queued
 from forestay.queue.store import Offer
 from forestay.settings import Queue
 from forestay.storage.postgres import Record
+from forestay.values import hot_value
 
 Fence = tuple[RequestId, int]
 Columns = tuple[list[object], ...]
@@ -44,7 +45,7 @@ _encode = msgspec.json.encode
 _NO_WORK = "{}"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class Entry:
     """A submission on its way into the queue."""
 
@@ -178,7 +179,7 @@ def fences_of(records: Sequence[Record]) -> set[Fence]:
     return {(RequestId(record[0]), cast("int", record[1])) for record in records}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class Ending:
     """One item of the `end` statement."""
 

@@ -25,9 +25,10 @@ from forestay.queue.model import (
     Submission,
 )
 from forestay.queue.pressure import EarlyEnd, Pressure, Queued, Turn
+from forestay.values import hot_value
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class Accepted:
     """The submit is committed; `request_id` may be an earlier request's (idempotent or adopted retry)."""
 

@@ -42,6 +42,7 @@ SALT_BITS = 128
 ASK_SHARE, INSTEAD_SHARE = 0.7, 0.9  # of the deadline: until then detectors, their stand-ins; the rest is the record's
 _STREAMS = ("pass", "judge", "withhold")  # the strictest last
 _LATER = frozenset({Point.INPUT, Point.INPUT_MEDIA, Point.LINES})  # whose records nobody waits for
+_NOTHING = frozenset[Modality]()
 _LOG = logger("safety")
 Finding = tuple[Action, Category | None]
 
@@ -115,11 +116,15 @@ class Guard:
 
     def guards(self, policy_id: str, tenant_id: TenantId, request_id: RequestId) -> bool:
         """Tell whether anything of this request is to be judged."""
+        if self._ports.policies.unguarded(policy_id, tenant_id):
+            return False
         found = self._ports.policies.all_of(policy_id, tenant_id, request_id)
         return any(item.deciding is None or item.deciding.guards or item.shadow is not None for item in found)
 
     def modalities(self, policy_id: str, tenant_id: TenantId, request_id: RequestId) -> frozenset[Modality]:
         """Return which content of this request has to be looked at; all of it while a policy cannot be read."""
+        if self._ports.policies.unguarded(policy_id, tenant_id):
+            return _NOTHING
         found = self._ports.policies.all_of(policy_id, tenant_id, request_id)
         if any(item.deciding is None for item in found):
             return frozenset(Modality)
@@ -234,8 +239,10 @@ class Guard:
 
     async def flush(self) -> None:
         """Write the records of allowed inputs that still wait; raises Unavailable, and keeps them."""
-        while self._kept:
-            batch = [self._kept.popleft() for _ in range(min(500, len(self._kept)))]
+        left = len(self._kept)  # what comes meanwhile is the next round's, or a busy guard would write row by row
+        while left > 0 and self._kept:
+            batch = [self._kept.popleft() for _ in range(min(500, left, len(self._kept)))]
+            left -= len(batch)
             try:
                 await self._write(batch)
             except BaseException:

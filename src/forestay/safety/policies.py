@@ -8,8 +8,12 @@ workers; run as a loop.
 
 import asyncio
 import contextlib
+<<<<<<< HEAD
 import dataclasses
 from collections.abc import Collection, Mapping
+=======
+from collections.abc import Mapping
+>>>>>>> f77e6d0 (Direct lane: an HTTP client of its own; values of the hot path are frozen by the type checker; rounds of notes and facts end)
 
 from forestay.clock import Clock
 from forestay.errors import Unavailable, UsageError
@@ -20,12 +24,13 @@ from forestay.safety.sealing import PolicySeal
 from forestay.safety.staging import Staging, choose
 from forestay.safety.store import SafetyState, SafetyStore, StoredPolicy
 from forestay.telemetry.logs import logger
+from forestay.values import hot_value
 
 POLL_SECONDS = 1.0
 _LOG = logger("safety")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@hot_value
 class ForRequest:
     """What holds for one request. Without a deciding policy nothing can be judged, and nothing is released."""
 
@@ -60,6 +65,10 @@ class Policies:
         """Return what judges a request: the model's policy first, then its caller's own, if it has another."""
         own = self._tenants.get(tenant_id, policy_id)
         return [self.of(name, request_id) for name in dict.fromkeys((policy_id, own))]
+
+    def unguarded(self, policy_id: str, tenant_id: TenantId) -> bool:
+        """Tell whether no policy looks at what this tenant calls under a model's policy."""
+        return policy_id == UNGUARDED.policy_id and self._tenants.get(tenant_id, policy_id) == policy_id
 
     def of_tenant(self, tenant_id: TenantId) -> str:
         """Return the policy that judges whatever a tenant calls; empty: none but the models' own."""

@@ -43,7 +43,8 @@ def read(traceparent: str | None) -> Context | None:
 
 def accept(header: str | None, request_id: RequestId, ratio: float) -> str:
     """Return the caller's context as it is, or a fresh one; `ratio` is the share of fresh ones that is recorded."""
-    return str(read(header) or _fresh(request_id, ratio))
+    context = None if header is None else read(header)
+    return str(context or _fresh(request_id, ratio))
 
 
 def for_model(traceparent: str | None, request_id: RequestId, attempt: int) -> str:
