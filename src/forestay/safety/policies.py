@@ -8,12 +8,8 @@ workers; run as a loop.
 
 import asyncio
 import contextlib
-<<<<<<< HEAD
 import dataclasses
 from collections.abc import Collection, Mapping
-=======
-from collections.abc import Mapping
->>>>>>> f77e6d0 (Direct lane: an HTTP client of its own; values of the hot path are frozen by the type checker; rounds of notes and facts end)
 
 from forestay.clock import Clock
 from forestay.errors import Unavailable, UsageError
