@@ -8,7 +8,6 @@ workers; run as a loop.
 
 import asyncio
 import contextlib
-import dataclasses
 from collections.abc import Collection, Mapping
 
 from forestay.clock import Clock
