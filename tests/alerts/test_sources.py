@@ -269,6 +269,15 @@ def test_a_scorer_that_is_silent_is_told_of_the_scorer_and_of_no_model() -> None
     assert "model" not in found.labels
 
 
+def test_a_hold_says_whether_the_worker_keeps_the_siblings() -> None:
+    """A replica alone, or all of the revision on the worker."""
+    (whole,) = quality.conditions_of([], [held_back()], START)
+    (alone,) = quality.conditions_of([], [dataclasses.replace(held_back(), alone=True)], START)
+    assert "w1 runs no replica of revision r1" in whole.summary
+    assert "in place of a of revision r1" in alone.summary
+    assert whole.fingerprint == alone.fingerprint
+
+
 def every_condition() -> list[Condition]:
     """Everything that own sources can say."""
     view = WorkerView((heard("w1", 0),), {"cpu": START}, frozenset({"gpu"}))

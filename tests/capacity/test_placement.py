@@ -117,6 +117,22 @@ def test_pools_and_memory_are_respected() -> None:
     assert decide_placement(fleet, waiting("a"), LATER) == []
 
 
+def test_what_quality_holds_back_is_placed_elsewhere_or_nowhere() -> None:
+    """Neither loaded nor grown on that worker, and nothing makes room for it there."""
+    a, b = model("a"), model("b")
+    rules = Rules(held=frozenset({(WorkerId("w1"), a.revision_id)}))
+    alone = fleet_of([a, b], [worker_of("w1")])
+    assert decide_placement(alone, waiting("a"), LATER, rules) == []
+    assert said(decide_placement(alone, waiting("b"), LATER, rules)) == [("w1", "b-1", 1)]
+    two = fleet_of([a], [worker_of("w1"), worker_of("w2")])
+    assert said(decide_placement(two, waiting("a"), LATER, rules)) == [("w2", "a-1", 1)]
+    kept = fleet_of([a], [worker_of("w1", devices=2)], [used(replica_of(a, "w1"), 90)])
+    assert decide_placement(kept, waiting("a", count=9), LATER, rules) == []
+    assert said(decide_placement(kept, waiting("a", count=9), LATER)) == [("w1", "a-1", 2)]
+    taken = fleet_of([a, b], [worker_of("w1")], [used(replica_of(b, "w1"), 90)])
+    assert decide_placement(taken, waiting("a"), LATER, rules) == []
+
+
 def test_the_least_recently_used_makes_room() -> None:
     """It is drained first: the wanted model comes only when the room is free."""
     a, b, c = model("a"), model("b"), model("c")

@@ -17,11 +17,12 @@ WHERE = Where(ModelId("acme/cat"), RevisionId("r1"), WorkerId("w1"), ReplicaId("
 
 
 async def found(platform: Platform) -> Finding:
-    """A replica that makes black pictures, whose worker is held back."""
+    """A replica that makes black pictures, and is held back alone."""
     now = platform.ports.clock.now()
     finding = Finding("black pictures of replica a", 1, WHERE, {"failed": 3.0}, now, Source.CONTRACT)
     await PostgresFindings(platform.database).keep([finding], now)
-    hold = Hold(WHERE.worker_id, WHERE.revision_id, WHERE.model_id, WHERE.replica_id, finding.finding_id, "black", now)
+    hold = Hold(WHERE.worker_id, WHERE.revision_id, WHERE.model_id, WHERE.replica_id, finding.finding_id, "black", now,
+                alone=True)  # fmt: skip
     await PostgresWatch(platform.database).hold(hold)
     return finding
 
@@ -47,7 +48,7 @@ async def test_what_was_found_is_listed_explained_and_closed(forestay: Forestay,
 async def test_what_is_held_back_is_shown_and_released(forestay: Forestay, platform: Platform) -> None:
     """By the worker and the revision; what is not held back is told."""
     await found(platform)
-    assert "w1" in (await forestay("quality", "status")).out
+    assert "w1, a alone" in (await forestay("quality", "status")).out
     assert (await forestay("quality", "release", "w1", "r1", "--reason", "a new device")).status == 0
     assert "no worker is held back" in (await forestay("quality", "status")).out
     assert "nothing is held back" in (await forestay("quality", "release", "w1", "r1", "--reason", "again")).err

@@ -4,8 +4,8 @@ import dataclasses
 import datetime as dt
 from collections.abc import Mapping, Sequence
 
-from forestay.ids import ModelId, RevisionId, WorkerId
-from forestay.quality.canary_store import EVERYWHERE, Ask, PlayedRound
+from forestay.ids import ModelId, RevisionId
+from forestay.quality.canary_store import EVERYWHERE, Ask, PlayedRound, SelfTested, Spot
 from forestay.quality.golden import Baseline, Cause, Taught
 
 
@@ -17,7 +17,7 @@ class MemoryCanaries:
         self.looks: dict[tuple[ModelId, RevisionId], list[Taught]] = {}
         self.played: list[PlayedRound] = []
         self.asked: dict[int, Ask] = {}
-        self.answered: dict[int, tuple[dt.datetime, bool, str]] = {}
+        self.answered: dict[int, tuple[SelfTested, str]] = {}
         self._numbers = 0
 
     async def baselines(self, model_id: ModelId) -> list[Baseline]:
@@ -82,17 +82,17 @@ class MemoryCanaries:
         """Read the open asks."""
         return [item for number, item in self.asked.items() if number not in self.answered and item.asked_at >= since]
 
-    async def answer(self, ask_id: int, now: dt.datetime, *, passed: bool, words: str) -> None:
+    async def answer(self, ask_id: int, tested: SelfTested, words: str) -> None:
         """Note the result of a self-test."""
-        self.answered.setdefault(ask_id, (now, passed, words))
+        self.answered.setdefault(ask_id, (tested, words))
 
-    async def results(self, since: dt.datetime) -> Mapping[tuple[WorkerId, RevisionId], tuple[dt.datetime, bool]]:
-        """Return when each worker and revision was last tested, and whether it passed."""
-        found: dict[tuple[WorkerId, RevisionId], tuple[dt.datetime, bool]] = {}
-        for number, (at, passed, _) in sorted(self.answered.items(), key=lambda item: item[1][0]):
+    async def results(self, since: dt.datetime) -> Mapping[Spot, SelfTested]:
+        """Return the last self-test of each worker and revision."""
+        found: dict[Spot, SelfTested] = {}
+        for number, (tested, _) in sorted(self.answered.items(), key=lambda item: item[1][0].at):
             ask = self.asked[number]
-            if at >= since and ask.cause is Cause.SELF_TEST:
-                found[ask.worker_id, ask.revision_id] = at, passed
+            if tested.at >= since and ask.cause is Cause.SELF_TEST:
+                found[ask.worker_id, ask.revision_id] = tested
         return found
 
     async def forget(self, before: dt.datetime, most: int) -> list[str]:

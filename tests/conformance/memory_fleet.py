@@ -406,7 +406,7 @@ class MemoryFleetStore:
         key = (action.worker_id, action.revision_id)
         held = any((item.worker_id, item.revision_id) == key for item in self._fleet.replicas.values())
         others = tuple(item for item in self._fleet.placements if (item.worker_id, item.revision_id) != key)
-        placed = Placement(action.worker_id, action.revision_id, action.replicas, action.reason)
+        placed = Placement(action.worker_id, action.revision_id, action.replicas, action.reason, action.ending)
         self._change(placements=(*others, placed) if action.replicas or held else others)
 
     def _set_routes(self, model_id: ModelId, routes: tuple[Route, ...]) -> None:

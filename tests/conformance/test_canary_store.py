@@ -9,7 +9,7 @@ from tests.conformance.memory_canaries import MemoryCanaries
 from forestay.clock import SystemClock
 from forestay.ids import ModelId, ReplicaId, RevisionId, WorkerId
 from forestay.quality.canary import Look, Standing
-from forestay.quality.canary_store import EVERYWHERE, Ask, CanaryStore, Ended, PlayedCanary, PlayedRound
+from forestay.quality.canary_store import EVERYWHERE, Ask, CanaryStore, Ended, PlayedCanary, PlayedRound, SelfTested
 from forestay.quality.golden import Baseline, Cause, Taught
 from forestay.quality.postgres_canaries import CanarySelfTest, PostgresCanaries
 from forestay.quality.watch_store import Hold
@@ -92,9 +92,9 @@ async def test_a_self_test_is_asked_for_once_and_its_result_is_told(store: Canar
     by_person = Ask(DIGITS, FIRST, EVERYWHERE, Cause.PERSON, NOW, "look again")
     assert await store.ask(by_person) != await store.ask(by_person)
     assert [item.cause for item in await store.asks(NOW)] == [Cause.SELF_TEST, Cause.PERSON, Cause.PERSON]
-    await store.answer(number, NOW + HOUR, passed=True, words="all the same")
-    await store.answer(number, NOW + HOUR * 2, passed=False, words="a later word does not count")
-    assert await store.results(NOW) == {(WorkerId("w1"), FIRST): (NOW + HOUR, True)}
+    await store.answer(number, SelfTested(NOW + HOUR, passed=True), "all the same")
+    await store.answer(number, SelfTested(NOW + HOUR * 2, passed=False), "a later word does not count")
+    assert await store.results(NOW) == {(WorkerId("w1"), FIRST): SelfTested(NOW + HOUR, passed=True)}
     assert Cause.SELF_TEST not in {item.cause for item in await store.asks(NOW)}
 
 
@@ -118,6 +118,6 @@ async def test_the_loops_self_test_is_an_ask_to_the_held_worker_and_its_answer(d
     (ask,) = await store.asks(hold.held_at)
     assert (ask.cause, ask.worker_id, ask.revision_id) == (Cause.SELF_TEST, WorkerId("w1"), FIRST)
     assert await tester.results() == {}
-    await store.answer(ask.ask_id, SystemClock().now(), passed=False, words="1 of 1 differs")
-    ((place, (_, passed)),) = (await tester.results()).items()
-    assert (place, passed) == ((WorkerId("w1"), FIRST), False)
+    told = SelfTested(SystemClock().now(), passed=False, differed=True)
+    await store.answer(ask.ask_id, told, "1 of 1 differs")
+    assert await tester.results() == {(WorkerId("w1"), FIRST): told}

@@ -38,7 +38,7 @@ from forestay.fleet.postgres_keys import PostgresKeyStore
 from forestay.fleet.postgres_store import PostgresFleetStore
 from forestay.fleet.standing import Standing, StandingKind, standing_id_of
 from forestay.fleet.store import FleetStore
-from forestay.ids import ModelId, TenantId, WorkerId
+from forestay.ids import ModelId, ReplicaId, TenantId, WorkerId
 from forestay.storage.postgres import Database
 from forestay.storage.valkey import LocalWakeups
 
@@ -237,6 +237,21 @@ async def test_a_placement_is_written_and_zero_forgets_it_once_drained(store: Fl
     assert placement.replicas == 0
     await store.report(worker_of(), [])
     assert (await store.load()).placements == ()
+
+
+async def test_a_placement_names_the_replicas_that_end_until_it_is_written_anew(store: FleetStore) -> None:
+    """As many are wanted as before, without those."""
+    revision = revision_of()
+    await store.apply(deploy(revision), **HUMAN)
+    await store.report(worker_of(devices=2), [])
+    await store.apply([place("w1", revision, 2)], **HUMAN)
+    ending = (ReplicaId("r1"), ReplicaId("r2"))
+    await store.apply([dataclasses.replace(place("w1", revision, 2), ending=ending)], **HUMAN)
+    [placement] = (await store.load()).placements
+    assert (placement.replicas, placement.ending) == (2, ending)
+    await store.apply([place("w1", revision, 1)], **HUMAN)
+    [placement] = (await store.load()).placements
+    assert (placement.replicas, placement.ending) == (1, ())
 
 
 async def test_a_placement_that_never_loaded_is_forgotten_at_once(store: FleetStore) -> None:

@@ -26,7 +26,7 @@ from forestay.fleet.apply import (
 from forestay.fleet.model import Fleet, ModelEntry, Placement, Revision, Route, WorkerReport
 from forestay.fleet.routes import wrong_routes
 from forestay.fleet.spec import ResourceSpec
-from forestay.ids import BUCKETS, WorkerId
+from forestay.ids import BUCKETS, ReplicaId, WorkerId
 
 FIRST, SECOND = revision_of("digits-1"), revision_of("digits-2")
 ACT: Modes = {(origin.name.lower(), ""): Mode.ACT for origin in Origin}
@@ -133,6 +133,17 @@ def test_what_is_so_already_changes_nothing() -> None:
     frozen = situation(brakes=Brakes(frozen=True))
     assert decide(route_all(FIRST), Origin.ROLLOUT, frozen) == Decided(route_all(FIRST), Effect.APPLIED, ALREADY_SO)
     assert decide(place("w1", FIRST, 0), Origin.CAPACITY).why == ALREADY_SO
+
+
+def test_an_end_of_one_replica_is_a_change_though_as_many_are_wanted() -> None:
+    """Once it is written down, saying it again changes nothing."""
+    bad = ReplicaId("bad")
+    wanted = dataclasses.replace(place("w1", FIRST), ending=(bad,))
+    here = situation(fleet_of([worker_of("w1")], [Placement(WorkerId("w1"), FIRST.revision_id, 1, "t")]))
+    assert decide(wanted, Origin.CAPACITY, here).why != ALREADY_SO
+    ended = situation(fleet_of([worker_of("w1")], [Placement(WorkerId("w1"), FIRST.revision_id, 1, "t", (bad,))]))
+    assert decide(wanted, Origin.CAPACITY, ended).why == ALREADY_SO
+    assert decide(place("w1", FIRST), Origin.CAPACITY, ended).why == ALREADY_SO
 
 
 # The removal cap ----------------------------------------------------------------------------------------------------

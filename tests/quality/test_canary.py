@@ -13,6 +13,7 @@ from forestay.ids import ModelId, ReplicaId
 from forestay.quality import canary
 from forestay.quality.canary import Compared, Golden, Round, Standing, compare, decide_round, learn, look_of
 from forestay.quality.findings import Source, Where
+from forestay.quality.pipeline_parts import CHANGED, Change
 
 NOW = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
 WHERE = Where(ModelId("acme/digits"), replica_id=ReplicaId("r1"))
@@ -75,11 +76,18 @@ STYLED = frozenset({"styled"})
     ("played", "row"),
     [
         (Round(compared("a"), STYLED, peers_whole=2), canary.CORRUPT),
-        (Round(compared("a", "b"), STYLED), canary.CHANGED),
+        (Round(compared("a", "b"), STYLED), CHANGED),
+        (Round(compared("a", "b"), STYLED, changes=(Change("scheduler", "class", "DDIM", "Euler"),)), 13),
         (Round(compared("a"), STYLED, after_adapter=True), canary.LEAKED),
         (Round(compared("styled"), STYLED, peers_whole=2), canary.NOT_APPLIED),
     ],
-    ids=["one replica of three", "all of a revision", "after a request with an adapter", "only with an adapter"],
+    ids=[
+        "one replica of three",
+        "all of a revision",
+        "and its scheduler is another",
+        "after a request with an adapter",
+        "only with an adapter",
+    ],
 )
 def test_a_round_says_what_the_difference_points_to(played: Round, row: int) -> None:
     """The row of the catalogue, with numbers, at the replica that played."""

@@ -12,11 +12,13 @@ from tests.quality.streams import broken, healthy, moved, on
 
 from forestay.alerts.sources.quality import QualitySource
 from forestay.clock import SystemClock
-from forestay.fleet.actions import Origin
+from forestay.fleet.actions import Origin, Place
 from forestay.fleet.apply import Mode
+from forestay.fleet.model import WorkerReport
 from forestay.fleet.postgres_store import PostgresFleetStore
 from forestay.fleet.spec import ResourceSpec
 from forestay.ids import ModelId, ReplicaId, RevisionId, WorkerId
+from forestay.quality.canary_store import SelfTested, Spot
 from forestay.quality.findings import Finding, Source, Where
 from forestay.quality.golden import Cause
 from forestay.quality.loop import QualityLoop, QualityPorts, SelfTest
@@ -38,13 +40,13 @@ class ToldSelfTest:
 
     def __init__(self) -> None:
         self.asked: list[Hold] = []
-        self.told: dict[tuple[WorkerId, RevisionId], tuple[dt.datetime, bool]] = {}
+        self.told: dict[Spot, SelfTested] = {}
 
     async def ask(self, hold: Hold) -> None:
         """Note it."""
         self.asked.append(hold)
 
-    async def results(self) -> Mapping[tuple[WorkerId, RevisionId], tuple[dt.datetime, bool]]:
+    async def results(self) -> Mapping[Spot, SelfTested]:
         """Tell what the test said."""
         return self.told
 
@@ -81,6 +83,11 @@ class Ground:
             for number, item in enumerate(facts, start=self.noted)
         ])  # fmt: skip
 
+    def worker(self, name: str) -> WorkerReport:
+        """Return what a worker says of itself: it runs since yesterday."""
+        report = worker_of(f"w-{name}", devices=2)
+        return dataclasses.replace(report, started_at=self.clock.now() - dt.timedelta(days=1))
+
     async def wanted(self, replica: str) -> int:
         """Return how many replicas a worker shall hold."""
         fleet = await self.fleet.load()
@@ -99,14 +106,14 @@ async def ground(database: Database) -> Ground:
     revision = revision_of("r1", MODEL, ResourceSpec(memory_mb=100))
     await database.execute("INSERT INTO tenants (tenant_id, name) VALUES ('acme', 'acme') ON CONFLICT DO NOTHING")
     await fleet.apply(deploy(revision), origin=Origin.HUMAN, actor="tests")
+    watch = PostgresWatch(database)
+    made = Ground(database, clock, PostgresOutputs(database), fleet, watch, PostgresFindings(database), Metrics(),
+                  ToldSelfTest())  # fmt: skip
     for name in "abc":
-        worker = dataclasses.replace(worker_of(f"w-{name}"), started_at=clock.now() - dt.timedelta(days=1))
-        await fleet.report(worker, [replica_of(revision, f"w-{name}", name=name)])
+        await fleet.report(made.worker(name), [replica_of(revision, f"w-{name}", name=name)])
     await fleet.apply([place(f"w-{name}", revision) for name in "abc"], origin=Origin.CAPACITY, actor="tests")
     await fleet.set_mode("quality", None, Mode.ACT, actor="tests")
-    watch = PostgresWatch(database)
-    return Ground(database, clock, PostgresOutputs(database), fleet, watch, PostgresFindings(database), Metrics(),
-                  ToldSelfTest())  # fmt: skip
+    return made
 
 
 async def drained(loop: QualityLoop) -> int:
@@ -139,18 +146,51 @@ async def test_a_worker_that_makes_black_pictures_is_found_drained_and_told_of_o
 
 
 async def test_a_drained_worker_comes_back_after_a_passed_self_test(ground: Ground) -> None:
-    """Asked for once it is due; what passes ends the hold and closes the finding."""
+    """Asked for once it is due; what passes ends the hold, closes the finding, and the replica is wanted again."""
     loop = ground.loop(ground.tester)
     await ground.note(healthy(450, 1))
     await ground.note(broken(healthy(30, 2), "b"))
     await drained(loop)
     (hold,) = await ground.watch.holds()
-    ground.tester.told[hold.worker_id, hold.revision_id] = (hold.held_at + dt.timedelta(seconds=1), True)
+    ground.tester.told[hold.worker_id, hold.revision_id] = SelfTested(
+        hold.held_at + dt.timedelta(seconds=1), passed=True
+    )
     await loop.run_once()
     assert await ground.watch.holds() == []
     (lifted,) = await ground.watch.holds(hold.held_at)
-    assert lifted.lifted_for == "the self-test passed"
+    assert (lifted.lifted_for, lifted.given_back) == ("the self-test passed", False)
+    await ground.fleet.report(ground.worker("b"), [])  # it has ended, and its placement with it
+    await loop.run_once()
+    assert await ground.wanted("b") == 1
+    await ground.fleet.apply([Place(hold.worker_id, hold.revision_id, 0, "moved")], origin=Origin.HUMAN, actor="tests")
+    await loop.run_once()
+    assert await ground.wanted("b") == 0, "given back once: what a person places stays"
     assert await ground.findings.found(MODEL, ground.clock.now() - dt.timedelta(days=9)) == []
+
+
+async def test_a_replica_beside_healthy_ones_on_its_worker_is_drained_alone(ground: Ground) -> None:
+    """The worker is asked for its sibling alone, and told which one ends; after a passed test it is asked for both."""
+    revision = revision_of("r1", MODEL, ResourceSpec(memory_mb=100))
+    pair = [replica_of(revision, "w-b", name=name) for name in ("b", "b2")]
+    await ground.fleet.report(ground.worker("b"), pair)
+    await ground.fleet.apply([place("w-b", revision, 2)], origin=Origin.CAPACITY, actor="tests")
+    where = Where(MODEL, RevisionId("r1"), WorkerId("w-b"), ReplicaId("b"), "gpu-b")
+    found = Finding("1 of 2 canaries differ", 29, where, {"healthy_peers": 3.0}, ground.clock.now(), Source.CANARY)
+    await ground.findings.keep([found], SystemClock().now())
+    loop = ground.loop(ground.tester)
+    await loop.run_once()
+    placed = {item.worker_id: item for item in (await ground.fleet.load()).placements}
+    assert (placed[where.worker_id].replicas, placed[where.worker_id].ending) == (1, ("b",))
+    (hold,) = await ground.watch.holds()
+    assert (hold.replica_id, hold.alone, hold.replicas) == ("b", True, 1)
+    assert "1 of the revision stay" in hold.reason
+    await ground.fleet.report(ground.worker("b"), pair[1:])
+    ground.tester.told[hold.worker_id, hold.revision_id] = SelfTested(
+        hold.held_at + dt.timedelta(seconds=9), passed=True
+    )
+    await loop.run_once()
+    await loop.run_once()
+    assert (await ground.watch.holds(), await ground.wanted("b")) == ([], 2)
 
 
 async def test_what_a_canary_finds_is_drained_and_comes_back_by_the_workers_own_self_test(ground: Ground) -> None:
@@ -171,11 +211,11 @@ async def test_what_a_canary_finds_is_drained_and_comes_back_by_the_workers_own_
     await loop.run_once()
     (ask,) = await canaries.asks(ground.clock.now() - dt.timedelta(hours=1))
     assert (ask.worker_id, ask.cause) == ("w-b", Cause.SELF_TEST)
-    await canaries.answer(ask.ask_id, SystemClock().now(), passed=False, words="1 of 2 canaries differ")
+    await canaries.answer(ask.ask_id, SelfTested(SystemClock().now(), passed=False, differed=True), "1 of 2 differ")
     await loop.run_once()
     assert len(await ground.watch.holds()) == 1
     again = await canaries.ask(dataclasses.replace(ask, ask_id=0))
-    await canaries.answer(again, SystemClock().now(), passed=True, words="2 canaries are the same")
+    await canaries.answer(again, SelfTested(SystemClock().now(), passed=True), "2 canaries are the same")
     await loop.run_once()
     assert await ground.watch.holds() == []
     left = await ground.findings.found(MODEL, ground.clock.now() - dt.timedelta(days=9))

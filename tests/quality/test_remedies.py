@@ -1,4 +1,4 @@
-"""What follows from findings: one bad replica goes, a bad reference drains nobody, what is held back returns."""
+"""What follows from findings: one bad replica goes alone, a bad reference drains nobody, what is held back returns."""
 
 import dataclasses
 import datetime as dt
@@ -11,11 +11,16 @@ from tests.conformance.fleet_values import replica_of, revision_of, worker_of
 from tests.conformance.memory_fleet import EPOCH
 
 from forestay.fleet.model import Fleet, Placement, ReplicaState, Revision, Route
+from forestay.fleet.spec_quality import CanaryInput, CanarySpec, QualitySpec
 from forestay.ids import BUCKETS, ReplicaId, RevisionId, WorkerId
+from forestay.quality.canary_store import SelfTested
 from forestay.quality.remedies import (
+    MOST_HELD,
     PAUSE,
+    TRIAL,
     AskSelfTest,
     DrainReplica,
+    GiveBack,
     Ground,
     LeaveRevision,
     LiftHold,
@@ -41,6 +46,48 @@ def fleet_of(count: int, *, revisions: Sequence[Revision] = (NEW,), old: int = 0
         tuple(Placement(item.worker_id, item.revision_id, 1, "") for item in replicas),
         {item.worker_id: item for item in workers}, {item.replica_id: item for item in replicas}, {},
     )  # fmt: skip
+
+
+def spread(*counts: int, canaries: bool = True) -> Fleet:
+    """Return a fleet with so many replicas of the routed revision on w0, w1 and so on, named w0-r0 and so on."""
+    quality = QualitySpec(canaries=CanarySpec((CanaryInput("one", "{}"),))) if canaries else QualitySpec()
+    revision = dataclasses.replace(NEW, spec=dataclasses.replace(NEW.spec, quality=quality))
+    fleet = fleet_of(0, revisions=(revision,))
+    replicas = [
+        replica_of(NEW, f"w{place}", name=f"w{place}-r{number}")
+        for place, count in enumerate(counts)
+        for number in range(count)
+    ]
+    workers = [dataclasses.replace(worker_of(f"w{place}"), devices=max(1, count)) for place, count in enumerate(counts)]
+    return dataclasses.replace(
+        fleet,
+        placements=tuple(
+            Placement(worker.worker_id, NEW.revision_id, count, "")
+            for worker, count in zip(workers, counts, strict=True)
+        ),
+        workers={item.worker_id: item for item in workers},
+        replicas={item.replica_id: item for item in replicas},
+    )
+
+
+def after(fleet: Fleet, remedy: Remedy) -> Fleet:
+    """Return the fleet once a drain is over, or what was taken away is wanted again."""
+    if not isinstance(remedy, DrainReplica | GiveBack):
+        return fleet
+    hold = remedy.hold
+    spot = (hold.worker_id, hold.revision_id)
+    left, ending = (remedy.left, (hold.replica_id,)) if isinstance(remedy, DrainReplica) else (remedy.replicas, ())
+    others = [item for item in fleet.placements if (item.worker_id, item.revision_id) != spot]
+    gone = {
+        name
+        for name, item in fleet.replicas.items()
+        if (item.worker_id, item.revision_id) == spot and (not left or name in ending)
+    }
+    return dataclasses.replace(
+        fleet,
+        placements=(*others, Placement(*spot, left, remedy.reason, ending)),
+        replicas={name: item for name, item in fleet.replicas.items() if name not in gone},
+    )
 
 
 def suspicion(replica: str = "r0", **changed: object) -> Suspicion:
@@ -90,25 +137,93 @@ def test_what_the_door_refused_is_not_asked_again_at_once() -> None:
     assert decide(ground, NOW + dt.timedelta(minutes=2)) != []
 
 
-@given(st.integers(1, 12), st.sets(st.integers(0, 11)), st.booleans())
-def test_a_bad_reference_never_drains_a_pool(count: int, bad: set[int], peers: bool) -> None:
+LAYOUTS = st.lists(st.integers(0, 4), min_size=1, max_size=5).filter(any)
+
+
+@given(LAYOUTS, st.data(), st.booleans(), st.booleans())
+def test_a_bad_reference_never_drains_a_pool(counts: list[int], data: st.DataObject, peers: bool, device: bool) -> None:
     """Whatever is suspected, however often it decides: some replica serves, and only a third is held back at a time."""
-    fleet, holds, now = fleet_of(count), list[Hold](), NOW
-    for _ in range(3 * count):
-        suspicions = [suspicion(f"r{number}", peers_healthy=peers, at=now) for number in bad]
+    fleet, holds, now, total = spread(*counts), list[Hold](), NOW, sum(counts)
+    bad = data.draw(st.sets(st.sampled_from(sorted(fleet.replicas))))
+    for _ in range(2 * total):
+        suspicions = [suspicion(name, peers_healthy=peers, at=now, of_device=device) for name in sorted(bad)]
         found = decide(Ground(fleet, suspicions, holds), now)
         drained = [item for item in found if isinstance(item, DrainReplica)]
         assert len(drained) <= 1
+        assert not any(isinstance(item, LiftHold) for item in found)
         for item in drained:
+            fleet = after(fleet, item)
             holds.append(item.hold)
-            gone = {key for key, one in fleet.replicas.items() if one.worker_id == item.hold.worker_id}
-            fleet = dataclasses.replace(
-                fleet, replicas={key: one for key, one in fleet.replicas.items() if key not in gone}
-            )
+            again = [one for one in decide(Ground(fleet, suspicions, holds), now) if isinstance(one, DrainReplica)]
+            assert again == []
         now += PAUSE
         assert fleet.replicas
-        assert len(holds) <= max(1, 0.34 * count)
-        assert not any(isinstance(item, LiftHold) for item in found)
+        assert total - len(fleet.replicas) == sum(item.replicas for item in holds) <= max(1, MOST_HELD * total)
+
+
+@given(LAYOUTS.filter(lambda counts: sum(counts) > 1), st.data())
+def test_one_bad_replica_goes_alone_however_the_others_lie(counts: list[int], data: st.DataObject) -> None:
+    """Also where two workers hold two each, or one worker holds all: its siblings serve on."""
+    fleet = spread(*counts)
+    bad = data.draw(st.sampled_from(sorted(fleet.replicas)))
+    (found,) = decide(Ground(fleet, [suspicion(bad)], []), NOW)
+    assert isinstance(found, DrainReplica)
+    assert set(fleet.replicas) - set(after(fleet, found).replicas) == {bad}
+    assert (found.hold.replica_id, found.hold.replicas) == (bad, 1)
+
+
+@given(LAYOUTS, st.data())
+def test_healthy_siblings_go_only_for_a_cause(counts: list[int], data: st.DataObject) -> None:
+    """Where all on a worker go: another of them is ill too, or the device is at fault."""
+    fleet = spread(*counts)
+    bad = data.draw(st.sets(st.sampled_from(sorted(fleet.replicas)), min_size=1))
+    device = data.draw(st.booleans())
+    found = decide(Ground(fleet, [suspicion(name, of_device=device) for name in sorted(bad)], []), NOW)
+    for item in found:
+        assert isinstance(item, DrainReplica)
+        here = {name for name, one in fleet.replicas.items() if one.worker_id == item.hold.worker_id}
+        assert item.hold.alone or device or len(here) == 1 or len(here & bad) > 1
+
+
+def test_a_device_at_fault_takes_all_that_run_on_its_worker() -> None:
+    """Where enough serve elsewhere; where a brake holds that, the one replica goes alone."""
+    (found,) = decide(Ground(spread(2, 2, 2), [suspicion("w0-r0", of_device=True)], []), NOW)
+    assert isinstance(found, DrainReplica)
+    assert (found.hold.alone, found.hold.replicas, found.left) == (False, 2, 0)
+    assert "the device is at fault" in found.reason
+    (found,) = decide(Ground(spread(2, 2), [suspicion("w0-r0", of_device=True)], []), NOW)
+    assert isinstance(found, DrainReplica)
+    assert (found.hold.alone, found.left) == (True, 1)
+
+
+def test_a_fresh_replica_that_is_ill_too_takes_the_siblings_with_it() -> None:
+    """Not one that could not be tested, and not where too few serve elsewhere."""
+    alone = hold(replica_id=ReplicaId("w0-gone"), alone=True)
+    spot, late = (WorkerId("w0"), NEW.revision_id), NOW - dt.timedelta(minutes=1)
+    ill, untested = SelfTested(late, passed=False, differed=True), SelfTested(late, passed=False)
+    (found,) = decide(Ground(spread(1, 3, 3), [], [alone], {spot: ill}), NOW)
+    assert isinstance(found, DrainReplica)
+    assert (found.hold.alone, found.hold.replicas, found.left) == (False, 1, 0)
+    assert "a fresh replica on the worker draws otherwise too" in found.reason
+    assert decide(Ground(spread(1, 3, 3), [], [alone], {spot: untested}), NOW) == []
+    assert decide(Ground(spread(1, 2), [], [alone], {spot: ill}), NOW) == []
+    wide = dataclasses.replace(found.hold, held_at=late + dt.timedelta(seconds=1))
+    assert decide(Ground(after(spread(1, 3, 3), found), [], [alone, wide], {spot: ill}), NOW) == []
+
+
+def test_what_comes_again_within_the_hour_is_no_matter_of_one_process() -> None:
+    """The second replica that is ill on a worker takes its siblings with it, unless the worker began anew."""
+    before = hold(held_at=NOW - dt.timedelta(minutes=50), lifted_at=NOW - dt.timedelta(minutes=30), given_back=True)
+    ground = Ground(spread(2, 3, 3), [suspicion("w0-r1")], [], lifted=[before])
+    (found,) = decide(ground, NOW)
+    assert isinstance(found, DrainReplica)
+    assert (found.hold.alone, found.hold.replicas) == (False, 2)
+    assert f"was ill at {before.held_at:%H:%M} UTC" in found.reason
+    fresh = dataclasses.replace(ground.fleet.workers[WorkerId("w0")], started_at=NOW - dt.timedelta(minutes=20))
+    anew = dataclasses.replace(ground.fleet, workers={**ground.fleet.workers, fresh.worker_id: fresh})
+    (found,) = decide(dataclasses.replace(ground, fleet=anew), NOW)
+    assert isinstance(found, DrainReplica)
+    assert found.hold.alone
 
 
 def test_a_broken_revision_is_left_for_the_one_that_stands_by() -> None:
@@ -130,10 +245,45 @@ def test_what_is_held_back_returns_after_a_passed_self_test_alone() -> None:
     """It is asked for until there is one; one that failed, or is older than the hold, ends nothing."""
     fleet, spot = fleet_of(3), (WorkerId("w0"), NEW.revision_id)
     early, late = NOW - dt.timedelta(minutes=20), NOW - dt.timedelta(minutes=1)
+    passed, failed = SelfTested(late, passed=True), SelfTested(late, passed=False, differed=True)
     assert kinds(decide(Ground(fleet, [], [hold()]), NOW)) == ["AskSelfTest"]
-    assert kinds(decide(Ground(fleet, [], [hold()], {spot: (late, False)}), NOW)) == []
-    assert kinds(decide(Ground(fleet, [], [hold()], {spot: (early, True)}), NOW)) == ["AskSelfTest"]
-    assert kinds(decide(Ground(fleet, [], [hold()], {spot: (late, True)}), NOW)) == ["LiftHold"]
+    assert kinds(decide(Ground(fleet, [], [hold()], {spot: failed}), NOW)) == []
+    assert kinds(decide(Ground(fleet, [], [hold()], {spot: SelfTested(early, passed=True)}), NOW)) == ["AskSelfTest"]
+    assert kinds(decide(Ground(fleet, [], [hold()], {spot: passed}), NOW)) == ["LiftHold"]
+
+
+def test_one_that_is_held_back_alone_is_tested_at_once_and_without_canaries_let_go_in_the_end() -> None:
+    """Its siblings serve on the device all the while, so nothing is gained by waiting."""
+    alone = hold(replica_id=ReplicaId("w0-gone"), alone=True, held_at=NOW)
+    soon = NOW + dt.timedelta(seconds=6)
+    assert kinds(decide(Ground(spread(1, 2), [], [alone]), NOW)) == []
+    assert kinds(decide(Ground(spread(1, 2), [], [alone]), soon)) == ["AskSelfTest"]
+    assert kinds(decide(Ground(spread(1, 2, canaries=False), [], [alone]), soon)) == []
+    (found,) = decide(Ground(spread(1, 2, canaries=False), [], [alone]), NOW + TRIAL)
+    assert isinstance(found, LiftHold)
+    assert "no canaries" in found.reason
+
+
+def test_what_a_hold_took_away_is_wanted_again_once() -> None:
+    """As many as before, where there is room, traffic, and nobody has placed it otherwise meanwhile."""
+    whole = spread(2, 2)
+    (drain,) = decide(Ground(whole, [suspicion("w0-r0")], []), NOW)
+    assert isinstance(drain, DrainReplica)
+    fleet, later = after(whole, drain), NOW + PAUSE
+    over = dataclasses.replace(drain.hold, lifted_at=later)
+    (back,) = decide(Ground(fleet, [], [], lifted=[over]), later)
+    assert isinstance(back, GiveBack)
+    assert back.replicas == 2
+    noted = dataclasses.replace(over, given_back=True)
+    assert decide(Ground(after(fleet, back), [], [], lifted=[noted]), later) == []
+    assert "GiveBack" not in kinds(decide(Ground(fleet, [], [drain.hold], lifted=[over]), later)), "held back anew"
+    assert decide(Ground(dataclasses.replace(fleet, routes=()), [], [], lifted=[over]), later) == []
+    full = dataclasses.replace(fleet.workers[WorkerId("w0")], devices=1)
+    taken = dataclasses.replace(fleet, workers={**fleet.workers, full.worker_id: full})
+    assert decide(Ground(taken, [], [], lifted=[over]), later) == []
+    placed = [dataclasses.replace(item, reason="a person's") for item in fleet.placements]
+    assert decide(Ground(dataclasses.replace(fleet, placements=tuple(placed)), [], [], lifted=[over]), later) == []
+    assert decide(Ground(fleet, [], [], lifted=[over]), later + dt.timedelta(minutes=11)) == []
 
 
 def test_what_is_held_back_returns_where_nothing_else_serves() -> None:

@@ -78,8 +78,11 @@ async def ask(worker: Harness) -> dt.datetime:
 
 @pytest.fixture
 def quick() -> Iterator[None]:
-    """Asks are read at once."""
-    with mock.patch.object(canaries, "POLL_SECONDS", 0.1):
+    """Asks and findings are read, and acted on, at once."""
+    with (
+        mock.patch.object(canaries, "POLL_SECONDS", 0.1),
+        mock.patch.object(golden, "SUSPICION_PAUSE", dt.timedelta(0)),
+    ):
         yield
 
 
@@ -102,12 +105,12 @@ async def test_a_replica_that_falls_ill_is_found_by_its_canary_and_its_peer_is_n
         }
         stored = await worker.run({"fall_ill": True})
         assert stored.answer.status_code == 200
-        asked_at = await ask(worker)
+        await ask(worker)
 
-        def again(rounds: list[PlayedRound]) -> bool:
-            return sum(item.began_at > asked_at for item in rounds) == 2
+        def asked(rounds: list[PlayedRound]) -> list[PlayedRound]:
+            return [item for item in rounds if item.cause is Cause.PERSON]
 
-        rounds = [item for item in await played(worker, again, "both play again") if item.began_at > asked_at]
+        rounds = asked(await played(worker, lambda rounds: len(asked(rounds)) == 2, "both play again"))
         by_end = {item.ended: item for item in rounds}
         assert set(by_end) == {Ended.PASSED, Ended.FAILED}
         assert by_end[Ended.PASSED].canaries[0].standing is Standing.SAME
@@ -121,6 +124,8 @@ async def test_a_replica_that_falls_ill_is_found_by_its_canary_and_its_peer_is_n
         (kept,) = worker.findings.kept.values()
         assert (kept.finding.source, kept.finding.catalogue) == (Source.CANARY, CORRUPT)
         assert kept.finding.where.replica_id == by_end[Ended.FAILED].replica_id
+        rounds = await played(worker, lambda rounds: rounds[0].cause is Cause.SUSPICION, "its sibling is looked at")
+        assert (rounds[0].ended, rounds[0].replica_id) == (Ended.PASSED, by_end[Ended.PASSED].replica_id)
 
 
 async def test_canaries_leave_no_request_no_file_and_no_use_behind_but_a_picture_for_people() -> None:
@@ -216,5 +221,5 @@ async def result_of(worker: Harness, revision: Revision) -> tuple[bool, str]:
         return number in worker.canaries.answered
 
     await until(answered, "the self-test is answered")
-    _, passed, words = worker.canaries.answered[number]
-    return passed, words
+    tested, words = worker.canaries.answered[number]
+    return tested.passed, words

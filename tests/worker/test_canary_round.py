@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import cast
 from unittest import mock
 
+import msgspec
 import pytest
 from tests.conformance.memory_canaries import MemoryCanaries
 from tests.quality import making
@@ -20,10 +21,12 @@ from forestay.fleet.model import ReplicaState, Revision
 from forestay.fleet.spec_quality import CanaryInput, CanarySpec, QualitySpec
 from forestay.ids import ReplicaId, RevisionId, TenantId, WorkerId, new_request_id
 from forestay.media.decode import Decoder
-from forestay.quality.canary import CHANGED, CORRUPT, LEAKED, Standing
+from forestay.quality.canary import CORRUPT, LEAKED, Standing
 from forestay.quality.canary_store import Ended, PlayedRound
 from forestay.quality.findings import Finding
 from forestay.quality.golden import Cause
+from forestay.quality.pipeline_parts import CHANGED
+from forestay.quality.probes import PROBE_HEADER, PipelineCall, Report
 from forestay.settings import Worker
 from forestay.storage.objects import ObjectStore, open_object_store
 from forestay.telemetry.metrics import Metrics
@@ -44,6 +47,7 @@ class DrawingHost:
     def __init__(self) -> None:
         self.picture: making.Picture | None = SCENE
         self.calls: list[CallRequest] = []
+        self.beta_end = ""  # of its scheduler, where its pipeline is watched
 
     async def call(self, request: CallRequest) -> CallResult:
         """Answer with the picture inline."""
@@ -52,7 +56,18 @@ class DrawingHost:
             return Crashed("it ended")
         url = "data:image/png;base64," + base64.b64encode(making.packed(self.picture)).decode()
         body = json.dumps({"images": [{"url": url}]}).encode()
-        return Answered(200, {"content-type": "application/json"}, body)
+        return Answered(200, {"content-type": "application/json", **self._probed()}, body)
+
+    def _probed(self) -> dict[str, str]:
+        if not self.beta_end:
+            return {}
+        report = Report(
+            calls=(PipelineCall(pipeline="P"),),
+            prints=({"pipeline": "P", "parts": {"scheduler": {"class": "DDIM", "config": f"of {self.beta_end}"}}},),
+            settings={"P": {"beta_end": self.beta_end}},
+            environment="cpu",
+        )
+        return {PROBE_HEADER: msgspec.json.encode(report).decode()}
 
 
 class NoFiles:
@@ -168,6 +183,21 @@ async def test_a_revision_that_draws_otherwise_is_told_as_a_whole_and_after_an_a
     host.picture = OTHER
     await world.play(replica, Cause.ADAPTER)
     assert (world.found[-1].catalogue, world.found[-1].where.replica_id) == (LEAKED, "r1")
+
+
+async def test_a_setting_that_changed_with_a_revision_is_named_with_its_row(world: World) -> None:
+    """The noise schedule ends elsewhere: row 10 of the whole revision, the setting in words and in numbers."""
+    replica, host = world.replica("r1")
+    host.beta_end = "0.012"
+    await world.play(replica, Cause.START)
+    later, other = world.replica("r9", "digits-2")
+    other.picture, other.beta_end = OTHER, "0.004"
+    played = await world.play(later, Cause.START)
+    (finding,) = world.found
+    assert (finding.catalogue, finding.where.replica_id, finding.where.parameter) == (10, "", "")
+    assert finding.what.endswith("; scheduler.beta_end 0.012, now 0.004")
+    assert finding.evidence["scheduler.beta_end_now"] == 0.004
+    assert played.canaries[0].parts["scheduler"]["setting.beta_end"] == "0.004"
 
 
 async def test_a_model_that_does_not_answer_its_canary_fails_it_and_teaches_nothing(world: World) -> None:

@@ -26,9 +26,11 @@ REVISIONS = {RevisionId(name): revision_of(name) for name in ("a-1", "b-1", "c-1
 STATES = [ReplicaState.SETUP, ReplicaState.READY, ReplicaState.DRAINING]
 
 
-def placement(revision: str, replicas: int) -> Placement:
+def placement(revision: str, replicas: int, *ending: str) -> Placement:
     """Return what is asked."""
-    return Placement(WorkerId("w1"), RevisionId(revision), replicas, "wanted")
+    return Placement(
+        WorkerId("w1"), RevisionId(revision), replicas, "wanted", tuple(ReplicaId(name) for name in ending)
+    )
 
 
 def seen(name: str, revision: str, state: ReplicaState = ReplicaState.READY, *, busy: bool = False) -> Observed:
@@ -56,6 +58,16 @@ def test_an_idle_replica_goes_before_a_busy_one() -> None:
     """The surplus is taken where least is lost."""
     made = decide(situation([placement("a-1", 1)], [seen("r1", "a-1", busy=True), seen("r2", "a-1")]), NOW)
     assert made == [Drain(ReplicaId("r2"), "wanted")]
+
+
+def test_one_that_shall_end_is_drained_though_it_is_busy_and_its_siblings_stay() -> None:
+    """Where as many are asked for as before, a fresh one comes in its place, once there is room."""
+    observed = [seen("r1", "a-1", busy=True), seen("r2", "a-1")]
+    assert decide(situation([placement("a-1", 1, "r1")], observed), NOW) == [Drain(ReplicaId("r1"), "wanted")]
+    made = decide(situation([placement("a-1", 2, "r1")], observed, devices=3), NOW)
+    assert made == [Drain(ReplicaId("r1"), "wanted"), Start(RevisionId("a-1"), "wanted")]
+    gone = decide(situation([placement("a-1", 1, "r1")], [seen("r2", "a-1")]), NOW)
+    assert gone == []
 
 
 def test_a_draining_replica_keeps_its_device_until_it_has_ended() -> None:
@@ -96,12 +108,13 @@ def test_a_success_anywhere_ends_the_wait() -> None:
     ),
     st.lists(st.tuples(st.sampled_from(sorted(REVISIONS)), st.sampled_from(STATES), st.booleans()), max_size=6),
     st.integers(1, 6),
+    st.sets(st.sampled_from(["r0", "r1", "r2"])),
 )
 def test_doing_what_was_decided_leaves_nothing_to_do_and_never_takes_too_many_devices(
-    wanted: list[tuple[str, int]], present: list[tuple[str, ReplicaState, bool]], devices: int
+    wanted: list[tuple[str, int]], present: list[tuple[str, ReplicaState, bool]], devices: int, ending: set[str]
 ) -> None:
-    """Idempotent; at most the devices; a replica that is asked for is never drained."""
-    placements = [placement(name, replicas) for name, replicas in wanted]
+    """Idempotent; at most the devices; a replica that is asked for is never drained, one that shall end always."""
+    placements = [placement(name, replicas, *sorted(ending)) for name, replicas in wanted]
     observed = [seen(f"r{number}", name, state, busy=busy) for number, (name, state, busy) in enumerate(present)]
     first = decide(situation(placements, observed, devices), NOW)
     after = [
@@ -113,7 +126,9 @@ def test_doing_what_was_decided_leaves_nothing_to_do_and_never_takes_too_many_de
     if started:
         assert len(after) <= devices
     for name, replicas in wanted:
-        live = [item for item in observed if item.revision_id == name and item.state is not ReplicaState.DRAINING]
+        here = [item for item in observed if item.revision_id == name and item.state is not ReplicaState.DRAINING]
+        live = [item for item in here if item.replica_id not in ending]
+        assert all(_drained(item, first) for item in here if item.replica_id in ending)
         drained = [item for item in live if _drained(item, first)]
         assert len(live) - len(drained) >= min(replicas, len(live))
 

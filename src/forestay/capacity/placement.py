@@ -80,7 +80,7 @@ def _decide_round(fleet: Fleet, backlog: Mapping[ModelId, Waiting], now: dt.date
 def _with(fleet: Fleet, actions: Sequence[Place]) -> Fleet:
     changed = {(item.worker_id, item.revision_id): item for item in actions}
     kept = [item for item in fleet.placements if (item.worker_id, item.revision_id) not in changed]
-    added = [Placement(item.worker_id, item.revision_id, item.replicas, item.reason) for item in actions]
+    added = [Placement(item.worker_id, item.revision_id, item.replicas, item.reason, item.ending) for item in actions]
     return dataclasses.replace(fleet, placements=(*kept, *added))
 
 
@@ -186,7 +186,7 @@ class _Plan:
 
     def _victims(self, worker: WorkerReport, revision: Revision) -> list[Spot]:
         """Return spots (one entry per replica to give up) that make room on this worker, least valuable first."""
-        if not _could_hold(worker, revision) or (worker.worker_id, revision.revision_id) in self._rules.held:
+        if not _could_hold(worker, revision):
             return []
         before, victims = dict(self._wanted), list[Spot]()
         try:
@@ -302,7 +302,7 @@ class _Plan:
 
     def _fits(self, worker: WorkerReport, revision: Revision, *, later: bool) -> bool:
         """Tell whether one more replica fits: now, or once everything that is to go has gone."""
-        if not _could_hold(worker, revision):
+        if not _could_hold(worker, revision) or (worker.worker_id, revision.revision_id) in self._rules.held:
             return False
         devices, memory = self._used(worker, later=later)
         resources = revision.spec.resources

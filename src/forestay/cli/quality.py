@@ -22,7 +22,7 @@ _REASON = typer.Option("--reason", help="Why, for the audit log.")
 
 @app.command()
 def status(json: Annotated[bool, JSON_OPTION] = False) -> None:
-    """Show what stands against outputs now, and which workers are held back.
+    """Show what stands against outputs now, and which workers and replicas are held back.
 
     Example: forestay quality status
     """
@@ -33,7 +33,7 @@ def status(json: Annotated[bool, JSON_OPTION] = False) -> None:
     _print_findings(found, "nothing stands against any model")
     typer.echo()
     columns = ("held back", "revision", "since", "reason")
-    rows = [(row["worker_id"], row["revision_id"], row["held_at"], row["reason"]) for row in holds]
+    rows = [(_held(row), row["revision_id"], row["held_at"], row["reason"]) for row in holds]
     print_table(columns, rows, empty="no worker is held back")
 
 
@@ -159,6 +159,10 @@ def _print_findings(found: list[Row], empty: str) -> None:
         for row in found
     ]
     print_table(columns, rows, empty=empty)
+
+
+def _held(hold: Row) -> str:
+    return f"{hold['worker_id']}, {hold['replica_id']} alone" if hold["alone"] else str(hold["worker_id"])
 
 
 def _place(where: Row) -> object:

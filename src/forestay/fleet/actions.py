@@ -10,7 +10,7 @@ import enum
 
 from forestay.fleet.model import Revision, Route
 from forestay.fleet.standing import Standing
-from forestay.ids import ModelId, RevisionId, TenantId, WorkerId
+from forestay.ids import ModelId, ReplicaId, RevisionId, TenantId, WorkerId
 
 
 class Origin(enum.IntEnum):
@@ -82,12 +82,13 @@ class ShiftRoutes:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
-    """Want `replicas` of a revision on a worker; 0 drains and unloads it."""
+    """Want `replicas` of a revision on a worker, none of them in `ending`; 0 drains and unloads it."""
 
     worker_id: WorkerId
     revision_id: RevisionId
     replicas: int
     reason: str
+    ending: tuple[ReplicaId, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

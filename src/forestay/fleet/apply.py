@@ -27,7 +27,7 @@ from forestay.fleet.actions import (
     SettleRoute,
     ShiftRoutes,
 )
-from forestay.fleet.model import Fleet, Revision
+from forestay.fleet.model import Fleet, Placement, Revision
 from forestay.fleet.routes import changes_no_route, wrong_route_action
 from forestay.fleet.standing import goes_first, is_so_already, restricts, wrong_standing, wrong_subject
 from forestay.ids import ModelId, RevisionId
@@ -259,7 +259,8 @@ def _changes_nothing(action: Action, situation: Situation) -> bool:
         case SetRoutes() | PlanRoute() | SettleRoute() | ShiftRoutes():
             return changes_no_route(action, fleet)
         case Place():
-            return (wanted_replicas(action, fleet) or 0) == action.replicas
+            now = _placement_of(action, fleet) or Placement(action.worker_id, action.revision_id, 0, "")
+            return now.replicas == action.replicas and set(action.ending) <= set(now.ending)
         case Freeze():
             return situation.brakes.frozen == action.frozen
         case SetStanding():
@@ -272,10 +273,12 @@ def _changes_nothing(action: Action, situation: Situation) -> bool:
 
 def wanted_replicas(place: Place, fleet: Fleet) -> int | None:
     """Return how many replicas the placement wants now, None when there is no such placement."""
-    for placement in fleet.placements:
-        if placement.worker_id == place.worker_id and placement.revision_id == place.revision_id:
-            return placement.replicas
-    return None
+    return None if (placement := _placement_of(place, fleet)) is None else placement.replicas
+
+
+def _placement_of(place: Place, fleet: Fleet) -> Placement | None:
+    spot = (place.worker_id, place.revision_id)
+    return next((item for item in fleet.placements if (item.worker_id, item.revision_id) == spot), None)
 
 
 def _nonsense(action: Action, fleet: Fleet, known: Mapping[RevisionId, Revision]) -> str:

@@ -67,6 +67,7 @@ class Placement:
     revision_id: RevisionId
     replicas: int
     reason: str
+    ending: tuple[ReplicaId, ...] = ()  # these do not count among them and end, whatever else stays
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

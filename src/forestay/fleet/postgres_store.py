@@ -270,8 +270,9 @@ async def _carry_out(connection: Connection, action: Action, fleet: Fleet, *, or
             await connection.execute(_QUERIES["give_up_plan"], action.model_id, action.reason)
         case Place():
             await connection.execute(
-                _QUERIES["place"], action.worker_id, action.revision_id, action.replicas, action.reason
-            )
+                _QUERIES["place"], action.worker_id, action.revision_id, action.replicas, action.reason,
+                list(action.ending),
+            )  # fmt: skip
             if action.replicas == 0:
                 await connection.execute(_QUERIES["delete_drained_placements"], action.worker_id)
         case Freeze():
@@ -346,7 +347,8 @@ def _what(action: Action, fleet: Fleet) -> Mapping[str, object]:  # noqa: PLR091
             return {"model_id": action.model_id, "before": _shares(before), "to": action.revision_id}
         case Place():
             before = [item.replicas for item in fleet.placements if subject_of(_as_place(item)) == subject_of(action)]
-            return {"model_id": model_of(action, fleet), "before": sum(before), "after": action.replicas}
+            ending = {"ending": list(action.ending)} if action.ending else {}
+            return {"model_id": model_of(action, fleet), "before": sum(before), "after": action.replicas, **ending}
         case Freeze():
             return {"frozen": action.frozen}
         case SetStanding(standing=standing):

@@ -19,13 +19,14 @@ from PIL import Image
 from forestay.media.measures import PICTURE_FEATURES
 from forestay.media.measuring.pictures import measure
 from forestay.quality.findings import Finding, Source, Where
+from forestay.quality.pipeline_parts import Change, numbers_of, row_of, words_of
 
 Picture = npt.NDArray[np.uint8]  # [height, width, 3]
 THUMB_SIDE = 16
 MIN_RERUNS = 2  # of which a golden is learned
 WIDER = 2.0  # a band is so much wider than the widest difference of two reruns
 LEAST_LEVELS = 0.25  # of 255: the narrowest band where reruns are not equal to the last bit
-LEAKED, NOT_APPLIED, CHANGED, CORRUPT = 23, 24, 12, 29  # rows of the catalogue
+LEAKED, NOT_APPLIED, CORRUPT = 23, 24, 29  # rows of the catalogue, beside those of `pipeline_parts`
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class Round:
     after_adapter: bool = False  # played because a request with an adapter went before
     peers_whole: int = 0
     drew_alike: bool = False  # this very revision drew the golden
+    changes: tuple[Change, ...] = ()  # of the pipeline, since it was drawn
 
 
 def look_of(picture: Picture) -> Look:
@@ -143,8 +145,10 @@ def decide_round(played: Round, where: Where, now: dt.datetime) -> Finding | Non
         "worst_levels": worst.levels,
         "band_levels": worst.band,
         "healthy_peers": float(played.peers_whole),
+        **numbers_of(played.changes),
     }
-    what = f"{len(failed)} of {len(played.compared)} canaries differ from their golden: {words}"
+    changed = f"; {words_of(played.changes)}" if played.changes else ""
+    what = f"{len(failed)} of {len(played.compared)} canaries differ from their golden: {words}{changed}"
     return Finding(what, row, where, evidence, now, Source.CANARY)
 
 
@@ -157,7 +161,7 @@ def _named(played: Round, plain: Sequence[Compared]) -> tuple[int, str]:
         return CORRUPT, f"{played.peers_whole} other replicas of the revision agree with it, so this one is ill"
     if played.drew_alike:
         return CORRUPT, "the revision itself drew that golden, so this replica has changed"
-    return CHANGED, "the revision draws something else for the same seed"
+    return row_of(played.changes), "the revision draws something else for the same seed"
 
 
 def _moved(look: Look, golden: Golden) -> str:

@@ -9,9 +9,11 @@ from typing import Protocol
 from forestay.ids import ModelId, ReplicaId, RevisionId, WorkerId
 from forestay.quality.canary import Look, Standing
 from forestay.quality.golden import Baseline, Cause, Taught
+from forestay.quality.pipeline_parts import Parts
 
 EVERYWHERE = WorkerId("")
 ANY_REVISION = RevisionId("")
+Spot = tuple[WorkerId, RevisionId]
 
 
 class Ended(enum.StrEnum):
@@ -37,6 +39,7 @@ class PlayedCanary:
     picture_key: str = ""
     fingerprint: str = ""  # of the pipeline, weights read again
     words: str = ""
+    parts: Parts = dataclasses.field(default_factory=dict[str, Mapping[str, str]])  # of the pipeline that drew it
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,6 +70,15 @@ class Ask:
     asked_at: dt.datetime
     reason: str
     ask_id: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SelfTested:
+    """The last self-test of a worker. One that did not pass has `differed`, or could not be made."""
+
+    at: dt.datetime
+    passed: bool
+    differed: bool = False
 
 
 class CanaryStore(Protocol):
@@ -112,12 +124,12 @@ class CanaryStore(Protocol):
         """Read the open asks made at `since` or later."""
         ...
 
-    async def answer(self, ask_id: int, now: dt.datetime, *, passed: bool, words: str) -> None:
+    async def answer(self, ask_id: int, tested: SelfTested, words: str) -> None:
         """Note the result of a self-test."""
         ...
 
-    async def results(self, since: dt.datetime) -> Mapping[tuple[WorkerId, RevisionId], tuple[dt.datetime, bool]]:
-        """Return of each worker and revision when it was last tested, and whether it passed."""
+    async def results(self, since: dt.datetime) -> Mapping[Spot, SelfTested]:
+        """Return the last self-test of each worker and revision."""
         ...
 
     async def forget(self, before: dt.datetime, most: int) -> list[str]:

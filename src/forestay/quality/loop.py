@@ -16,14 +16,14 @@ from forestay.clock import Clock
 from forestay.fleet.actions import Decided, Effect, Origin, Place, SetRoutes
 from forestay.fleet.model import Fleet
 from forestay.fleet.store import FleetStore
-from forestay.ids import RevisionId, WorkerId
 from forestay.quality import remedies
+from forestay.quality.canary_store import SelfTested, Spot
 from forestay.quality.catalogue import PROMPT_MIX
 from forestay.quality.diagnosis import diagnose
 from forestay.quality.drift import decide_fleet
 from forestay.quality.duplicates import Duplicate, Duplicates
 from forestay.quality.findings import Finding, FindingStore, Kept
-from forestay.quality.remedies import AskSelfTest, DrainReplica, Ground, LeaveRevision, LiftHold, Remedy
+from forestay.quality.remedies import AskSelfTest, DrainReplica, GiveBack, Ground, LeaveRevision, LiftHold, Remedy
 from forestay.quality.reports import report_duplicate, report_of
 from forestay.quality.suspicions import suspicions_of
 from forestay.quality.watch_store import Hold, HoldStore, WatchStore
@@ -69,8 +69,8 @@ class SelfTest(Protocol):
         """Ask for a test; its result is told by `results` later."""
         ...
 
-    async def results(self) -> Mapping[tuple[WorkerId, RevisionId], tuple[dt.datetime, bool]]:
-        """Return of each worker and revision when it was tested last, and whether it passed."""
+    async def results(self) -> Mapping[Spot, SelfTested]:
+        """Return the last self-test of each worker and revision."""
         ...
 
 
@@ -204,22 +204,27 @@ class QualityLoop:
         """Ask the door for what follows, and note what it let through."""
         now = fleet.now
         kept = await self._ports.findings.found(None, now - remedies.FRESH)
-        holds = await self._ports.holds.holds()
-        if not kept and not holds:
+        known = await self._ports.holds.holds(now - remedies.AGAIN)
+        if not kept and not known:
             return
-        tested: Mapping[tuple[WorkerId, RevisionId], tuple[dt.datetime, bool]] = {}
+        holds, lifted = (
+            [item for item in known if item.lifted_at is None],
+            [item for item in known if item.lifted_at is not None],
+        )
+        tested: Mapping[Spot, SelfTested] = {}
         if self._ports.self_test is not None:
             tested = await self._ports.self_test.results()
         self._refused = {name: until for name, until in self._refused.items() if until > now}
-        ground = Ground(fleet, suspicions_of(kept, fleet), holds, tested, self._refused)
+        ground = Ground(fleet, suspicions_of(kept, fleet), holds, tested, self._refused, lifted)
         for remedy in remedies.decide(ground, now):
             await self._carry_out(remedy, kept, now)
 
     async def _carry_out(self, remedy: Remedy, kept: Sequence[Kept], now: dt.datetime) -> None:
         effect = Effect.APPLIED
         match remedy:
-            case DrainReplica(hold):
-                effect = await self._ask(Place(hold.worker_id, hold.revision_id, 0, remedy.reason))
+            case DrainReplica(hold, left):
+                ending = (hold.replica_id,) if left else ()
+                effect = await self._ask(Place(hold.worker_id, hold.revision_id, left, remedy.reason, ending))
                 if effect is Effect.APPLIED:
                     await self._ports.holds.hold(hold)
                 else:
@@ -236,6 +241,12 @@ class QualityLoop:
             case LiftHold(hold):
                 await self._ports.holds.lift(hold.worker_id, hold.revision_id, now, remedy.reason)
                 await self._ports.findings.close(hold.finding_id, now, remedy.reason)
+            case GiveBack(hold, replicas, reason):
+                effect = await self._ask(Place(hold.worker_id, hold.revision_id, replicas, reason))
+                if effect is Effect.APPLIED:
+                    await self._ports.holds.give_back(hold.worker_id, hold.revision_id)
+                else:
+                    self._refused[hold.finding_id] = now + ASKED_AGAIN
         self._ports.metrics.add(QUALITY_DECIDED, type(remedy).__name__, effect.value)
         _LOG.warning("quality.decided", remedy=type(remedy).__name__, effect=effect.value, reason=remedy.reason)
 

@@ -8,7 +8,7 @@ import msgspec
 
 from forestay.clock import Clock
 from forestay.ids import ModelId, RevisionId, WorkerId
-from forestay.quality.canary_store import Ask, PlayedRound
+from forestay.quality.canary_store import Ask, PlayedRound, SelfTested, Spot
 from forestay.quality.golden import Baseline, Cause, Taught
 from forestay.quality.watch_store import Hold
 from forestay.storage.postgres import Database, Record, load_queries
@@ -86,16 +86,15 @@ class PostgresCanaries:
         """Read the open asks made at `since` or later."""
         return [msgspec.convert(dict(row), Ask) for row in await self._database.fetch(_SQL["asks"], since)]
 
-    async def answer(self, ask_id: int, now: dt.datetime, *, passed: bool, words: str) -> None:
+    async def answer(self, ask_id: int, tested: SelfTested, words: str) -> None:
         """Note the result of a self-test."""
-        await self._database.execute(_SQL["answer"], ask_id, now, passed, words)
+        await self._database.execute(_SQL["answer"], ask_id, tested.at, tested.passed, tested.differed, words)
 
-    async def results(self, since: dt.datetime) -> Mapping[tuple[WorkerId, RevisionId], tuple[dt.datetime, bool]]:
-        """Return of each worker and revision when it was last tested, and whether it passed."""
+    async def results(self, since: dt.datetime) -> Mapping[Spot, SelfTested]:
+        """Return the last self-test of each worker and revision."""
         return {
-            (WorkerId(str(row["worker_id"])), RevisionId(str(row["revision_id"]))): (
-                cast("dt.datetime", row["answered_at"]),
-                bool(row["passed"]),
+            (WorkerId(str(row["worker_id"])), RevisionId(str(row["revision_id"]))): SelfTested(
+                cast("dt.datetime", row["answered_at"]), bool(row["passed"]), bool(row["differed"])
             )
             for row in await self._database.fetch(_SQL["results"], since)
         }
@@ -120,8 +119,8 @@ class CanarySelfTest:
             Ask(hold.model_id, hold.revision_id, hold.worker_id, Cause.SELF_TEST, now, hold.reason[:500])
         )
 
-    async def results(self) -> Mapping[tuple[WorkerId, RevisionId], tuple[dt.datetime, bool]]:
-        """Return of each worker and revision when it was tested last, and whether it passed."""
+    async def results(self) -> Mapping[Spot, SelfTested]:
+        """Return the last self-test of each worker and revision."""
         return await self._canaries.results(self._clock.now() - RESULTS_KEPT)
 
 

@@ -59,6 +59,7 @@ class Report(msgspec.Struct, frozen=True):
     fingerprint: str = ""
     environment: str = ""  # class of device, and versions of the libraries
     prints: tuple[dict[str, object], ...] = ()  # fingerprints of the pipelines, in full
+    settings: dict[str, dict[str, str]] = {}  # of a canary: class of a pipeline -> its scheduler's settings
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ def suspicions_of(kept: Sequence[Kept], fleet: Fleet) -> list[Suspicion]:
             peers_healthy=_has_healthy_peers(item.finding, open_ones, fleet),
             at=item.last_at,
             reason=item.finding.what,
+            of_device=item.finding.source is Source.DEVICE,
         )
         for item in open_ones
         if item.finding.where.revision_id and item.finding.source not in _OF_NOBODY

@@ -1,7 +1,7 @@
 """Where the quality loop keeps its state, and what it holds back: ports, and their adapter over Postgres.
 
-It decides nothing. A hold says that a worker runs no replica of a revision; `capacity/placement` reads holds, `loop`
-writes them, a passed self-test or a person lifts them.
+It decides nothing. A hold says that a worker runs no replica of a revision, or no more than it has left;
+`capacity/placement` reads holds, `loop` writes them, a passed self-test or a person lifts them.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ _SQL = load_queries("forestay.quality", "sql/watch.sql")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Hold:
-    """A worker that runs no replica of a revision until a self-test has passed."""
+    """A worker that gets no replica of a revision until a self-test has passed; `alone`: it keeps those that it has."""
 
     worker_id: WorkerId
     revision_id: RevisionId
@@ -30,6 +30,9 @@ class Hold:
     held_at: dt.datetime
     lifted_at: dt.datetime | None = None
     lifted_for: str = ""
+    alone: bool = False  # of this replica alone: its siblings on the worker serve on
+    replicas: int = 1  # how many were taken away
+    given_back: bool = False  # they are wanted again
 
 
 class WatchStore(Protocol):
@@ -56,7 +59,11 @@ class HoldStore(Protocol):
         ...
 
     async def hold(self, hold: Hold) -> None:
-        """Hold a worker's replicas of a revision back."""
+        """Hold a replica, or all of a revision on a worker, back."""
+        ...
+
+    async def give_back(self, worker_id: WorkerId, revision_id: RevisionId) -> None:
+        """Note that what was held back there, and is not any more, is wanted again."""
         ...
 
     async def lift(self, worker_id: WorkerId, revision_id: RevisionId, now: dt.datetime, reason: str) -> bool:
@@ -92,11 +99,15 @@ class PostgresWatch:
         return [msgspec.convert(dict(row), Hold) for row in await self._database.fetch(_SQL["holds"], latest)]
 
     async def hold(self, hold: Hold) -> None:
-        """Hold a worker's replicas of a revision back."""
+        """Hold a replica, or all of a revision on a worker, back."""
         await self._database.execute(
             _SQL["hold"], hold.worker_id, hold.revision_id, hold.model_id, hold.replica_id, hold.finding_id,
-            hold.reason, hold.held_at,
+            hold.reason, hold.held_at, hold.alone, hold.replicas,
         )  # fmt: skip
+
+    async def give_back(self, worker_id: WorkerId, revision_id: RevisionId) -> None:
+        """Note that what was held back there, and is not any more, is wanted again."""
+        await self._database.execute(_SQL["give_back"], worker_id, revision_id)
 
     async def lift(self, worker_id: WorkerId, revision_id: RevisionId, now: dt.datetime, reason: str) -> bool:
         """End it; False where nothing was held back."""

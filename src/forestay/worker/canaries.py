@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from forestay.errors import ForestayError
 from forestay.fleet.model import ReplicaState
 from forestay.ids import ModelId, ReplicaId, WorkerId
-from forestay.quality.canary_store import ANY_REVISION, EVERYWHERE, Ask, Ended, PlayedRound
+from forestay.quality.canary_store import ANY_REVISION, EVERYWHERE, Ask, Ended, PlayedRound, SelfTested
 from forestay.quality.findings import Source
 from forestay.quality.golden import Cause, Times, decide_due
 from forestay.telemetry.logs import logger
@@ -102,16 +102,19 @@ class CanaryRunner:
     async def _suspicions(
         self, model_id: ModelId, replicas: Sequence[Replica], since: dt.datetime
     ) -> dict[ReplicaId, dt.datetime]:
-        """Return which of our replicas somebody else than a canary suspects, and since when."""
+        """Return which of our replicas are to be looked at because of what was found, and since when.
+
+        What a canary found of a replica needs no other look; its siblings on this worker do, whoever found it: they
+        share its device.
+        """
         found: dict[ReplicaId, dt.datetime] = {}
         kept = [] if self._ports.findings is None else await self._ports.findings.found(model_id, since)
         for item in kept:
             where = item.finding.where
             for replica in replicas:
-                ours = (
-                    where.replica_id in {"", replica.replica_id} and where.revision_id == replica.revision.revision_id
-                )
-                if ours and item.finding.source is not Source.CANARY:
+                itself = where.replica_id in {"", replica.replica_id} and item.finding.source is not Source.CANARY
+                sibling = where.worker_id == self._worker_id and where.replica_id != replica.replica_id
+                if where.revision_id == replica.revision.revision_id and (itself or sibling):
                     before = found.get(replica.replica_id, item.first_at)
                     found[replica.replica_id] = max(before, item.first_at)
         return found
@@ -121,9 +124,9 @@ class CanaryRunner:
         try:
             result = await self.self_test(ask)
             if result is not None:
-                passed, words = result
-                log.info("canaries.self_test", revision=ask.revision_id, passed=passed, words=words)
-                await self._ports.store.answer(ask.ask_id, self._ports.clock.now(), passed=passed, words=words)
+                tested, words = result
+                log.info("canaries.self_test", revision=ask.revision_id, passed=tested.passed, words=words)
+                await self._ports.store.answer(ask.ask_id, tested, words)
                 self._polled_at = -POLL_SECONDS
         except Exception:  # a defect of ours, or a store that is away: the ask stays open
             log.exception("canaries.self_test_failed", revision=ask.revision_id)
@@ -131,20 +134,23 @@ class CanaryRunner:
             await self._ports.clock.sleep(POLL_SECONDS)
             self._testing.discard(ask.ask_id)
 
-    async def self_test(self, ask: Ask) -> tuple[bool, str] | None:
+    async def self_test(self, ask: Ask) -> tuple[SelfTested, str] | None:
         """Play the canaries on a replica that serves nobody; None where there is no room for one now."""
         revision = self._keeper.revision(ask.revision_id)
         if revision is None:
             return None
         if not revision.spec.quality.canaries.inputs:
-            return False, "the spec names no canaries; a person may `forestay quality release` the worker"
+            return self._tested(None), "the spec names no canaries; a person may `forestay quality release` the worker"
         if not self._keeper.has_room(revision):
             return None
         async with self._keeper.borrowed(revision) as replica:
             if replica is None:
-                return False, "a replica for the test did not become ready"
+                return self._tested(None), "a replica for the test did not become ready"
             played = await self.play(replica, Cause.SELF_TEST)
-        return played.ended is Ended.PASSED, played.words
+        return self._tested(played.ended), played.words
+
+    def _tested(self, ended: Ended | None) -> SelfTested:
+        return SelfTested(self._ports.clock.now(), passed=ended is Ended.PASSED, differed=ended is Ended.FAILED)
 
     async def _play(self, replica: Replica, cause: Cause) -> None:
         try:

@@ -9,7 +9,9 @@ import dataclasses
 import datetime as dt
 import hashlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 from forestay.chance import Chance
 from forestay.clock import Clock
@@ -28,6 +30,7 @@ from forestay.quality.golden import (
     compare_across,
     learned,
 )
+from forestay.quality.pipeline_parts import Change, Parts, changes_between, parts_of
 from forestay.quality.probes import PROBE_HEADER, asks_adapters, read_report
 from forestay.queue.model import Answer
 from forestay.storage.objects import ObjectStore
@@ -81,6 +84,15 @@ class Known:
         return sum(seconds for _, seconds in self.spent)
 
 
+class _Made(NamedTuple):
+    """What one call made, and of what its pipeline consisted."""
+
+    drawn: Drawn
+    environment: str = UNPROBED
+    fingerprint: str = ""
+    parts: Parts = MappingProxyType({})
+
+
 class NoSlot(Exception):
     """No slot was free for long, or the replica serves no more."""
 
@@ -98,6 +110,7 @@ class CanaryRound:
         self._taught: list[Taught] = []
         self._fresh: list[Taught] = []
         self._peers: set[ReplicaId] = set()
+        self._parts_before: dict[str, Parts] = {}  # of the pipeline that drew the golden of each canary
         self._seconds = 0.0
         self._disputed: list[str] = []  # canaries whose replicas do not agree
 
@@ -113,7 +126,10 @@ class CanaryRound:
         if self._baseline is not None:
             self._taught = await store.taught(revision.model_id, self._baseline.revision_id)
         newest: dict[ReplicaId, PlayedRound] = {}
-        for item in await store.rounds(revision.model_id, PEER_ROUNDS):
+        rounds = await store.rounds(revision.model_id, PEER_ROUNDS)
+        if self._baseline is not None:
+            self._parts_before = _parts_by_canary(rounds, self._baseline.revision_id)
+        for item in rounds:
             if item.revision_id == revision.revision_id and item.replica_id != self._replica.replica_id:
                 newest.setdefault(item.replica_id, item)
         self._peers = {name for name, item in newest.items() if item.ended is Ended.PASSED}
@@ -133,7 +149,7 @@ class CanaryRound:
         await self._learn()
         if self._disputed:
             self._ports.found([self._dispute()])
-        finding = self._finding(compared)
+        finding = self._finding(compared, _changes(rows, self._parts_before))
         if finding is not None and self._cause is not Cause.SELF_TEST:  # what is tested was found already
             self._ports.found([finding])
         ended = _ended(rows, compared, whole=whole)
@@ -153,11 +169,11 @@ class CanaryRound:
 
     async def _canary(self, item: CanaryInput) -> tuple[PlayedCanary, Compared | None]:
         """Play one canary, as often as its golden needs it; returns its row and how it compares, if to anything."""
-        drawn, environment, fingerprint = await self._draw(item)
+        drawn, environment, fingerprint, parts = await self._draw(item)
         picture_key = await self._keep(drawn)
         known = self._golden(item.key, environment)
         row = PlayedCanary(item.key, environment, None, look=drawn.look, picture_key=picture_key,
-                           fingerprint=fingerprint, words=drawn.words or known.words)  # fmt: skip
+                           fingerprint=fingerprint, words=drawn.words or known.words, parts=parts)  # fmt: skip
         if known.golden is not None:
             outcome = compare(item.key, drawn.look, known.golden)
         else:
@@ -180,7 +196,7 @@ class CanaryRound:
             if number > len(before):
                 if self._spent_up():
                     return
-                again, _, _ = await self._draw(item)
+                again, *_ = await self._draw(item)
                 look, key = again.look, await self._keep(again)
             if look is None:
                 return
@@ -210,7 +226,7 @@ class CanaryRound:
         found = [self._golden(canary, other).golden for other in sorted(others)]
         return [golden for golden in found if golden is not None]
 
-    def _finding(self, compared: Sequence[Compared]) -> Finding | None:
+    def _finding(self, compared: Sequence[Compared], changes: tuple[Change, ...]) -> Finding | None:
         """Return what the round found: of this replica, or of its revision where nothing of the kind drew otherwise."""
         revision, replica = self._replica.revision, self._replica
         own = self._baseline is not None and self._baseline.revision_id == revision.revision_id
@@ -221,6 +237,7 @@ class CanaryRound:
             after_adapter=self._cause is Cause.ADAPTER,
             peers_whole=len(self._peers | teachers),
             drew_alike=own,
+            changes=changes,
         )
         whole_revision = not played.after_adapter and not played.peers_whole and not own
         where = Where(revision.model_id, revision.revision_id)
@@ -253,8 +270,8 @@ class CanaryRound:
         spent = self._known.spent_within_hour(self._ports.clock.monotonic())
         return spent >= self._spec.budget_seconds_per_hour
 
-    async def _draw(self, item: CanaryInput) -> tuple[Drawn, str, str]:
-        """Call the model once in a free slot; returns what it drew, the environment, and the pipeline's fingerprint."""
+    async def _draw(self, item: CanaryInput) -> _Made:
+        """Call the model once in a free slot."""
         call = Running(
             request_id=new_request_id(self._ports.clock.now(), 0, self._ports.chance),
             attempt=0,
@@ -276,11 +293,11 @@ class CanaryRound:
                 raise NoSlot
             await self._ports.clock.sleep(SLOT_LOOK_SECONDS)
 
-    async def _call(self, item: CanaryInput, call: Running) -> tuple[Drawn, str, str]:
+    async def _call(self, item: CanaryInput, call: Running) -> _Made:
         spec, host = self._replica.revision.spec, self._replica.host
         body = await self._ports.inputs.prepare(item.input.encode(), endpoint_of(spec, item.endpoint))
         if isinstance(body, Answer):
-            return Drawn(None, words="its input's files cannot be fetched"), UNPROBED, ""
+            return _Made(Drawn(None, words="its input's files cannot be fetched"))
         if host is None:
             raise NoSlot
         headers = {
@@ -294,7 +311,7 @@ class CanaryRound:
         result = await host.call(request)
         self._count((self._ports.clock.monotonic() - started) * spec.resources.devices)
         if not isinstance(result, Answered):
-            return Drawn(None, words=f"no answer: {type(result).__name__}"), UNPROBED, ""
+            return _Made(Drawn(None, words=f"no answer: {type(result).__name__}"))
         answer = Answer(result.status_code, result.headers, result.body)
         report = read_report(result.headers.get(PROBE_HEADER))
         dtype = report.calls[0].dtype if report is not None and report.calls else ""
@@ -303,9 +320,11 @@ class CanaryRound:
         )
         if not 200 <= result.status_code < 300:
             await self._ports.looks.forget(answer)
-            return Drawn(None, words=f"answered with status {result.status_code}"), environment, ""
+            return _Made(Drawn(None, words=f"answered with status {result.status_code}"), environment)
         drawn = await self._ports.looks.drawn(answer, item.input.encode())
-        return drawn, environment, report.fingerprint if report is not None else ""
+        if report is None:
+            return _Made(drawn, environment)
+        return _Made(drawn, environment, report.fingerprint, parts_of(report))
 
     def _count(self, seconds: float) -> None:
         self._seconds += seconds
@@ -321,6 +340,22 @@ class CanaryRound:
         if await self._ports.objects.size(key) is None:
             await self._ports.objects.put(key, drawn.png)
         return key
+
+
+def _parts_by_canary(rounds: Sequence[PlayedRound], revision_id: RevisionId) -> dict[str, Parts]:
+    """Return of what the pipeline of a revision consisted when each canary was as its golden, or taught it, last."""
+    found: dict[str, Parts] = {}
+    for item in rounds:
+        for row in item.canaries if item.revision_id == revision_id else ():
+            if row.standing in {None, Standing.SAME, Standing.WITHIN} and row.parts:
+                found.setdefault(row.canary, row.parts)
+    return found
+
+
+def _changes(rows: Sequence[PlayedCanary], before: Mapping[str, Parts]) -> tuple[Change, ...]:
+    """Return what of the pipeline has changed since the golden of the first canary that differs was drawn."""
+    failed = (row for row in rows if row.standing in {Standing.DIFFERS, Standing.MISSING})
+    return next((changes_between(before.get(row.canary, {}), row.parts) for row in failed if row.parts), ())
 
 
 def _ended(rows: Sequence[PlayedCanary], compared: Sequence[Compared], *, whole: bool) -> Ended:

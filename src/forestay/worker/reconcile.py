@@ -96,7 +96,7 @@ def decide(situation: Situation, now: dt.datetime) -> list[Action]:
     for revision_id, placement in sorted(wanted.items()):
         revision = situation.revisions[revision_id]
         need = revision.spec.resources.devices
-        live = _live(situation.observed, revision_id)
+        live = [item for item in _live(situation.observed, revision_id) if item.replica_id not in placement.ending]
         missing = placement.replicas - len(live)
         until = _not_before(situation, revision_id)
         if missing > 0 and until is not None and now < until:
@@ -111,12 +111,14 @@ def decide(situation: Situation, now: dt.datetime) -> list[Action]:
 
 
 def _drains(observed: Sequence[Observed], revision_id: RevisionId, placement: Placement | None) -> list[Action]:
-    live = _live(observed, revision_id)
-    surplus = len(live) - (placement.replicas if placement else 0)
     reason = placement.reason if placement else "no placement asks for it any more"
+    live = _live(observed, revision_id)
+    named = [item for item in live if placement is not None and item.replica_id in placement.ending]
+    live = [item for item in live if item not in named]
+    surplus = len(live) - (placement.replicas if placement else 0)
     # Idle ones first, then those that are still starting, then the youngest: least is lost.
     live.sort(key=lambda item: (item.busy, item.state is not ReplicaState.SETUP, -item.started_at.timestamp()))
-    return [Drain(item.replica_id, reason) for item in live[: max(0, surplus)]]
+    return [Drain(item.replica_id, reason) for item in (*named, *live[: max(0, surplus)])]
 
 
 def _live(observed: Sequence[Observed], revision_id: RevisionId) -> list[Observed]:

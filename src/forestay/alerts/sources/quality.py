@@ -78,14 +78,16 @@ def _severity(kept: Kept) -> Severity:
 
 
 def _held(hold: Hold) -> Condition:
+    what = f"{hold.worker_id} runs no replica of revision {hold.revision_id}"
+    if hold.alone:
+        what = f"{hold.worker_id} runs no replica in place of {hold.replica_id} of revision {hold.revision_id}"
     return Condition(
         source=QUALITY,
         subject=f"worker:{hold.worker_id}",
         name="replica_held_back",
         severity=Severity.TICKET,
         since=hold.held_at,
-        summary=f"{hold.worker_id} runs no replica of revision {hold.revision_id} since {hold.held_at:%H:%M} UTC: "
-        f"{hold.reason}",
+        summary=f"{what} since {hold.held_at:%H:%M} UTC: {hold.reason}",
         labels={"model": hold.model_id, "revision": hold.revision_id, "replica": hold.replica_id},
         part=hold.revision_id,
     )

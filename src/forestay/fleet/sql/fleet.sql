@@ -28,8 +28,8 @@ SELECT
         ORDER BY model_id, bucket_from), '[]')::text
      FROM routes) AS routes,
     (SELECT coalesce(json_agg(json_build_object(
-        'worker_id', worker_id, 'revision_id', revision_id, 'replicas', replicas, 'reason', reason)
-        ORDER BY worker_id, revision_id), '[]')::text
+        'worker_id', worker_id, 'revision_id', revision_id, 'replicas', replicas, 'reason', reason,
+        'ending', ending) ORDER BY worker_id, revision_id), '[]')::text
      FROM placements) AS placements,
     (SELECT coalesce(json_object_agg(model_id, json_build_object(
         'model_id', model_id, 'revision_id', revision_id, 'since', since, 'until', until, 'given_up', given_up,
@@ -189,10 +189,10 @@ DELETE FROM routes WHERE model_id = $1;
 INSERT INTO routes (model_id, revision_id, bucket_from, bucket_to) VALUES ($1, $2, $3, $4);
 
 -- name: place
--- Wants a number of replicas of a revision on a worker.
-INSERT INTO placements (worker_id, revision_id, replicas, reason) VALUES ($1, $2, $3, $4)
+-- Wants a number of replicas of a revision on a worker, and an end of those named in $5.
+INSERT INTO placements (worker_id, revision_id, replicas, reason, ending) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (worker_id, revision_id) DO UPDATE SET
-    replicas = excluded.replicas, reason = excluded.reason, since = now();
+    replicas = excluded.replicas, reason = excluded.reason, ending = excluded.ending, since = now();
 
 -- name: freeze
 -- Turns the freeze switch.

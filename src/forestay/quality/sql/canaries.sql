@@ -72,11 +72,12 @@ FROM quality_canary_asks WHERE asked_at >= $1 AND answered_at IS NULL ORDER BY a
 
 -- name: answer
 -- Notes the result of a self-test.
-UPDATE quality_canary_asks SET answered_at = $2, passed = $3, words = $4 WHERE ask_id = $1 AND answered_at IS NULL;
+UPDATE quality_canary_asks SET answered_at = $2, passed = $3, differed = $4, words = $5
+WHERE ask_id = $1 AND answered_at IS NULL;
 
 -- name: results
--- Reads of each worker and revision when it was last tested since $1, and whether it passed.
-SELECT DISTINCT ON (worker_id, revision_id) worker_id, revision_id, answered_at, passed
+-- Reads of each worker and revision when it was last tested since $1, whether it passed, and whether it drew otherwise.
+SELECT DISTINCT ON (worker_id, revision_id) worker_id, revision_id, answered_at, passed, differed
 FROM quality_canary_asks WHERE answered_at >= $1 AND cause = 'self_test'
 ORDER BY worker_id, revision_id, answered_at DESC;
 

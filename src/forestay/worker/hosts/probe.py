@@ -30,6 +30,7 @@ MAX_REPORT_CHARS = 6_000
 MAX_REQUESTS = 1_000  # whose reports wait
 MAX_WHOLE_BYTES = 64 * 1024 * 1024  # of weights that are read to the last byte; of larger ones, samples
 SAMPLES = 4_096  # values of one tensor
+MAX_SETTINGS = 40  # of one scheduler
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy")
 # Stage by stage, in the order of a call: where the numbers of a pipeline come from.
 STAGES = (
@@ -318,7 +319,8 @@ def _keep(told: Call) -> None:
 def take(request: str | None, *, weights: bool = False) -> str:
     """Return the report of a request as one line of JSON, and forget it; empty when no pipeline was called for it.
 
-    With `weights` the weights are read again, so that one that has changed since shows in the fingerprint.
+    With `weights` the weights are read again, so that one that has changed since shows in the fingerprint, and the
+    settings of schedulers are told one by one.
     """
     with _lock:
         calls = _reports.pop(request, None) if request is not None else None
@@ -330,7 +332,8 @@ def take(request: str | None, *, weights: bool = False) -> str:
         left.update(adapters_of(pipe))
     prints = [fingerprint(pipe, weights=weights) for pipe in live[:MAX_CALLS]]
     report = {"calls": calls, "left": left, "fingerprint": _digest(prints), "environment": environment(live)}
-    for more in ({"prints": prints}, {}):
+    settings = {type(pipe).__name__: scheduler_settings(pipe) for pipe in live[:MAX_CALLS]} if weights else {}
+    for more in ({"prints": prints, "settings": settings}, {"prints": prints}, {}):
         text = json.dumps({**report, **more}, separators=(",", ":"))
         if len(text) <= MAX_REPORT_CHARS:
             return text
@@ -427,6 +430,16 @@ def config_digest(part: typing.Any) -> str:
     if fixed:
         _configs[part] = digest
     return digest
+
+
+def scheduler_settings(pipe: typing.Any) -> dict[str, str]:
+    """Return the settings of a scheduler that are one value each, as text: one that has changed then has a name."""
+    kept: dict[str, str] = {}
+    for name, value in sorted(dict(getattr(getattr(pipe, "scheduler", None), "config", None) or {}).items()):
+        plain = value is None or isinstance(value, (str, int, float))
+        if plain and not str(name).startswith("_") and len(kept) < MAX_SETTINGS:
+            kept[str(name)[:40]] = str(value)[:40]
+    return kept
 
 
 def weights_digest(module: typing.Any, *, again: bool = False) -> str:
