@@ -5,7 +5,7 @@ import datetime as dt
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.conformance.fleet_values import replica_of, revision_of, worker_of
 from tests.conformance.memory_fleet import EPOCH
@@ -140,6 +140,7 @@ def test_what_the_door_refused_is_not_asked_again_at_once() -> None:
 LAYOUTS = st.lists(st.integers(0, 4), min_size=1, max_size=5).filter(any)
 
 
+@settings(deadline=None)  # on a busy machine one example may take long
 @given(LAYOUTS, st.data(), st.booleans(), st.booleans())
 def test_a_bad_reference_never_drains_a_pool(counts: list[int], data: st.DataObject, peers: bool, device: bool) -> None:
     """Whatever is suspected, however often it decides: some replica serves, and only a third is held back at a time."""
@@ -161,6 +162,7 @@ def test_a_bad_reference_never_drains_a_pool(counts: list[int], data: st.DataObj
         assert total - len(fleet.replicas) == sum(item.replicas for item in holds) <= max(1, MOST_HELD * total)
 
 
+@settings(deadline=None)  # on a busy machine one example may take long
 @given(LAYOUTS.filter(lambda counts: sum(counts) > 1), st.data())
 def test_one_bad_replica_goes_alone_however_the_others_lie(counts: list[int], data: st.DataObject) -> None:
     """Also where two workers hold two each, or one worker holds all: its siblings serve on."""
@@ -172,6 +174,7 @@ def test_one_bad_replica_goes_alone_however_the_others_lie(counts: list[int], da
     assert (found.hold.replica_id, found.hold.replicas) == (bad, 1)
 
 
+@settings(deadline=None)  # on a busy machine one example may take long
 @given(LAYOUTS, st.data())
 def test_healthy_siblings_go_only_for_a_cause(counts: list[int], data: st.DataObject) -> None:
     """Where all on a worker go: another of them is ill too, or the device is at fault."""
