@@ -215,6 +215,14 @@ def test_an_outage_of_the_platform_is_one_page_where_parts_and_composites_burn_t
     assert {subject for subject, _ in scene.told()} == {"platform"}
 
 
+def test_a_circle_of_rules_holds_back_all_but_one() -> None:
+    """The one that stands first among the rules is heard, and what it stands over is not."""
+    circle = tuple(Inhibition((Matcher("name", by),), (Matcher("name", over),)) for by, over in ("ab", "bc", "ca"))
+    scene = Scene(dataclasses.replace(RULES, inhibitions=circle))
+    scene.run(60, condition("a"), condition("b"), condition("c"))
+    assert {item.alert.condition.name for item in scene.items("phone")} == {"a"}
+
+
 @given(
     pairs=st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from("abcde")), min_size=1, max_size=6),
     seen=st.sets(st.sampled_from("abcde"), min_size=1),

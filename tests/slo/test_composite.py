@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.slo.objectives import slo
 
-from forestay.slo.composite import mean_of
+from forestay.slo.composite import Composites, mean_of
 from forestay.slo.decide import Kind
 from forestay.slo.evidence import page_bets, wager_on_mean
+from forestay.slo.fleet import FleetEngine
 from forestay.slo.model import Counts, Minute, Part, Slo, SloId, Subject, SubjectKind
 from forestay.slo.standing import Standing
 from forestay.slo.watching import Watching
@@ -135,6 +136,18 @@ def test_thin_parts_that_fail_for_long_are_proved_by_evidence() -> None:
     found = lived(fleet(), [*calm, *bad])[WHOLE]
     assert found.urgent is not None
     assert "evidence" in found.urgent.rules
+
+
+def test_parts_that_are_busy_at_other_times_are_judged_together() -> None:
+    """By turns half an hour each, one far beyond the budget and one far within it: their mean is within."""
+    *plain, whole = (dataclasses.replace(one, objective=0.5) for one in fleet())
+    engine = FleetEngine(plain)
+    composites = Composites([whole], engine)
+    for minute in range(390):
+        counts = np.array([[8.0, 0.0], [10.0, 0.0]] if minute // 30 % 2 else [[0.0, 1.0], [0.0, 10.0]])
+        engine.tick(Minute(START + minute), counts)
+        composites.tick(Minute(START + minute), counts)
+        assert composites.awake() == [], minute
 
 
 def test_weights_decide_how_much_a_part_hurts() -> None:
