@@ -17,6 +17,7 @@ KEY_HEADER = "x-forestay-key"  # to a worker: the key that makes a direct call, 
 STORE_HEADER = "x-forestay-store-io"  # to a worker: 1 where content of a direct call may be kept for people to look at
 PREDICTED_HEADER = "x-forestay-predicted"  # to a worker: device-seconds that a direct call is thought to take
 LIFETIME_HEADER = "x-forestay-object-lifetime"  # to a worker: seconds for which they are kept
+FILES_HEADER = "x-forestay-files"  # of a worker: files of a direct answer with a manifest, and without
 SKEW_SECONDS = 30
 NONCE_BYTES = 12
 _NONCE_MEMORY = 200_000  # nonces remembered before the oldest go: a flood cannot grow it further

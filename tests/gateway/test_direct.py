@@ -7,6 +7,7 @@ import pytest
 from tests.gateway.world import World, a_world, deploy, drive, replica_of, revision_of
 
 from forestay.fleet.spec import LimitSpec
+from forestay.handshake import FILES_HEADER
 from forestay.queue.model import Outcome
 from forestay.storage.objects import ObjectStore
 
@@ -36,6 +37,22 @@ async def test_a_replica_behind_its_worker_is_called_with_proof(world: World) ->
     await world.set_replica(replica_of(None))
     reply = await world.call("POST", "/run/acme/echo/edit", {"prompt": "a"})
     assert (reply.status, reply.json()) == (200, {"lane": "worker", "path": "/edit"})
+
+
+@pytest.mark.parametrize(
+    ("told", "counted"), [("2 1", {"signed_files": 2.0, "unsigned_files": 1.0}), ("many", {}), ("1 -1", {})]
+)
+async def test_which_files_bear_a_manifest_is_a_fact_of_the_call(
+    world: World, told: str, counted: dict[str, float]
+) -> None:
+    """As the worker says that has let them go; the caller hears nothing of it."""
+    await world.set_replica(replica_of(None))
+    world.worker.files = told
+    reply = await world.call("POST", "/run/acme/echo", {"prompt": "a"})
+    assert (reply.status, FILES_HEADER in reply.headers) == (200, False)
+    await world.gateway.direct.facts.flush()
+    [fact] = world.facts.kept
+    assert {name: value for name, value in fact.work.items() if name.endswith("_files")} == counted
 
 
 async def test_a_reply_without_proof_is_dropped(world: World) -> None:

@@ -33,7 +33,7 @@ from forestay.gateway.guesses import Guesses
 from forestay.gateway.password_desk import PasswordDesk
 from forestay.gateway.ports import AbuseDesk, AdminReaders, GatewayPorts, LimitPorts, SafetyDesk
 from forestay.gateway.standing import Standings
-from forestay.handshake import AUTH_HEADER, CallVerifier, sign_reply
+from forestay.handshake import AUTH_HEADER, FILES_HEADER, CallVerifier, sign_reply
 from forestay.ids import BUCKETS, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId
 from forestay.limits.counters import RemoteCounters
 from forestay.media.store import MediaStore
@@ -220,6 +220,7 @@ class WorkerServer:
         self.busy = 0
         self.gone = 0
         self.lie = False
+        self.files = ""  # what it says of the files that it has let go
         self.url = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -244,7 +245,8 @@ class WorkerServer:
             return web.Response(status=404, headers={**headers, "X-Forestay-Gone": "1"})
         inner = "/" + path.removeprefix("/direct/").partition("/")[2]
         self._model.calls.append((inner, {k.lower(): v for k, v in request.headers.items()}, await request.read()))
-        return web.json_response({"lane": "worker", "path": inner}, headers=headers)
+        told = {FILES_HEADER: self.files} if self.files else {}
+        return web.json_response({"lane": "worker", "path": inner}, headers={**headers, **told})
 
 
 @dataclasses.dataclass(slots=True)

@@ -6,7 +6,7 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -20,6 +20,7 @@ from tests.safety.doubles import MARKER, POLICY
 from tests.worker.harness import APP, Harness, data_uri, running_worker, spec_of, until
 
 from forestay.fleet.model import Revision
+from forestay.handshake import FILES_HEADER
 from forestay.ids import RequestId
 from forestay.queue.model import LINE_WITHHELD, Outcome, State
 from forestay.safety.model import Trouble
@@ -56,6 +57,17 @@ async def direct(guarded: tuple[Harness, str], body: object, path: str = "/") ->
         session.post(harness.address + full, json=body, headers=headers) as got,
     ):
         return got.status, await got.text()
+
+
+async def heard(guarded: tuple[Harness, str], body: object) -> Mapping[str, str]:
+    """Call as a gateway does, for the headers."""
+    harness, replica_id = guarded
+    full = f"/direct/{replica_id}/"
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(harness.address + full, json=body, headers=harness.proof("POST", full)) as got,
+    ):
+        return got.headers
 
 
 async def test_a_harmless_output_is_published_with_its_record(guarded: tuple[Harness, str]) -> None:
@@ -178,6 +190,7 @@ async def test_a_file_is_given_what_its_policy_asks_for(guarded: tuple[Harness, 
         plain = png((0, 0, 200))
         stored = await harness.run({"do": "picture", "text": base64.b64encode(plain).decode()[::-1]})
         assert stored.snapshot.state is State.SUCCEEDED, stored.answer.body
+        told = await heard(guarded, {"do": "picture", "text": base64.b64encode(plain).decode()[::-1]})
         inline = await harness.run({"do": "backwards", "text": data_uri(plain, "image/png")[::-1]})
         status, text = await direct(guarded, {"do": "picture", "text": base64.b64encode(plain).decode()[::-1]})
     finally:
@@ -192,6 +205,7 @@ async def test_a_file_is_given_what_its_policy_asks_for(guarded: tuple[Harness, 
     digests = {digest for record in harness.guard.verdicts.records for digest in record.judged}
     assert f"sha256:{hashlib.sha256(stamped).hexdigest()}" in digests
     kept, beside = (harness.queue.attempt_work[one.snapshot.request_id, 1] for one in (stored, inline))
+    assert told[FILES_HEADER] == "1 0"
     assert (kept["signed_files"], kept["unsigned_files"]) == (1.0, 0.0)
     assert (beside["signed_files"], beside["unsigned_files"]) == (0.0, 1.0)  # nothing is written into an answer's text
 

@@ -20,7 +20,7 @@ from forestay.gateway.content import Refused, Rewritten
 from forestay.gateway.exchange import Exchange, Said
 from forestay.gateway.guards import Target, admit, context_of
 from forestay.gateway.lanes import DirectParts, Work, acquire, for_workers, start_deadline
-from forestay.gateway.ledger import Ledger
+from forestay.gateway.ledger import Ledger, files_told
 from forestay.gateway.limits import Reservation
 from forestay.gateway.options import Choices, is_clean, note_tags, parse_choices, query_fields
 from forestay.gateway.refused_inputs import keep_refused, submission_of
@@ -29,7 +29,7 @@ from forestay.gateway.result import caller_headers, served_from, with_media_urls
 from forestay.gateway.slots import BUSY_SECONDS, SUSPECT_SECONDS, Pool
 from forestay.gateway.streams import rewrite_lines, send_chunks
 from forestay.gateway.upstream import Busy, Call, Failed, failure_of
-from forestay.handshake import LIFETIME_HEADER, POLICY_HEADER, PREDICTED_HEADER, RISK_HEADER
+from forestay.handshake import FILES_HEADER, LIFETIME_HEADER, POLICY_HEADER, PREDICTED_HEADER, RISK_HEADER
 from forestay.ids import ReplicaId
 from forestay.queue.model import ErrorType
 from forestay.telemetry import tracing
@@ -135,6 +135,7 @@ class DirectRoutes:
         except Failed as error:
             return _failed_reply(exchange, work, ledger, error)
         finally:
+            ledger.files = exchange.files
             ledger.end(exchange.status_code or 500, ledger.error_type)
         return answered
 
@@ -179,6 +180,8 @@ class DirectRoutes:
     async def _call(self, exchange: Exchange, work: Work, pool: Pool, send: Send) -> Reply | None:
         try:
             async with await self._parts.upstream.call(pool.replica, work.call) as response:
+                if pool.replica.report.direct_url is None:  # a worker's word; a model's own is none
+                    exchange.files = files_told(response.head.get(FILES_HEADER))
                 return await self._relay(exchange, response, send, pool.replica.report.replica_id)
         except (CallError, OSError) as error:
             raise failure_of(error) from None

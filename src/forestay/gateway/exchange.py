@@ -5,7 +5,7 @@ Filled step by step by the pipeline in `asgi`; found by route handlers through `
 
 import dataclasses
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
 from starlette.types import ASGIApp, Scope
@@ -55,6 +55,7 @@ class Exchange:
     limit_headers: tuple[tuple[bytes, bytes], ...] = ()  # what a limited caller is told beside its answer
     notices: tuple[tuple[bytes, bytes], ...] = ()  # headers that say what the platform changed
     counted_as: str = ""  # what an accepted call counts as against its caller; empty: as accepted
+    files: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])  # for the fact of a direct call
     on_first_byte: Callable[[], None] | None = None  # told when the first piece of a stream is there
     fields: dict[str, object] = dataclasses.field(default_factory=dict[str, object])  # more for the log line
 

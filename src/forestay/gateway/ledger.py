@@ -4,6 +4,7 @@ Decides the cause (`Outcome`) from how the call ended, not from its code alone. 
 """
 
 import datetime as dt
+import re
 from collections.abc import Mapping
 
 from forestay.gateway.lanes import DirectParts, Work
@@ -12,7 +13,10 @@ from forestay.gateway.slots import Pool
 from forestay.queue.model import ErrorType, Outcome, State, predicted_work
 from forestay.telemetry.causes import cause_of, traffic_of
 from forestay.telemetry.facts import RequestFact
+from forestay.telemetry.measures import SIGNED, UNSIGNED
 from forestay.telemetry.metrics import DIRECT_CALLS, DIRECT_WAIT_SECONDS
+
+_FILES = re.compile(r"([0-9]{1,4}) ([0-9]{1,4})", re.ASCII)
 
 
 class Ledger:
@@ -29,6 +33,7 @@ class Ledger:
         self._ended = False
         self.pool: Pool | None = None
         self.error_type: ErrorType | None = None
+        self.files: Mapping[str, float] = {}  # released ones with and without a manifest, where one was asked for
 
     def start(self, pool: Pool) -> None:
         """Note the replica and the moment it got the call."""
@@ -86,9 +91,15 @@ class Ledger:
                 first_byte_at=None if self._first_byte is None else _before(now, ended - self._first_byte),
                 answered_at=None if self._started is None else now,
                 traceparent=self._work.choices.options.traceparent,
-                work=predicted_work(self._work.predicted_seconds, self._work.features),
+                work={**predicted_work(self._work.predicted_seconds, self._work.features), **self.files},
             )
         )
+
+
+def files_told(header: str | None) -> dict[str, float]:
+    """Return what a worker says of an answer's files, for the fact; nothing where it says nothing that can be read."""
+    match = _FILES.fullmatch(header or "")
+    return {} if match is None else {SIGNED: float(match[1]), UNSIGNED: float(match[2])}
 
 
 def _before(now: dt.datetime, seconds: float) -> dt.datetime:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from forestay.gateway.responses import Header, Reply
 from forestay.gateway.routing import Bases
+from forestay.handshake import FILES_HEADER
 from forestay.ids import ReplicaId
 from forestay.media.urls import SCHEME, rewrite_media_urls
 from forestay.queue.model import Answer
@@ -37,6 +38,7 @@ _WITHHELD = frozenset(
         "x-fal-runner-health-check",
         "x-forestay-auth",
         "x-forestay-busy",
+        FILES_HEADER,
         # What would speak to a browser for our whole origin, or loosen what `access` says of this answer.
         "alt-svc",
         "clear-site-data",

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import assert_never, cast
 
 from forestay.fleet.spec import RetrySpec
+from forestay.handshake import FILES_HEADER
 from forestay.quality.probes import PROBE_HEADER
 from forestay.queue import answers
 from forestay.queue.model import Answer, ErrorType, Lease, Outcome, State
@@ -24,7 +25,7 @@ MAX_PARSED_BYTES = 65_536
 MAX_ERROR_CHARS = 2_000
 OUT_OF_MEMORY = (503, "CUDA error: out of memory")  # fal/exceptions/gpu.py, CUDAOutOfMemoryException
 _CONTROL = frozenset(
-    {"x-fal-needs-retry", "x-fal-stop-runner", "x-fal-runner-health-check", PROBE_HEADER}
+    {"x-fal-needs-retry", "x-fal-stop-runner", "x-fal-runner-health-check", PROBE_HEADER, FILES_HEADER}
 )  # for us, not the caller
 _COLLATERAL = Retry("", 0.0, "the replica was ended for another reason than this request")
 

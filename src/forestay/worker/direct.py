@@ -250,7 +250,7 @@ class DirectLane:
 
     async def _fail(self, call: _Call, result: CallResult, gone: asyncio.Event) -> None:
         if isinstance(result, Answered):
-            answer, step = Answer(result.status_code, result.headers, result.body), ReplicaStep.KEEP
+            answer, step = Answer(result.status_code, allowed_headers(result.headers), result.body), ReplicaStep.KEEP
         else:
             _, answer, _, step = explain(result)
         if call.running.guarded and isinstance(result, Answered | UpstreamFailed):

@@ -15,6 +15,7 @@ from typing import cast
 import msgspec
 
 from forestay.fleet.spec import ModelSpec
+from forestay.handshake import FILES_HEADER
 from forestay.ids import KeyId, RequestId, TenantId
 from forestay.media.urls import stored_ids
 from forestay.quality.decide import broken_answer
@@ -24,6 +25,7 @@ from forestay.safety.decide import Judgement
 from forestay.safety.guard import Subject
 from forestay.safety.records import Point
 from forestay.safety.refusal import refusal, wordless
+from forestay.telemetry.measures import SIGNED, UNSIGNED
 from forestay.telemetry.metrics import PIECES_WITHHELD, Metrics
 from forestay.worker.attempt import endpoint_of
 from forestay.worker.bucket_outputs import FAILED_DEPENDENCY, BucketOutputs
@@ -131,9 +133,8 @@ class DirectJudging:
                 return wordless(answer)
             await self._tell(replica, running, answer, ruled)
             return refusal(ruled.judgement, "output")
-        return await self._let_go(
-            subject, running, Answer(answer.status_code, ruled.headers(answer.headers), ruled.body), ruled
-        )
+        headers = {**ruled.headers(answer.headers), **_files(ruled)}
+        return await self._let_go(subject, running, Answer(answer.status_code, headers, ruled.body), ruled)
 
     async def events(self, replica: Replica, running: Running, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Pass on the events of a stream one by one; the first that is not let go ends it with an event `error`."""
@@ -233,6 +234,13 @@ class DirectJudging:
             return Answer(200, answer.headers, moved.body)
         await self._judge.release(ruled.media_ids)
         return answer
+
+
+def _files(ruled: Ruled) -> dict[str, str]:
+    """Return the header that tells the gateway, which writes the call's fact, which files bear a manifest."""
+    if not ruled.work:
+        return {}
+    return {FILES_HEADER: f"{ruled.work[SIGNED]:.0f} {ruled.work[UNSIGNED]:.0f}"}
 
 
 async def whole_events(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
