@@ -331,6 +331,7 @@ class Harness:
     fingerprints: MemoryFingerprints
     findings: MemoryFindings = dataclasses.field(default_factory=MemoryFindings)
     canaries: MemoryCanaries = dataclasses.field(default_factory=MemoryCanaries)
+    offers: MemoryShadowStore = dataclasses.field(default_factory=MemoryShadowStore)
     opener: Opener | None = None  # of items that people look at
     outputs: OutputSink | None = None  # where notes of outputs go
     address: str = ""
@@ -573,7 +574,7 @@ async def running_process(harness: Harness) -> AsyncGenerator[None, None]:
         findings=harness.findings,
         canaries=harness.canaries,
         outputs=harness.outputs,
-        offers=MemoryShadowStore(),
+        offers=harness.offers,
         stamps=lambda decoder: Stamps(
             decoder,
             cast("PostgresFingerprints", harness.fingerprints),

@@ -8,17 +8,20 @@ import itertools
 import json
 import pathlib
 import tempfile
+import uuid
 from collections.abc import AsyncIterator
 
 import aiohttp
 import msgpack
 import pytest
 import pytest_asyncio
-from tests.worker.harness import APP, INTERNAL_KEY, Harness, running_worker, spec_of, until
+from tests.worker.harness import APP, INTERNAL_KEY, TENANT, Harness, running_worker, spec_of, until
 
+from forestay.fleet.actions import Origin, PlanRoute, RegisterRevision
 from forestay.fleet.model import Revision
 from forestay.fleet.spec import LimitSpec
-from forestay.handshake import AUTH_HEADER, reply_holds
+from forestay.handshake import AUTH_HEADER, STORE_HEADER, reply_holds
+from forestay.ids import ReplicaId, RequestId, RevisionId, new_request_id
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 Loaded = tuple[Harness, str, pathlib.Path]
@@ -222,3 +225,29 @@ async def _count(marks: pathlib.Path, text: str, count: int) -> bool:
 
 def _read(marks: pathlib.Path) -> str:
     return marks.read_text() if marks.exists() else ""
+
+
+async def test_direct_calls_and_streams_are_offered_to_a_rollout_after_their_answer(loaded: Loaded) -> None:
+    """While a candidate is held: a call as it is, a stream by its last event, and nothing that may not be kept."""
+    harness, replica_id, _ = loaded
+    fleet = await harness.fleet.load()
+    control = fleet.revisions[fleet.replicas[ReplicaId(replica_id)].revision_id]
+    candidate = dataclasses.replace(control, revision_id=RevisionId("next"), digest="next")
+    register = RegisterRevision(candidate, TENANT, "shared", "test")
+    plan = PlanRoute(control.model_id, candidate.revision_id, 600.0, "a rollout", held=True)
+    await harness.fleet.apply([register, plan], origin=Origin.HUMAN, actor="test")
+    ids = [str(new_request_id(harness.clock.now(), 0, harness.chance)) for _ in range(3)]
+
+    async def offered(number: int, path: str) -> bool:
+        body = {"text": "3", "seconds": 0.0, "seed": 1}
+        await post(loaded, path, body, {STORE_HEADER: "1", "x-fal-request-id": ids[number]})
+        return RequestId(uuid.UUID(ids[number])) in harness.offers.offered
+
+    await until(lambda: offered(0, "/"), "the worker knows of the candidate")
+    await post(loaded, "/", {"text": "forget me"}, {"x-fal-request-id": ids[1]})
+    await until(lambda: offered(2, "/stream"), "the stream is offered")
+    assert RequestId(uuid.UUID(ids[1])) not in harness.offers.offered
+    found = harness.offers.offered[RequestId(uuid.UUID(ids[2]))]
+    assert (found.endpoint, found.revision_id) == ("/", control.revision_id)
+    assert json.loads(found.answer) == {"number": 2}
+    assert found.device_seconds > 0

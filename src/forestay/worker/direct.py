@@ -27,10 +27,12 @@ from forestay.worker.answer_files import parsed_or_none
 from forestay.worker.attempt import endpoint_of
 from forestay.worker.conclude import ReplicaStep, allowed_headers, explain, replica_step
 from forestay.worker.direct_caller import NOT_FOR_MODELS, running_of
-from forestay.worker.direct_judging import POLICY_CLOSE, Called, DirectJudging, StreamTooLarge, session_error
+from forestay.worker.direct_judging import POLICY_CLOSE, Called, DirectJudging, session_error
+from forestay.worker.events import StreamTooLarge
 from forestay.worker.hosts.host import Answered, CallRequest, CallResult, Host, ModelSocket, Stream, UpstreamFailed
 from forestay.worker.inputs import Inputs
 from forestay.worker.judging import plain_headers
+from forestay.worker.mirroring import AnswerCopy, Mirror
 from forestay.worker.replica import DIRECT_ATTEMPT, Replica, Running
 from forestay.worker.slot_blocks import Need, SlotBlocks
 
@@ -89,6 +91,7 @@ class DirectLane:
         self._clock = clock
         self._blocks = blocks
         self.calls = 0  # in flight
+        self.mirror: Mirror | None = None  # whoever offers answers to rollouts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection."""
@@ -188,10 +191,21 @@ class DirectLane:
             method=call.method,
         )
         gone = asyncio.Event()
+        copy = self._copy_of(call)
+        began = self._clock.monotonic()
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(self._watch_caller(call, host, endpoint, gone))
-            await self._stream(call, host, request, gone)
+            await self._stream(call if copy is None else dataclasses.replace(call, send=copy.send), host, request, gone)
             watching.cancel()
+        if copy is not None and self.mirror is not None:
+            self.mirror.offer_direct(call.replica, call.running, body, copy, self._clock.monotonic() - began)
+
+    def _copy_of(self, call: _Call) -> AnswerCopy | None:
+        """Return what keeps a copy of the answer, where a rollout may mirror the call."""
+        plain = call.method == "POST" and "?" not in call.path
+        if self.mirror is None or not plain or not self.mirror.wants(call.replica, call.running, call.body):
+            return None
+        return AnswerCopy(call.send)
 
     async def _stream(self, call: _Call, host: Host, request: CallRequest, gone: asyncio.Event) -> None:
         try:

@@ -29,6 +29,7 @@ from forestay.telemetry.measures import SIGNED, UNSIGNED
 from forestay.telemetry.metrics import PIECES_WITHHELD, Metrics
 from forestay.worker.attempt import endpoint_of
 from forestay.worker.bucket_outputs import FAILED_DEPENDENCY, BucketOutputs
+from forestay.worker.events import data_of, lines_of, whole_events
 from forestay.worker.input_judging import InputJudge, direct_answer
 from forestay.worker.input_media import Reader
 from forestay.worker.judging import OutputJudge, Ruled, echoes
@@ -37,15 +38,10 @@ from forestay.worker.output_quality import Output, OutputQuality
 from forestay.worker.replica import Replica, Running
 from forestay.worker.stopped import StoppedContent
 
-MAX_EVENT_BYTES = 64 * 1024 * 1024
 POLICY_CLOSE = 1008
 _UNPARSED = object()
 _JSON, _PACKED = {"content-type": "application/json"}, {"content-type": "application/msgpack"}
 _TOKEN = re.compile(rb"[\w.:-]{1,64}")  # the name or the id of an event
-
-
-class StreamTooLarge(ConnectionError):
-    """An event or an answer is larger than may be judged; the connection ends."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -145,7 +141,7 @@ class DirectJudging:
                 await self._judge.release(stored_ids(event))
                 yield event
                 continue
-            data, beside = _data_of(event), _names_of(event)
+            data, beside = data_of(event), _names_of(event)
             if data is None:  # a comment, or a name alone: it keeps the line open, what it says stays here
                 yield b":\n\n"
                 continue
@@ -243,50 +239,17 @@ def _files(ruled: Ruled) -> dict[str, str]:
     return {FILES_HEADER: f"{ruled.work[SIGNED]:.0f} {ruled.work[UNSIGNED]:.0f}"}
 
 
-async def whole_events(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Put a stream's pieces together to events, each with the empty line that ends it (WHATWG, server-sent events)."""
-    held = bytearray()
-    async for piece in pieces:
-        held += piece
-        while (end := _end_of_event(held)) > 0:
-            yield bytes(held[:end])
-            del held[:end]
-        if len(held) > MAX_EVENT_BYTES:
-            raise StreamTooLarge(f"an event is larger than {MAX_EVENT_BYTES} bytes")
-    if held.strip():
-        yield bytes(held)
-
-
 def session_error(answer: Answer) -> str:
     """Return the text frame that tells fal's clients why a session ends."""
     reason = answer.error or "refused by the content policy"
     return json.dumps({"type": "x-fal-error", "error": "CONTENT_POLICY_VIOLATION", "reason": reason})
 
 
-def _end_of_event(held: bytearray) -> int:
-    """Return where the first event ends, after its empty line; 0 while it is not whole."""
-    ends = [place + len(mark) for mark in (b"\n\n", b"\r\n\r\n", b"\r\r") if (place := held.find(mark)) >= 0]
-    return min(ends, default=0)
-
-
-def _lines_of(event: bytes) -> list[tuple[bytes, bytes]]:
-    """Return an event's lines as names and values."""
-    lines = event.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-    parts = [line.partition(b":") for line in lines]
-    return [(name, value.removeprefix(b" ")) for name, _, value in parts]
-
-
-def _data_of(event: bytes) -> bytes | None:
-    """Return an event's data, its lines joined; None when it has none."""
-    lines = [value for name, value in _lines_of(event) if name == b"data"]
-    return b"\n".join(lines) if lines else None
-
-
 def _names_of(event: bytes) -> Mapping[str, str]:
     """Return an event's name and id where they are such; comments and unknown lines are for no reader (WHATWG)."""
     return {
         name.decode(): value.decode()
-        for name, value in _lines_of(event)
+        for name, value in lines_of(event)
         if name in {b"event", b"id", b"retry"} and _TOKEN.fullmatch(value)
     }
 

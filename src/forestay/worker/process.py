@@ -228,6 +228,7 @@ class _Worker:
         blocks = SlotBlocks(clock, self.claimer.wake)
         judging = DirectJudging(judge, input_judge, quality, outputs, ports.metrics, stopped)
         self.lane = DirectLane(self.replicas.replica, inputs, settings.secrets.internal_key, clock, blocks, judging)
+        self.lane.mirror = self.mirror
 
     def _replica_keeper(self, ports: WorkerPorts, outputs: BucketOutputs) -> ReplicaKeeper:
         """Return what loads, drains and unloads replicas."""
