@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from forestay.errors import UsageError
-from forestay.startup import Process, Stores, admission, audit_anchor, limit_counters, own_name, reviewing
+from forestay.startup import Process, Stores, admission, audit_anchor, limit_counters, own_name, reviewing, sealing
 
 if TYPE_CHECKING:
     from forestay.abuse.loop import AbuseLoop
@@ -105,20 +105,17 @@ def _held(stores: Stores) -> "Held":
 def _quality_loops(process: Process, stores: Stores) -> "list[Loop]":
     """List the loop that follows outputs, and those that drop what is past its time."""
     from forestay.controller import Loop
-    from forestay.quality import loop
+    from forestay.quality import evidence_loop, loop
     from forestay.quality.postgres_canaries import CanarySelfTest, PostgresCanaries
     from forestay.quality.postgres_findings import PostgresFindings
     from forestay.quality.watch_store import PostgresWatch
     from forestay.quality.watching import Rules
     from forestay.telemetry import output_facts
 
-    settings, watch, findings = (
-        process.settings.quality,
-        PostgresWatch(stores.database),
-        PostgresFindings(stores.database),
-    )
+    settings, watch = process.settings.quality, PostgresWatch(stores.database)
+    findings = PostgresFindings(stores.database)
     facts, kept = stores.facts_database, settings.outputs_retention_seconds
-    canaries = PostgresCanaries(stores.database)
+    canaries, shown = PostgresCanaries(stores.database), sealing(process, stores)
     ports = loop.QualityPorts(
         outputs=output_facts.PostgresOutputs(facts),
         fleet=stores.fleet,
@@ -134,6 +131,7 @@ def _quality_loops(process: Process, stores: Stores) -> "list[Loop]":
     async def forget() -> int:
         before = process.clock.now() - dt.timedelta(seconds=kept)
         await watch.forget(before)
+        await evidence_loop.forget(shown)
         return await findings.forget(before, FINDING_BATCH)
 
     async def forget_rounds() -> int:
@@ -143,6 +141,7 @@ def _quality_loops(process: Process, stores: Stores) -> "list[Loop]":
 
     return [
         Loop("quality", 1.0, loop.QualityLoop(ports).run_once, batch=loop.BATCH),
+        Loop("quality_evidence", 5.0, lambda: evidence_loop.run_once(shown)),
         Loop("output_partitions", 3600.0, lambda: output_facts.keep_partitions(facts, process.clock, kept)),
         Loop("finding_retention", 600.0, forget, batch=FINDING_BATCH),
         Loop("canary_retention", 600.0, forget_rounds),

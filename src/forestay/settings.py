@@ -406,7 +406,7 @@ class Safety:
     sealed_retention_seconds: float = setting(
         "FORESTAY_SEALED_RETENTION",
         30 * 86400.0,
-        "How long sealed copies of refused inputs and stopped outputs are kept for reviews and appeals; 0: none is made. "
+        "How long sealed copies of refused inputs and stopped outputs are kept for reviews and appeals, and of outputs as evidence of findings; 0: none is made. "
         "What the law asks to report is kept until somebody lets it go.",
     )
     refused_kept: int = setting(

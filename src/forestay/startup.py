@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from forestay.fleet.postgres_store import PostgresFleetStore
     from forestay.limits.valkey_counters import ValkeyCounters
     from forestay.media.postgres_store import PostgresMediaStore
+    from forestay.quality.evidence_loop import EvidencePorts
     from forestay.queue.postgres_store import PostgresQueueStore
     from forestay.safety.chain import ChainFault
     from forestay.safety.guard import Guard
@@ -328,3 +329,24 @@ def audit_anchor(process: Process, stores: Stores) -> "AuditAnchor":
 
     keys = load_or_create_keys(pathlib.Path(process.settings.secrets.signing_key_file))
     return AuditAnchor(stores.database, stores.objects, keys, process.clock)
+
+
+def sealing(process: Process, stores: Stores) -> "EvidencePorts":
+    """Return what opens evidence for findings: a sample of their outputs, under the seal of reviews."""
+    from forestay.quality.evidence_loop import EvidencePorts
+    from forestay.quality.postgres_evidence import PostgresEvidence
+    from forestay.quality.postgres_findings import PostgresFindings
+    from forestay.queue.listing import PostgresRequestList
+    from forestay.telemetry.output_facts import PostgresOutputs
+    from forestay.worker.evidence_sealing import EvidenceSealer
+
+    kept = process.settings.safety.sealed_retention_seconds
+    sealed, requests = reviewing(process, stores, own_name("controller")).sealed, PostgresRequestList(stores.database)
+    return EvidencePorts(
+        findings=PostgresFindings(stores.database),
+        outputs=PostgresOutputs(stores.facts_database),
+        evidence=PostgresEvidence(stores.database),
+        sealer=EvidenceSealer(sealed, stores.media, requests, kept),
+        clock=process.clock,
+        retention_seconds=kept,
+    )

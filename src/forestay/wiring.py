@@ -141,6 +141,7 @@ def _admin_readers(stores: Stores, writer: str) -> "AdminReaders":
     from forestay.fleet.postgres_devices import PostgresDevices
     from forestay.gateway.ports import AdminReaders
     from forestay.quality.postgres_canaries import PostgresCanaries
+    from forestay.quality.postgres_evidence import PostgresEvidence
     from forestay.quality.postgres_findings import PostgresFindings
     from forestay.quality.watch_store import PostgresWatch
     from forestay.queue.claiming import PostgresTurns
@@ -169,6 +170,7 @@ def _admin_readers(stores: Stores, writer: str) -> "AdminReaders":
         shadows=PostgresShadowStore(stores.database),
         readiness=PostgresReadiness(stores.database, stores.facts_database, writer=writer),
         findings=PostgresFindings(stores.database),
+        evidence=PostgresEvidence(stores.database),
         holds=PostgresWatch(stores.database),
         drills=PostgresDrills(stores.database),
         canaries=PostgresCanaries(stores.database),

@@ -57,6 +57,7 @@ from forestay.limits.postgres_store import PostgresLimitStore
 from forestay.media.decode import Decoder
 from forestay.media.postgres_store import PostgresMediaStore
 from forestay.quality.postgres_canaries import PostgresCanaries
+from forestay.quality.postgres_evidence import PostgresEvidence
 from forestay.quality.postgres_findings import PostgresFindings
 from forestay.quality.watch_store import PostgresWatch
 from forestay.queue.claiming import PostgresTurns
@@ -192,6 +193,7 @@ async def platform(database: Database, objects: ObjectStore, tmp_path: pathlib.P
                 PostgresCanaries(database),
                 PostgresOutputs(database),
                 PostgresDevices(database),
+                PostgresEvidence(database),
             ),
             "limits": LimitPorts(PostgresLimitStore(database, wakeups, clock), None),
         }

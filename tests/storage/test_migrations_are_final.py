@@ -37,6 +37,7 @@ DIGESTS = {
     "migrations/0027_safety_audits.pre.sql": "1e04c8de7d9407aeb9d7a506fc35e1ec43ac9e333ff2d554b5e49cc8c7c9d151",
     "migrations/0028_slo_forgiven.pre.sql": "b3f9cd9b6c403181c744eda7b9b3dfe7718258517c1ffb223ab87303844b6f5e",
     "migrations/0029_drained_replicas.pre.sql": "80a65b986cc808c387b25f1193226762c76539a065ef720d0abc08adc0d12952",
+    "migrations/0030_quality_evidence.pre.sql": "3e963b02c2a6ca1fa1604fed72000500c169fec31310c36800b72b812f61cb4d",
     "facts_migrations/0001_facts.pre.sql": "3fea2c3960f7e1e59d62cf6b29a94f9c6accb50005cebe111f4236435dc33d6f",
     "facts_migrations/0002_tags.pre.sql": "ee66efa6d0b6dccc6448788b208882dd33523503ff7cbdad35b54a8920d84dbb",
     "facts_migrations/0003_calls.pre.sql": "25c6143d2935694f532fc1c3bb0a60b030dbee4c12d1922918feae9847935806",

@@ -7,7 +7,7 @@ from typing import Annotated, cast
 
 import typer
 
-from forestay.cli import quality_canary, quality_fingerprint, quality_scorers
+from forestay.cli import quality_canary, quality_evidence, quality_fingerprint, quality_scorers
 from forestay.cli.client import connect
 from forestay.cli.output import JSON_OPTION, print_json, print_table
 from forestay.errors import UsageError
@@ -15,6 +15,7 @@ from forestay.errors import UsageError
 app = typer.Typer(no_args_is_help=True, help="Show what was found wrong with outputs, and check files of your own.")
 app.add_typer(quality_canary.app, name="canary")
 app.add_typer(quality_scorers.app, name="scorers")
+app.add_typer(quality_evidence.app, name="evidence")
 app.command()(quality_fingerprint.fingerprint)
 Row = dict[str, object]
 _REASON = typer.Option("--reason", help="Why, for the audit log.")
@@ -134,14 +135,24 @@ def told(row: Row) -> list[str]:
     place = ", ".join(f"{name.removesuffix('_id')} {value}" for name, value in where.items() if value)
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in cast("dict[str, float]", row["evidence"]).items())
     over = f"closed at {row['closed_at']}: {row['closed_for']}" if row["closed_at"] else "open"
+    sealed = cast("Row | None", row.get("sealed"))
     catalogue = f"row {row['catalogue']}, {row['failure']}" if row["catalogue"] else "none that is known"
     return [
         f"{row['finding_id']} {row['what']}",
         f"  where: {place}",
         f"  failure: {catalogue}; found by {row['source']}, {row['times']} times, last at {row['last_at']}",
         f"  numbers: {numbers or 'none'}",
+        *([f"  evidence: {_evidence_words(sealed, str(row['finding_id']))}"] if sealed is not None else []),
         f"  standing: {over}",
     ]
+
+
+def _evidence_words(sealed: Row, finding_id: str) -> str:
+    """Return what was sealed of the outputs, and how it is seen."""
+    if not sealed["copies"]:
+        return str(sealed["words"])
+    how = f"forestay quality evidence show {finding_id} --out DIR --reason WHY"
+    return f"{sealed['words']}, sealed at {sealed['opened_at']}; see `{how}`"
 
 
 def _print_findings(found: list[Row], empty: str) -> None:

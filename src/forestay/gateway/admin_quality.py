@@ -13,6 +13,7 @@ from forestay.gateway.admin_reading import Act, NotThere, plain_text
 from forestay.gateway.responses import Reply, json_reply
 from forestay.ids import ModelId, RevisionId, WorkerId
 from forestay.quality.catalogue import name_of
+from forestay.quality.evidence import Evidence
 from forestay.quality.findings import Kept
 
 MOST_HOURS = 24 * 90
@@ -31,7 +32,9 @@ async def get_findings(act: Act) -> Reply:
     model = plain_text("model", act.query("model") or "")
     closed = act.query("closed") == "1"
     found = await act.ports.admin.findings.found(ModelId(model) if model else None, since, closed=closed)
-    return json_reply(200, {"findings": [_shown(item) for item in found]})
+    store = act.ports.admin.evidence
+    known = dict[str, Evidence]() if store is None else await store.of([item.finding.finding_id for item in found])
+    return json_reply(200, {"findings": [_shown(item, known.get(item.finding.finding_id)) for item in found]})
 
 
 async def post_close(act: Act) -> Reply:
@@ -65,7 +68,7 @@ async def post_release(act: Act) -> Reply:
     return json_reply(200, {"worker_id": worker_id, "revision_id": revision_id})
 
 
-def _shown(kept: Kept) -> dict[str, object]:
+def _shown(kept: Kept, evidence: Evidence | None) -> dict[str, object]:
     return {
         "finding_id": kept.finding.finding_id,
         **msgspec.to_builtins(kept.finding),
@@ -75,4 +78,7 @@ def _shown(kept: Kept) -> dict[str, object]:
         "times": kept.times,
         "closed_at": kept.closed_at,
         "closed_for": kept.closed_for,
+        "sealed": None
+        if evidence is None
+        else {"opened_at": evidence.opened_at, "words": evidence.words, "copies": len(evidence.copies)},
     }

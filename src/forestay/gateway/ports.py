@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from forestay.limits.counters import RemoteCounters
     from forestay.limits.store import LimitStore
     from forestay.quality.canary_store import CanaryStore
+    from forestay.quality.evidence import EvidenceStore
     from forestay.quality.findings import FindingStore
     from forestay.quality.watch_store import HoldStore
     from forestay.queue.claiming import Turns
@@ -122,6 +123,7 @@ class AdminReaders:
     canaries: "CanaryStore"
     outputs: "PostgresOutputs"
     devices: "DeviceStore"
+    evidence: "EvidenceStore | None" = None  # without it no sealed sample of outputs is shown
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -36,6 +36,15 @@ class ListedRequest:
     tags: Mapping[str, str] | None = None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class KeptInput:
+    """An ended request that may be looked at again, and what it asked, where that is kept."""
+
+    request_id: RequestId
+    tenant_id: TenantId
+    body: bytes | None
+
+
 class RequestList(Protocol):
     """Requests by model, state and tags."""
 
@@ -59,3 +68,8 @@ class PostgresRequestList:
         named = [state.value for state in states] or None
         rows = await self._database.fetch(_SQL["newest"], model_id, named, limit, dict(tags) or None)
         return [msgspec.convert(dict(row), ListedRequest) for row in rows]
+
+    async def inputs(self, request_ids: Sequence[RequestId]) -> list[KeptInput]:
+        """Read what ended requests asked; those whose callers forbade that anything is kept are left out."""
+        rows = await self._database.fetch(_SQL["inputs"], list(request_ids))
+        return [msgspec.convert(dict(row), KeptInput) for row in rows]

@@ -21,3 +21,7 @@ SELECT * FROM (
      ORDER BY request_id DESC LIMIT $3)
 ) AS both_kinds
 ORDER BY request_id DESC LIMIT $3;
+
+-- name: inputs
+-- Reads the inputs of ended requests, without those whose callers forbade that anything is kept (X-Fal-Store-IO: 0).
+SELECT request_id, tenant_id, input AS body FROM finished_requests WHERE request_id = ANY ($1) AND NOT ephemeral;
