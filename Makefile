@@ -35,7 +35,7 @@ $(STAMP): requirements.lock pyproject.toml tools/install_torch.py tests/acceptan
 	@echo "ready: make demo"
 
 .PHONY: demo
-demo: $(STAMP) ## start everything, show every promise kept, save the results under demo-output/
+demo: $(STAMP) ## the tour: one story in four minutes, every promise kept, results under demo-output/
 	@$(BIN)/forestay demo $(ARGS)
 
 .PHONY: run

@@ -11,6 +11,21 @@ from tests.acceptance.programs import clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO_SECONDS = 240
+TOUR_SECONDS = 480  # four minutes on a machine that does nothing else
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(TOUR_SECONDS + 60)
+def test_the_tour_is_one_story_in_which_every_promise_is_kept(tmp_path: Path) -> None:
+    """Exit status 0, every promise kept, and a page with every act, its pictures, its rollouts and its budgets."""
+    told = run_demo("tour", tmp_path / "out", TOUR_SECONDS)
+    assert all(row["kept"] and row["evidence"] for row in told["promises"])
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"seven.png", "three-to-eight.mp4", "c4.wav", "harmless.png", "sheet-0.png", "rollout-leaking.html"} <= names
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert page.count('<h2 id="act-') == 6
+    assert "subtle: rolled_back" in page
+    assert "forestay slo status" in page
 
 
 @pytest.mark.slow
@@ -83,7 +98,7 @@ def test_a_good_revision_is_shipped_and_bad_ones_are_not(tmp_path: Path) -> None
         assert ending in page
 
 
-def run_demo(scenario: str, output: Path) -> dict[str, Any]:
+def run_demo(scenario: str, output: Path, seconds: float = DEMO_SECONDS) -> dict[str, Any]:
     """Run the demo; returns what it tells at its end. It ends well."""
     command = [sys.executable, "-m", "forestay", "demo", "--scenario", scenario, "--json", "--output", str(output)]
     done = subprocess.run(
@@ -93,7 +108,7 @@ def run_demo(scenario: str, output: Path) -> dict[str, Any]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=DEMO_SECONDS,
+        timeout=seconds,
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
@@ -105,7 +120,7 @@ def test_an_unknown_scenario_is_told_with_those_that_exist() -> None:
     command = [sys.executable, "-m", "forestay", "demo", "--scenario", "pillage"]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
-    assert "'pillage' is none of spine, abuse, safety, slo, quality, rollout" in done.stderr
+    assert "'pillage' is none of tour, spine, abuse, safety, slo, quality, rollout" in done.stderr
     assert "Traceback" not in done.stderr
 
 

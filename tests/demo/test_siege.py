@@ -19,7 +19,7 @@ from forestay.demo import attacker
 from forestay.demo.asking import reason_of
 from forestay.demo.attacks import ATTACKS
 from forestay.demo.bait import WEIGHTS, bundle_of, flip_last_weight, inner_urls, png, safetensors, spec_of
-from forestay.demo.promises import ABUSE, QUALITY, ROLLOUT, SAFETY, SCENARIOS, SLO, SPINE, Kept
+from forestay.demo.promises import ABUSE, QUALITY, ROLLOUT, SAFETY, SCENARIOS, SLO, SPINE, TOUR, Kept
 from forestay.demo.scene import read_counter
 from forestay.demo.siege import wait_of
 from forestay.fleet import spec_file
@@ -75,6 +75,7 @@ def test_every_attack_is_a_promise() -> None:
 def test_a_promise_of_two_scenarios_has_one_text() -> None:
     """A promise is looked up by its name alone."""
     assert SCENARIOS == {
+        "tour": TOUR,
         "spine": SPINE,
         "abuse": ABUSE,
         "safety": SAFETY,

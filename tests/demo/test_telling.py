@@ -25,7 +25,7 @@ def test_only_all_promises_kept_is_success() -> None:
 
 
 def test_every_step_of_the_caller_is_a_promise() -> None:
-    """No step is without its line in the table, and the caller's are not the choreography's."""
+    """No step is without its line in the table, and the caller's are not those of the platform's side."""
     steps = [name for scenario in SCENARIOS.values() for name, _ in scenario]
     assert len(steps) == len(set(steps))
     assert set(SPINE) - set(steps) == {"start", "killed", "once", "webhooks", "stop"}

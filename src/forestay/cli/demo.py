@@ -7,7 +7,7 @@ import asyncio
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,17 +20,19 @@ from forestay.clock import SystemClock
 from forestay.demo.choreography import Demonstration
 from forestay.demo.game_day import GameDay
 from forestay.demo.inspection import Inspection
-from forestay.demo.promises import SCENARIOS, Kept
+from forestay.demo.promises import ACTS, SCENARIOS, Act, Kept
 from forestay.demo.screen import JsonScreen, LiveScreen, PlainScreen, Screen
 from forestay.demo.sheet import write_sheet
 from forestay.demo.shipyard import Shipyard
 from forestay.demo.siege import Siege
 from forestay.demo.stage import Course, clean
+from forestay.demo.tour import Tour
 from forestay.demo.watch import Watch
 from forestay.errors import UsageError
 from forestay.settings import process_environment
 
 _FLEETS = {
+    "tour": Path("examples/fleet.yaml"),
     "spine": Path("examples/fleet.yaml"),
     "abuse": Path("examples/small_fleet.yaml"),
     "safety": Path("examples/echo_fleet.yaml"),
@@ -38,7 +40,8 @@ _FLEETS = {
     "quality": Path("examples/fleet.yaml"),
     "rollout": Path("examples/digits_fleet.yaml"),
 }
-_COURSES: Mapping[str, Callable[[Course], Demonstration | Siege | Inspection | Watch | GameDay | Shipyard]] = {
+_COURSES: Mapping[str, Callable[[Course], Tour | Demonstration | Siege | Inspection | Watch | GameDay | Shipyard]] = {
+    "tour": Tour,
     "spine": Demonstration,
     "abuse": Siege,
     "safety": Inspection,
@@ -57,13 +60,14 @@ def demo(
     scenario: Annotated[
         str,
         typer.Option(
-            help="spine: work goes on though a worker dies. abuse: attacks are stopped, one by one. "
+            help="tour: one story with something of each. spine: work goes on though a worker dies. "
+            "abuse: attacks are stopped, one by one. "
             "safety: nothing is released unjudged, and people decide about what is in doubt. "
             "slo: what spends an error budget too fast wakes somebody, and nothing else does. "
             "quality: real faults are put into pictures, film and sound, and each is found and named. "
             "rollout: a good revision is promoted, a bad one is stopped in shadow, another is rolled back."
         ),
-    ] = "spine",
+    ] = "tour",
     fleet: Annotated[Path | None, typer.Option(help="The fleet to load; the scenario's own unless named.")] = None,
     output: Annotated[Path, typer.Option(help="Folder for index.html, pictures, film and sound.")] = Path(
         "demo-output"
@@ -87,10 +91,10 @@ def demo(
     clean(output)
     names = SCENARIOS[scenario]
     environment = process_environment()
-    waiver, told = waiver_of_demo(shortfall_here(), environment)
-    if told:
-        typer.echo(told, err=True)
-    screen = _screen(as_json, names)
+    waiver, warning = waiver_of_demo(shortfall_here(), environment)
+    if warning:
+        typer.echo(warning, err=True)
+    screen = _screen(as_json, names, ACTS if scenario == "tour" else ())
     course = Course(fleet.resolve(), data, output.resolve(), environment, clock, screen, waiver)
     run = _COURSES[scenario](course)
     kept, ended = False, 1
@@ -99,7 +103,8 @@ def demo(
     except KeyboardInterrupt:
         ended = _INTERRUPTED
     promises = [run.stage.promises.get(name, Kept(name)) for name in names]
-    page = write_sheet(output, promises, run.stage.files, run.measured)
+    told = [] if isinstance(run, Tour) else promises  # the tour's page tells them act by act
+    page = write_sheet(output, told, run.stage.files, run.measured)
     words = "every promise was kept" if kept else f"A PROMISE WAS BROKEN; logs are in {data}"
     words = "interrupted" if ended == _INTERRUPTED else words
     screen.close(promises, f"{words} ({clock.monotonic() - started:.0f} s). Look: {page}")
@@ -110,9 +115,9 @@ def demo(
     raise typer.Exit(0 if kept else ended)
 
 
-def _screen(as_json: bool, names: Iterable[str]) -> Screen:
+def _screen(as_json: bool, names: Iterable[str], acts: Sequence[Act]) -> Screen:
     if as_json:
         return JsonScreen(Console(), Console(stderr=True))
     if sys.stdout.isatty() and Console().width >= _TERMINAL_WIDTH:
-        return LiveScreen(Console(), names)
+        return LiveScreen(Console(), names, acts)
     return PlainScreen(Console())

@@ -2,9 +2,9 @@
 
 It knows the platform only through the environment that `forestay demo` gives it (host names, a CA file, a key; or a
 proxy). It tells what happened as one JSON object a line on standard output and keeps the files in its own folder. It
-decides whether a promise was kept as far as a caller can see; `choreography.py` reads it and looks from the other side.
+decides whether a promise was kept as far as a caller can see; `calling.py` reads it and looks from the other side.
 
-    python -m forestay.demo.caller SCENARIO FOLDER WEBHOOK_URL
+    python -m forestay.demo.caller SCENARIO[,SCENARIO] FOLDER WEBHOOK_URL
 """
 
 import base64
@@ -42,9 +42,14 @@ def require(kept: bool, message: str) -> None:
 
 
 def say(**event: Any) -> None:
-    """Tell the choreography one thing."""
+    """Tell whoever runs this program one thing."""
     sys.stdout.write(json.dumps(event) + "\n")
     sys.stdout.flush()
+
+
+def answered(model: str, count: int = 1) -> None:
+    """Tell how many requests of a model were answered well: the caller's own ledger, which others are held against."""
+    say(event="answered", model=model, count=count)
 
 
 class Caller:
@@ -92,6 +97,7 @@ def picture(caller: Caller) -> str:
     data = caller.fetch(result["images"][0]["url"])
     require(data.startswith(b"\x89PNG"), "the picture is not a PNG file")
     caller.save("seven.png", data, PROMPT)
+    answered(DIGITS)
     return f"{' > '.join(seen)}; {len(data):,} bytes of PNG"
 
 
@@ -100,6 +106,7 @@ def same_seed(caller: Caller) -> str:
     result: Result = fal_client.run(DIGITS, {"prompt": PROMPT, "seed": SEED})
     again = caller.fetch(result["images"][0]["url"])
     require(again == (caller.folder / "seven.png").read_bytes(), "another picture came back")
+    answered(DIGITS)
     return "synchronous call, identical file"
 
 
@@ -116,6 +123,7 @@ def logs(_caller: Caller) -> str:
     require(result["text"] == "hello", "the answer is not what was said")
     found = [line for line in lines if line.startswith("echo line")]
     require(len(found) == 6, f"{len(found)} of 6 lines arrived")
+    answered(ECHO)
     return "6 of 6 lines, attributed to the request"
 
 
@@ -131,6 +139,7 @@ def previews(caller: Caller) -> str:
     require(len(shown) == steps, f"{len(shown)} previews for {steps} steps")
     final = caller.fetch(events[-1]["images"][0]["url"])
     caller.save("four.png", final, "a green four, streamed")
+    answered(DIGITS)
     return f"{len(shown)} previews, then the picture"
 
 
@@ -162,6 +171,7 @@ def clip(caller: Caller) -> str:
     data = caller.fetch(result["video"]["url"])
     require(data[4:8] == b"ftyp", "not an MP4 file")
     caller.save("three-to-eight.mp4", data, "a red three becomes a blue eight")
+    answered(MOTION)
     return f"{result['frames']} frames, {len(data):,} bytes of MP4"
 
 
@@ -171,6 +181,7 @@ def sound(caller: Caller) -> str:
     data = caller.fetch(result["audio"]["url"])
     require(data[:4] == b"RIFF" and data[8:12] == b"WAVE", "not a WAV file")
     caller.save("c4.wav", data, "c4")
+    answered(TONES)
     return f"{len(data):,} bytes of WAV"
 
 
@@ -203,6 +214,8 @@ def burst(caller: Caller) -> str:
         require(answer["text"] == f"echo {number}", f"request {number} got another's answer")
     for number, answer in enumerate(answers[BURST_ECHOES:]):
         caller.save(f"burst-{number}.png", caller.fetch(answer["images"][0]["url"]), f"burst: {number}")
+    answered(ECHO, BURST_ECHOES)
+    answered(DIGITS, BURST_PICTURES)
     return f"{len(answers)} of {len(handles)} acknowledged requests answered"
 
 
@@ -223,6 +236,7 @@ def edit(caller: Caller) -> str:
     result: Result = fal_client.subscribe(f"{DIGITS}/edit", arguments)
     data = caller.fetch(result["images"][0]["url"])
     caller.save("seven-edited.png", data, "the uploaded seven, redrawn in blue")
+    answered(DIGITS)
     return f"{len(data):,} bytes of PNG"
 
 
@@ -233,11 +247,12 @@ def realtime(_caller: Caller) -> str:
             connection.send({"text": f"message {number}"})
             answer = connection.recv()
             require(answer is not None and answer.get("text") == f"message {number}", f"got {answer}")
+    answered(ECHO)  # one session is one request
     return "5 messages, 5 answers, token issued"
 
 
 SCENARIOS: dict[str, tuple[tuple[str, Step], ...]] = {
-    "hosts": (
+    "serve": (
         ("early", submit_early),
         ("picture", picture),
         ("same_seed", same_seed),
@@ -247,17 +262,17 @@ SCENARIOS: dict[str, tuple[tuple[str, Step], ...]] = {
         ("cancel", cancel),
         ("sound", sound),
         ("clip", clip),
-        ("burst", burst),
     ),
+    "burst": (("burst", burst),),
     "proxy": (("upload", upload), ("edit", edit), ("realtime", realtime)),
 }
 
 
 def main() -> int:
-    """Run one scenario; a broken promise does not stop the next step."""
-    scenario, folder, webhook_url = sys.argv[1:4]
+    """Run the scenarios that are named; a broken promise does not stop the next step."""
+    scenarios, folder, webhook_url = sys.argv[1:4]
     caller = Caller(Path(folder), webhook_url)
-    for name, step in SCENARIOS[scenario]:
+    for name, step in [step for scenario in scenarios.split(",") for step in SCENARIOS[scenario]]:
         say(event="started", step=name)
         start = time.monotonic()
         try:

@@ -1,44 +1,25 @@
-"""The demonstration's course: start, call, break, count, stop; and what each promise came to.
+"""The demonstration of the spine: start, call, break, count, stop; and what each promise came to.
 
-It decides in which order things happen and, for what a caller cannot see (webhooks, attempts, processes), whether the
-promise was kept. The calls themselves are in `caller.py`, which runs as a user's program in its own process.
+It decides in which order things happen. The calls are made by `calling`, which looks from the platform's side too.
 """
 
-import asyncio
-import collections
-import contextlib
-import dataclasses
-import subprocess
-import sys
-from collections.abc import Mapping
-from pathlib import Path
-from typing import cast
-
-from forestay.demo.platform import Ready, kill
-from forestay.demo.promises import SPINE, Kept, Mark, SavedFile, all_kept
-from forestay.demo.receiver import Receiver, is_genuine, read_jwks
-from forestay.demo.stage import LINE_BYTES, Course, Stage, admin_session, events_of, request_of
-from forestay.errors import Unavailable
-from forestay.tls import client_environment
+from forestay.demo.calling import Calls
+from forestay.demo.platform import Ready
+from forestay.demo.promises import SPINE, all_kept
+from forestay.demo.receiver import Receiver
+from forestay.demo.stage import Course, Stage
 
 DEVICES = 2
-_CALLER_SECONDS = 240.0
-_WEBHOOK_SECONDS = 20.0
-_RUNNING_SECONDS = 30.0
-_LOOK_SECONDS = 0.1
-_AHEAD = frozenset({"queued", "leased", "running"})  # states of a request that runs or has yet to run
 
 
 class Demonstration:
     """One run, with what it has found so far."""
 
     def __init__(self, course: Course) -> None:
-        self._course = course
         self.stage = Stage(course)
         self.measured = ""  # this course measures nothing that needs a section of its own
         self._receiver = Receiver(course.clock)
-        self._burst: list[str] = []
-        self._echoes: list[str] = []  # those of the burst that run for a second each, a few at a time
+        self._calls = Calls(self.stage, self._receiver)
 
     async def run(self) -> bool:
         """Go through everything; True when every promise was kept. The platform is stopped in any case."""
@@ -46,7 +27,9 @@ class Demonstration:
         try:
             ready = await self._start()
             if ready is not None:
-                await self._call(ready)
+                await self._calls.by_hosts(ready, "serve,burst")
+                await self._calls.counted(ready)
+                await self._calls.by_proxy(ready, "proxy")
         finally:
             await self.stage.stop()
             await self._receiver.stop()
@@ -58,108 +41,3 @@ class Demonstration:
             "FORESTAY_DEVICES": str(DEVICES),
         }
         return await self.stage.start("starting Postgres, Valkey, gateway, controller and two workers", variables)
-
-    async def _call(self, ready: Ready) -> None:
-        ca = Path(ready.ca_file)
-        async with asyncio.TaskGroup() as tasks:
-            await self._caller(ready, "hosts", client_environment(ca, ready.tls_url, ""), tasks)
-        await self.stage.check("once", lambda: self._finished_once(ready))
-        await self.stage.check("webhooks", lambda: self._webhooks_verify(ready))
-        await self._caller(ready, "proxy", client_environment(ca, "", ready.proxy_url), None)
-
-    async def _caller(
-        self, ready: Ready, scenario: str, environment: Mapping[str, str], tasks: asyncio.TaskGroup | None
-    ) -> None:
-        command = [sys.executable, "-m", "forestay.demo.caller", scenario, str(self._course.output), self._receiver.url]
-        with (self._course.data / f"caller-{scenario}.log").open("wb") as log:
-            child = await asyncio.create_subprocess_exec(
-                *command,
-                env={**self.stage.environment(), **environment, "FAL_KEY": ready.api_key},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                limit=LINE_BYTES,
-            )
-        try:
-            async with asyncio.timeout(_CALLER_SECONDS), contextlib.aclosing(events_of(child)) as events:
-                async for event in events:
-                    self._hear(event)
-                    if event["event"] == "burst" and tasks is not None:
-                        tasks.create_task(self.stage.check("killed", lambda: self._kill_a_worker(ready)))
-        except TimeoutError:
-            self._course.screen.note(f"the caller did not end within {_CALLER_SECONDS:.0f} s")
-        finally:
-            if child.returncode is None:
-                child.kill()
-            await child.wait()
-
-    def _hear(self, event: Mapping[str, object]) -> None:
-        kind, name = event["event"], str(event.get("step", ""))
-        if kind == "started":
-            self.stage.mark(Kept(name, Mark.RUNNING))
-        elif kind == "done":
-            mark = Mark.KEPT if event["kept"] is True else Mark.BROKEN
-            self.stage.mark(Kept(name, mark, str(event["evidence"]), cast("float", event["seconds"])))
-        elif kind == "saved":
-            self.stage.files.append(SavedFile(str(event["file"]), str(event["caption"])))
-        elif kind == "burst":
-            self._burst = cast("list[str]", event["request_ids"])
-            self._echoes = self._burst[: cast("int", event["echoes"])]
-
-    async def _kill_a_worker(self, ready: Ready) -> str:
-        """Kill the worker that runs the echoes as soon as some of them run."""
-        async with admin_session(ready) as session:
-            running, left = 0, self._echoes
-            deadline = self._course.clock.monotonic() + _RUNNING_SECONDS
-            while not running:
-                if self._course.clock.monotonic() > deadline:
-                    raise Unavailable("no request of the burst was running in time")
-                seen = {request_id: await request_of(session, request_id) for request_id in left[:4]}
-                running = sum(found["state"] == "running" for found in seen.values())
-                # On a slow machine the first ones have ended before the last was submitted: look at those after them.
-                left = [one for one in left if one not in seen or seen[one]["state"] in _AHEAD]
-                await self._course.clock.sleep(_LOOK_SECONDS)
-            worker = self.stage.platform.worker_running("Echo")
-        if worker is None:
-            raise Unavailable("no worker with a model process of Echo was found among the processes")
-        kill(worker)
-        self._course.screen.note(f"killed worker process {worker.pid} with at least {running} requests running")
-        return f"process {worker.pid}, with at least {running} requests running"
-
-    async def _finished_once(self, ready: Ready) -> str:
-        """Every acknowledged request of the burst succeeded; those which the dead worker held took another attempt."""
-        if not self._burst:
-            raise Unavailable("the burst was never submitted")
-        async with admin_session(ready) as session:
-            found = [await request_of(session, request_id) for request_id in self._burst]
-        states = collections.Counter(str(one["state"]) for one in found)
-        if states != {"succeeded": len(self._burst)}:
-            raise Unavailable(f"states are {dict(states)}")
-        again = sum(cast("int", one["attempt"]) > 1 for one in found)
-        if again == 0:
-            raise Unavailable("no request needed a second attempt: the kill hit nothing")
-        return f"{len(found)} of {len(found)} succeeded; {again} ran again after the kill"
-
-    async def _webhooks_verify(self, ready: Ready) -> str:
-        """One genuine notice for each request that asked for one, with the same content if it came twice."""
-        wanted = set(self._burst)
-        deadline = self._course.clock.monotonic() + _WEBHOOK_SECONDS
-        while not wanted <= {one.request_id for one in self._receiver.deliveries}:
-            if self._course.clock.monotonic() > deadline:
-                missing = len(wanted - {one.request_id for one in self._receiver.deliveries})
-                raise Unavailable(f"{missing} of {len(wanted)} webhooks did not arrive")
-            await self._course.clock.sleep(_LOOK_SECONDS)
-        async with admin_session(ready) as session, session.get("/rest/.well-known/jwks.json") as answer:
-            keys = read_jwks(cast("Mapping[str, object]", await answer.json()))
-        deliveries = list(self._receiver.deliveries)
-        false = [one.request_id for one in deliveries if not is_genuine(one, keys)]
-        if false:
-            raise Unavailable(f"{len(false)} of {len(deliveries)} signatures do not verify")
-        forged = dataclasses.replace(deliveries[0], body=deliveries[0].body + b" ")
-        if is_genuine(forged, keys):
-            raise Unavailable("a forged delivery verified")
-        different = {(one.request_id, one.body) for one in deliveries}
-        ids = {one.request_id for one in deliveries}
-        if len(different) != len(ids):
-            raise Unavailable("two deliveries of one request differ")
-        return f"{len(ids)} requests, {len(deliveries)} deliveries, all genuine; a changed one is refused"

@@ -1,7 +1,7 @@
 """The platform under demonstration: started as anyone would, looked at from outside, one of its workers killed.
 
 It knows `forestay up` by its command line and its ready file, and the operating system's table of processes; nothing of
-the platform's inside. `choreography.py` calls it.
+the platform's inside. `stage` starts and stops it, `calling` kills in it.
 """
 
 import asyncio

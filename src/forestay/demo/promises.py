@@ -2,7 +2,7 @@
 
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 SPINE: Mapping[str, str] = {
     "start": "one command starts everything, with embedded defaults",
@@ -107,7 +107,64 @@ ROLLOUT: Mapping[str, str] = {
     "reports": "each rollout ends in a page that a person understands, with pictures side by side",
     "stop": SPINE["stop"],
 }
+_OWN: Mapping[str, str] = {
+    "grown": "a model that requests wait for gets a second replica, on the other worker",
+    "failing": "a model begins to fail: its callers get its errors, and none is hidden",
+    "paged": "somebody is paged for it, once, in words that say who is hurt",
+    "quiet": "nobody is paged for what mends itself: the dead worker, the bad device, the bad revisions",
+    "budget": "each model's error budget is what the callers' own ledger makes it, to the last request",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Act:
+    """A part of the tour: what it is called, what it is about, and its promises in order."""
+
+    title: str
+    about: str
+    names: tuple[str, ...]
+
+
+ACTS: Sequence[Act] = (
+    Act(
+        "The fleet serves",
+        "A client written for fal's own service draws pictures, a film and a sound, and talks over a WebSocket.",
+        (
+            *("start", "early", "picture", "same_seed", "stream", "logs", "bad_input", "cancel", "sound", "clip"),
+            *("upload", "edit", "realtime", "grown"),
+        ),
+    ),
+    Act(
+        "A disguised prompt is refused",
+        "A policy is put in force. What is harmless is drawn; what is not is refused with its category, however spelt.",
+        ("policy", "harmless", "refused", "disguised"),
+    ),
+    Act(
+        "A worker is killed",
+        "A worker process gets kill -9 in the middle of its work, and every request that was acknowledged is answered.",
+        ("killed", "burst", "once", "webhooks"),
+    ),
+    Act(
+        "A bad device is found and drained",
+        "One worker's arithmetic breaks. No caller gets a black picture, and the replica is found, named and drained.",
+        ("overflow", "drained", "record"),
+    ),
+    Act(
+        "Two bad revisions are stopped",
+        "One is stopped in its shadow, before any caller sees it; the other is rolled back from under real traffic.",
+        ("subtle", "unseen", "passes", "rolled_back", "nothing_lost", "same_verdicts", "reports"),
+    ),
+    Act(
+        "The budget and the pages agree",
+        "Who was woken, who was not, and what all of it has cost, by the platform and by the callers' own ledger.",
+        ("failing", "paged", "quiet", "budget", "stop"),
+    ),
+)
+TOUR: Mapping[str, str] = {
+    name: {**SPINE, **SAFETY, **QUALITY, **ROLLOUT, **_OWN}[name] for act in ACTS for name in act.names
+}
 SCENARIOS: Mapping[str, Mapping[str, str]] = {
+    "tour": TOUR,
     "spine": SPINE,
     "abuse": ABUSE,
     "safety": SAFETY,

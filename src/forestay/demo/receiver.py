@@ -2,7 +2,7 @@
 
 It is a collector of traces (OTLP/HTTP, JSON) beside that.
 It keeps every delivery in memory. It decides whether a delivery is genuine by fal's published scheme (Ed25519 over
-request id, user id, timestamp and the body's SHA-256; keys from a JWKS). `choreography.py` starts it and reads it.
+request id, user id, timestamp and the body's SHA-256; keys from a JWKS). the courses start it and read it.
 """
 
 import base64

@@ -13,9 +13,10 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from forestay.demo.promises import Kept, Mark
+from forestay.demo.promises import Act, Kept, Mark
 
 _REFRESH_PER_SECOND = 8
+_LAST_ROWS = 2  # of an act that goes on: so many promises that it has kept stay in sight
 _MARKS = {
     Mark.WAITING: Text("·", style="dim"),
     Mark.KEPT: Text("yes", style="green"),
@@ -40,10 +41,12 @@ class Screen(Protocol):
 
 
 class LiveScreen:
-    """A table that fills while one watches."""
+    """A table that fills while one watches; what is long comes in acts, of which only those that go on are open."""
 
-    def __init__(self, console: Console, promises: Iterable[str]) -> None:
+    def __init__(self, console: Console, promises: Iterable[str], acts: Sequence[Act] = ()) -> None:
         self._console = console
+        self._acts = acts
+        self._ended = False
         self._promises = {name: Kept(name) for name in promises}
         self._note = ""
         self._spinner = Spinner("dots")
@@ -63,6 +66,7 @@ class LiveScreen:
     def close(self, promises: Sequence[Kept], summary: str) -> None:
         """Leave the finished table on the terminal."""
         self._live.stop()
+        self._ended = True
         self._promises = {promise.name: promise for promise in promises}
         self._note = ""
         self._console.print(self._draw())
@@ -74,11 +78,31 @@ class LiveScreen:
         table.add_column("kept?", justify="center", width=6)
         table.add_column("evidence", ratio=5)
         table.add_column("s", justify="right", width=6)
-        for promise in self._promises.values():
-            mark = self._spinner if promise.mark is Mark.RUNNING else _MARKS[promise.mark]
-            seconds = f"{promise.seconds:.1f}" if promise.seconds else ""
-            table.add_row(promise.text, mark, Text(promise.evidence), seconds)
+        if not self._acts:
+            for promise in self._promises.values():
+                self._add(table, promise)
+        for number, act in enumerate(self._acts, 1):
+            promises = [self._promises[name] for name in act.names]
+            kept = sum(promise.mark is Mark.KEPT for promise in promises)
+            told = f"{kept} of {len(promises)} kept" if kept else ""
+            table.add_row(Text(f"{number}. {act.title}", style="bold"), "", Text(told, style="bold"), "")
+            for promise in promises if self._ended else open_rows(promises):
+                self._add(table, promise)
         return table
+
+    def _add(self, table: Table, promise: Kept) -> None:
+        mark = self._spinner if promise.mark is Mark.RUNNING else _MARKS[promise.mark]
+        seconds = f"{promise.seconds:.1f}" if promise.seconds else ""
+        table.add_row(promise.text, mark, Text(promise.evidence), seconds)
+
+
+def open_rows(promises: Sequence[Kept]) -> list[Kept]:
+    """Return what is worth seeing of an act while it goes on: what runs, what is broken, and what came last."""
+    settled = [one for one in promises if one.mark is Mark.KEPT]
+    if len(settled) == len(promises):
+        return []  # over, and well: its line says so
+    last = settled[-_LAST_ROWS:]
+    return [one for one in promises if one in last or one.mark in {Mark.RUNNING, Mark.BROKEN}]
 
 
 class PlainScreen:

@@ -24,27 +24,41 @@ figure.plot svg { width: 100%; height: auto; } .plot text { fill: currentColor; 
 
 def render_sheet(promises: Sequence[Kept], files: Sequence[SavedFile], measured: str = "") -> str:
     """Return the page: pictures, the steps of the stream, film and sound, what was `measured`, the promises."""
-    steps = [file for file in files if file.name.startswith("step-")]
-    pictures = [file for file in files if file.name.endswith(".png") and file not in steps]
-    moving = [file for file in files if file.name.endswith((".mp4", ".wav"))]
     return "".join(
         (
             '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>Forestay demo</title>\n',
             f"<style>{_STYLE}</style>\n",
             "<h1>Forestay: what the demonstration made</h1>\n",
-            _section("Pictures", "grid", pictures),
-            _section("A stream, step by step", "grid strip", steps),
-            _section("Film and sound", "grid", moving),
+            render_files(files),
             measured,
-            "<h2>Promises</h2>\n<table>\n<tr><th>promise<th>kept?<th>evidence</tr>\n",
-            *(_row(promise) for promise in promises),
-            "</table>\n</html>\n",
+            f"<h2>Promises</h2>\n{render_promises(promises)}" if promises else "",
+            "</html>\n",
         )
     )
 
 
+def render_files(files: Sequence[SavedFile]) -> str:
+    """Return files as sections of HTML: pictures, the steps of a stream, film and sound."""
+    steps = [file for file in files if file.name.startswith("step-")]
+    pictures = [file for file in files if file.name.endswith(".png") and file not in steps]
+    moving = [file for file in files if file.name.endswith((".mp4", ".wav"))]
+    return "".join(
+        (
+            _section("Pictures", "grid", pictures),
+            _section("A stream, step by step", "grid strip", steps),
+            _section("Film and sound", "grid", moving),
+        )
+    )
+
+
+def render_promises(promises: Sequence[Kept]) -> str:
+    """Return a table of promises with what became of each."""
+    rows = "".join(_row(promise) for promise in promises)
+    return f"<table>\n<tr><th>promise<th>kept?<th>evidence</tr>\n{rows}</table>\n"
+
+
 def write_sheet(folder: Path, promises: Sequence[Kept], files: Sequence[SavedFile], measured: str = "") -> Path:
-    """Write `index.html` into `folder` and return its path; `measured` is a section of HTML."""
+    """Write `index.html` into `folder` and return its path; `measured` is HTML that may tell the promises itself."""
     page = folder / "index.html"
     page.write_text(render_sheet(promises, files, measured), encoding="utf-8")
     return page

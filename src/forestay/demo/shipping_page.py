@@ -1,6 +1,6 @@
-"""The three rollouts of the demonstration on one page: how each ended, why, and its share of the traffic. Pure. HTML.
+"""The rollouts of the demonstration on one page: how each ended, why, and its share of the traffic. Pure. HTML.
 
-It decides nothing; each rollout's own page is linked. Called by `shipyard`.
+It decides nothing; each rollout's own page is linked. Called by `shipyard` and `tour_page`.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ class Shipped:
 
 def render_rollouts(shipped: Sequence[Shipped], ledger: str) -> str:
     """Return a section of HTML; `ledger` says what the callers were answered."""
-    return f"<h2>Three rollouts</h2>\n<p>{html.escape(ledger)}.</p>\n{''.join(_one(item) for item in shipped)}"
+    return f"<h2>Rollouts</h2>\n<p>{html.escape(ledger)}.</p>\n{''.join(_one(item) for item in shipped)}"
 
 
 def _one(item: Shipped) -> str:

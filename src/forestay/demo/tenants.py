@@ -6,6 +6,7 @@ It decides nothing: `faulting` says what must come of what they ask. Everything 
 import asyncio
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -42,6 +43,7 @@ class Tenant:
     """One of them."""
 
     def __init__(self, session: aiohttp.ClientSession, clock: Clock) -> None:
+        self.answers: Counter[tuple[str, int]] = Counter()  # its own ledger: a model and a status, and how often
         self._session = session
         self._clock = clock
 
@@ -56,11 +58,14 @@ class Tenant:
             if self._clock.monotonic() > deadline:
                 raise Broken(f"request {said['request_id']} of {model} did not end within {END_SECONDS:.0f} s")
             await self._clock.sleep(LOOK_SECONDS)
-        return dataclasses.replace(await self._get(one), request_id=str(said["request_id"]))
+        ended = dataclasses.replace(await self._get(one), request_id=str(said["request_id"]))
+        self.answers[model, ended.status] += 1
+        return ended
 
     async def run(self, model: str, body: Mapping[str, object]) -> Ended:
         """Call a model directly: nothing is tried again."""
         async with self._session.post(f"/run/{model}", json=body) as answer:
+            self.answers[model, answer.status] += 1
             return await _ended(answer)
 
     async def file(self, url: str) -> bytes:
