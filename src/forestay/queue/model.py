@@ -7,6 +7,7 @@ the store (which may only write what the table allows), the gateway (to map stat
 import dataclasses
 import datetime as dt
 import enum
+import functools
 from collections.abc import Mapping
 
 from forestay.ids import (
@@ -63,6 +64,7 @@ def allows(before: State, after: State) -> bool:
     return after in TRANSITIONS[before]
 
 
+@functools.cache
 def held_sources(after: State) -> frozenset[State]:
     """Return the held states from which `after` may be written at once.
 
