@@ -154,6 +154,20 @@ async def test_a_request_tells_when_each_of_its_stages_was_reached(database: Dat
     assert [attempt[name] for name in ("device", "checked_at", "finished_at")] == ["GPU-7", at, at]
 
 
+async def test_a_request_without_a_trace_does_not_take_one_from_its_tags(
+    database: Database, objects: ObjectStore
+) -> None:
+    """What a caller calls so is a tag and nothing else."""
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with postgres_harness(database, objects) as harness:
+        await harness.store.submit([submission(harness, options=Options(tags={"traceparent": trace}))], {})
+        [lease] = await harness.store.claim(WORKER, [offer(1)], 15)
+        await harness.store.finish([finish(lease)])
+    await ship(database, database)
+    [fact] = await database.fetch("SELECT * FROM request_facts")
+    assert (fact["traceparent"], fact["tags"]) == (None, {"traceparent": trace})
+
+
 async def test_a_request_leaves_one_wide_line_without_its_prompt(database: Database, objects: ObjectStore) -> None:
     """Who, what, where, how it ended, and the seconds of each stage; shipped twice it is told once."""
     before, stream = structlog.get_config(), io.BytesIO()
