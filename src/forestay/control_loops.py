@@ -380,6 +380,7 @@ def _steering(process: Process, stores: Stores) -> "Loop":
     from forestay.controller import Loop
     from forestay.quality.postgres_canaries import PostgresCanaries
     from forestay.rollouts import steer
+    from forestay.rollouts.load_gate import LoadGate
     from forestay.rollouts.postgres_store import PostgresRolloutFacts, PostgresRolloutStore
     from forestay.rollouts.readiness_gate import ReadinessGate
     from forestay.rollouts.shadow.postgres_store import PostgresShadowStore
@@ -389,7 +390,13 @@ def _steering(process: Process, stores: Stores) -> "Loop":
     shadow, facts = PostgresShadowStore(stores.database), PostgresRolloutFacts(stores.facts_database)
     budgets = PostgresBudgetPolicy(stores.database, writer=own_name("controller"))
     readiness = ReadinessGate(_review_sources(process, stores), required=process.settings.artefacts.require_readiness)
-    asked = steer.GateSources(budgets, readiness, PostgresCanaries(stores.database), _safety_gate(process, stores))
+    asked = steer.GateSources(
+        budgets,
+        readiness,
+        PostgresCanaries(stores.database),
+        _safety_gate(process, stores),
+        LoadGate(stores.queue, process.settings.queue.cell),
+    )
     loop = steer.SteeringLoop(store, facts, stores.fleet, shadow, asked)
     wakes = ("forestay:fleet", steer.CHANNEL)
     return Loop("steering", 1.0, loop.run_once, batch=steer.MOST_FACTS, wakes_on=wakes)

@@ -34,6 +34,7 @@ _SECTIONS = st.fixed_dictionaries(
         "watch_seconds": _SECONDS,
         "margin_factor": st.floats(0.5, 5),
         "when_inconclusive": st.sampled_from(["hold", "roll_back"]),
+        "load_requests": st.sampled_from([0, 8, 64]),
         "shadow": st.fixed_dictionaries(
             {},
             optional={

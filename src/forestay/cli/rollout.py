@@ -43,6 +43,9 @@ def start(
     allow_breaking: Annotated[
         bool, typer.Option("--allow-breaking", help="Go on although the interface breaks callers.")
     ] = False,
+    load_requests: Annotated[
+        int | None, typer.Option(help="Inputs of its canaries that both answer at full load before any traffic.")
+    ] = None,
     shadow_requests: Annotated[
         int | None, typer.Option(help="Requests compared in the shadow before any traffic; 32.")
     ] = None,
@@ -75,6 +78,7 @@ def start(
         "margin_factor": margin_factor,
         "when_inconclusive": when_inconclusive,
         "allow_breaking": allow_breaking or None,
+        "load_requests": load_requests,
         "shadow_requests": 0 if no_shadow else shadow_requests,
         "shadow_budget_seconds": shadow_budget_seconds,
         "shadow_deadline_seconds": shadow_deadline,

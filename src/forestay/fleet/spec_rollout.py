@@ -30,4 +30,5 @@ class RolloutSpec:
     watch_seconds: float | None = None
     margin_factor: float | None = None
     when_inconclusive: str | None = None  # hold | roll_back
+    load_requests: int | None = None  # of each revision under load before any traffic; 0: none
     shadow: ShadowSpec = dataclasses.field(default_factory=ShadowSpec)

@@ -29,6 +29,13 @@ def _enough(requests: int) -> int:
     return requests
 
 
+def _loaded(requests: int) -> int:
+    if 0 < requests < 8:
+        message = "write 0 for no gate of load, or from 8 to 64"
+        raise ValueError(message)
+    return requests
+
+
 _Step = Annotated[float, Field(ge=0.01, lt=100, allow_inf_nan=False)]
 _Steps = Annotated[tuple[_Step, ...], Field(min_length=1, max_length=20), AfterValidator(_growing)]
 
@@ -68,6 +75,8 @@ class RolloutFile(Strict):
     """Times the usual margins of the proof: 3 asks for about a third of the traffic."""
     when_inconclusive: Literal["hold", "roll_back"] | None = None
     """What follows a deadline without a verdict."""
+    load_requests: Annotated[int, Field(ge=0, le=64), AfterValidator(_loaded)] | None = None
+    """Inputs of its canaries, 8 to 64, that candidate and control answer at full load before any traffic; 0: none."""
     shadow: ShadowFile = Field(default_factory=lambda: ShadowFile.model_validate({}))
 
     def frozen(self) -> RolloutSpec:

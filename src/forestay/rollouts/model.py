@@ -100,6 +100,7 @@ class RolloutPolicy:
     watch_percent: float = 95.0
     watch_seconds: float = 600.0
     allow_breaking: bool = False  # the interface may lose what callers use
+    load_requests: int = 0  # of each revision, at as many at a time as the candidate takes; 0: no gate of load
     shadow: ShadowPolicy = dataclasses.field(default_factory=ShadowPolicy)
 
 

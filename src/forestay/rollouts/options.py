@@ -22,6 +22,7 @@ _MOST_MARGIN = 0.45  # points of probability; a proof of less than half says not
 SHADOW_REQUESTS = 32  # where nobody says
 LEAST_SHADOW = 12  # with fewer no candidate can be told from its control
 MOST_SHADOW = 200
+LEAST_LOAD, MOST_LOAD = 8, 64  # copies of each revision: with fewer nothing can be proved
 
 
 class RolloutOptions(msgspec.Struct, forbid_unknown_fields=True):
@@ -36,6 +37,7 @@ class RolloutOptions(msgspec.Struct, forbid_unknown_fields=True):
     margin_factor: float | None = None  # every margin times this: wider ones are proved with less traffic
     when_inconclusive: Inconclusive | None = None
     allow_breaking: bool = False  # callers may break: the interface gate says so and passes
+    load_requests: int | None = None  # 0: no gate of load
     shadow_requests: int | None = None  # 0: no shadow
     shadow_budget_seconds: float | None = None  # of devices
     shadow_deadline_seconds: float | None = None
@@ -54,6 +56,7 @@ def options_of(spec: RolloutSpec, given: RolloutOptions | None) -> RolloutOption
         watch_seconds=spec.watch_seconds,
         margin_factor=spec.margin_factor,
         when_inconclusive=None if spec.when_inconclusive is None else Inconclusive(spec.when_inconclusive),
+        load_requests=spec.load_requests,
         shadow_requests=spec.shadow.requests,
         shadow_budget_seconds=spec.shadow.budget_seconds,
         shadow_deadline_seconds=spec.shadow.deadline_seconds,
@@ -80,8 +83,18 @@ def policy_of(options: RolloutOptions | None) -> RolloutPolicy:
     )
     watch = _within("watch_seconds", given.watch_seconds, usual.watch_seconds, _MOST_SECONDS)
     return RolloutPolicy(
-        canary=canary, watch_seconds=watch, allow_breaking=given.allow_breaking, shadow=_shadow_of(given)
+        canary=canary,
+        watch_seconds=watch,
+        allow_breaking=given.allow_breaking,
+        load_requests=_load(given.load_requests or 0),
+        shadow=_shadow_of(given),
     )
+
+
+def _load(requests: int) -> int:
+    if requests != 0 and not LEAST_LOAD <= requests <= MOST_LOAD:
+        raise UsageError("rollout.load_requests", f"must be from {LEAST_LOAD} to {MOST_LOAD}, or 0 for no gate of load")
+    return requests
 
 
 def _shadow_of(given: RolloutOptions) -> ShadowPolicy:

@@ -79,7 +79,7 @@ def check_replayed(before: str, after: str, sets: Sequence[Replayed]) -> GateRes
         ),
     )
     told = f"{after} for {before}: {'; '.join(side.told(after, before) for side in sides)} ({_sources(sets)})"
-    if any(log_more_worse(side.worse, side.better) >= -math.log(LEVEL) for side in sides):
+    if any(is_proved(log_more_worse(side.worse, side.better)) for side in sides):
         return GateResult("safety", GateVerdict.FAIL, f"judged worse: {told}")
     missing = [f"{needed} more labelled {side.what}" for side in sides if (needed := rows_needed(side.worse, side.of))]
     if not missing:
@@ -118,6 +118,11 @@ def log_fewer(worse: int, of: int) -> float:
 def log_more_worse(worse: int, better: int) -> float:
     """Return what the bettor on "more often worse than better" has, as a logarithm."""
     return _log_mean([worse * math.log(2 * odds) + better * math.log(2 * (1 - odds)) for odds in _ODDS])
+
+
+def is_proved(log_capital: float) -> bool:
+    """Tell whether a bettor has enough for its case."""
+    return log_capital >= -math.log(LEVEL)
 
 
 def rows_needed(worse: int, of: int) -> int:

@@ -19,6 +19,7 @@ from forestay.rollouts.budget_hold import NO_DEMAND, Demand, demand_of
 from forestay.rollouts.decide import Record, Reroute, RolloutAction, Sight, decide_rollout
 from forestay.rollouts.gates import check_gates
 from forestay.rollouts.golden_gates import decide_round
+from forestay.rollouts.load_gate import LoadAnswers
 from forestay.rollouts.model import TERMINAL, GateResult, JournalEntry, Rollout, Stage
 from forestay.rollouts.observe import learn
 from forestay.rollouts.readiness_gate import Readiness
@@ -43,6 +44,7 @@ class GateSources:
     readiness: Readiness | None = None
     canaries: CanaryStore | None = None
     safety: SafetyReplays | None = None
+    load: LoadAnswers | None = None
 
 
 class SteeringLoop:
@@ -107,6 +109,9 @@ class SteeringLoop:
         replayed = None if asked.safety is None else await asked.safety.about(sight.rollout, fleet)
         if replayed is not None:
             found = [gate for gate in found if gate.gate != replayed.gate] + [replayed]
+        loaded = None if asked.load is None else await asked.load.about(sight.rollout, fleet)
+        if loaded is not None:
+            found.append(loaded)
         ready = None if asked.readiness is None else await asked.readiness.about(sight.rollout, fleet)
         return (*found, *([ready] if ready is not None else []))
 

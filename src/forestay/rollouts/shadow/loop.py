@@ -15,9 +15,10 @@ from forestay.chance import Chance
 from forestay.clock import Clock
 from forestay.fleet.model import Fleet
 from forestay.fleet.store import FleetStore
-from forestay.ids import SHADOW_KEY, SHADOW_TENANT, ModelId, RequestId, new_request_id
-from forestay.queue.model import FINAL, Options, Priority, Shadow, Snapshot, State, Submission
+from forestay.ids import ModelId, RequestId, new_request_id
+from forestay.queue.model import FINAL, Shadow, Snapshot, State, Submission
 from forestay.queue.store import QueueStore
+from forestay.rollouts.copies import Asked, copy_of
 from forestay.rollouts.model import Rollout, Stage
 from forestay.rollouts.shadow.compare import Comparison
 from forestay.rollouts.shadow.decide import Mirror, asks_again, decide_mirror
@@ -28,7 +29,6 @@ from forestay.storage.objects import ObjectStore
 from forestay.telemetry.logs import logger
 
 MOST_OFFERS = 200
-OUTPUT_SECONDS = 3_600  # copies' outputs are deleted after
 PATIENCE_SECONDS = 300.0  # for a pair of copies; idle capacity is all they may use
 OFFERS_KEPT = dt.timedelta(hours=1)
 PAIRS_KEPT = dt.timedelta(days=30)
@@ -114,27 +114,10 @@ class ShadowLoop:
         """Submit the copies with these ids; one of them may have been lost on the way before."""
         at = pair.begun_at
         until = at + dt.timedelta(seconds=_patience(pair))
-        copies = [
-            Submission(
-                request_id=request_id,
-                tenant_id=SHADOW_TENANT,
-                key_id=SHADOW_KEY,
-                model_id=model_id,
-                endpoint=pair.endpoint,
-                body=pair.body,
-                submitted_at=at,
-                options=Options(
-                    priority=Priority.LOW,
-                    start_deadline=until,
-                    total_deadline=until,
-                    no_retry=True,
-                    store_io=True,
-                    object_lifetime_seconds=OUTPUT_SECONDS,
-                    shadow=Shadow.CONTROL if request_id == pair.again_id else Shadow.CANDIDATE,
-                ),
-            )
-            for request_id in ids
-        ]
+        copies: list[Submission] = []
+        for request_id in ids:
+            arm = Shadow.CONTROL if request_id == pair.again_id else Shadow.CANDIDATE
+            copies.append(copy_of(Asked(model_id, pair.endpoint, pair.body, arm), request_id, at, until))
         await self._ports.queue.submit(copies, {})
 
     async def _collect(
