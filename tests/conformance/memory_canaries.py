@@ -4,6 +4,8 @@ import dataclasses
 import datetime as dt
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from forestay.ids import ModelId, RevisionId
 from forestay.quality.canary_store import EVERYWHERE, Ask, PlayedRound, SelfTested, Spot
 from forestay.quality.golden import Baseline, Cause, Taught
@@ -55,7 +57,8 @@ class MemoryCanaries:
                     looks[place] = dataclasses.replace(item, settled=True)
 
     async def note(self, played: PlayedRound) -> None:
-        """Keep a round."""
+        """Keep a round, if a database could."""
+        assert msgspec.json.encode(played.canaries)
         self.played.append(dataclasses.replace(played, round_id=self._number()))
 
     async def rounds(self, model_id: ModelId, limit: int) -> list[PlayedRound]:

@@ -39,7 +39,8 @@ def taught(canary: str = "a@1", environment: str = "cpu", *, settled: bool = Fal
 
 def played(at: dt.datetime, key: str = "canaries/1.png", replica: str = "r1") -> PlayedRound:
     """A round of one canary."""
-    row = PlayedCanary("a@1", "cpu", Standing.DIFFERS, 3.5, 0.25, "spread", LOOK, key, "f" * 16)
+    row = PlayedCanary("a@1", "cpu", Standing.DIFFERS, 3.5, 0.25, "spread", LOOK, key, "f" * 16,
+                       parts={"scheduler": {"setting.beta_end": "0.012"}})  # fmt: skip
     place = ReplicaId(replica), WorkerId("w1"), Cause.SCHEDULE
     return PlayedRound(DIGITS, FIRST, *place, at, 0.5, Ended.FAILED, "1 of 1 differs", (row,))
 

@@ -10,8 +10,6 @@ import datetime as dt
 import hashlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
-from typing import NamedTuple
 
 from forestay.chance import Chance
 from forestay.clock import Clock
@@ -84,13 +82,14 @@ class Known:
         return sum(seconds for _, seconds in self.spent)
 
 
-class _Made(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Made:
     """What one call made, and of what its pipeline consisted."""
 
     drawn: Drawn
     environment: str = UNPROBED
     fingerprint: str = ""
-    parts: Parts = MappingProxyType({})
+    parts: Parts = dataclasses.field(default_factory=dict[str, Mapping[str, str]])
 
 
 class NoSlot(Exception):
@@ -169,11 +168,13 @@ class CanaryRound:
 
     async def _canary(self, item: CanaryInput) -> tuple[PlayedCanary, Compared | None]:
         """Play one canary, as often as its golden needs it; returns its row and how it compares, if to anything."""
-        drawn, environment, fingerprint, parts = await self._draw(item)
+        made = await self._draw(item)
+        drawn, environment = made.drawn, made.environment
         picture_key = await self._keep(drawn)
         known = self._golden(item.key, environment)
         row = PlayedCanary(item.key, environment, None, look=drawn.look, picture_key=picture_key,
-                           fingerprint=fingerprint, words=drawn.words or known.words, parts=parts)  # fmt: skip
+                           fingerprint=made.fingerprint, words=drawn.words or known.words,
+                           parts=made.parts)  # fmt: skip
         if known.golden is not None:
             outcome = compare(item.key, drawn.look, known.golden)
         else:
@@ -196,7 +197,7 @@ class CanaryRound:
             if number > len(before):
                 if self._spent_up():
                     return
-                again, *_ = await self._draw(item)
+                again = (await self._draw(item)).drawn
                 look, key = again.look, await self._keep(again)
             if look is None:
                 return
