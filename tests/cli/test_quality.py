@@ -45,6 +45,16 @@ async def test_what_was_found_is_listed_explained_and_closed(forestay: Forestay,
     assert "no open finding" in again.err
 
 
+async def test_a_scorer_that_is_silent_is_shown_and_names_no_model(forestay: Forestay, platform: Platform) -> None:
+    """In the status, by scorer and worker; models have no finding by it."""
+    now = platform.ports.clock.now()
+    where = Where(ModelId(""), worker_id=WorkerId("w1"), parameter="scorer=judge@1")
+    silent = Finding("scorer judge@1 gives no scores on worker w1 (hang)", 0, where, {}, now, Source.SCORER)
+    await PostgresFindings(platform.database).keep([silent], now)
+    assert "judge@1 gives no scores" in (await forestay("quality", "status")).out
+    assert "nothing was found" in (await forestay("quality", "explain", "acme/cat")).out
+
+
 async def test_what_is_held_back_is_shown_and_released(forestay: Forestay, platform: Platform) -> None:
     """By the worker and the revision; what is not held back is told."""
     await found(platform)

@@ -5,10 +5,11 @@ import datetime as dt
 import uuid
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pytest
 from tests.conformance.fleet_values import deploy, place, replica_of, revision_of, worker_of
 from tests.conformance.memory_fleet import ManualClock
-from tests.quality.streams import broken, healthy, moved, on
+from tests.quality.streams import broken, fact, healthy, moved, on
 
 from forestay.alerts.sources.quality import QualitySource
 from forestay.clock import SystemClock
@@ -32,6 +33,7 @@ from forestay.telemetry.metrics import QUALITY_DECIDED, Metrics
 from forestay.telemetry.output_facts import OutputFact, PostgresOutputs
 
 MODEL = ModelId("acme/cat")
+JUDGE = "score:judge@1:agreement+"
 RULES = Rules(reference_outputs=150, run_length_outputs=2_000.0)
 
 
@@ -289,3 +291,31 @@ async def test_another_tenants_output_is_found_by_digests_alone(ground: Ground) 
     assert kept.finding.catalogue == 34
     assert "acme" not in kept.finding.what
     assert "other" not in kept.finding.what.replace("another", "")
+
+
+def scores(count: int, first: int, shift: float) -> list[OutputFact]:
+    """Scores of three replicas in turn; those of one moved by so many standard deviations."""
+    drawn = np.random.default_rng(first).standard_normal(count)
+    return [
+        fact(first + number, [0.8 + 0.02 * (value + shift * (number % 3 == 1))], kind=JUDGE, **on("abc"[number % 3]))
+        for number, value in enumerate(drawn.tolist())
+    ]
+
+
+@pytest.mark.parametrize(("shift", "way", "drained"), [(-3.0, "worse", True), (3.0, "better", False)])
+async def test_scores_that_fall_drain_a_replica_and_those_that_rise_are_only_told(
+    ground: Ground, shift: float, way: str, drained: bool
+) -> None:
+    """By the scorer's name and the way it went; better is no fault."""
+    loop = ground.loop()
+    await ground.note(scores(300, 0, 0.0))
+    await loop.run_once()
+    await ground.note(scores(240, 300, shift))
+    await loop.run_once()
+    await loop.run_once()
+    kept = await ground.findings.found(MODEL, ground.clock.now() - dt.timedelta(hours=1))
+    told = [item.finding for item in kept if item.finding.where.replica_id == "b"]
+    assert told, [item.finding.what for item in kept]
+    assert told[0].what.startswith(f"scorer judge@1 rates outputs {way} than it did: outputs of replica b")
+    assert told[0].catalogue == 0
+    assert (await ground.wanted("b") == 0) is drained

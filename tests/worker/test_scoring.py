@@ -162,11 +162,13 @@ async def test_a_frozen_output_goes_with_every_batch(world: World) -> None:
         world.offer(2)
         await until(lambda: world.findings)
         world.answer = sizes
-        world.clock.advance(1_800)
+        world.clock.advance(3_500)
         world.offer(3)
-        await asyncio.sleep(0)
+        assert world.count("resting") == 1
         assert world.starts == 1
-        world.clock.advance(1_900)
+        world.clock.advance(101)
+        await asyncio.sleep(0)
+        world.offer(4)
         await until(lambda: world.count("scored") == 2)
     assert [prompts[0] for prompts in world.asked] == [""] * len(world.asked)
     assert len(await world.facts()) == 2
@@ -195,6 +197,8 @@ async def test_a_scorer_that_fails_is_told_as_such_and_blames_no_model(world: Wo
         world.answer = sizes
         world.offer(2)
         world.clock.advance(2.0)
+        await asyncio.sleep(0)
+        world.offer(3)
         await until(lambda: world.count("scored") == 1)
     (finding,) = world.findings
     assert finding.source is Source.SCORER
@@ -202,6 +206,26 @@ async def test_a_scorer_that_fails_is_told_as_such_and_blames_no_model(world: Wo
     assert finding.catalogue == 0
     assert SECRET not in repr(finding)
     assert (world.starts, len(await world.facts())) == (2, 1)
+
+
+async def test_a_full_disk_is_trouble_of_the_scorer_and_no_end_of_the_worker(world: World) -> None:
+    """It rests like after a crash, and scores again."""
+
+    def full(items: Sequence[Item]) -> Sequence[Score]:
+        if len(world.asked) > 1:
+            raise OSError(28, SECRET)
+        return sizes(items)
+
+    async with running(world):
+        world.answer = full
+        world.offer(1)
+        await until(lambda: world.findings)
+        world.answer = sizes
+        world.clock.advance(2.0)
+        await asyncio.sleep(0)
+        world.offer(2)
+        await until(lambda: world.count("scored") == 1)
+    assert SECRET not in repr(world.findings)
 
 
 async def test_nothing_waits_for_a_scorer_and_the_oldest_make_room(world: World) -> None:
@@ -219,6 +243,8 @@ async def test_an_output_that_a_scorer_cannot_take_is_left_out_and_counted(world
         await until(lambda: world.count("too_large") == 1 and world.count("other_kind") == 1)
         world.offer(3, use=dataclasses.replace(ALL, scorer_id="nobody@1"))
         world.offer(4, use=dataclasses.replace(ALL, budget_seconds_per_hour=0.0))
-    assert world.metrics.value(SCORES, "nobody@1", "unknown") == 1
+        world.offer(5, use=dataclasses.replace(ALL, scorer_id="nobody@1"))
+    assert world.metrics.value(SCORES, "nobody@1", "unknown") == 2
+    assert ["no file names it" in finding.what for finding in world.findings] == [True]
     assert world.count("over_budget") == 1
     assert await world.facts() == []

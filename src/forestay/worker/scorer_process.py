@@ -168,7 +168,7 @@ class ScorerProcess:
         place, entry = self._place, self._entry
         machine = place.machine or await asyncio.to_thread(probe_machine)
         places = await asyncio.to_thread(self._places, python)
-        name = f"scorer/{entry.scorer_id}/{place.run_dir.name}"
+        name = f"scorer/{place.run_dir}"  # no other's user: all processes of it end with this one
         decided = decide_confinement(machine, _as_model(entry), name, places, allow_unisolated=place.allow_unisolated)
         if isinstance(decided, Unconfinable):
             words = "this machine cannot keep a process from the network: set FORESTAY_ALLOW_UNISOLATED=true"

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 MAX_WAITING = 64  # outputs of one scorer
 MAX_WAITING_BYTES = 32 * 1024 * 1024  # of files inside answers; those in the store are brought when their turn comes
+MAX_UNKNOWN = 100  # scorers that specs ask for and nobody named
 PLACES = 10_000  # of one answer; scores are noted at places above those of files
 log = logger("worker")
 
@@ -122,6 +123,7 @@ class Scoring:
     def __init__(self, entries: Sequence[ScorerEntry], ports: ScoringPorts) -> None:
         self._ports = ports
         self._lanes: Mapping[str, Lane] = {entry.scorer_id: Lane(entry, ports) for entry in entries}
+        self._unknown: set[str] = set()
 
     def offer(self, scored: Scored) -> None:
         """Take the outputs of an answer that are drawn; never waits."""
@@ -131,10 +133,20 @@ class Scoring:
         for number, use in enumerate(scored.uses, start=1):
             lane = self._lanes.get(use.scorer_id)
             if lane is None:
-                self._ports.metrics.add(SCORES, use.scorer_id, "unknown")
+                self._tell_unknown(use.scorer_id)
                 continue
             for leaf, noted in scored.files:
                 lane.offer(use, _Offer(scored, leaf, noted, prompt, noted.place + number * PLACES))
+
+    def _tell_unknown(self, scorer_id: str) -> None:
+        """Say once that models ask for a scorer that nobody named here."""
+        self._ports.metrics.add(SCORES, scorer_id, "unknown")
+        if scorer_id in self._unknown or len(self._unknown) >= MAX_UNKNOWN:
+            return
+        self._unknown.add(scorer_id)
+        words = f"specs ask for scorer {scorer_id}, and no file names it (FORESTAY_QUALITY_SCORERS)"
+        log.warning("scorer.unknown", scorer=scorer_id)
+        self._ports.found([_told_of_scorer(self._ports, scorer_id, words, {})])
 
     async def run(self) -> None:
         """Score for ever."""
@@ -156,6 +168,7 @@ class Lane:
         self._frozen: FrozenSet | None = None
         self._turn = 0
         self._failures = 0
+        self._resting = False
 
     def offer(self, use: ScorerUse, offer: _Offer) -> None:
         """Draw an output, and have it wait where it is drawn."""
@@ -167,6 +180,9 @@ class Lane:
         if not choice.taken:
             if choice.reason == "over budget":
                 self._count("over_budget")
+            return
+        if self._resting:  # nobody's words are held for as long as that
+            self._count("resting")
             return
         self._waiting.append(offer)
         while len(self._waiting) > MAX_WAITING or sum(item.size_bytes for item in self._waiting) > MAX_WAITING_BYTES:
@@ -189,12 +205,28 @@ class Lane:
                 self._failures += 1
                 pause = pause_seconds(failed, self._failures)
                 self._tell(failed, pause)
+                self._rest()
                 await self._ports.clock.sleep(pause)
+                self._resting = False
         finally:
             await self._end()
 
+    def _rest(self) -> None:
+        """Let go of what waits, and take nothing until the pause is over."""
+        for _ in self._waiting:
+            self._count("resting")
+        self._waiting.clear()
+        self._some.clear()
+        self._resting = True
+
     async def _score(self, offers: Sequence[_Offer]) -> Failed | None:
         """Score a batch and note what it gave; returns why it gave nothing."""
+        try:
+            return await self._scored(offers)
+        except OSError as error:  # a full disk is no end of the worker
+            return Failed(Trouble.CRASH, f"its files cannot be written: {type(error).__name__}")
+
+    async def _scored(self, offers: Sequence[_Offer]) -> Failed | None:
         process = self._process or await self._started()
         if isinstance(process, Failed):
             return process
@@ -272,9 +304,8 @@ class Lane:
         log.warning("scorer.failed", scorer=scorer_id, trouble=failed.trouble.value, reason=failed.words,
                     failures=self._failures, pause_seconds=pause)  # fmt: skip
         what = f"scorer {scorer_id} gives no scores on worker {worker_id} ({failed.trouble}): {failed.words}"
-        place = Where(ModelId(""), worker_id=worker_id, parameter=f"scorer={scorer_id}")
         evidence = {"failures": float(self._failures), "pause_seconds": pause}
-        self._ports.found([Finding(what, 0, place, evidence, self._ports.clock.now(), Source.SCORER)])
+        self._ports.found([_told_of_scorer(self._ports, scorer_id, what, evidence)])
 
     async def _end(self) -> None:
         process, self._process, self._frozen = self._process, None, None
@@ -283,6 +314,12 @@ class Lane:
 
     def _count(self, outcome: str) -> None:
         self._ports.metrics.add(SCORES, self._entry.scorer_id, outcome)
+
+
+def _told_of_scorer(ports: ScoringPorts, scorer_id: str, what: str, evidence: Mapping[str, float]) -> Finding:
+    """Return what is told of a scorer on this worker, which names no model."""
+    place = Where(ModelId(""), worker_id=ports.worker_id, parameter=f"scorer={scorer_id}")
+    return Finding(what, 0, place, evidence, ports.clock.now(), Source.SCORER)
 
 
 async def reproduced(
