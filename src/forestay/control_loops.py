@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from forestay.fleet.model import ModelEntry
     from forestay.ids import ModelId
     from forestay.readiness.gather import Sources
-    from forestay.rollouts.safety_gate import SafetyGate
     from forestay.safety.review.desk import ReviewDesk
 
 FINGERPRINT_BATCH = 5_000
@@ -383,37 +382,26 @@ def _steering(process: Process, stores: Stores) -> "Loop":
     from forestay.rollouts.load_gate import LoadGate
     from forestay.rollouts.postgres_store import PostgresRolloutFacts, PostgresRolloutStore
     from forestay.rollouts.readiness_gate import ReadinessGate
+    from forestay.rollouts.safety_gate import SafetyGate
     from forestay.rollouts.shadow.postgres_store import PostgresShadowStore
+    from forestay.safety.records import PostgresVerdicts
+    from forestay.safety.review.postgres_store import PostgresReviews
+    from forestay.safety.sealing import PolicySeal
     from forestay.slo.policy_store import PostgresBudgetPolicy
 
     store = PostgresRolloutStore(stores.database, writer=own_name("controller"))
     shadow, facts = PostgresShadowStore(stores.database), PostgresRolloutFacts(stores.facts_database)
     budgets = PostgresBudgetPolicy(stores.database, writer=own_name("controller"))
-    readiness = ReadinessGate(_review_sources(process, stores), required=process.settings.artefacts.require_readiness)
-    asked = steer.GateSources(
-        budgets,
-        readiness,
-        PostgresCanaries(stores.database),
-        _safety_gate(process, stores),
-        LoadGate(stores.queue, process.settings.queue.cell),
-    )
+    sources = _review_sources(process, stores)
+    readiness = ReadinessGate(sources, required=process.settings.artefacts.require_readiness)
+    reviews = PostgresReviews(stores.database, process.clock, process.chance)
+    seal = PolicySeal(process.settings.secrets.internal_key)
+    safety = SafetyGate(sources.safety, seal, reviews, PostgresVerdicts(stores.facts_database))
+    load = LoadGate(stores.queue, process.settings.queue.cell)
+    asked = steer.GateSources(budgets, readiness, PostgresCanaries(stores.database), safety, load)
     loop = steer.SteeringLoop(store, facts, stores.fleet, shadow, asked)
     wakes = ("forestay:fleet", steer.CHANNEL)
     return Loop("steering", 1.0, loop.run_once, batch=steer.MOST_FACTS, wakes_on=wakes)
-
-
-def _safety_gate(process: Process, stores: Stores) -> "SafetyGate":
-    """Return who judges labelled content by both policies of a rollout."""
-    from forestay.rollouts.safety_gate import SafetyGate
-    from forestay.safety.postgres_store import PostgresSafetyStore
-    from forestay.safety.records import PostgresVerdicts
-    from forestay.safety.review.postgres_store import PostgresReviews
-    from forestay.safety.sealing import PolicySeal
-
-    name, seal = own_name("controller"), PolicySeal(process.settings.secrets.internal_key)
-    policies = PostgresSafetyStore(stores.database, stores.wakeups, seal, writer=name)
-    reviews = PostgresReviews(stores.database, process.clock, process.chance)
-    return SafetyGate(policies, seal, reviews, PostgresVerdicts(stores.facts_database))
 
 
 def _readiness(process: Process, stores: Stores) -> "Loop":
