@@ -106,32 +106,24 @@ def _quality_loops(process: Process, stores: Stores) -> "list[Loop]":
     from forestay.controller import Loop
     from forestay.quality import evidence_loop, loop
     from forestay.quality.postgres_canaries import CanarySelfTest, PostgresCanaries
-    from forestay.quality.postgres_findings import PostgresFindings
     from forestay.quality.watch_store import PostgresWatch
     from forestay.quality.watching import Rules
     from forestay.telemetry import output_facts
 
     settings, watch = process.settings.quality, PostgresWatch(stores.database)
-    findings = PostgresFindings(stores.database)
     facts, kept = stores.facts_database, settings.outputs_retention_seconds
     canaries, shown = PostgresCanaries(stores.database), sealing(process, stores)
     ports = loop.QualityPorts(
-        outputs=output_facts.PostgresOutputs(facts),
-        fleet=stores.fleet,
-        findings=findings,
-        state=watch,
-        holds=watch,
-        clock=process.clock,
-        metrics=process.metrics,
-        rules=Rules(settings.reference_outputs, settings.run_length_outputs),
+        shown.outputs, stores.fleet, shown.findings, state=watch, holds=watch, clock=process.clock,
+        metrics=process.metrics, rules=Rules(settings.reference_outputs, settings.run_length_outputs),
         self_test=CanarySelfTest(canaries, process.clock),
-    )
+    )  # fmt: skip
 
     async def forget() -> int:
         before = process.clock.now() - dt.timedelta(seconds=kept)
         await watch.forget(before)
         await evidence_loop.forget(shown)
-        return await findings.forget(before, FINDING_BATCH)
+        return await shown.findings.forget(before, FINDING_BATCH)
 
     async def forget_rounds() -> int:
         keys = await canaries.forget(process.clock.now() - dt.timedelta(seconds=kept), FINDING_BATCH)
