@@ -102,7 +102,21 @@ def test_a_models_spec_may_promise_what_its_owner_wants() -> None:
     assert (up.objective, up.window, up.origin) == (0.999, Window(calendar=CalendarUnit.MONTH), "spec of acme/digits")
     assert fast.sli == Sli(SliKind.THRESHOLD, Measure.LATENCY, 5.0)
     assert (fast.owner_team, fast.alerting.page) == ("vision", False)
-    assert len(found) == 2 + len(PLATFORM)
+    assert len(found) == 2 + len(PLATFORM) - 1  # nobody judges what it gives out: no SLO on releases
+
+
+def test_releases_are_promised_where_somebody_judges_them() -> None:
+    """Of the whole platform where every model has a policy, else of each that has one; never of one that has none."""
+    guarded, bare = entry("acme/guarded", "safety: {policy: strict}\n"), entry("acme/bare")
+
+    def promised(fleet: dict[ModelId, ModelEntry]) -> list[tuple[str, str]]:
+        found = [one for one in decide_slos((), fleet) if one.sli.measure is Measure.SAFETY]
+        assert {one.objective for one in found} <= {0.9999}
+        return [(one.slo_id, one.subject.name) for one in found]
+
+    assert promised(guarded) == [("forestay-safety", "")]
+    assert promised({**guarded, **bare}) == [("acme-guarded-safety", "acme/guarded")]
+    assert promised(bare) == []
 
 
 def test_every_indicator_of_a_spec_is_counted() -> None:

@@ -7,6 +7,7 @@ SLOs.
 from collections.abc import Mapping
 
 from forestay.fleet.model import ModelEntry
+from forestay.fleet.spec import UNGUARDED
 from forestay.ids import ModelId
 from forestay.slo.model import Measure, Sli, SliKind, Slo, SloId, Subject, SubjectKind
 
@@ -25,8 +26,14 @@ _TEAM = "platform"
 
 
 def default_slos(models: Mapping[ModelId, ModelEntry], *, signs: bool = False) -> tuple[Slo, ...]:
-    """Return the SLOs of a fleet, in order of their ids; `signs`: some policy asks for signed manifests."""
-    own = [
+    """Return the SLOs of a fleet, in order of their ids; `signs`: some policy asks for signed manifests.
+
+    Nobody judges what a model without a policy gives out. Where there is such a model, releases are therefore counted
+    of each of the others apart, not of the whole platform: else the first picture that needs no verdict would page.
+    """
+    guarded = {key: entry for key, entry in models.items() if entry.spec.safety.policy != UNGUARDED}
+    whole = len(guarded) == len(models)
+    found = [
         Slo(
             slo_id=SloId(f"forestay-{measure}"),
             subject=Subject(SubjectKind.PLATFORM),
@@ -36,8 +43,11 @@ def default_slos(models: Mapping[ModelId, ModelEntry], *, signs: bool = False) -
             description=description,
         )
         for measure, objective, description in (*PLATFORM, *(WHERE_ASKED if signs else ()))
+        if measure is not Measure.SAFETY or whole
     ]
-    return tuple(sorted([*own, *(_of_model(model_id, entry) for model_id, entry in models.items())], key=_id_of))
+    found += [_of_model(model_id, entry) for model_id, entry in models.items()]
+    found += [] if whole else [_of_releases(model_id) for model_id in guarded]
+    return tuple(sorted(found, key=_id_of))
 
 
 def id_of_model(model_id: ModelId) -> SloId:
@@ -59,6 +69,18 @@ def _of_model(model_id: ModelId, entry: ModelEntry) -> Slo:
         owner_team=entry.spec.owner_team,
         owner_contact=entry.spec.owner_contact,
         description="requests that ended without a fault of ours; callers' own errors count as neither",
+    )
+
+
+def _of_releases(model_id: ModelId) -> Slo:
+    objective, description = next((one[1], one[2]) for one in PLATFORM if one[0] is Measure.SAFETY)
+    return Slo(
+        slo_id=SloId(f"{short_name(model_id)}-safety"),
+        subject=Subject(SubjectKind.MODEL, model_id),
+        objective=objective,
+        sli=Sli(SliKind.RATIO, Measure.SAFETY),
+        owner_team=_TEAM,
+        description=description,
     )
 
 
