@@ -3,22 +3,33 @@
 import dataclasses
 import json
 import pathlib
+import types
 import uuid
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from tests.cli.conftest import Platform, Ran
 from tests.quality import making
+from tests.quality.streams import fact, on
 
+from forestay.chance import SystemChance
 from forestay.ids import BUCKETS, KeyId, ModelId, ReplicaId, RequestId, RevisionId, TenantId, WorkerId
 from forestay.quality.evidence import told_of
+from forestay.quality.evidence_loop import run_once
 from forestay.quality.findings import Finding, Source, Where
 from forestay.quality.postgres_evidence import PostgresEvidence
 from forestay.quality.postgres_findings import PostgresFindings
 from forestay.queue.listing import PostgresRequestList
 from forestay.queue.model import Answer, AttemptReport, Finish, Options, Outcome, State, Submission
 from forestay.queue.store import Offer
+from forestay.settings import Secrets, Settings
+from forestay.startup import sealing
+from forestay.telemetry.output_facts import PostgresOutputs
 from forestay.worker.evidence_sealing import EvidenceSealer
+
+if TYPE_CHECKING:
+    from forestay.startup import Process, Stores
 
 Forestay = Callable[..., Awaitable[Ran]]
 PICTURE = making.packed(making.flat((0, 0, 0)))
@@ -128,3 +139,27 @@ async def test_a_copy_that_was_forgotten_says_so(
     assert gone.status != 0
     assert "FORESTAY_SEALED_RETENTION" in gone.err
     assert "quality findings" in (await forestay("quality", "evidence", "show", "nothing")).err
+
+
+async def test_the_controllers_loop_seals_what_a_finding_is_about(platform: Platform) -> None:
+    """Over real stores, as the controller puts them together: the broken output's file and input, once."""
+    ports, now = platform.ports, platform.ports.clock.now()
+    finding = Finding("black pictures of replica a", 1, WHERE, {"failed": 3.0}, now, Source.CONTRACT)
+    await PostgresFindings(platform.database).keep([finding], now)
+    request_id = await made(platform, 5)
+    noted = fact(0, (), at=now, request_id=request_id, failed="black", revision_id="r1", **on("a"))
+    await PostgresOutputs(platform.database).write([noted])
+    process = types.SimpleNamespace(
+        settings=Settings(secrets=Secrets(internal_key="a long random text")), clock=ports.clock,
+        chance=SystemChance(), metrics=ports.metrics,
+    )  # fmt: skip
+    stores = types.SimpleNamespace(
+        database=platform.database, facts_database=platform.database, objects=ports.objects, queue=ports.queue,
+        media=ports.media, wakeups=ports.wakeups,
+    )  # fmt: skip
+    shown = sealing(cast("Process", process), cast("Stores", stores))
+    assert await run_once(shown) == 1
+    assert await run_once(shown) == 0
+    kept = (await PostgresEvidence(platform.database).of([finding.finding_id]))[finding.finding_id]
+    assert [(copy.what, copy.replica_id) for copy in kept.copies] == [("image/png", "a"), ("input", "a")]
+    assert {copy.request_id for copy in kept.copies} == {str(request_id)}
