@@ -3,6 +3,7 @@
 Decides which headers are the model's and which belong to a connection. Called by `queue_routes` and the direct lane.
 """
 
+import functools
 from collections.abc import Iterable
 
 from forestay.gateway.responses import Header, Reply
@@ -54,7 +55,8 @@ _WITHHELD = frozenset(
         "x-content-type-options",
     }
 )
-_RETRY = "x-fal-needs-retry"
+_RETRY = b"x-fal-needs-retry"
+_REPEATED = 128  # characters of a value that is likely to come again
 
 
 def replay(answer: Answer, bases: Bases, replica_id: ReplicaId | None) -> Reply:
@@ -78,13 +80,24 @@ def caller_headers(headers: Iterable[tuple[str, str]], status_code: int) -> tupl
     kept: list[Header] = []
     size = 0
     for name, value in headers:
-        lower = name.lower()
-        if lower in _WITHHELD or lower.startswith("access-control-"):
+        header = _known_header(name, value) if len(value) <= _REPEATED else _caller_header(name, value)
+        if header is None:
             continue
-        if lower == _RETRY and not (status_code >= 500 or status_code == 429):
+        if header[0] == _RETRY and not (status_code >= 500 or status_code == 429):
             continue
-        size += len(lower) + len(value)
+        size += len(header[0]) + len(header[1])
         if size > MAX_HEADER_BYTES:
             break
-        kept.append((lower.encode("latin-1", "replace"), value.encode("latin-1", "replace")))
+        kept.append(header)
     return tuple(kept)
+
+
+def _caller_header(name: str, value: str) -> Header | None:
+    """Return a header as a caller reads it, None for one that is not the caller's."""
+    lower = name.lower()
+    if lower in _WITHHELD or lower.startswith("access-control-"):
+        return None
+    return lower.encode("latin-1", "replace"), value.encode("latin-1", "replace")
+
+
+_known_header = functools.lru_cache(maxsize=1024)(_caller_header)

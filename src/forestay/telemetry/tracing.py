@@ -49,8 +49,8 @@ def accept(header: str | None, request_id: RequestId, ratio: float) -> str:
 
 def for_model(traceparent: str | None, request_id: RequestId, attempt: int) -> str:
     """Return what a model is told: the trace, and the span of its own attempt as the parent."""
-    context = read(traceparent) or _fresh(request_id, 0.0)
-    return str(context._replace(span_id=span_id(request_id, model_span(attempt))))
+    trace = traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else str(_fresh(request_id, 0.0))
+    return f"{trace[:36]}{span_id(request_id, model_span(attempt))}{trace[52:]}"  # the second of four parts is replaced
 
 
 def span_id(request_id: RequestId, name: str) -> str:
