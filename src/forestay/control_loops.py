@@ -59,6 +59,7 @@ def control_loops(process: Process, stores: Stores) -> "list[Loop]":
             1.0,
             PlacementLoop(stores.fleet, queue, held=_held(stores)).run_once,
             wakes_on=("forestay:demand", "forestay:fleet", "forestay:queue"),
+            rest_factor=4.0,  # every submit wakes it: in a flood it works a fifth of the time, at most
         ),
         Loop("rollout", 1.0, RolloutLoop(stores.fleet).run_once, wakes_on=("forestay:fleet",)),
         _steering(process, stores),

@@ -34,6 +34,7 @@ class Loop:
     batch: int = 0  # doing this much means that more is waiting: run again at once; 0: never
     wakes_on: tuple[str, ...] = ()  # channels
     least_seconds: float = 0.05  # between two runs, however often it is woken
+    rest_factor: float = 0.0  # of its last run's duration: the least pause where that is longer
     lost: Callable[[], None] | None = None  # called on each beat on which another process leads it
 
     @property
@@ -71,6 +72,11 @@ def decide_pause(loop: Loop, ended: Ended) -> float:
     if ended.unavailable:
         return min(loop.every_seconds, 1.0)
     return min(_LONGEST_PAUSE_SECONDS, max(loop.every_seconds, 1.0) * 2 ** min(ended.failures - 1, 10))
+
+
+def decide_least_pause(loop: Loop, pause_seconds: float, took_seconds: float) -> float:
+    """Decide for how many seconds no wake-up is heard: the loop's least, or its rest after a run that took long."""
+    return min(pause_seconds, max(loop.least_seconds, took_seconds * loop.rest_factor))
 
 
 def decide_renewal(loop: Loop, led_at: float | None, now: float) -> bool:
@@ -115,6 +121,7 @@ class _Runner:
         self._wake = wake
         self._stop = stop
         self._failures = 0
+        self._took = 0.0  # seconds of the last run
         self._led_at: float | None = None  # when the lease that we hold was last asked for; monotonic
 
     async def run(self) -> None:
@@ -152,8 +159,9 @@ class _Runner:
                 did = await self._loop.run_once()
             finally:
                 renewal.cancel()
+        self._took = self._ports.clock.monotonic() - started
         self._ports.metrics.add(LOOP_RUNS, self._loop.name)
-        self._ports.metrics.observe(LOOP_SECONDS, self._ports.clock.monotonic() - started, self._loop.name)
+        self._ports.metrics.observe(LOOP_SECONDS, self._took, self._loop.name)
         return did
 
     async def _renew(self) -> None:
@@ -175,7 +183,7 @@ class _Runner:
 
     async def _pause(self, seconds: float, *, woken: bool) -> None:
         """Wait for the beat, a wake-up (when this process leads) or the end."""
-        least = min(seconds, self._loop.least_seconds)
+        least = decide_least_pause(self._loop, seconds, self._took)
         if await self._within(least, self._stop) or not woken:
             await self._within(seconds - least, self._stop)
             return

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forestay.clock import SystemClock
-from forestay.controller import ControllerPorts, Ended, Loop, decide_pause, decide_renewal, run_loops
+from forestay.controller import (
+    ControllerPorts,
+    Ended,
+    Loop,
+    decide_least_pause,
+    decide_pause,
+    decide_renewal,
+    run_loops,
+)
 from forestay.errors import Unavailable
 from forestay.storage.leader import Leadership, LoopLeaders
 from forestay.storage.postgres import Database
@@ -53,6 +61,16 @@ def test_a_lease_is_renewed_in_time_and_not_for_every_beat(every: float, age: fl
         assert age + loop.lease_seconds / 3 < loop.lease_seconds
     else:
         assert age >= loop.lease_seconds / 2 - 1e-6
+
+
+@given(took=st.floats(0, 100), pause=st.floats(0, 60), rest=st.floats(0, 10))
+def test_a_loop_that_is_woken_often_rests_but_never_beyond_its_beat(took: float, pause: float, rest: float) -> None:
+    """The longer a run takes, the longer no wake-up is heard; a loop without such a rest has its least pause alone."""
+    loop = dataclasses.replace(LOOP, rest_factor=rest)
+    least = decide_least_pause(loop, pause, took)
+    assert min(pause, loop.least_seconds) <= least <= pause
+    assert least <= decide_least_pause(loop, pause, took * 2)
+    assert decide_least_pause(dataclasses.replace(loop, rest_factor=0.0), pause, took) == min(pause, 0.05)
 
 
 async def test_an_idle_loop_does_not_write_its_lease_on_each_beat(database: Database) -> None:

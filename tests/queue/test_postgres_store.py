@@ -12,7 +12,7 @@ from forestay.media.urls import stored_url
 from forestay.queue import answers
 from forestay.queue.model import Lease, Options, State
 from forestay.storage.objects import ObjectStore
-from forestay.storage.postgres import Database
+from forestay.storage.postgres import Database, load_queries
 
 ADD_MEDIA = """INSERT INTO media (media_id, object_key, tenant_id, request_id, attempt, file_name,
                                   content_type, size_bytes, state)
@@ -102,3 +102,16 @@ async def test_nothing_of_a_finished_request_stays_in_the_hot_tables(database: D
     assert await database.fetchval("SELECT count(*) FROM requests") == 0
     assert await database.fetchval("SELECT count(*) FROM request_inputs") == 0
     assert await database.fetchval("SELECT input FROM finished_requests") == b'{"prompt": "a seven"}'
+
+
+async def test_counting_what_waits_reads_the_index_and_never_the_whole_queue(database: Database) -> None:
+    """Placement counts many times a second in a flood: its count must not cost more the longer the queue is."""
+    await database.execute(
+        """INSERT INTO requests (request_id, tenant_id, key_id, model_id, endpoint, bucket, order_at, available_at,
+                                 submitted_at, due_at)
+           SELECT gen_random_uuid(), 't', 'k', 'acme/echo', '/', 0, now(), now(), now(), now()
+           FROM generate_series(1, 3000)"""
+    )
+    await database.execute("ANALYZE requests")
+    plan = await database.fetch(f"EXPLAIN {load_queries('forestay.queue', 'sql/queue.sql')['backlog']}")
+    assert not [row[0] for row in plan if "Seq Scan" in row[0]]

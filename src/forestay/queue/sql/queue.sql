@@ -426,7 +426,8 @@ ORDER BY m.model_id, q.order_at;
 
 -- name: backlog
 -- Counts waiting requests per model, at most a thousand of each: placement looks many times a second while requests come
--- in, and must not cost more the longer the queue is. From model to model along the index.
+-- in, and must not cost more the longer the queue is. From model to model along the index; the order keeps the planner
+-- from reading the whole table for the first thousand.
 WITH RECURSIVE models AS (
     (SELECT r.model_id FROM requests r WHERE r.worker_id IS NULL ORDER BY r.model_id LIMIT 1)
     UNION ALL
@@ -440,7 +441,7 @@ FROM models m
 CROSS JOIN LATERAL (
     SELECT count(*) AS waiting FROM (
         SELECT FROM requests r
-        WHERE r.worker_id IS NULL AND r.model_id = m.model_id AND r.state = 'queued' LIMIT 1000
+        WHERE r.worker_id IS NULL AND r.model_id = m.model_id AND r.state = 'queued' ORDER BY r.order_at LIMIT 1000
     ) AS seen
 ) AS q
 WHERE q.waiting > 0;
