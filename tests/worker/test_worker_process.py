@@ -55,6 +55,17 @@ async def test_the_attempts_fact_says_what_was_predicted_and_from_what(loaded: L
     assert work["output_bytes"] > 0
 
 
+async def test_a_profile_runs_request_tells_the_most_memory_that_its_replica_held(loaded: Loaded) -> None:
+    """Beside the features of its input; nobody else's request is watched."""
+    harness, _ = loaded
+    plain = await harness.submit({"text": "hi"})
+    watched = await harness.submit({"text": "hi"}, options=Options(tags={"purpose": "profile"}))
+    for request_id in (plain, watched):
+        await harness.result(request_id)
+    assert "peak_memory_bytes" not in harness.queue.attempt_work[plain, 1]
+    assert 5e6 < harness.queue.attempt_work[watched, 1]["peak_memory_bytes"] < 4e9
+
+
 async def test_a_model_goes_on_in_its_callers_trace(loaded: Loaded) -> None:
     """It is told the caller's trace, and as its parent the span that will be shown of its own work."""
     harness, _ = loaded

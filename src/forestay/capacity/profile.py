@@ -2,7 +2,8 @@
 
 It plans inputs that differ from a usual one in a single field that means work (steps, size, images, ...), and reads
 times that were measured elsewhere. How a time grows with a feature is the exponent of a power law, from the logarithms
-of the largest and smallest value; the best concurrency is the least that comes within a tenth of the best throughput.
+of the largest and smallest value; beside it stands the most memory that the replica held. The best concurrency is the
+least that comes within a tenth of the best throughput.
 It sends nothing: `forestay model profile` does.
 """
 
@@ -40,6 +41,28 @@ class Growth:
     values: tuple[float, ...]
     seconds: tuple[float, ...]  # median at each value
     exponent: float | None  # 1: in proportion; None: one value alone was measured
+    memory_bytes: tuple[int | None, ...] = ()  # the most that the replica held at each value
+    device_memory_bytes: tuple[int | None, ...] = ()  # of its devices
+
+
+def with_memory(
+    growth: Sequence[Growth],
+    variants: Sequence[Variant],
+    usual_features: Mapping[str, float],
+    peaks: Sequence[tuple[int | None, int | None]],
+) -> list[Growth]:
+    """Return how memory grows as well; `peaks` of the variants, the usual one first: of the host and of devices."""
+    found: list[Growth] = []
+    for item in growth:
+        points = {
+            variant.value: peak for variant, peak in zip(variants, peaks, strict=False) if variant.field == item.field
+        }
+        if peaks and usual_features.get(item.feature):
+            points.setdefault(usual_features[item.feature], peaks[0])
+        known = [points.get(value, (None, None)) for value in item.values]
+        host, device = tuple(peak[0] for peak in known), tuple(peak[1] for peak in known)
+        found.append(dataclasses.replace(item, memory_bytes=host, device_memory_bytes=device))
+    return found
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from forestay.capacity.profile import (
     level_of,
     next_level,
     plan_variants,
+    with_memory,
 )
 from forestay.cli.client import PlatformClient, connect
 from forestay.cli.model_onboard import asks_of, interface_of
@@ -35,6 +36,7 @@ from forestay.ids import is_model_id
 _MOST_AT_ONCE = 32
 _PER_LEVEL = 6  # requests for each place of a level
 _BAR = 30
+_PEAK_SECONDS = 30.0  # for one request and its fact
 Told = dict[str, object]
 
 
@@ -47,6 +49,8 @@ class Profile:
     requests: int
     cold_start_seconds: float | None  # of the replica that became ready last; None: none is loaded
     usual_seconds: float
+    usual_memory_bytes: int | None  # the most that its replica held; None: its processes run elsewhere
+    usual_device_memory_bytes: int | None
     growth: tuple[Growth, ...]
     levels: tuple[Level, ...]
     best_at_once: int
@@ -61,7 +65,7 @@ def profile(
     budget_seconds: Annotated[float, typer.Option(min=1, max=86_400, help="Seconds that all of it may take.")] = 300.0,
     json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Measure a model that runs: time by steps, size and images, cold start, and the best number of requests at a time.
+    """Measure a model that runs: time and memory by steps, size and images, cold start, the best number at a time.
 
     Example: forestay model profile forestay/digits --budget-seconds 120
     """
@@ -101,14 +105,18 @@ class ProfileRun:
             raise TrialFailed("not one input was measured within the budget; raise --budget-seconds")
         schema = input_schema(document, usual.endpoint) if document is not None else None
         features = reader_of(schema, document or {}, scales_with).read(usual.body)
+        peaks = self._peaks(variants, usual.endpoint)
         levels = self._levels(usual)
+        growth = with_memory(growth_of(variants, features, medians), variants, features, peaks)
         return Profile(
             model_id=self._spec.model_id,
             endpoint=usual.endpoint,
             requests=self._sent + 1,
             cold_start_seconds=self._cold_start(),
             usual_seconds=medians[0],
-            growth=tuple(growth_of(variants, features, medians)),
+            usual_memory_bytes=peaks[0][0] if peaks else None,
+            usual_device_memory_bytes=peaks[0][1] if peaks else None,
+            growth=tuple(growth),
             levels=tuple(levels),
             best_at_once=best_level(levels).at_once if levels else 1,
             stopped="the budget is spent" if self._left() <= 0 else "",
@@ -141,6 +149,19 @@ class ProfileRun:
                 break
             medians.append(statistics.median(seconds))
         return medians
+
+    def _peaks(self, variants: Sequence[Variant], endpoint: str) -> list[tuple[int | None, int | None]]:
+        """Return the most memory that each variant took, as far as a fifth of what is left reaches."""
+        until = self._clock.monotonic() + self._left() / 5
+        found: list[tuple[int | None, int | None]] = []
+        for variant in variants:
+            left = min(until - self._clock.monotonic(), _PEAK_SECONDS)
+            if left <= 0 or (found and found[0] == (None, None)):
+                break  # nobody can tell
+            peak = self._sender.peak(Ask(endpoint, variant.body), left)
+            self._sent += 1
+            found.append((peak.memory_bytes, peak.device_memory_bytes))
+        return found
 
     def _levels(self, usual: Ask) -> list[Level]:
         levels: list[Level] = []
@@ -177,16 +198,20 @@ def show(measured: Profile) -> None:
     cold = measured.cold_start_seconds
     typer.echo(f"{measured.model_id}{measured.endpoint}: a usual request takes {measured.usual_seconds:.3g} s")
     typer.echo(f"cold start: {'unknown, no replica is loaded' if cold is None else f'{cold:.3g} s'}")
+    typer.echo(f"memory of its replica: {_bytes(measured.usual_memory_bytes, measured.usual_device_memory_bytes)}")
     rows = [
         (
             item.field,
             item.feature,
             " ".join(f"{value:g}: {seconds:.3g} s" for value, seconds in zip(item.values, item.seconds, strict=True)),
             "-" if item.exponent is None else f"to the power of {item.exponent:.2f}",
+            " ".join(map(_bytes, item.memory_bytes, item.device_memory_bytes)) or "-",
         )
         for item in measured.growth
     ]
-    print_table(("field", "feature", "median", "grows"), rows, empty="no field of its input means more or less work")
+    print_table(
+        ("field", "feature", "median", "grows", "memory"), rows, empty="no field of its input means more or less work"
+    )
     most = max((item.per_second for item in measured.levels), default=1.0)
     shown = [
         (
@@ -202,3 +227,9 @@ def show(measured: Profile) -> None:
     print_table(("at a time", "per second", "p50 s", "p95 s", "throughput", ""), shown, empty="no level was measured")
     if measured.stopped:
         typer.echo(f"not all was measured: {measured.stopped}")
+
+
+def _bytes(host: int | None, device: int | None) -> str:
+    """Return an amount of memory for people: of the host, and of devices where there are any."""
+    shown = "unknown" if host is None else f"{host / 2**20:,.0f} MiB"
+    return shown if device is None else f"{shown} and {device / 2**20:,.0f} MiB of devices"

@@ -8,8 +8,9 @@ onboard` and `profile`.
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import cast
 
 from forestay.cli.client import PlatformClient
 from forestay.clock import SystemClock
@@ -17,6 +18,7 @@ from forestay.errors import ForestayError, Unavailable
 from forestay.ids import ModelId
 
 MOST_AT_ONCE = 64
+_PAUSE_SECONDS = 0.25  # between looks at a fact
 _MOST_IN_A_ROW = 5  # failures, then no more is sent
 _HEADERS = {"content-type": "application/json", "x-fal-store-io": "0", "x-fal-tags": "purpose=profile"}
 Say = Callable[[str], None]
@@ -38,6 +40,14 @@ class Answered:
     status: int  # 0: nothing answered
     seconds: float  # as the caller saw it
     told: str = ""  # why it failed
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Peak:
+    """The most memory that a replica held while it worked on one request; None where nobody can tell."""
+
+    memory_bytes: int | None = None
+    device_memory_bytes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,6 +90,25 @@ class Sender:
         told = "" if reply.status < 400 else f"HTTP {reply.status}: {reply.body[:300].decode('utf-8', 'replace')}"
         return Answered(ask, reply.status, seconds, told)
 
+    def peak(self, ask: Ask, timeout_seconds: float) -> Peak:
+        """Send one request through the queue, whose attempts' facts tell memory, and wait for its fact."""
+        path = f"/queue/{self._model_id}{'' if ask.endpoint == '/' else ask.endpoint}"
+        until = self._clock.monotonic() + timeout_seconds
+        try:
+            sent = self._client.send(
+                "POST", path, body=json.dumps(ask.body).encode(), headers=_HEADERS, timeout_seconds=timeout_seconds
+            )
+            name = str(json.loads(sent.body)["request_id"]) if sent.status < 400 else ""
+            while name and self._clock.monotonic() < until:
+                shown = cast("dict[str, object]", self._client.get(f"/admin/requests/{name}"))
+                attempts = cast("list[dict[str, object]]", shown["attempts"])
+                if attempts:
+                    return _peak(cast("dict[str, float]", attempts[-1].get("work") or {}))
+                self._clock.block(_PAUSE_SECONDS)
+        except (Unavailable, ValueError, KeyError):
+            return Peak()
+        return Peak()
+
     def many(self, asks: Sequence[Ask], at_once: int, budget_seconds: float) -> Trial:
         """Send all, `at_once` at a time, while the budget lasts; stops early when five in a row fail."""
         began = self._clock.monotonic()
@@ -97,6 +126,11 @@ class Sender:
                     row = row + 1 if answer.told else 0
                     stopped = stopped or (f"{row} requests in a row failed" if row >= _MOST_IN_A_ROW else "")
         return Trial(tuple(answers), self._clock.monotonic() - began, stopped if waiting else "")
+
+
+def _peak(work: Mapping[str, float]) -> Peak:
+    host, device = work.get("peak_memory_bytes"), work.get("peak_device_memory_bytes")
+    return Peak(None if host is None else int(host), None if device is None else int(device))
 
 
 def checked(trial: Trial) -> Trial:

@@ -34,6 +34,7 @@ from forestay.worker.hosts.host import Answered, Broken, CallRequest, CallResult
 from forestay.worker.inputs import Inputs
 from forestay.worker.lease_keeper import LeaseKeeper
 from forestay.worker.logs import LogBook
+from forestay.worker.memory_watch import DeviceBytes, LocalHost, PeakMemory, is_watched, no_devices
 from forestay.worker.mirroring import Mirror
 from forestay.worker.output_notes import Made
 from forestay.worker.output_quality import Output, OutputQuality, has_files
@@ -89,6 +90,7 @@ class AttemptParts:
     input_check: InputCheck
     quality: OutputQuality
     mirror: Mirror | None = None
+    device_bytes: DeviceBytes = no_devices
     checks: Sequence[OutputCheck] = ()
 
 
@@ -213,17 +215,29 @@ class Attempt:
         self._called = True
         if self.lost:
             return Broken("the request was taken away before it began")
+        memory = self._memory_of(host)
         async with asyncio.TaskGroup() as group:
-            telling = group.create_task(self._tell_start())
+            beside = [group.create_task(self._tell_start())]
+            if memory is not None:
+                beside.append(group.create_task(memory.run()))
             result = await host.call(request)
             self._answered.set()
-            telling.cancel()
+            for task in beside:
+                task.cancel()
+        if memory is not None:
+            self._work = {**self._work, **memory.found()}
         headers: Mapping[str, str] = getattr(result, "headers", {})
         self.replica.learn_hints(headers.get("x-fal-runner-hints"))
         self._probe = headers.get(PROBE_HEADER)
         if self._spec().quality.canaries.inputs and asks_adapters(parsed_or_none(body)):
             self.replica.adapter_at = self._parts.clock.now()
         return result
+
+    def _memory_of(self, host: Host) -> PeakMemory | None:
+        """Return what watches the replica's memory, where that is wanted and its processes run here."""
+        if not is_watched(self.lease.options.tags) or not isinstance(host, LocalHost):
+            return None
+        return PeakMemory(host.processes, self._parts.device_bytes, self._parts.clock)
 
     async def _tell_start(self) -> None:
         if not await self._parts.desk.start(self.lease):

@@ -10,7 +10,6 @@ import dataclasses
 import datetime as dt
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
 
 from forestay.clock import Clock
 from forestay.errors import Unavailable
@@ -23,6 +22,7 @@ from forestay.telemetry import metrics as names
 from forestay.telemetry.logs import logger
 from forestay.telemetry.metrics import Metrics
 from forestay.worker.device_sharing import decide_devices, owned_by
+from forestay.worker.memory_watch import LocalHost
 from forestay.worker.replica import Replica
 
 READ_SECONDS = 10.0
@@ -32,15 +32,6 @@ TOLD_AGAIN_SECONDS = 60.0
 KEPT_READINGS = 100  # more than the time for which a rise stands
 KEPT_EVENTS = 64
 log = logger("worker")
-
-
-@runtime_checkable
-class LocalHost(Protocol):
-    """A host whose processes run on this machine."""
-
-    def processes(self) -> Sequence[int]:
-        """Return their ids."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,6 +58,7 @@ class DeviceWatch:
         self._readings: dict[str, deque[Reading]] = {item.uuid: deque(maxlen=KEPT_READINGS) for item in self.owned}
         self._events: dict[str, deque[XidEvent]] = {item.uuid: deque(maxlen=KEPT_EVENTS) for item in self.owned}
         self._told: dict[str, float] = {}
+        self._held: Mapping[int, int] = {}  # bytes by process
 
     def choose(self, wanted: int) -> tuple[str, ...] | None:
         """Return the devices of a new replica; None where this worker has none to hand out."""
@@ -74,6 +66,10 @@ class DeviceWatch:
             return None
         used = Counter(uuid for replica in self._ports.replicas() for uuid in replica.devices or ())
         return decide_devices(self.owned, used, wanted)
+
+    def bytes_of(self, pids: Sequence[int]) -> int | None:
+        """Return the memory of devices that processes hold, as last read; None where no device is ours."""
+        return sum(self._held.get(pid, 0) for pid in pids) if self.owned else None
 
     async def run(self) -> None:
         """Watch until cancelled; returns at once where there is nothing to watch."""
@@ -166,6 +162,7 @@ class DeviceWatch:
         held: Mapping[int, int] = Counter[int]()
         for reading in readings:
             held = Counter(held) + Counter(reading.processes)
+        self._held = held
         sums: dict[str, int] = {}
         for replica in self._ports.replicas() if self.owned else ():
             if isinstance(replica.host, LocalHost):

@@ -213,6 +213,7 @@ class _Worker:
             input_check=QueueInputs(input_judge, patience, stopped),
             quality=quality,
             mirror=self.mirror,
+            device_bytes=self.devices.bytes_of,
             checks=(SafetyCheck(judge, patience, stopped), *ports.checks),
         )
         situation = Situation(self.replicas.all_replicas, self.replicas.routes, self.replicas.held)
