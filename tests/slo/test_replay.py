@@ -55,7 +55,7 @@ def test_what_the_history_lacks_is_said() -> None:
     [found] = replay([slo()], {**history(), Minute(START + 540): Counts(missing_minutes=1)})
     assert found.says == (
         "1 minutes were not seen: they are neither good nor bad",
-        "the history has 0.4 days, and the window 30: a budget is told of what there is",
+        "the history has 9.017 hours, and the window is 30 days: a budget is told of what there is",
     )
 
 

@@ -4,15 +4,16 @@ It decides sense, not form. What it can't know unless told (traffic, how long da
 it is told by the caller, and leaves out otherwise. Called by `forestay slo lint`.
 """
 
+import collections
 import dataclasses
 import enum
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from forestay.slo.burn_rules import Severity
 from forestay.slo.decide import pairs_of
 from forestay.slo.model import SliKind, Slo, SloId, SubjectKind
-from forestay.slo.windows import longest_minutes
+from forestay.slo.windows import longest_minutes, words_of_window
 
 _LE = re.compile(r'\ble="([^"]+)"')
 
@@ -46,7 +47,13 @@ class Surroundings:
 def lint_slos(slos: Sequence[Slo], known: Surroundings = Surroundings()) -> tuple[Flaw, ...]:
     """Return every flaw of every SLO, in the order of the file."""
     checks = (_of_the_objective, _of_rules, _of_data)
-    return tuple(flaw for slo in slos for check in checks for flaw in check(slo, known))
+    named = {slo.slo_id: slo for slo in slos}
+    return tuple(
+        flaw
+        for slo in slos
+        for found in (*(check(slo, known) for check in checks), _of_parts(slo, named))
+        for flaw in found
+    )
 
 
 def _of_the_objective(slo: Slo, known: Surroundings) -> Iterator[Flaw]:
@@ -119,6 +126,24 @@ def _of_data(slo: Slo, known: Surroundings) -> Iterator[Flaw]:
             slo.slo_id, Level.ERROR, "other_bucket",
             f"`series.good` reads the bucket le={edges[0]}, and the threshold is {threshold:g} s",
         )  # fmt: skip
+
+
+def _of_parts(slo: Slo, named: Mapping[SloId, Slo]) -> Iterator[Flaw]:
+    """Look at a composite: its budget is the mean over its parts' own windows, whatever window it has itself."""
+    counted = collections.Counter(part.slo_id for part in slo.parts)
+    for name in (name for name, times in counted.items() if times > 1):
+        yield Flaw(
+            slo.slo_id, Level.WARNING, "twice",
+            f"the part {name} is there {counted[name]} times; name it once, with the weight that it shall have",
+        )  # fmt: skip
+    for name in counted:
+        part = named.get(name)
+        if part is not None and part.window != slo.window:
+            yield Flaw(
+                slo.slo_id, Level.WARNING, "other_window",
+                f"its window is {words_of_window(slo.window)}, and that of the part {name} "
+                f"{words_of_window(part.window)}: each part counts over its own; give all of them the same",
+            )  # fmt: skip
 
 
 def _seconds(edge: str) -> float:

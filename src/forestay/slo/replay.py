@@ -11,11 +11,9 @@ import numpy as np
 from forestay.slo.burn_rules import Severity
 from forestay.slo.fleet import FleetEngine
 from forestay.slo.ledger import BudgetLedger, Floats
-from forestay.slo.model import Counts, Minute, SliKind, Slo, SloId
+from forestay.slo.model import Counts, Minute, SliKind, Slo, SloId, Window
 from forestay.slo.slices import OpenSlices
-from forestay.slo.windows import longest_minutes
-
-DAY_MINUTES = 1_440
+from forestay.slo.windows import longest_minutes, words_of_window
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -109,9 +107,12 @@ def _says(slo: Slo, minutes: Mapping[Minute, Counts]) -> tuple[str, ...]:
     first, last = min(minutes), max(minutes)
     missing = sum(counts.missing_minutes for counts in minutes.values())
     says = [f"{missing} minutes were not seen: they are neither good nor bad"] if missing else []
-    held, wanted = (last + 1 - first) / DAY_MINUTES, longest_minutes(slo.window) / DAY_MINUTES
-    if held < wanted:
-        says.append(f"the history has {held:.1f} days, and the window {wanted:.4g}: a budget is told of what there is")
+    held = last + 1 - first
+    if held < longest_minutes(slo.window):
+        lengths = f"{words_of_window(Window(held))}, and the window is {words_of_window(slo.window)}"
+        says.append(f"the history has {lengths}: a budget is told of what there is")
+    if slo.parts:
+        says.append("a composite: all of its parts are taken to have seen these minutes")
     return tuple(says)
 
 

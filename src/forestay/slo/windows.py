@@ -46,6 +46,14 @@ def length_minutes(window: Window, now: Minute) -> int:
     return end - start
 
 
+def words_of_window(window: Window) -> str:
+    """Return a window in words: `30 days`, `12 hours`, `a calendar month (Europe/Berlin)`."""
+    if window.calendar is not None:
+        return f"a calendar {window.calendar} ({window.time_zone})"
+    days, hours = window.minutes / 1440, window.minutes / 60
+    return f"{days:g} days" if days >= 2 else f"{hours:.4g} hours"
+
+
 def longest_minutes(window: Window) -> int:
     """Return the most minutes that such a window can have."""
     return window.minutes if window.calendar is None else _LONGEST[window.calendar]
