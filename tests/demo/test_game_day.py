@@ -38,7 +38,7 @@ def test_the_wrong_setting_is_one_line_of_the_scheduler(tmp_path: Path) -> None:
     before = json.loads((folder / workshop.SCHEDULER).read_text())
     workshop.set_wrong(folder)
     after = json.loads((folder / workshop.SCHEDULER).read_text())
-    assert {name for name in after if after[name] != before[name]} == {"beta_end"}
+    assert {f"scheduler.{name}" for name in after if after[name] != before[name]} == {workshop.SETTING}
 
 
 def test_the_two_mixes_differ_in_how_often_and_in_nothing_else() -> None:

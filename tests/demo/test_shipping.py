@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import io
 import itertools
 import json
@@ -25,6 +26,7 @@ from forestay.demo.screen import PlainScreen
 from forestay.demo.shipping import Yard
 from forestay.demo.shipping_page import Shipped, render_rollouts
 from forestay.demo.stage import Broken, Course, Stage
+from forestay.fleet.spec_file import parse
 from forestay.rollouts.options import LEAST_SHADOW
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
@@ -40,13 +42,15 @@ def test_every_promise_has_its_step() -> None:
 
 
 def test_each_revision_differs_from_the_example_in_one_file_and_still_compiles(tmp_path: Path) -> None:
-    """The bad one in one line of its scheduler's configuration."""
+    """And has no canaries; the bad one in one line of its scheduler's configuration."""
     for edit in (GOOD, SUBTLE, LEAKING):
         copy = write_revision(DIGITS, tmp_path, edit).parent
         files = [file.relative_to(copy) for file in copy.rglob("*") if file.is_file()]
-        assert [file for file in files if (copy / file).read_bytes() != (DIGITS / file).read_bytes()] == [
-            Path(edit.file)
-        ]
+        other = {str(file) for file in files if (copy / file).read_bytes() != (DIGITS / file).read_bytes()}
+        assert other == {edit.file, "model.yaml"}
+        spec, example = (parse((folder / "model.yaml").read_text(), "model.yaml") for folder in (copy, DIGITS))
+        assert (spec.quality.canaries.inputs, len(example.quality.canaries.inputs)) == ((), 3)
+        assert dataclasses.replace(spec, quality=example.quality) == example
         compile((copy / "app.py").read_text(encoding="utf-8"), "app.py", "exec")
     before, after = (json.loads((folder / SUBTLE.file).read_text()) for folder in (DIGITS, tmp_path / SUBTLE.name))
     assert [key for key in before if before[key] != after[key]] == ["prediction_type"]

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from tests.platform.platform import RunningPlatform, run_cli
 
+from forestay.demo.revisions import without_canaries
 from forestay.storage.children import wait_until
 
 pytestmark = [pytest.mark.slow]  # two pipelines and some forty pictures on one core
@@ -28,7 +29,10 @@ def revision(folder: pathlib.Path, name: str, **scheduler: object) -> pathlib.Pa
     config.write_text(json.dumps({**json.loads(config.read_text()), **scheduler}))
     (copy / "README.md").write_text(name)
     spec = copy / "model.yaml"
-    spec.write_text(spec.read_text().replace("startup_timeout_seconds: 120", "startup_timeout_seconds: 300"))
+    # Without its canaries: their gate would stop the bad one before its shadow.
+    spec.write_text(
+        without_canaries(spec.read_text()).replace("startup_timeout_seconds: 120", "startup_timeout_seconds: 300")
+    )
     return spec
 
 

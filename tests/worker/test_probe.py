@@ -15,6 +15,7 @@ from forestay.chance import SystemChance
 from forestay.clock import SystemClock
 from forestay.fleet.spec import LimitSpec, ResourceSpec
 from forestay.ids import new_request_id
+from forestay.quality.pipeline_parts import parts_of
 from forestay.quality.probes import PROBE_HEADER, read_report
 from forestay.queue.model import State
 from forestay.worker.hosts.fal_app import FalAppHost
@@ -112,10 +113,11 @@ class Ill(Whole, name="ill"):
 """
 
 
-async def ask(host: FalAppHost, **body: object) -> Answered:
-    """Call the app."""
+async def ask(host: FalAppHost, *, canary: bool = False, **body: object) -> Answered:
+    """Call the app; as a canary does, weights are read again and a scheduler's settings told."""
     request_id = new_request_id(SystemClock().now(), 0, SystemChance())
     headers = {"x-fal-request-id": str(request_id), "content-type": "application/json"}
+    headers |= {PROBE_HEADER: "weights"} if canary else {}
     body = {"prompt": "a red seven", "seed": 1, "num_inference_steps": 3, "sync_mode": True, **body}
     result = await host.call(CallRequest(request_id, 1, "/", headers, json.dumps(body).encode(), 30))
     assert isinstance(result, Answered), result
@@ -143,6 +145,13 @@ async def test_a_real_pipeline_names_the_stage_that_made_no_numbers() -> None:
         assert "torch" in report.environment
         parts = cast("dict[str, dict[str, object]]", report.prints[0]["parts"])
         assert parts["unet"]["weights"]
+        assert report.settings == {}
+        of_canary = read_report((await ask(host, canary=True)).headers[PROBE_HEADER])
+        assert of_canary is not None
+        assert of_canary.fingerprint == report.fingerprint
+        told = parts_of(of_canary)
+        assert set(told) >= {"scheduler", "unet", "vae", "text_encoder"}
+        assert (told["scheduler"]["setting.beta_end"], told["scheduler"]["class"]) == ("0.012", "DDIMScheduler")
         with_style = read_report((await ask(host, loras=[{"path": "thick-strokes"}])).headers[PROBE_HEADER])
         assert with_style is not None
         assert with_style.calls[0].adapters == {"thick-strokes": 1.0}

@@ -87,7 +87,7 @@ QUALITY: Mapping[str, str] = {
     "repeated": "one tenant's picture in another's hands is found, and no content is told",
     "frozen": "a film that stands still is never a success, and fails with the check's name",
     "silent": "nor is a sound that says nothing",
-    "revision": "a new revision with a wrong scheduler setting is found and told from the one before",
+    "revision": "a wrong scheduler setting in a new revision is found by its canaries, and named first",
     "alerted": "each alert came once, signed, though each fault was seen often",
     "record": "every fault that was put in is out again, was nowhere else, and is on record",
     "stop": SPINE["stop"],

@@ -1,7 +1,8 @@
 """The three revisions that the scenario of rollouts ships: a good one, a subtly bad one, one that fails under traffic.
 
-Each is a copy of the example model with one edit, as an engineer might make it. It decides nothing; what must come of
-each is in `shipping`.
+Each is a copy of the example model with one edit, as an engineer might make it, and without the example's canaries:
+their gate would stop the second before its shadow, and this shows what a shadow finds. It decides nothing; what must
+come of each is in `shipping`.
 """
 
 import dataclasses
@@ -65,6 +66,14 @@ def write_revision(example: Path, folder: Path, edit: Edit) -> Path:
             )
         text = text.replace(old, new)
     file.write_text(text, encoding="utf-8")
+    spec = copy / "model.yaml"
+    spec.write_text(without_canaries(spec.read_text(encoding="utf-8")), encoding="utf-8")
     if edit.file.endswith(".json"):
         json.loads(text)
-    return copy / "model.yaml"
+    return spec
+
+
+def without_canaries(text: str) -> str:
+    """Return a spec's text without its last section, where that is `quality`."""
+    before, found, _ = text.rpartition("\nquality:\n")
+    return f"{before}\n" if found else text
