@@ -73,7 +73,7 @@ class MemoryCanaries:
             if dataclasses.replace(item, asked_at=ask.asked_at, reason=ask.reason, ask_id=0) == ask
             and number not in self.answered
             and ask.worker_id != EVERYWHERE
-            and item.asked_at > ask.asked_at - dt.timedelta(hours=1)
+            and item.asked_at > ask.asked_at - dt.timedelta(minutes=10)
         ]
         if same:
             return same[-1]

@@ -86,10 +86,10 @@ async def test_rounds_come_back_as_they_were_kept_the_newest_first(store: Canary
 
 
 async def test_a_self_test_is_asked_for_once_and_its_result_is_told(store: CanaryStore) -> None:
-    """Until it is answered the same ask is the same; what people ask for has no answer and is asked each time."""
+    """The same ask is the same while workers look at it; what people ask for has no answer and is asked each time."""
     test = Ask(DIGITS, FIRST, WorkerId("w1"), Cause.SELF_TEST, NOW, "held")
     number = await store.ask(test)
-    assert await store.ask(dataclasses.replace(test, asked_at=NOW + HOUR / 2)) == number
+    assert await store.ask(dataclasses.replace(test, asked_at=NOW + HOUR / 8)) == number
     by_person = Ask(DIGITS, FIRST, EVERYWHERE, Cause.PERSON, NOW, "look again")
     assert await store.ask(by_person) != await store.ask(by_person)
     assert [item.cause for item in await store.asks(NOW)] == [Cause.SELF_TEST, Cause.PERSON, Cause.PERSON]
@@ -97,6 +97,15 @@ async def test_a_self_test_is_asked_for_once_and_its_result_is_told(store: Canar
     await store.answer(number, SelfTested(NOW + HOUR * 2, passed=False), "a later word does not count")
     assert await store.results(NOW) == {(WorkerId("w1"), FIRST): SelfTested(NOW + HOUR, passed=True)}
     assert Cause.SELF_TEST not in {item.cause for item in await store.asks(NOW)}
+
+
+async def test_a_self_test_that_found_no_room_is_asked_for_anew_before_workers_forget_it(store: CanaryStore) -> None:
+    """A worker looks at asks of the last fifteen minutes: one that is older than ten is no answer to another."""
+    test = Ask(DIGITS, FIRST, WorkerId("w1"), Cause.SELF_TEST, NOW, "held")
+    number = await store.ask(test)
+    later = NOW + HOUR / 5
+    assert await store.ask(dataclasses.replace(test, asked_at=later)) != number
+    assert [item.asked_at for item in await store.asks(later)] == [later]
 
 
 async def test_old_rounds_go_with_the_pictures_that_nothing_else_shows(store: CanaryStore) -> None:

@@ -53,11 +53,11 @@ SELECT model_id, revision_id, replica_id, worker_id, cause, began_at, device_sec
 FROM quality_canary_rounds WHERE model_id = $1 ORDER BY round_id DESC LIMIT $2;
 
 -- name: ask
--- Asks for a round; an open ask of the same kind is returned instead.
+-- Asks for a round; an open ask of the same kind is returned instead, while workers still look at it (15 minutes).
 WITH open AS (
     SELECT ask_id FROM quality_canary_asks
     WHERE (model_id, revision_id, worker_id, cause) = ($1, $2, $3, $4) AND answered_at IS NULL
-      AND worker_id <> '' AND asked_at > $5::timestamptz - interval '1 hour'
+      AND worker_id <> '' AND asked_at > $5::timestamptz - interval '10 minutes'
     ORDER BY ask_id DESC LIMIT 1
 ), made AS (
     INSERT INTO quality_canary_asks (model_id, revision_id, worker_id, cause, asked_at, reason)
