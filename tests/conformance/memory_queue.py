@@ -410,6 +410,13 @@ class MemoryQueueStore:
                 counts[row.submission.model_id] = counts.get(row.submission.model_id, 0) + 1
         return {model_id: min(count, 1000) for model_id, count in counts.items()}
 
+    async def deadlines_wait(self) -> bool:
+        """Tell whether any waiting request has a deadline to start."""
+        return any(
+            row.state is State.QUEUED and row.submission.options.start_deadline is not None
+            for row in self._rows.values()
+        )
+
     async def pressure(self) -> list[Pressure]:
         """Add up what waits and what is held."""
         now = self._clock.now()

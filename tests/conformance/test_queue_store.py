@@ -533,6 +533,17 @@ async def test_what_is_unfinished_and_what_runs_is_told_for_limits(harness: Harn
             }
 
 
+async def test_a_deadline_waits_as_long_as_its_request_does(harness: Harness) -> None:
+    """What must start by some moment and has not started."""
+    await harness.store.submit([submission(harness)], {})
+    assert not await harness.store.deadlines_wait()
+    soon = Options(start_deadline=harness.now() + dt.timedelta(seconds=30))
+    await harness.store.submit([submission(harness, options=soon)], {})
+    assert await harness.store.deadlines_wait()
+    await harness.store.claim(WORKER, [offer(2)], LEASE_SECONDS)
+    assert not await harness.store.deadlines_wait()
+
+
 async def test_pressure_says_what_waits_and_what_runs_for_whom(harness: Harness) -> None:
     """Work in predicted seconds per model, tenant and priority; what is past its deadline asks for nothing."""
     soon = Options(start_deadline=harness.now() + dt.timedelta(seconds=30))

@@ -40,6 +40,8 @@ class SheddingLoop:
 
     async def run_once(self) -> int:
         """End what cannot be served in time any more; returns how many requests."""
+        if not await self._queue.deadlines_wait():
+            return 0  # the look below goes through the whole queue
         pressing = {
             model_id: own
             for model_id, own in by_model(await self._queue.pressure()).items()

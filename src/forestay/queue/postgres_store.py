@@ -299,6 +299,10 @@ class PostgresQueueStore:
         """Add up what waits and what is held, per model, tenant and priority."""
         return rows.pressure_from(await self._database.fetch(_PRESSURE["pressure"], HORIZONS_SECONDS))
 
+    async def deadlines_wait(self) -> bool:
+        """Tell whether any waiting request has a deadline to start."""
+        return bool(await self._database.fetchval(_PRESSURE["deadlines_wait"]))
+
     async def turns(self) -> dict[tuple[str, TenantId], Turn]:
         """Tell where tenants stand in the turns of each pool."""
         return {

@@ -203,6 +203,10 @@ class QueueStore(Protocol):
         """Add up what waits and what is held, per model, tenant and priority, in one grouped read: for admission."""
         ...
 
+    async def deadlines_wait(self) -> bool:
+        """Tell whether any waiting request has a deadline to start: without one there is nothing to shed."""
+        ...
+
     async def turns(self) -> dict[tuple[str, TenantId], Turn]:
         """Tell where tenants stand in the turns of each pool; one that is absent stands at the pool's time."""
         ...

@@ -21,6 +21,13 @@ FROM (
 LEFT JOIN tenant_weights w USING (tenant_id)
 ORDER BY g.model_id, g.tenant_id, g.low, g.held, g.earliest;
 
+-- name: deadlines_wait
+-- Tells whether a waiting request must start by some moment, along the index of such moments: one look, however long the
+-- queue is.
+SELECT count(*) > 0 AS some FROM (
+    SELECT FROM requests r WHERE r.start_deadline IS NOT NULL AND r.worker_id IS NULL ORDER BY r.start_deadline LIMIT 1
+) AS first;
+
 -- name: queued
 -- Reads the waiting requests of model $1 in the order in which their tenants want them served, at most $2.
 SELECT request_id, tenant_id, predicted_seconds, due_at, order_at, low_priority, start_deadline, total_deadline, attempt
