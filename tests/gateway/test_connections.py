@@ -268,3 +268,35 @@ async def test_an_answer_without_a_length_ends_with_its_connection() -> None:
 
     async with serving(until_close) as (connections, origin):
         assert await read(connections, origin) == b"all of it"
+
+
+async def test_idle_connections_are_closed_and_their_servers_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replicas come and go; what is kept of one that is called no more is nothing."""
+    monkeypatch.setattr("forestay.gateway.connections.KEEP_SECONDS", 0.01)
+    server = Server(OK, OK)
+    async with serving(server) as (connections, origin):
+        assert await read(connections, origin) == b"ok"
+        await asyncio.wait_for(server.closed.wait(), 5)
+        assert not connections.idle(origin)
+        assert await read(connections, origin) == b"ok"
+        assert server.opened == 2
+
+
+async def test_calls_beyond_the_most_connections_wait_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A place is free again however a call ended."""
+    monkeypatch.setattr("forestay.gateway.connections.MAX_PER_ORIGIN", 1)
+    server = Server(OK, None, OK)
+    async with serving(server) as (connections, origin):
+        assert await read(connections, origin) == b"ok"
+        with pytest.raises(Disconnected):
+            await read(connections, origin)
+        first = await call(connections, origin)
+        async with asyncio.TaskGroup() as group:
+            second = group.create_task(call(connections, origin, "GET", b""))
+            await asyncio.sleep(0)
+            assert not second.done()
+            server.answers.append(OK)
+            async with first:
+                assert await first.read() == b"ok"
+            async with await second as response:
+                assert await response.read() == b"ok"

@@ -73,8 +73,9 @@ def origin_of(url: str) -> Origin:
 class _Line(asyncio.Protocol):
     """One connection: keeps what comes until it is taken."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, origin: Origin) -> None:
         self._loop = loop
+        self.origin = origin
         self._data = b""
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
@@ -145,10 +146,8 @@ class _Line(asyncio.Protocol):
 class Response:
     """An answer whose head has come; `async with` gives its connection back, or closes what was not read to its end."""
 
-    def __init__(self, pool: "Connections", line: _Line, origin: Origin, head: Head, rest: bytes) -> None:
-        self._pool = pool
-        self._line = line
-        self._origin = origin
+    def __init__(self, on: tuple["Connections", asyncio.Semaphore, _Line], head: Head, rest: bytes) -> None:
+        self._pool, self._room, self._line = on
         self._body: Body = body_of(head)
         self._rest = rest
         self._released = False
@@ -200,7 +199,8 @@ class Response:
         if not self._released:
             self._released = True
             whole = self._body.ended and not self._body.rest and not self._rest
-            self._pool.take_back(self._origin, self._line, again=whole and self.head.keeps)
+            self._room.release()
+            self._pool.take_back(self._line, again=whole and self.head.keeps)
 
     async def __aenter__(self) -> Self:
         return self
@@ -240,7 +240,7 @@ class Connections:
                 line.used = True
                 line.write(head, body)
                 found, rest = await _answer(line, method)
-                return Response(self, line, origin, found, rest)
+                return Response((self, room, line), found, rest)
             except BaseException as error:
                 if line is not None:
                     self._drop(line)
@@ -249,16 +249,15 @@ class Connections:
                 room.release()
                 raise
 
-    def take_back(self, origin: Origin, line: _Line, *, again: bool) -> None:
+    def take_back(self, line: _Line, *, again: bool) -> None:
         """Keep a connection for the next call, or close it."""
-        self._rooms[origin].release()
         line.used = False
         if not again or not line.usable:
             self._drop(line)
             return
         loop = asyncio.get_running_loop()
         line.idle_since = loop.time()
-        self._idle.setdefault(origin, []).append(line)
+        self._idle.setdefault(line.origin, []).append(line)
         if not self._sweeping:
             self._sweeping = True
             loop.call_later(KEEP_SECONDS, self._sweep)
@@ -288,7 +287,10 @@ class Connections:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 _, line = await loop.create_connection(
-                    lambda: _Line(loop), origin.host, origin.port, ssl=self._context() if origin.tls else None
+                    lambda: _Line(loop, origin),
+                    origin.host,
+                    origin.port,
+                    ssl=self._context() if origin.tls else None,
                 )
         except TimeoutError:
             raise ConnectTimedOut(f"no connection within {CONNECT_SECONDS:g} s") from None
@@ -316,6 +318,8 @@ class Connections:
                 self._drop(line)
             if not lines:
                 del self._idle[origin]
+        known = {line.origin for line in self._all}  # replicas come and go: what is left of the others is forgotten
+        self._rooms = {origin: room for origin, room in self._rooms.items() if origin in known}
         self._sweeping = bool(self._idle)
         if self._sweeping:
             loop.call_later(KEEP_SECONDS, self._sweep)
