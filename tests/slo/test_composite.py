@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.slo.objectives import slo
 
-from forestay.slo.composite import Composites, mean_of
-from forestay.slo.decide import Kind
+from forestay.slo.composite import Composites, PartTable
+from forestay.slo.decide import Kind, Sums
 from forestay.slo.evidence import page_bets, wager_on_mean
 from forestay.slo.fleet import FleetEngine
 from forestay.slo.model import Counts, Minute, Part, Slo, SloId, Subject, SubjectKind
@@ -39,6 +40,13 @@ def lived(slos: list[Slo], stretches: list[tuple[int, Traffic]]) -> dict[str, St
     return {standing.slo_id: standing for standing in watching.standings()}
 
 
+def mean_of(weights: Sequence[float], counts: Sequence[Sequence[float]]) -> Sums:
+    """Return the mean of parts in one window: bad and all of each."""
+    table = PartTable([list(enumerate(weights))])
+    bad, worth = table.means(np.array([counts], dtype=np.float64))
+    return Sums(float(bad[0, 0]), float(worth[0, 0]))
+
+
 def of(good: int, bad: int = 0) -> Counts:
     """Return a minute."""
     return Counts(good=good, bad=bad)
@@ -56,7 +64,7 @@ def test_a_mean_is_that_of_shares_and_worth_no_more_than_the_heaviest_request_al
 ) -> None:
     """Each bad request moves the mean by at most 1 / worth; parts without any take no side."""
     held = np.array([[min(bad, total), total] for bad, total in counts[: len(weights)]], dtype=np.float64).T
-    found = mean_of(np.array(weights), held)
+    found = mean_of(weights, held.tolist())
     seen = [(weight, *pair) for weight, pair in zip(weights, held.T.tolist(), strict=True) if pair[1]]
     if not seen:
         assert (found.bad, found.total) == (0.0, 0.0)
@@ -69,7 +77,7 @@ def test_a_mean_is_that_of_shares_and_worth_no_more_than_the_heaviest_request_al
 
 def test_the_mean_of_one_part_is_its_own_count() -> None:
     """Nothing is gained or lost by wrapping an SLO."""
-    found = mean_of(np.array([7.0]), np.array([[3.0], [40.0]]))
+    found = mean_of([7.0], [[3.0], [40.0]])
     assert (found.bad, found.total) == pytest.approx((3.0, 40.0))
 
 
@@ -92,8 +100,8 @@ def test_a_wager_on_a_mean_is_never_better_than_fair_within_the_budget(
             math.comb(total, one) * rate**one * (1 - rate) ** (total - one)
             for one, total, rate in zip(bad, totals, rates, strict=True)
         )
-        seen = mean_of(np.array(weights), np.array([bad, totals], dtype=np.float64))
-        after = wager_on_mean(wealth.copy(), bets, seen.bad, seen.total, np.zeros_like(wealth))
+        seen = mean_of(weights, [bad, totals])
+        after = wager_on_mean(wealth.copy(), bets, np.array([seen.bad]), np.array([seen.total]), np.zeros_like(wealth))
         expected.append(chance * float(after[0]))
     assert math.fsum(expected) <= wealth.sum() * (1 + 1e-9)
 
@@ -163,6 +171,14 @@ def test_a_composite_is_over_when_its_parts_are() -> None:
     assert lived(fleet(), [*outage, (420, CALM)])[WHOLE].word in {"kept", "ticket"}
     silent = lived(fleet(), [*outage, (61, dict[SloId, Counts]())])[WHOLE]
     assert silent.word == Kind.NO_DATA
+
+
+def test_a_composite_none_of_whose_parts_is_watched_has_no_data() -> None:
+    """Alone, and beside SLOs that are watched."""
+    orphan = dataclasses.replace(fleet()[2], parts=(Part(SloId("gone")),))
+    for slos in ([orphan], [fleet()[0], orphan]):
+        found = lived(slos, [(10, {BUSY: of(0, 50)})])[WHOLE]
+        assert (found.word, found.parts, found.left_ratio) == (Kind.NO_DATA, [], None)
 
 
 def test_a_part_that_nobody_watches_takes_no_side() -> None:

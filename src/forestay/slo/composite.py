@@ -10,69 +10,76 @@ came in between. When it waits depends on what arrives, never on how it ends.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from forestay.slo.burn_rules import TICKET_EVERY_MINUTES, Severity
-from forestay.slo.decide import Kind, Opened, Piece, SloState, Sums, decide_slo, pairs_of, stake_left
+from forestay.slo.decide import ENOUGH, Kind, Opened, Piece, SloState, Sums, decide_slo, pairs_of, stake_left
 from forestay.slo.evidence import Bets, nothing_wagered, page_bets, stakes, ticket_bets, wager_on_mean
 from forestay.slo.fleet import BUCKET_WINDOWS, MINUTE_WINDOWS, FleetEngine
-from forestay.slo.model import Minute, Slo, SloId
+from forestay.slo.model import Minute, Slo
 
 Floats = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.intp]
+Flags = npt.NDArray[np.bool_]
+Windows = dict[int, Sums]
 _HOUR = 60
-_NOTHING = Sums(0.0, 0.0)
+_CLOSED = Opened()
 
 
-def mean_of(weights: Floats, counts: Floats) -> Sums:
-    """Return the mean of shares as bad ones of so many requests: `weights` `[m]`, `counts` `[2, m]` (bad, all).
+class PartTable:
+    """The parts of c composites one after another: m in all, each with its weight; every composite has at least one."""
 
-    Parts without any take no side. The number is the least of W n / w over the parts, W being the sum of their weights:
-    the mean is then a sum of terms in [0, 1], one for each request, divided by it.
-    """
-    seen = counts[1] > 0
-    if not seen.any():
-        return _NOTHING
-    weight, bad, total = weights[seen], counts[0, seen], counts[1, seen]
-    whole = weight.sum()
-    worth = float((whole * total / weight).min())
-    return Sums(float((weight * bad / total).sum() / whole) * worth, worth)
+    def __init__(self, parts: Sequence[Sequence[tuple[int, float]]]) -> None:
+        """Take places in the engine and weights; a weight of 0 takes no side."""
+        flat = [pair for some in parts for pair in some]
+        self.which = np.array([place for place, _ in flat], dtype=np.intp)
+        self.weights = np.array([weight for _, weight in flat], dtype=np.float64)
+        self.owner = np.repeat(np.arange(len(parts)), [len(some) for some in parts])
+        self.starts = np.searchsorted(self.owner, np.arange(len(parts)))
+
+    def means(self, counts: Floats) -> tuple[Floats, Floats]:
+        """Return means of shares as bad ones of so many requests, `[w, c]` each: `counts` `[w, 2, m]` (bad, all).
+
+        Parts without any take no side. The number is the least of W n / w over the parts, W being the sum of their
+        weights: the mean is then a sum of terms in [0, 1], one for each request, divided by it.
+        """
+        bad, total = counts[:, 0], counts[:, 1]
+        seen = (total > 0) & (self.weights > 0)
+        weights = np.where(seen, self.weights, 1.0)
+        whole = np.add.reduceat(np.where(seen, weights, 0.0), self.starts, axis=1)
+        harm = np.add.reduceat(np.where(seen, weights * bad / np.maximum(total, 1.0), 0.0), self.starts, axis=1)
+        least = np.minimum.reduceat(np.where(seen, total / weights, np.inf), self.starts, axis=1)
+        least[whole == 0.0] = 0.0
+        return harm * least, whole * least  # the share is harm / whole
 
 
 class _Wagers:
-    """What is wagered against one composite, for one severity."""
+    """What is wagered against c composites, for one severity."""
 
-    def __init__(self, bets: Bets) -> None:
-        self.bets = bets
-        self.wealth = nothing_wagered(bets)
+    def __init__(self, slos: Sequence[Slo], bets: Bets, severity: Severity) -> None:
+        self._slos = slos
+        self._bets = bets
+        self._severity = severity
+        self._wealth = nothing_wagered(bets)
+        self._staked = np.zeros_like(self._wealth)
+        self.evidence = np.zeros(len(slos))
 
-    def step(self, stake: float, hourly: float, seen: Sums | None) -> None:
-        """Stake, and settle where a mean was seen."""
-        staked = stakes(self.bets, np.array([stake]), np.array([hourly]))
-        found = _NOTHING if seen is None else seen
-        wager_on_mean(self.wealth, self.bets, found.bad, found.total, staked)
+    def stake(self, windows: Sequence[Windows], step_minutes: int, hourly: Floats) -> None:
+        """Settle what each step wagers until the traffic is looked at again."""
+        left = [stake_left(pairs_of(slo), held, self._severity) for slo, held in zip(self._slos, windows, strict=True)]
+        self._staked = stakes(self._bets, step_minutes * np.maximum(np.array(left), 0.0), hourly)
 
-    @property
-    def evidence(self) -> float:
-        """As a share of its goal."""
-        return float(self.wealth.sum() / self.bets.goal[0])
+    def step(self, bad: Floats, worth: Floats, *, staked: bool) -> None:
+        """Carry everything over what was seen of means, `[c]` each, and over a new stake."""
+        new = self._staked if staked else np.zeros_like(self._staked)
+        self.evidence = wager_on_mean(self._wealth, self._bets, bad, worth, new) / self._bets.goal
 
-
-@dataclasses.dataclass(slots=True)
-class _Composite:
-    """One composite and what is open of it."""
-
-    slo: Slo
-    which: Indices
-    weights: Floats
-    page: _Wagers
-    ticket: _Wagers
-    waiting: Floats
-    opened: Opened = dataclasses.field(default_factory=Opened)
-    last_seen: Minute | None = None
+    def spent(self, which: Flags) -> None:
+        """Begin anew where evidence has opened something."""
+        self._wealth[:, which] = 0.0
+        self.evidence[which] = 1.0
 
 
 class Composites:
@@ -80,86 +87,107 @@ class Composites:
 
     def __init__(self, slos: Sequence[Slo], engine: FleetEngine) -> None:
         self._engine = engine
+        self._slos = tuple(slos)
         places = {slo.slo_id: index for index, slo in enumerate(engine.slos)}
-        self._all = [_made(slo, places) for slo in slos]
+        nobody = [(0, 0.0)]
+        known = [[(places[part.slo_id], part.weight) for part in slo.parts if part.slo_id in places] for slo in slos]
+        self._parts = PartTable([parts or nobody for parts in known])
+        budget = np.array([slo.budget_ratio for slo in self._slos])
+        rates = np.array([slo.alerting.false_pages_per_30_days for slo in self._slos])
+        self._page = _Wagers(self._slos, page_bets(budget, rates), Severity.PAGE)
+        self._ticket = _Wagers(self._slos, ticket_bets(budget, rates), Severity.TICKET)
+        self._waiting = np.zeros((2, len(self._parts.which)))
+        self._opened = [_CLOSED] * len(self._slos)
+        self._last_seen = np.full(len(self._slos), -1, dtype=np.int64)
 
     def tick(self, now: Minute, counts: Floats) -> None:
         """Carry every composite over the minute `now`, which the engine has taken: `counts` are the engine's."""
-        for one in self._all:
-            self._carry(one, now, counts[:, one.which])
+        if not self._slos or not self._engine.count:
+            return
+        on_five = (now + 1) % TICKET_EVERY_MINUTES == 0
+        parts = self._parts
+        live = ~self._engine.silent(now)[parts.which] & (parts.weights > 0)
+        some = np.logical_or.reduceat(live, parts.starts)
+        newest = np.maximum.reduceat(np.where(parts.weights > 0, self._engine.last_seen[parts.which], -1), parts.starts)
+        self._last_seen = np.where(some, now, newest)
+        windows = self._windows(on_five=on_five)
+        bad, worth = self._settled(counts, live, some)
+        if now % TICKET_EVERY_MINUTES == 0:
+            self._page.stake(windows, 1, np.array([held[_HOUR].total for held in windows]))
+        if on_five:
+            self._ticket.stake(windows, TICKET_EVERY_MINUTES, np.array([held[120].total / 2 for held in windows]))
+        self._page.step(bad, worth, staked=True)
+        self._ticket.step(bad, worth, staked=on_five)
+        for index, held in enumerate(windows):
+            self._opened[index] = self._decided(index, held, now, on_five=on_five)
+        self._page.spent(np.array([one.evidence for one in self._opened]))
+        self._ticket.spent(np.array([one.ticket_evidence for one in self._opened]))
 
     def awake(self) -> list[Slo]:
         """Return those of which a page or a ticket is open."""
-        return [one.slo for one in self._all if one.opened != Opened()]
+        return [slo for slo, opened in zip(self._slos, self._opened, strict=True) if opened != _CLOSED]
 
-    def state_of(self, index: int) -> SloState:
-        """Return one composite as `decide_slo` reads it, with its parts; what is open is what was decided last."""
-        one = self._all[index]
-        pieces = [self._piece(one, place) for place in range(len(one.which))]
-        state = _state(one, self._windows(one, on_five=True), on_five=True)
-        return dataclasses.replace(state, parts=tuple(pieces))
+    def states(self) -> list[SloState]:
+        """Return every composite as `decide_slo` reads it, with its parts; what is open is what was decided last."""
+        if not self._slos:
+            return []
+        if not self._engine.count:
+            return [SloState(slo, dict.fromkeys(MINUTE_WINDOWS, Sums(0, 0)), 0.0) for slo in self._slos]
+        parts, pieces = self._parts, [list[Piece]() for _ in self._slos]
+        seen = {int(place): self._engine.state_of(int(place)) for place in np.unique(parts.which)}
+        for place, weight, owner in zip(
+            parts.which.tolist(), parts.weights.tolist(), parts.owner.tolist(), strict=True
+        ):
+            if weight > 0:
+                pieces[owner].append(Piece(seen[place].slo.slo_id, weight, seen[place].windows))
+        states = [
+            self._state(index, held, self._opened[index], on_five=True)
+            for index, held in enumerate(self._windows(on_five=True))
+        ]
+        return [dataclasses.replace(state, parts=tuple(some)) for state, some in zip(states, pieces, strict=True)]
 
-    def _carry(self, one: _Composite, now: Minute, fresh: Floats) -> None:
-        on_five = (now + 1) % TICKET_EVERY_MINUTES == 0
-        live = ~self._engine.silent(now)[one.which]
-        newest = int(self._engine.last_seen[one.which].max(initial=-1))
-        one.last_seen = now if live.any() else Minute(newest) if newest >= 0 else None
-        windows = self._windows(one, on_five=on_five)
-        self._wager(one, windows, self._settled(one, fresh, live), on_five=on_five)
-        before = one.opened
-        decided = decide_slo(_state(one, windows, on_five=on_five), now)
-        silent = any(finding.kind is Kind.NO_DATA for finding in decided.findings)
-        one.opened = decided.opened if on_five or silent else _tickets_stay(decided.opened, before, one.slo)
-        for proved, wagers in ((one.opened.evidence, one.page), (one.opened.ticket_evidence, one.ticket)):
-            if proved:
-                wagers.wealth[:] = 0.0
+    def _settled(self, counts: Floats, live: Flags, some: Flags) -> tuple[Floats, Floats]:
+        """Return the means of what waited where every part with traffic was seen; nothing elsewhere, `[c]` each."""
+        parts = self._parts
+        self._waiting += counts[:, parts.which]
+        ready = some & np.logical_and.reduceat(~live | (self._waiting[1] > 0), parts.starts)
+        bad, worth = (found[0] for found in parts.means(np.where(live, self._waiting, 0.0)[None]))
+        self._waiting[:, ready[parts.owner]] = 0.0
+        return np.where(ready, bad, 0.0), np.where(ready, worth, 0.0)
 
-    def _settled(self, one: _Composite, fresh: Floats, live: npt.NDArray[np.bool_]) -> Sums | None:
-        """Return the mean of what waited, once every part with traffic was seen; None until then."""
-        one.waiting += fresh
-        if not live.any() or not (one.waiting[1, live] > 0).all():
-            return None
-        found = mean_of(one.weights[live], one.waiting[:, live])
-        one.waiting[:] = 0.0
-        return found
+    def _decided(self, index: int, windows: Windows, now: Minute, *, on_five: bool) -> Opened:
+        """Return what is open after a minute; tickets are looked at every fifth, in between what is open stays."""
+        before, slo = self._opened[index], self._slos[index]
+        opened = before if on_five else dataclasses.replace(before, ticket_evidence=False)
+        sure = max(self._page.evidence[index], self._ticket.evidence[index]) >= ENOUGH
+        if before == _CLOSED and not sure and not any(sums.bad for sums in windows.values()):
+            return _CLOSED  # nothing was bad, and nothing is open: no rung of the ladder says anything
+        decided = decide_slo(self._state(index, windows, opened, on_five=on_five), now)
+        if on_five or any(finding.kind is Kind.NO_DATA for finding in decided.findings):
+            return decided.opened
+        tickets = {pair.name for pair in pairs_of(slo) if pair.severity is Severity.TICKET}
+        return Opened(decided.opened.evidence, before.ticket_evidence, decided.opened.pairs | (before.pairs & tickets))
 
-    def _wager(self, one: _Composite, windows: dict[int, Sums], seen: Sums | None, *, on_five: bool) -> None:
-        pairs = pairs_of(one.slo)
-        one.page.step(max(0.0, stake_left(pairs, windows, Severity.PAGE)), windows[_HOUR].total, seen)
-        slow = TICKET_EVERY_MINUTES * max(0.0, stake_left(pairs, windows, Severity.TICKET)) if on_five else 0.0
-        one.ticket.step(slow, windows[2 * _HOUR].total / 2 if on_five else 0.0, seen)
+    def _state(self, index: int, windows: Windows, opened: Opened, *, on_five: bool) -> SloState:
+        seen = int(self._last_seen[index])
+        return SloState(
+            self._slos[index],
+            windows,
+            float(self._page.evidence[index]),
+            float(self._ticket.evidence[index]) if on_five else 0.0,
+            opened,
+            None,
+            Minute(seen) if seen >= 0 else None,
+        )
 
-    def _windows(self, one: _Composite, *, on_five: bool) -> dict[int, Sums]:
+    def _windows(self, *, on_five: bool) -> list[Windows]:
+        """Return the windows of every composite; the minutes' own come last, since they are the fresher ones."""
         engine = self._engine
         rings = [(engine.buckets, BUCKET_WINDOWS)] if on_five else []
-        return {  # the minutes' own windows are the fresher ones
-            minutes: mean_of(one.weights, ring.some(minutes, one.which))
-            for ring, lengths in (*rings, (engine.minutes, MINUTE_WINDOWS))
-            for minutes in lengths
-        }
-
-    def _piece(self, one: _Composite, place: int) -> Piece:
-        windows = self._engine.state_of(int(one.which[place])).windows
-        return Piece(self._engine.slos[int(one.which[place])].slo_id, float(one.weights[place]), windows)
-
-
-def _state(one: _Composite, windows: dict[int, Sums], *, on_five: bool) -> SloState:
-    opened = one.opened if on_five else dataclasses.replace(one.opened, ticket_evidence=False)
-    page = 1.0 if opened.evidence else one.page.evidence
-    ticket = 1.0 if opened.ticket_evidence else one.ticket.evidence if on_five else 0.0
-    return SloState(one.slo, windows, page, ticket, opened, None, one.last_seen)
-
-
-def _made(slo: Slo, places: Mapping[SloId, int]) -> _Composite:
-    parts = [part for part in slo.parts if part.slo_id in places]
-    which = np.array([places[part.slo_id] for part in parts], dtype=np.intp)
-    weights = np.array([part.weight for part in parts], dtype=np.float64)
-    budget, rate = [slo.budget_ratio], np.array([slo.alerting.false_pages_per_30_days])
-    page, ticket = _Wagers(page_bets(budget, rate)), _Wagers(ticket_bets(budget, rate))
-    return _Composite(slo, which, weights, page, ticket, np.zeros((2, len(parts))))
-
-
-def _tickets_stay(decided: Opened, before: Opened, slo: Slo) -> Opened:
-    """Tickets are looked at every fifth minute; in between, what is open stays."""
-    tickets = {pair.name for pair in pairs_of(slo) if pair.severity is Severity.TICKET}
-    return Opened(decided.evidence, before.ticket_evidence, decided.pairs | (before.pairs & tickets))
+        asked = [(ring, minutes) for ring, lengths in (*rings, (engine.minutes, MINUTE_WINDOWS)) for minutes in lengths]
+        bad, worth = self._parts.means(np.stack([ring.some(minutes, self._parts.which) for ring, minutes in asked]))
+        lengths = [minutes for _, minutes in asked]
+        return [
+            {minutes: Sums(*pair) for minutes, pair in zip(lengths, zip(*both, strict=True), strict=True)}
+            for both in zip(bad.T.tolist(), worth.T.tolist(), strict=True)
+        ]

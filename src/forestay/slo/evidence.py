@@ -129,8 +129,8 @@ def wager(wealth: Floats, bets: Bets, bad: Floats, total: Floats, staked: Floats
     return wealth.sum(axis=0)
 
 
-def wager_on_mean(wealth: Floats, bets: Bets, bad: float, worth: float, staked: Floats) -> Floats:
-    """Carry wealth `[k, 1]` over one look at a mean of shares, in place, and return its sum `[1]`.
+def wager_on_mean(wealth: Floats, bets: Bets, bad: Floats, worth: Floats, staked: Floats) -> Floats:
+    """Carry wealth `[k, n]` over one look at n means of shares, in place, and return its sum `[n]`; worth 0: no look.
 
     The mean is `bad / worth`: a sum of terms in [0, 1], one for each request, whose expectation is at most budget x
     `worth` while the mean of the error rates is within the budget. A bet on the rate q is multiplied by (q/b)^bad
@@ -139,10 +139,9 @@ def wager_on_mean(wealth: Floats, bets: Bets, bad: float, worth: float, staked: 
     sums of bounded random variables", JASA 58, lemma 1.
     """
     wealth += staked
-    if worth > 0.0:
-        beyond = bets.rates * bets.budget * (1.0 - bets.budget)  # q - b
-        gain = bad * np.log1p(bets.rates * (1.0 - bets.budget)) - worth * beyond
-        wealth *= np.exp(np.minimum(gain, _MOST_LOG_GAIN))
+    beyond = bets.rates * bets.budget * (1.0 - bets.budget)  # q - b
+    gain = bad * np.log1p(bets.rates * (1.0 - bets.budget)) - worth * beyond
+    wealth *= np.exp(np.minimum(gain, _MOST_LOG_GAIN))
     return wealth.sum(axis=0)
 
 

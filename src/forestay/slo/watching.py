@@ -41,9 +41,9 @@ class Watching:
         self._start = start
         self._evidence_from = evidence_from
         self._simple = [slo for slo in self.slos if slo.subject.kind is not SubjectKind.COMPOSITE]
-        self._whole = [slo for slo in self.slos if slo.subject.kind is SubjectKind.COMPOSITE]
+        whole = [slo for slo in self.slos if slo.subject.kind is SubjectKind.COMPOSITE]
         self._engine = FleetEngine(self._simple)
-        self._composites = Composites(self._whole, self._engine)
+        self._composites = Composites(whole, self._engine)
         self._kept: dict[SloId, dict[Minute, Counts]] = {slo.slo_id: {} for slo in self._simple}
         self._since: dict[SloId, Minute] = {}
         self._slices = OpenSlices()
@@ -73,8 +73,8 @@ class Watching:
         budgets = {slo.slo_id: self._budget(slo, now, adjustments) for slo in self._simple}
         states = [self._engine.state_of(at) for at in range(len(self._simple))]
         found = [self._standing(state, now, budgets[state.slo.slo_id]) for state in states]
-        for at, slo in enumerate(self._whole):
-            state = self._composites.state_of(at)
+        for state in self._composites.states():
+            slo = state.slo
             budgets[slo.slo_id] = _with_pace(composite_of(slo, budgets), slo, state)
             standing = self._standing(state, now, budgets[slo.slo_id])
             found.append(msgspec.structs.replace(standing, parts=_parts_of(slo, budgets)))
