@@ -3,12 +3,12 @@
 Requests of five sizes arrive as they do on a public image API: small ones often and cheap, large ones seldom and dear.
 Healthy revisions and six faults of pipelines are drawn by the example model (`shadow_world`); each fault shows in all
 sizes, or in one of them alone (a kernel for one shape, a tile that is too large). Full mirroring copies every request
-as it comes, to the candidate and to the control again, and stops as early as the same bets allow; the stage takes the
-size that was compared least, of it the cheapest request among those on offer (`rollouts/shadow/decide`), and asks the
-control again where `diffs/noise` says so. For each the least length of shadow is sought that stops 95 % of the faults;
-then what it costs: broken revisions until they are stopped, healthy ones to the end. Lengths are found on one half of
-the seeds and requests, on which the bets were chosen as well; costs and power are of the other half.
-Beside it: full mirroring that looks once, at its end.
+as it comes, to the candidate and to the control again, and stops as early as the same bets allow. The stage takes the
+size that was compared least, of it the cheapest request among those on offer (`rollouts/shadow/decide`; the store keeps
+forty of a size), and asks the control again where `diffs/noise` says so. For each the least length of shadow is sought
+that stops 95 % of the faults; then what it costs: broken revisions until they are stopped, healthy ones to the end.
+Lengths are found on one half of the seeds and requests, on which the bets were chosen as well; costs and power are of
+the other half. Beside it: full mirroring that looks once, at its end.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ from forestay.diffs.pictures import compare_pictures
 from forestay.ids import ModelId, RequestId, RevisionId
 from forestay.rollouts.shadow.decide import decide_mirror
 from forestay.rollouts.shadow.model import Offered, Outcome, Pair, ShadowPolicy
+from forestay.rollouts.shadow.postgres_store import MOST_OFFERS
 
 SIZES = (("256", 0.52, 1.0), ("512", 0.27, 2.0), ("768", 0.13, 4.5), ("1024", 0.06, 8.0), ("2048", 0.02, 32.0))
 SPREAD = 0.5  # of the logarithm of a request's cost within its size: steps and pictures differ
@@ -33,7 +34,7 @@ SCOPES = ("", *(name for name, _, _ in SIZES))
 TUNED_FIRST, FIRST = 5_000, 9_000  # of the requests that lengths are found on, and that are reported
 REPORT_SEED = 20_261_126
 LENGTHS = (12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
-ON_OFFER = 40  # of each size
+ARRIVALS = 20  # while one request is compared; the store keeps the first of each size, up to its limit
 ALPHA, POWER = 0.01, 0.95
 SHADOWS = 12  # of each fault and scope, and round
 _LIMIT = float(np.log(1 / ALPHA))
@@ -130,19 +131,17 @@ def staged(chance: np.random.Generator, length: int) -> list[Taken]:
     pairs: list[Pair] = []
     taken: list[Taken] = []
     while len(taken) < length:
-        while len(offers) < ON_OFFER:  # others have arrived meanwhile
-            item = _arrival(chance)
+        for item in [_arrival(chance) for _ in range(ARRIVALS)]:  # others have come meanwhile
             name = RequestId(uuid.UUID(int=len(pictures_of) + 1))
             pictures_of[name] = item.picture
-            offers.append(_offer(name, item))
+            if sum(offer.stratum == item.size for offer in offers) < MOST_OFFERS:  # as the store keeps them
+                offers.append(_offer(name, item))
         [mirror] = decide_mirror(policy, pairs, offers, 0)
         offer = mirror.offered
         taken.append(Taken(offer.stratum, offer.device_seconds, pictures_of[offer.request_id]))
         pairs.append(Pair(offer.request_id, "/", offer.stratum, offer.request_id, offer.request_id, b"", b"", EPOCH,
                           Outcome({}, {})))  # fmt: skip
         offers.remove(offer)
-        if len(offers) > ON_OFFER // 2:
-            offers = offers[-(ON_OFFER // 2) :]  # offers grow old
     return taken
 
 

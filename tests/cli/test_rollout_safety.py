@@ -4,6 +4,7 @@ import csv
 import pathlib
 from typing import cast
 
+import httpx
 from tests.cli.conftest import Platform
 from tests.cli.test_rolling_deploy import SPEC, Forestay, report
 from tests.conformance.fleet_values import replica_of
@@ -81,6 +82,13 @@ async def test_a_set_that_is_judged_alike_opens_the_gate(
     await loop.run_once()
     shown = (await forestay("rollout", "status", name)).out
     assert "gate safety: inconclusive, 72 more labelled unsafe and 72 more labelled safe rows are needed" in shown
+
+    counts = dict.fromkeys(("newly_passed", "newly_stopped", "safe", "newly_blocked", "newly_freed"), 3)
+    body = {"reason": "a test", "source": "a set", "unsafe": 3, **counts}
+    headers = {"authorization": f"Key {platform.admin_key}"}
+    async with httpx.AsyncClient(base_url=platform.url, headers=headers, trust_env=False) as client:
+        refused = await client.post(f"/admin/rollouts/{name}/safety", json=body)
+    assert (refused.status_code, "newly_passed and newly_stopped together" in refused.text) == (422, True)
 
     few = await forestay("rollout", "replay-safety", name, "--dataset", labelled(tmp_path, 3, 3), "--label", "unsafe")
     assert (few.status, "inconclusive" in few.out) == (1, True)
