@@ -35,6 +35,7 @@ def test_the_scorers_of_a_file_are_listed_without_being_started(file: str) -> No
     assert (row["scorer"], row["frozen"]) == (ID, "6 outputs")
 
 
+@pytest.mark.slow  # four processes, one after another
 def test_the_example_scorer_scores_its_frozen_set_as_it_did_and_a_changed_one_does_not(file: str) -> None:
     """What agrees scores high, another digit low, a prompt without a digit not at all; exit 1 once a file differs."""
     told = said("check", ID, "--file", file, "--allow-unisolated")

@@ -136,6 +136,7 @@ async def test_whatever_a_scorer_does_there_is_a_reason_and_no_prompt_in_it(
     assert (answer.trouble, "secret wish" in answer.words) == (trouble, False)
 
 
+@pytest.mark.slow  # three processes, one after another
 async def test_a_scorer_that_cannot_start_says_why(folder: pathlib.Path) -> None:
     """A missing library, a missing interpreter, another name."""
     async with started(folder, entry_of(folder, "import")) as (_, told):
