@@ -162,7 +162,9 @@ async def test_a_frozen_output_goes_with_every_batch(world: World) -> None:
         world.offer(2)
         await until(lambda: world.findings)
         world.answer = sizes
-        world.clock.advance(3_500)
+        world.clock.advance(1_000)
+        await until(lambda: len(world.findings) == 2)  # told again, so that its alert stands
+        world.clock.advance(2_500)
         world.offer(3)
         assert world.count("resting") == 1
         assert world.starts == 1

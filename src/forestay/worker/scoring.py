@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 MAX_WAITING = 64  # outputs of one scorer
 MAX_WAITING_BYTES = 32 * 1024 * 1024  # of files inside answers; those in the store are brought when their turn comes
+TOLD_AGAIN_SECONDS = 600.0  # while it rests, so that its alert stands
 MAX_UNKNOWN = 100  # scorers that specs ask for and nobody named
 PLACES = 10_000  # of one answer; scores are noted at places above those of files
 log = logger("worker")
@@ -204,20 +205,28 @@ class Lane:
                 await self._end()
                 self._failures += 1
                 pause = pause_seconds(failed, self._failures)
-                self._tell(failed, pause)
-                self._rest()
-                await self._ports.clock.sleep(pause)
-                self._resting = False
+                self._note_failure(failed, pause)
+                await self._rest(failed, pause)
         finally:
             await self._end()
 
-    def _rest(self) -> None:
-        """Let go of what waits, and take nothing until the pause is over."""
+    async def _rest(self, failed: Failed, pause: float) -> None:
+        """Let go of what waits, and take nothing until the pause is over; meanwhile it is told again and again."""
         for _ in self._waiting:
             self._count("resting")
         self._waiting.clear()
         self._some.clear()
         self._resting = True
+        clock, scorer_id = self._ports.clock, self._entry.scorer_id
+        what = (
+            f"scorer {scorer_id} gives no scores on worker {self._ports.worker_id} ({failed.trouble}): {failed.words}"
+        )
+        evidence = {"failures": float(self._failures), "pause_seconds": pause}
+        until = clock.monotonic() + pause
+        while (left := until - clock.monotonic()) > 0:
+            self._ports.found([_told_of_scorer(self._ports, scorer_id, what, evidence)])
+            await clock.sleep(min(left, TOLD_AGAIN_SECONDS))
+        self._resting = False
 
     async def _score(self, offers: Sequence[_Offer]) -> Failed | None:
         """Score a batch and note what it gave; returns why it gave nothing."""
@@ -297,15 +306,11 @@ class Lane:
         )
         self._ports.notes.note(offer.of.ids, offer.of.where, offer.of.made, [noted])
 
-    def _tell(self, failed: Failed, pause: float) -> None:
-        """Say that there are no scores, of the scorer alone."""
-        scorer_id, worker_id = self._entry.scorer_id, self._ports.worker_id
+    def _note_failure(self, failed: Failed, pause: float) -> None:
+        scorer_id = self._entry.scorer_id
         self._ports.metrics.add(SCORER_FAILURES, scorer_id, failed.trouble.value)
         log.warning("scorer.failed", scorer=scorer_id, trouble=failed.trouble.value, reason=failed.words,
                     failures=self._failures, pause_seconds=pause)  # fmt: skip
-        what = f"scorer {scorer_id} gives no scores on worker {worker_id} ({failed.trouble}): {failed.words}"
-        evidence = {"failures": float(self._failures), "pause_seconds": pause}
-        self._ports.found([_told_of_scorer(self._ports, scorer_id, what, evidence)])
 
     async def _end(self) -> None:
         process, self._process, self._frozen = self._process, None, None
