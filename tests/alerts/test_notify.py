@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import datetime as dt
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -38,10 +38,13 @@ NOW = SystemClock().now()
 SETTINGS = Alerts(timeout_seconds=30.0, tries=3, retry_base_seconds=0.01, retry_cap_seconds=0.02)
 
 
-def messages(*receivers: str, subject: str = "model:acme/cat") -> list[Message]:
+def messages(
+    *receivers: str, subject: str = "model:acme/cat", labels: Mapping[str, str] | None = None
+) -> list[Message]:
     """One page for each receiver."""
     rules = Rules(routes=(Route("default", receivers),))
-    actions = decide_alerts(State(), Observed((condition(subject=subject),)), (), rules, NOW)
+    seen = condition(subject=subject, labels=labels or {})
+    actions = decide_alerts(State(), Observed((seen,)), (), rules, NOW)
     return messages_of(actions, "https://docs.example")
 
 
@@ -179,6 +182,14 @@ async def test_an_alertmanager_is_told_in_its_own_form(ports: NotifyPorts, datab
         "severity": "page",
     }  # fmt: skip
     assert alert["endsAt"] == NOW + dt.timedelta(days=7)
+
+
+def test_a_label_that_may_change_while_an_alert_is_open_makes_no_second_alert_of_it() -> None:
+    """Alertmanager knows an alert by its labels: which part hurts a composite is none of them there."""
+    [one], [other] = (messages("prometheus", labels={"slo": "all", "hurting": name}) for name in ("cat", "dog"))
+    first, second = ([alert["labels"] for alert in alerts_of(read_body(told.body))] for told in (one, other))
+    assert first == second
+    assert first[0]["slo"] == "all"  # type: ignore[index]
 
 
 async def test_words_for_people_carry_the_id_and_the_runbook() -> None:
