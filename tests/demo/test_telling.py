@@ -43,6 +43,14 @@ def test_the_sheet_shows_every_file_and_escapes_what_it_is_told(tmp_path: Path) 
     assert page.count('class="kept"') == len(SPINE)
 
 
+def test_contact_sheets_are_shown_whole() -> None:
+    """Each on a line of its own, under what its columns are."""
+    page = render_sheet([], [SavedFile("sheet-0.png", "differs most"), SavedFile("seven.png", "seven")])
+    assert page.count('class="grid wide"') == 1
+    assert page.index("seven.png") < page.index("Side by side") < page.index("sheet-0.png")
+    assert "Promises" not in page
+
+
 def test_a_broken_promise_is_marked_in_the_sheet() -> None:
     """The sheet does not gloss over it."""
     page = render_sheet([Kept("burst", Mark.BROKEN, "3 lost")], [])

@@ -36,12 +36,13 @@ from forestay.demo.scene import Scene
 from forestay.demo.screen import LiveScreen, PlainScreen, open_rows
 from forestay.demo.shipping import Yard
 from forestay.demo.sights import Trip
-from forestay.demo.stage import Broken, Course, Stage
+from forestay.demo.stage import WORKERS, Broken, Course, Stage
 from forestay.demo.tenants import Tenant
 from forestay.demo.tour import SHIPS
 from forestay.demo.tour_page import Shown, render_acts, render_money, render_shipped
 from forestay.demo.visit import Gallery
 from forestay.demo.visitor import Visitor
+from forestay.errors import ForestayError
 from forestay.fleet.spec_file import parse
 from forestay.slo.lint import Level, Surroundings, lint_slos
 from forestay.slo.slo_file import read_slos
@@ -74,12 +75,15 @@ def test_the_tour_keeps_every_promise_of_the_spine_and_has_a_step_for_each() -> 
     assert set(ACTS[SHIPS].names) <= {name for name, _ in shipping.STEPS}
 
 
-def test_a_worker_of_the_tour_has_one_replica_of_the_pictures_and_all_of_the_rest(tmp_path: Path) -> None:
-    """Only pictures take a device; every spec is a good one."""
+def test_the_tour_s_devices_are_full_when_the_pictures_have_two(tmp_path: Path) -> None:
+    """So that nothing else is loaded twice; every spec is a good one, and broken media are no success."""
     fleet = tour_ground.build(EXAMPLES, tmp_path / "fleet")
     specs = [parse(path.read_text(), "model.yaml") for path in sorted(fleet.parent.glob("*/model.yaml"))]
     devices = {str(spec.model_id): spec.resources.devices for spec in specs}
-    assert devices == {DIGITS: 1, workshop.MOTION: 0, workshop.TONES: 0, ECHO: 0}
+    assert devices == {DIGITS: 1, workshop.MOTION: 1, workshop.TONES: 1, ECHO: 0}
+    settings = tour_ground.settings(tmp_path, tmp_path)
+    assert WORKERS * int(settings["FORESTAY_DEVICES"]) == sum(devices.values()) + devices[DIGITS]
+    assert all(spec.quality.mode == "enforce" and not spec.quality.canaries.inputs for spec in specs)
     assert fleet.read_text().count("model.yaml") == len(devices)
 
 
@@ -194,6 +198,14 @@ async def test_an_account_is_what_every_caller_was_answered(tmp_path: Path) -> N
         trip.failed[ECHO] = 24
         found = {one.model: (one.good, one.bad) for one in sights.accounts_of(trip)}
     assert found == {DIGITS: (13, 3), ECHO: (18, 24), workshop.MOTION: (0, 0), workshop.TONES: (0, 0)}
+
+
+async def test_who_waits_for_the_second_replica_goes_on_though_it_never_comes(tmp_path: Path) -> None:
+    """The promise is broken then, and the story still has its end."""
+    async with trip_of(tmp_path) as trip:
+        with pytest.raises(ForestayError):
+            await sights.grown(trip)  # there is no platform
+        assert trip.placed.is_set()
 
 
 HELD_BACK = {"alert_id": "h", "name": "replica_held_back", "subject": "worker:w1", "severity": "ticket"}

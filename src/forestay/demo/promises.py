@@ -130,8 +130,20 @@ ACTS: Sequence[Act] = (
         "The fleet serves",
         "A client written for fal's own service draws pictures, a film and a sound, and talks over a WebSocket.",
         (
-            *("start", "early", "picture", "same_seed", "stream", "logs", "bad_input", "cancel", "sound", "clip"),
-            *("upload", "edit", "realtime", "grown"),
+            *(
+                "start",
+                "grown",
+                "early",
+                "picture",
+                "same_seed",
+                "stream",
+                "logs",
+                "bad_input",
+                "cancel",
+                "sound",
+                "clip",
+            ),
+            *("upload", "edit", "realtime"),
         ),
     ),
     Act(

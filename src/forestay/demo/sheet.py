@@ -14,6 +14,8 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2.5rem; }
 figure { margin: 0; } figcaption { font-size: .85rem; opacity: .75; }
 img, video { width: 100%; border-radius: 6px; display: block; image-rendering: auto; }
 .strip { grid-template-columns: repeat(auto-fill, minmax(4.5rem, 1fr)); gap: .4rem; }
+.wide { grid-template-columns: 1fr; } .wide img { width: auto; max-width: 100%; }
+pre { overflow-x: auto; font-size: .8rem; }
 table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; padding: .35rem .6rem .35rem 0; vertical-align: top; }
 tr { border-bottom: 1px solid color-mix(in srgb, currentColor 15%, transparent); }
@@ -40,13 +42,15 @@ def render_sheet(promises: Sequence[Kept], files: Sequence[SavedFile], measured:
 def render_files(files: Sequence[SavedFile]) -> str:
     """Return files as sections of HTML: pictures, the steps of a stream, film and sound."""
     steps = [file for file in files if file.name.startswith("step-")]
-    pictures = [file for file in files if file.name.endswith(".png") and file not in steps]
+    sides = [file for file in files if file.name.startswith("sheet-")]
+    pictures = [file for file in files if file.name.endswith(".png") and file not in (*steps, *sides)]
     moving = [file for file in files if file.name.endswith((".mp4", ".wav"))]
     return "".join(
         (
             _section("Pictures", "grid", pictures),
             _section("A stream, step by step", "grid strip", steps),
             _section("Film and sound", "grid", moving),
+            _section("Side by side: the control, the control again, the candidate", "grid wide", sides),
         )
     )
 

@@ -46,6 +46,7 @@ class Trip:
     floor: Floor
     yard: Yard
     phone: Receiver  # whoever is woken
+    placed: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)  # the second replica has its device
     closed_minute: int = 0  # in it the callers' ledger was closed
     failed: Counter[str] = dataclasses.field(default_factory=Counter[str])  # by model: answers that were errors
     shown: dict[str, str] = dataclasses.field(default_factory=dict[str, str])  # a command and what it printed
@@ -53,13 +54,10 @@ class Trip:
 
 async def grown(trip: Trip) -> str:
     """Ask for more pictures than one replica can draw at once, until a second one is up on the other worker."""
-    await forestay(trip.scene, "fleet", "mode", "quality", "act", "--json")
-    asked, deadline = 0, trip.scene.clock.monotonic() + READY_SECONDS
-    while len(await _workers(trip, ready=False)) < 2:
-        if trip.scene.clock.monotonic() > deadline:
-            raise Broken(f"{asked} requests were asked, and one replica has them all")
-        wanted = workshop.pictures(GROWING, skewed=False, first_seed=_GROWN_SEED + workshop.PAIR * asked)
-        asked += len(await ask_all(trip.floor.tenants, DIGITS, wanted))
+    try:
+        asked = await _asked_until_placed(trip)
+    finally:
+        trip.placed.set()
     return f"{asked} requests; {await _two_up(trip)}"
 
 
@@ -149,6 +147,17 @@ async def budget(trip: Trip) -> str:
     printed = await asyncio.gather(*(said(trip.scene, *words) for words in commands))
     trip.shown = {f"forestay {' '.join(words)}": text for words, text in zip(commands, printed, strict=True)}
     return "; ".join(told_of(one, tour_ground.OBJECTIVES[one.model]) for one in accounts)
+
+
+async def _asked_until_placed(trip: Trip) -> int:
+    await forestay(trip.scene, "fleet", "mode", "quality", "act", "--json")
+    asked, deadline = 0, trip.scene.clock.monotonic() + READY_SECONDS
+    while len(await _workers(trip, ready=False)) < 2:
+        if trip.scene.clock.monotonic() > deadline:
+            raise Broken(f"{asked} requests were asked, and one replica has them all")
+        wanted = workshop.pictures(GROWING, skewed=False, first_seed=_GROWN_SEED + workshop.PAIR * asked)
+        asked += len(await ask_all(trip.floor.tenants, DIGITS, wanted))
+    return asked
 
 
 def accounts_of(trip: Trip) -> list[Account]:
