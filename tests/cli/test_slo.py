@@ -1,5 +1,6 @@
 """`forestay slo status` and `explain`, through HTTP to a real database and back."""
 
+import dataclasses
 import datetime as dt
 import json
 import pathlib
@@ -14,7 +15,7 @@ from forestay.clock import SystemClock
 from forestay.ids import KeyId, ModelId, TenantId, new_request_id
 from forestay.slo.defaults import default_slos
 from forestay.slo.loop import SloLoop, SloPorts
-from forestay.slo.model import Counts, Minute, SloId
+from forestay.slo.model import Counts, Minute, Part, SloId, Subject, SubjectKind
 from forestay.slo.named import NamedSlos
 from forestay.slo.postgres_store import PostgresSloStandings
 from forestay.slo.slo_folder import FileRead
@@ -68,6 +69,23 @@ async def test_an_explanation_says_what_how_fast_since_when_why_and_what_is_left
         assert "Why now: " in told
     quiet = (await forestay("slo", "explain", "forestay-guard")).out
     assert "neither good nor bad" in quiet
+
+
+async def test_an_explanation_of_a_composite_names_the_parts_that_hurt_it(
+    forestay: Forestay, platform: Platform
+) -> None:
+    """In the reason over the window that tells, and below it over the parts' own windows."""
+    whole = dataclasses.replace(
+        slo(), slo_id=SloId("all"), subject=Subject(SubjectKind.COMPOSITE), parts=(Part(SloId("digits")),)
+    )
+    watching = Watching([slo(), whole], Minute(START), Minute(START))
+    for minute in range(300):
+        watching.take({SloId("digits"): Counts(good=50) if minute < 290 else Counts(bad=50)})
+    await PostgresSloStandings(platform.database).keep(watching.standings(), platform.ports.clock.now())
+    told = (await forestay("slo", "explain", "all")).out
+    assert "99.9 % of what its parts count, by their weights, within 30 days" in told
+    assert "harm by part: digits 100% (500 bad of 15,000)" in told
+    assert "It is hurt by digits (100%: " in told
 
 
 async def test_an_unknown_slo_is_told_with_the_way_to_those_that_exist(forestay: Forestay, platform: Platform) -> None:

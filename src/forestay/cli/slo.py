@@ -109,7 +109,8 @@ def _sampled(found: Row | None) -> str:
 def told(row: Row) -> list[str]:
     """Return an SLO's standing in sentences."""
     days = cast("int", row["window_minutes"]) / _DAY_MINUTES
-    promise = f"{percent(row['objective'])} of {row['description'] or row['measure']} within {days:g} days"
+    of = "what its parts count, by their weights," if row["subject"] == "composite" else row["measure"]
+    promise = f"{percent(row['objective'])} of {row['description'] or of} within {days:g} days"
     lines = [
         f"{row['slo_id']} ({row['subject']}): {promise}",
         *([f"  from: {row['origin']}"] if row["origin"] else []),
