@@ -37,7 +37,8 @@ def missing(*, integers: bool = False) -> str:
 class Sentences:
     """The model and its tokenizer; raises UsageError when a package is missing or its file is another.
 
-    `integers` gives layers 3 to 6 in a third of the time instead of the last one, and not quite the same vectors.
+    `integers` gives layers 3 to 6 in a third of the time instead of the last one, and not quite the same vectors. Then
+    it may stop at layer 3 (`begun`, `finished`).
     """
 
     def __init__(self, extra: str, *, integers: bool = False) -> None:
@@ -52,15 +53,17 @@ class Sentences:
         self._tokenizer.no_truncation()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        model, self._outputs = _model(), [_LAST]
+        models: tuple[bytes, ...] = (_model(),)
         if integers:
-            from forestay.sentences_in_integers import LAYERS, in_integers, signed_are_safe  # noqa: PLC0415 - needs onnx
+            from forestay.sentences_in_integers import in_integers, signed_are_safe  # noqa: PLC0415 - needs onnx
 
-            model, self._outputs = in_integers(model, signed=signed_are_safe()), list(LAYERS)
-            # It is in few operators already. What is joined beyond that (sum and normalisation) takes longer.
+            models = in_integers(models[0], signed=signed_are_safe())
+            # They are in few operators already. What is joined beyond that (sum and normalisation) takes longer.
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        self._inputs = {item.name for item in self._session.get_inputs()}
+        self._sessions = [
+            onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]) for model in models
+        ]
+        self._inputs = {item.name for item in self._sessions[0].get_inputs()}
 
     def tokens(self, text: str) -> list[int]:
         """Return the ids of a text's tokens, without the marks of beginning and end."""
@@ -68,12 +71,32 @@ class Sentences:
 
     def means(self, tokens: Sequence[int]) -> Vectors:
         """Return `[layers, 384] float32`: of each layer, the last one last, the mean over tokens, of length 1."""
+        if len(self._sessions) == 1:
+            return _means(self._run(tokens, [_LAST]))
+        first, state = self.begun(tokens)
+        return np.concatenate([first[np.newaxis], self.finished(state)])
+
+    def begun(self, tokens: Sequence[int]) -> tuple[Vectors, Vectors]:
+        """Return layer 3 of integers: its mean over tokens `[384]`, of length 1, and all of it `[1, tokens, 384]`."""
+        [state] = self._run(tokens, None)
+        return _means([state])[0], state
+
+    def finished(self, state: Vectors) -> Vectors:
+        """Return `[3, 384]`, the means of layers 4 to 6, from all of layer 3."""
+        [session] = self._sessions[1:]
+        return _means(cast("list[Vectors]", session.run(None, {session.get_inputs()[0].name: state})))
+
+    def _run(self, tokens: Sequence[int], outputs: list[str] | None) -> list[Vectors]:
         ids = np.array([[_CLS, *tokens, _SEP]], dtype=np.int64)
         feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         known = {name: value for name, value in feeds.items() if name in self._inputs}
-        layers = cast("list[Vectors]", self._session.run(self._outputs, known))
-        means = np.stack([layer[0].mean(axis=0) for layer in layers])
-        return (means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+        return cast("list[Vectors]", self._sessions[0].run(outputs, known))
+
+
+def _means(layers: Sequence[Vectors]) -> Vectors:
+    """Return of each layer the mean over tokens, of length 1."""
+    means = np.stack([layer[0].mean(axis=0) for layer in layers])
+    return (means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
 def _model() -> bytes:

@@ -1,7 +1,8 @@
 """The sentence model in few operators, its products taken in 8-bit integers: under half the time, from the same file.
 
 The file stores weights in 8 bits, multiplies in floating point, and spells out each step. Here the graph is built anew
-from its weights: a layer is nine operators instead of forty, with queries, keys and values in one product. A product
+from its weights: a layer is nine operators instead of forty, with queries, keys and values in one product, and the six
+layers are two models of three, so that whoever has seen enough halfway can stop. A product
 measures the activations as it runs, rounds them to 8 bits and multiplies integers (Jacob et al. 2018, "Quantization and
 Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference"). Signed weights are the quick ones where
 the processor has VNNI and may overflow on other x86 (onnxruntime's documentation of quantisation), which therefore get
@@ -23,8 +24,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 IDS = "input_ids"  # `[1, tokens] int64`, with the marks of beginning and end; one text, nothing padded
-LAYERS = ("layer_2", "layer_3", "layer_4", "layer_5")  # what is put out of layers 0 to 5, each `[1, tokens, 384]`
-_COUNT, _HEADS, _SIZE = 6, 12, 384
+HALFWAY = "layer_2"  # of layers 0 to 5: what the first half puts out and the second takes, `[1, tokens, 384]`
+LAYERS = ("layer_3", "layer_4", "layer_5")  # what the second half puts out, each as large
+_COUNT, _HALF, _HEADS, _SIZE = 6, 3, 12, 384
 _OWN = "com.microsoft"  # onnxruntime's own operators
 _OPSET, _IR_VERSION = 18, 9
 _ZERO = 128  # what stands for 0 in an unsigned weight
@@ -42,10 +44,11 @@ def signed_are_safe() -> bool:
     return told.is_file() and "_vnni" in told.read_text("ascii", errors="replace")
 
 
-def in_integers(model: bytes, *, signed: bool) -> bytes:
-    """Return a model from `IDS` to `LAYERS`; raises ValueError when the file's layout is another."""
+def in_integers(model: bytes, *, signed: bool) -> tuple[bytes, bytes]:
+    """Return two models, from `IDS` to `HALFWAY` and from there to `LAYERS`; ValueError when the layout is another."""
     try:
-        return _Graph(_Stored(model), signed=signed).built()
+        stored = _Stored(model)
+        return _Graph(stored, signed=signed).first_half(), _Graph(stored, signed=signed).second_half()
     except (KeyError, IndexError) as error:
         raise ValueError(
             f"the model is laid out otherwise than all-MiniLM-L6-v2 in 8 bits: {error} is missing"
@@ -82,16 +85,21 @@ class _Graph:
         self._nodes: list[onnx.NodeProto] = []
         self._tensors: list[onnx.TensorProto] = []
 
-    def built(self) -> bytes:
-        """Return the whole."""
+    def first_half(self) -> bytes:
+        """Return embeddings and the layers up to `HALFWAY`."""
+        begin = helper.make_tensor_value_info(IDS, TensorProto.INT64, [1, "tokens"])
+        return self._built(self._embedded(), range(_HALF), begin, [HALFWAY])
+
+    def second_half(self) -> bytes:
+        """Return the layers behind it."""
+        return self._built(HALFWAY, range(_HALF, _COUNT), _state(HALFWAY), LAYERS)
+
+    def _built(self, state: str, layers: range, begin: onnx.ValueInfoProto, ends: Sequence[str]) -> bytes:
         self._tensor("zero", np.array([0], np.int8) if self._signed else np.array([_ZERO], np.uint8))
         self._tensor("thirds", np.array([_SIZE] * 3, np.int64))
-        state = self._embedded()
-        for number in range(_COUNT):
+        for number in layers:
             state = self._layer(f"inner.encoder.layer.{number}.", state, f"layer_{number}")
-        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, "tokens", _SIZE]) for name in LAYERS]
-        begins = [helper.make_tensor_value_info(IDS, TensorProto.INT64, [1, "tokens"])]
-        graph = helper.make_graph(self._nodes, "sentences", begins, ends, self._tensors)
+        graph = helper.make_graph(self._nodes, "sentences", [begin], [_state(name) for name in ends], self._tensors)
         opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_OWN, 1)]
         model = helper.make_model(graph, opset_imports=opsets)
         model.ir_version = _IR_VERSION
@@ -156,3 +164,7 @@ class _Graph:
 
     def _add(self, operator: str, inputs: Sequence[str], into: str, *, domain: str = "", **settings: Any) -> None:
         self._nodes.append(helper.make_node(operator, inputs, [into], into, domain=domain, **settings))
+
+
+def _state(name: str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, "tokens", _SIZE])

@@ -20,8 +20,8 @@ from forestay.safety.text.canonical import views
 from forestay.safety.text.detector import MAX_WINDOWS, Embedding
 from forestay.safety.text.grams import BUCKETS, grams_of
 from forestay.safety.text.lexicon import counts
-from forestay.safety.text.model import STRIDE_TOKENS, WINDOW_TOKENS
-from forestay.sentences import MODEL_SHA256
+from forestay.safety.text.model import STRIDE_TOKENS, WINDOW_TOKENS, early_of
+from forestay.sentences import MODEL_SHA256, SIZE
 
 Floats = npt.NDArray[np.float64]
 
@@ -38,9 +38,12 @@ class Matrix:
         """Return some rows of it."""
         return Matrix(self.counts[which], self.meaning[which], self.grams[which])
 
-    def dense(self, *, meaning: bool) -> Floats:
-        """Return what the heads' dense part sees."""
-        return np.hstack([self.counts, self.meaning]) if meaning else self.counts
+    def dense(self, mode: str) -> Floats:
+        """Return what the dense part of a mode's heads sees."""
+        if mode == "linear":
+            return self.counts
+        early = mode == "early"
+        return np.hstack([self.counts, early_of(self.meaning[:, :SIZE]).astype(np.float64) if early else self.meaning])
 
 
 def matrix_of(texts: Sequence[str]) -> Matrix:

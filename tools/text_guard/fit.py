@@ -17,8 +17,9 @@ from tools.text_guard.features import Floats, Matrix
 from tools.text_guard.rows import Row
 
 from forestay.safety.taxonomy import Category
+from forestay.safety.text.detector import CALM, SURE
 from forestay.safety.text.grams import BUCKETS
-from forestay.safety.text.model import Heads, Mode, Register, Weights
+from forestay.safety.text.model import MODES, Heads, Mode, Register, Weights
 
 Indices = npt.NDArray[np.int64]
 REGISTERS = tuple(Register)
@@ -114,6 +115,9 @@ def telling(grams: sp.csr_matrix, truth: Floats, weight: Floats) -> Floats:
     return (logs[0] - logs[1]) * (np.asarray(held.sum(axis=0)).ravel() > 1)
 
 
+_NOBODY = Heads(np.zeros((CATEGORY_BUCKETS, 0)), np.zeros((0, 0)), np.zeros(0))
+
+
 class Teacher:
     """Rows with their features; fits weights from any part of them."""
 
@@ -124,9 +128,9 @@ class Teacher:
         self.truth = np.array([np.nan if row.harmful is None else float(row.harmful) for row in rows])
         self.group = np.array([row.group for row in rows])
 
-    def fit(self, part: Indices, modes: Sequence[str] = ("linear", "meaning"), *, seed: int = 0) -> Weights:
-        """Fit everything on some rows."""
-        fitted = {name: self._mode(part, seed, meaning=name == "meaning") for name in modes}
+    def fit(self, part: Indices, modes: Sequence[str] = MODES, *, seed: int = 0, named: bool = True) -> Weights:
+        """Fit everything on some rows; without `named` not the heads of categories, which take the most of the time."""
+        fitted = {name: self._mode(part, seed, name, named=named) for name in modes}
         return Weights("", fitted, self.categories(part))
 
     def folds(self, seed: int, count: int) -> Indices:
@@ -138,24 +142,25 @@ class Teacher:
         seen = {self.rows[at].category for at in part if self.rows[at].harmful}
         return tuple(category for category in Category if category in seen)
 
-    def _mode(self, part: Indices, seed: int, *, meaning: bool) -> Mode:
+    def _mode(self, part: Indices, seed: int, mode: str, *, named: bool) -> Mode:
         heads, slopes, offsets = [], [], []
         for register in REGISTERS:
-            heads.append(self._head(part, register, meaning=meaning))
-            slope, offset = self._scale(part, register, seed, meaning=meaning)
+            heads.append(self._head(part, register, mode))
+            slope, offset = self._scale(part, register, seed, mode)
             slopes.append(slope)
             offsets.append(offset)
-        gate, categories = self._gate(part, meaning=meaning), self._categories(part, meaning=meaning)
+        gate = self._gate(part, mode)
+        categories = self._categories(part, mode) if named else _NOBODY
         return Mode(gate, _side_by_side(heads), np.array(slopes), np.array(offsets), categories)
 
-    def _head(self, part: Indices, register: Register, *, meaning: bool) -> Linear:
+    def _head(self, part: Indices, register: Register, mode: str) -> Linear:
         recipe = RECIPES[register]
         weight = self._weights(part, recipe)
         used = part[weight > 0]
         matrix, weight = self.matrix.rows(used), weight[weight > 0]
         told = telling(matrix.grams, self.truth[used], weight)
         stiff = (recipe.stiff_dense, STIFF_TOLD)
-        head = logistic(matrix.dense(meaning=meaning), matrix.grams @ sp.diags(told), self.truth[used], weight, stiff)
+        head = logistic(matrix.dense(mode), matrix.grams @ sp.diags(told), self.truth[used], weight, stiff)
         return Linear(head.dense, head.grams * told, head.bias)
 
     def _weights(self, part: Indices, recipe: Recipe) -> Floats:
@@ -168,17 +173,17 @@ class Teacher:
                     weight[mine] = MASS * share / mine.sum()
         return weight
 
-    def _scale(self, part: Indices, register: Register, seed: int, *, meaning: bool) -> tuple[float, float]:
+    def _scale(self, part: Indices, register: Register, seed: int, mode: str) -> tuple[float, float]:
         """Return slope and offset of a head's score: by rows that inner folds kept away from it (Platt 1999)."""
         recipe = RECIPES[register]
         fold = self.folds(seed + 1_000, INNER_FOLDS)[part]
         mine = np.isin(self.source[part], [name for name in recipe.sources if name != "contrast"])
         value = np.full(len(part), np.nan)
         for number in range(INNER_FOLDS):
-            head = self._head(part[fold != number], register, meaning=meaning)
+            head = self._head(part[fold != number], register, mode)
             kept = np.flatnonzero(mine & (fold == number))
             matrix = self.matrix.rows(part[kept])
-            value[kept] = head.decide(matrix.dense(meaning=meaning), matrix.grams)
+            value[kept] = head.decide(matrix.dense(mode), matrix.grams)
         offset = max(
             float(np.quantile(value[(self.source[part] == name) & (self.truth[part] == 0)], 1.0 - share))
             for name, share in recipe.flagged.items()
@@ -192,16 +197,16 @@ class Teacher:
         fitted = logistic(value[used][:, None], flat, self.truth[part][used], weight[used], (1e-3, 1.0))
         return float(max(fitted.dense[0], 0.2))
 
-    def _gate(self, part: Indices, *, meaning: bool) -> Heads:
+    def _gate(self, part: Indices, mode: str) -> Heads:
         heads = []
         for register in REGISTERS:
             mine = np.isin(self.source[part], GATE_SOURCES[register])
             weight = np.where(mine, MASS / max(1, mine.sum()), MASS / max(1, (~mine).sum()))
             matrix = self.matrix.rows(part)
-            heads.append(logistic(matrix.dense(meaning=meaning), matrix.grams, mine.astype(float), weight, (0.3, 0.3)))
+            heads.append(logistic(matrix.dense(mode), matrix.grams, mine.astype(float), weight, (0.3, 0.3)))
         return _side_by_side(heads)
 
-    def _categories(self, part: Indices, *, meaning: bool) -> Heads:
+    def _categories(self, part: Indices, mode: str) -> Heads:
         named = self.categories(part)
         of = np.array([self.rows[at].category if self.rows[at].harmful else None for at in part], dtype=object)
         used = np.flatnonzero(of != None)  # noqa: E711 - an array is compared
@@ -211,7 +216,7 @@ class Teacher:
         for category in named:
             mine = of[used] == category
             weight = np.where(mine, MASS / mine.sum(), MASS / max(1, (~mine).sum()))
-            heads.append(logistic(matrix.dense(meaning=meaning), grams, mine.astype(float), weight, (1.0, 1.0)))
+            heads.append(logistic(matrix.dense(mode), grams, mine.astype(float), weight, (1.0, 1.0)))
         return _side_by_side(heads)
 
 
@@ -232,12 +237,21 @@ def _side_by_side(heads: Sequence[Linear]) -> Heads:
 def scores(weights: Weights, mode: str, matrix: Matrix) -> Floats:
     """Return the overall score of many rows at once: what `model.score` returns for each."""
     heads = weights.modes[mode]
-    share = _all(heads.gate, matrix, meaning=mode == "meaning")
+    share = _all(heads.gate, matrix, mode)
     share = np.exp(share - share.max(axis=1, keepdims=True))
     share /= share.sum(axis=1, keepdims=True)
-    value = heads.slope * (_all(heads.registers, matrix, meaning=mode == "meaning") - heads.offset)
+    value = heads.slope * (_all(heads.registers, matrix, mode) - heads.offset)
     return (share / (1.0 + np.exp(-np.clip(value, -30, 30)))).sum(axis=1)
 
 
-def _all(heads: Heads, matrix: Matrix, *, meaning: bool) -> Floats:
-    return matrix.dense(meaning=meaning) @ heads.dense + matrix.grams @ heads.grams + heads.bias
+def scores_of(weights: Weights, detector: str, matrix: Matrix) -> Floats:
+    """Return what a detector says of many rows: each goes only as deep as `text-meaning@1` lets it."""
+    cheap = scores(weights, "linear", matrix)
+    if detector == "linear":
+        return cheap
+    early, whole = scores(weights, "early", matrix), scores(weights, "meaning", matrix)
+    return np.where(cheap <= SURE, cheap, np.where(early <= CALM, early, whole))
+
+
+def _all(heads: Heads, matrix: Matrix, mode: str) -> Floats:
+    return matrix.dense(mode) @ heads.dense + matrix.grams @ heads.grams + heads.bias

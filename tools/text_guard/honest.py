@@ -9,25 +9,27 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from tools.text_guard.features import Floats
-from tools.text_guard.fit import Teacher, scores
+from tools.text_guard.fit import Teacher, scores_of
 
 from forestay.safety.text.measure import Flags, Measure, Rows, auroc, measured
+from forestay.safety.text.model import MODES
 
 THRESHOLD = 0.5
 FOLDS = 5
 
 
-def out_of_fold(teacher: Teacher, mode: str, seeds: Sequence[int], tell: Callable[[str], None]) -> Floats:
-    """Return `[seeds, n]`: each row's score by weights that never saw it or a near-duplicate of it."""
+def out_of_fold(teacher: Teacher, detector: str, seeds: Sequence[int], tell: Callable[[str], None]) -> Floats:
+    """Return `[seeds, n]`: a detector's score of each row, by weights that never saw it or a near-duplicate of it."""
+    modes = MODES if detector == "meaning" else (detector,)
     found = np.zeros((len(seeds), len(teacher.rows)))
     for at, seed in enumerate(seeds):
         fold = teacher.folds(seed, FOLDS)
         for number in range(FOLDS):
             tell(f"seed {seed}: fold {number + 1} of {FOLDS}")
             own = np.array([row.source == "contrast" for row in teacher.rows])
-            weights = teacher.fit(np.flatnonzero((fold != number) | own), (mode,), seed=seed)
+            weights = teacher.fit(np.flatnonzero((fold != number) | own), modes, seed=seed, named=False)
             kept = np.flatnonzero(fold == number)
-            found[at, kept] = scores(weights, mode, teacher.matrix.rows(kept))
+            found[at, kept] = scores_of(weights, detector, teacher.matrix.rows(kept))
     return found
 
 

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from forestay.errors import UsageError
 from forestay.safety.taxonomy import Category, Modality
-from forestay.safety.text import model
-from forestay.safety.text.detector import TextGuard
+from forestay.safety.text import detector, model
+from forestay.safety.text.detector import CALM, Begun, Embedding, TextGuard
 from forestay.safety.text.grams import BUCKETS, grams_of
 from forestay.safety.text.lexicon import counts, size
+from forestay.safety.text.model import Floats
 from forestay.sentences import missing
 
 WITH_MODEL = pytest.mark.skipif(bool(missing()), reason="the extra `safety` is not installed")
@@ -48,6 +49,45 @@ def test_harmful_requests_are_flagged_and_harmless_ones_with_the_same_words_are_
     """At the operating point of 0.5."""
     assert all(one.overall < 0.5 for one in meaning().score(HARMLESS))
     assert all(one.overall >= 0.5 for one in meaning().score(HARMFUL))
+
+
+@WITH_MODEL
+def test_half_of_the_embedding_model_is_asked_first_and_the_rest_where_that_is_not_sure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What half of it finds harmless is scored by that half; nothing that is near the operating point is."""
+    asked: list[Begun] = []
+    finished = Embedding.finished
+
+    def counted(own: Embedding, begun: Begun) -> Floats:
+        asked.append(begun)
+        return finished(own, begun)
+
+    monkeypatch.setattr(Embedding, "finished", counted)
+    (calm,) = meaning().score([HARMLESS[0]])
+    assert asked == []
+    assert 0.0 <= calm.overall <= CALM
+    (harm,) = meaning().score([HARMFUL[0]])
+    assert len(asked) == 1
+    assert harm.overall >= 0.5
+    monkeypatch.setattr(detector, "CALM", 0.0)
+    (whole,) = meaning().score([HARMLESS[0]])
+    assert len(asked) == 2
+    assert whole.overall < 0.5
+
+
+@WITH_MODEL
+@given(st.integers(1, 400))
+@settings(max_examples=8, deadline=None)
+def test_what_both_halves_see_together_is_what_the_model_sees(words: int) -> None:
+    """Of every window of a text, whatever its length; vectors have the lengths that the heads were taught with."""
+    embedding = meaning()._embedding
+    assert embedding is not None
+    text = " ".join(f"lamp {number}" for number in range(words))
+    begun = embedding.begun(text)
+    assert np.array_equal(embedding.finished(begun), embedding.of(text))
+    assert np.linalg.norm(begun.mean) == pytest.approx(1.0, abs=1e-5)
+    assert np.linalg.norm(embedding.of(text)) == pytest.approx(2.0, abs=1e-5)
 
 
 @WITH_MODEL

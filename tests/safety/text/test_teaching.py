@@ -58,6 +58,16 @@ def test_scores_of_many_rows_at_once_are_those_of_the_detector_one_by_one(monkey
     assert weights.categories == (Category.VIOLENCE, Category.HATE)
 
 
+def test_what_is_measured_goes_only_as_deep_as_the_detector_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to SURE the cheap score counts, up to CALM that of half of the model, else the whole one's."""
+    said = {"linear": [0.001, 0.5, 0.5, 0.5], "early": [0.9, 0.01, 0.2, 0.9], "meaning": [0.7, 0.7, 0.7, 0.01]}
+    monkeypatch.setattr(fit, "scores", lambda _weights, mode, _matrix: np.array(said[mode]))
+    matrix = features.Matrix(np.zeros((4, 0)), np.zeros((4, 0)), fit.sp.csr_matrix((4, 1)))
+    weights = model.Weights("", {}, ())
+    assert list(fit.scores_of(weights, "meaning", matrix)) == [0.001, 0.01, 0.7, 0.01]
+    assert list(fit.scores_of(weights, "linear", matrix)) == said["linear"]
+
+
 def test_an_ngram_tells_by_the_kind_of_rows_that_hold_it_and_one_of_a_single_row_tells_nothing() -> None:
     """Positive where harmful rows have it, negative for harmless ones, whatever rows weigh."""
     held = np.array([[1, 0, 1, 0], [1, 0, 1, 1], [0, 1, 1, 0], [0, 1, 1, 0]], dtype=float)

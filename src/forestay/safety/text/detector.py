@@ -3,8 +3,9 @@
 Each text is scored in its folded view, and where that undid a disguise also in its raw view, which counts where it is
 sure.
 Two detectors share the work: `text-linear@1` needs numpy alone, `text-meaning@1` also the packages of the extra
-`safety` and some milliseconds (about 0.2 ms a token on one core with VNNI). Where the cheap one is sure, the dear
-one is not asked. A long text is scored in pieces, so that padding hides nothing. Called by the judge's process,
+`safety` and some milliseconds (about 0.2 ms a token on one core with VNNI). It goes no further than it must: where the
+cheap heads are sure that a text is harmless, or those over half of the embedding model are, the rest is not asked. A
+long text is scored in pieces, so that padding hides nothing. Called by the judge's process,
 `forestay safety evaluate` and the benches; weights load once, in `TextGuard.load`.
 """
 
@@ -26,6 +27,7 @@ from forestay.safety.text.model import (
     Floats,
     Weights,
     by_category,
+    early_of,
     load,
     read_card,
     score,
@@ -37,7 +39,8 @@ LINEAR, MEANING = "text-linear@1", "text-meaning@1"
 MAX_WINDOWS = 12  # of a long text that are embedded, evenly spread
 PIECE_CHARS, OVERLAP_CHARS = 2_000, 200  # of a long text that are scored at once
 RAW_SURE = 0.9  # from here on a score of the raw view counts: the heads were never taught what a disguise looks like
-SURE = 0.003  # below this the cheap score decides: the dear one is not asked
+SURE = 0.003  # up to here the cheap score decides: the embedding model is not asked
+CALM = 0.05  # up to here the score over half of the embedding model decides: the other half is not asked
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,6 +69,18 @@ def _declared(digest: str, categories: Sequence[Category], *, dear: bool) -> Det
     return DetectorInfo(MEANING if dear else LINEAR, digest, covers, dear)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Begun:
+    """What half of the model saw of each window: its mean `[384]`, and all of it, from which the other half goes on."""
+
+    windows: Sequence[tuple[Floats, Floats]]
+
+    @property
+    def mean(self) -> Floats:
+        """Return `[384] float32` of length 1."""
+        return early_of(np.mean([mean for mean, _ in self.windows], axis=0))
+
+
 class Embedding:
     """What a text means, as the heads were taught to read it."""
 
@@ -74,11 +89,19 @@ class Embedding:
 
     def of(self, folded: str) -> Floats:
         """Return `[4 * 384] float32` of length 2: the mean over at most MAX_WINDOWS windows of the text."""
+        return self.finished(self.begun(folded))
+
+    def begun(self, folded: str) -> Begun:
+        """Read a text with half of the model."""
         tokens = self._sentences.tokens(folded)
         starts = list(range(0, max(len(tokens) - WINDOW_TOKENS + STRIDE_TOKENS, 1), STRIDE_TOKENS))
         if len(starts) > MAX_WINDOWS:
             starts = [starts[at * (len(starts) - 1) // (MAX_WINDOWS - 1)] for at in range(MAX_WINDOWS)]
-        layers = [self._sentences.means(tokens[at : at + WINDOW_TOKENS]).reshape(-1) for at in starts]
+        return Begun([self._sentences.begun(tokens[at : at + WINDOW_TOKENS]) for at in starts])
+
+    def finished(self, begun: Begun) -> Floats:
+        """Read it with the other half, and return what `of` does."""
+        layers = [np.concatenate([mean, self._sentences.finished(state).reshape(-1)]) for mean, state in begun.windows]
         mean = np.mean(layers, axis=0)
         return 2.0 * mean / max(float(np.linalg.norm(mean)), 1e-12)
 
@@ -125,9 +148,13 @@ class TextGuard:
         mode = self._weights.modes["linear"]
         overall = score(mode, features)
         if self._embedding is not None and not cheap and overall > SURE:
-            features = dataclasses.replace(features, meaning=self._embedding.of(text))
-            mode = self._weights.modes["meaning"]
+            begun = self._embedding.begun(text)
+            mode, features = self._weights.modes["early"], dataclasses.replace(features, meaning=begun.mean)
             overall = score(mode, features)
+            if overall > CALM:
+                meaning = self._embedding.finished(begun)
+                mode, features = self._weights.modes["meaning"], dataclasses.replace(features, meaning=meaning)
+                overall = score(mode, features)
         return by_category(self._weights, mode, features, overall)
 
 

@@ -4,8 +4,8 @@ Prompts come in three registers that share few habits: a request to an assistant
 picture. One head judges each, a gate says how much of each register a text is, and the mixed score is read at one
 scale: 0.5 is the operating point that was fixed on rows which the head had not seen. A further head says which
 category it is. All heads are linear over hashed n-grams, lexicon counts and, where the embedding model is installed,
-the means of four layers of it. The weights are an npz without pickles, made by `tools/train_text_guard.py`.
-Called by `detector` and by the training tool.
+the means of its third layer (`early`) or of the last four (`meaning`). The weights are an npz without pickles, made by
+`tools/train_text_guard.py`. Called by `detector` and by the training tool.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from forestay.safety.text.grams import Grams
 Floats = npt.NDArray[np.floating]
 _FOLDER = importlib.resources.files("forestay.safety.text").joinpath("data")
 WINDOW_TOKENS, STRIDE_TOKENS = 62, 48  # of a text embedded at once; windows overlap
-LAYERS = 4
+MODES = ("linear", "early", "meaning")  # the more, the dearer
 
 
 class Register(enum.StrEnum):
@@ -40,7 +40,7 @@ class Register(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Features:
-    """What heads see of a text: n-grams, lexicon counts `[L]`, and the mean of layers `[4 * 384]` or nothing."""
+    """What heads see of a text: n-grams, lexicon counts `[L]`, and means of layers: none, `[384]` or `[4 * 384]`."""
 
     grams: Grams
     counts: Floats
@@ -68,7 +68,7 @@ class Heads:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Mode:
-    """The heads of one detector: with or without the embedding model."""
+    """The heads of one depth: without the embedding model, with half of it, with all of it."""
 
     gate: Heads
     registers: Heads
@@ -82,7 +82,7 @@ class Weights:
     """Everything that was learned."""
 
     digest: str  # "sha256:<hex>" of the file of weights
-    modes: Mapping[str, Mode]  # "linear", "meaning"
+    modes: Mapping[str, Mode]  # of MODES
     categories: tuple[Category, ...]
 
 
@@ -105,6 +105,11 @@ def by_category(weights: Weights, mode: Mode, features: Features, overall: float
         category: float(overall * part / likely.max())
         for category, part in zip(weights.categories, likely, strict=True)
     }
+
+
+def early_of(layer: Floats) -> Floats:
+    """Return what the heads of `early` see of the third layer's mean, `[384]` or `[n, 384]`: it has length 1."""
+    return layer / np.maximum(np.linalg.norm(layer, axis=-1, keepdims=True), 1e-12)
 
 
 def _softmax(values: Floats) -> Floats:
@@ -135,7 +140,7 @@ def load(data: bytes | None = None, card: Card | None = None) -> Weights:
         raise UsageError("weights.npz", f"has digest {digest}, its card says {card.digest}; reinstall forestay")
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         kept = {name: cast("Floats", arrays[name]) for name in arrays.files}
-    return Weights(digest, {name: _mode(kept, name) for name in ("linear", "meaning")}, card.categories)
+    return Weights(digest, {name: _mode(kept, name) for name in MODES}, card.categories)
 
 
 def _mode(arrays: Mapping[str, Floats], name: str) -> Mode:
