@@ -155,6 +155,7 @@ async def test_a_connection_that_cannot_be_trusted_is_not_used_again(answer: byt
         assert server.opened == 2
 
 
+@pytest.mark.threat("API10:2023")
 async def test_an_answer_that_nobody_asked_for_ends_its_connection() -> None:
     """A server that speaks out of turn is not listened to."""
     spoken = asyncio.Event()

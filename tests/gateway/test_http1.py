@@ -109,6 +109,7 @@ def test_a_head_says_where_the_body_ends(
     assert (read.length, read.chunked, read.keeps) == (length, is_chunked, keeps)
 
 
+@pytest.mark.threat("API10:2023")
 @pytest.mark.parametrize(
     "head",
     [

@@ -114,6 +114,7 @@ class World:
         return gate.verdict, gate.evidence
 
 
+@pytest.mark.threat("ML01:2023", "AML.T0054")
 async def test_unsafe_content_that_the_new_policy_would_let_through_stops_the_candidate() -> None:
     """Before any traffic, from scores that were stored then."""
     world = World()
@@ -144,6 +145,7 @@ async def test_what_nobody_labelled_or_a_detector_was_not_asked_for_proves_nothi
     assert "200 that nobody can judge anew" in evidence
 
 
+@pytest.mark.threat("ML01:2023", "AML.T0054")
 @pytest.mark.parametrize("lenient", [None, stored("lenient", "0.9", seal=b"x" * 32)])
 async def test_a_policy_that_is_not_in_force_or_that_somebody_forged_is_never_compared(
     lenient: StoredPolicy | None,

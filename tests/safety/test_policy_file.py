@@ -93,6 +93,7 @@ def test_a_policy_that_rests_on_nobody_is_told_so() -> None:
     assert "`uncovered: review` or `block`" in silent.reason
 
 
+@pytest.mark.threat("ML01:2023", "AML.T0054")
 def test_a_stand_in_that_does_not_know_a_category_is_refused() -> None:
     """What it does not name scores nothing, so that trouble would release."""
     degraded = GOOD.replace("crash: review", "crash: {degrade: faces@1, else: review}", 1)
