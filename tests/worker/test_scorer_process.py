@@ -184,22 +184,9 @@ class VBench:
             rows[one] = [value, [{"video_path": film, "video_results": value} for film in films]]
         pathlib.Path(self.out, name + "_eval_results.json").write_text(json.dumps(rows))
 """
-SOUNDFILE = """
-import numpy
-def read(path, dtype, always_2d):
-    return numpy.full((4800, 2), 0.2, "float32"), 48000
-"""
-SPEECHMOS = """
-class dnsmos:
-    @staticmethod
-    def run(sample, sr):
-        assert (sr, len(sample)) == (16000, 1600)
-        return {"ovrl_mos": 3.1, "sig_mos": 3.5, "bak_mos": 4.0, "p808_mos": 3.0}
-"""
 STAND_INS = {
     "pyiqa": ("image", {"pyiqa.py": PYIQA, "torch.py": NO_CUDA}, [71.5]),
     "vbench": ("video", {"vbench.py": VBENCH, "torch.py": NO_CUDA}, [0.5, 0.5, 0.5, 0.5, 0.5, 0.725]),
-    "dnsmos": ("audio", {"soundfile.py": SOUNDFILE, "speechmos.py": SPEECHMOS}, [3.1, 3.5, 4.0]),
 }
 
 
