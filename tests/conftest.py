@@ -13,6 +13,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from forestay.chance import SeededChance
 from forestay.clock import SystemClock
@@ -20,6 +21,10 @@ from forestay.storage.embedded import EmbeddedPostgres, EmbeddedValkey
 from forestay.storage.objects import ObjectStore, open_object_store
 from forestay.storage.postgres import Database, migrate
 from forestay.storage.valkey import LocalWakeups, Wakeups, connect_wakeups
+
+# How long an example takes, to make or to try, is the machine's business: no test is timed by the clock.
+settings.register_profile("forestay", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("forestay")
 
 TEMPLATE = "forestay_template"
 _numbers = itertools.count(1)
