@@ -13,10 +13,11 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2.5rem; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: 1rem; }
 figure { margin: 0; } figcaption { font-size: .85rem; opacity: .75; }
 img, video { width: 100%; border-radius: 6px; display: block; image-rendering: auto; }
+audio { width: 100%; } figure:has(audio) { grid-column: span 2; }
 .strip { grid-template-columns: repeat(auto-fill, minmax(4.5rem, 1fr)); gap: .4rem; }
 .wide { grid-template-columns: 1fr; } .wide img { width: auto; max-width: 100%; }
 pre { overflow-x: auto; font-size: .8rem; }
-table { border-collapse: collapse; width: 100%; }
+table { border-collapse: collapse; width: 100%; margin-top: 1rem; }
 td, th { text-align: left; padding: .35rem .6rem .35rem 0; vertical-align: top; }
 tr { border-bottom: 1px solid color-mix(in srgb, currentColor 15%, transparent); }
 figure.plot svg { width: 100%; height: auto; } .plot text { fill: currentColor; font-size: 11px; }
