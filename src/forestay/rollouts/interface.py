@@ -176,13 +176,25 @@ def _lost(before: frozenset[str], after: frozenset[str]) -> bool:
 def _bounds(a: Schema, b: Schema, where: str) -> Iterator[Change]:
     for names, narrower in ((_LOWER, 1), (_UPPER, -1)):
         for name in names:
-            old, new = a.get(name), b.get(name)
-            if old == new or not (isinstance(new, int | float) or isinstance(old, int | float)):
+            old, new = _bound(a.get(name)), _bound(b.get(name))
+            if old is new or (old == new and isinstance(old, bool) == isinstance(new, bool)):
                 continue
-            narrowed = new is not None and (
-                not isinstance(old, int | float) or (cast("float", new) - old) * narrower > 0
+            yield Change(
+                Kind.BREAKING if _narrowed(old, new, narrower) else Kind.ADDITIVE,
+                where,
+                f"{name} was {old} and is {new}",
             )
-            yield Change(Kind.BREAKING if narrowed else Kind.ADDITIVE, where, f"{name} was {old} and is {new}")
+
+
+def _bound(value: object) -> float | None:
+    """Return a bound; in OpenAPI 3.0 `exclusiveMinimum` is true or false. What is neither bounds nothing."""
+    return value if isinstance(value, int | float) else None
+
+
+def _narrowed(old: float | None, new: float | None, narrower: int) -> bool:
+    if isinstance(old, bool) or isinstance(new, bool):
+        return new is not None and new is not False
+    return new is not None and (old is None or (new - old) * narrower > 0)
 
 
 def _choices(a: Schema, b: Schema, where: str, *, more_is_fine: bool) -> Iterator[Change]:
