@@ -217,12 +217,7 @@ class _Worker:
             checks=(SafetyCheck(judge, patience, stopped), *ports.checks),
         )
         situation = Situation(self.replicas.all_replicas, self.replicas.routes, self.replicas.held)
-        store = ports.canaries
-        self.canaries = (
-            None
-            if store is None
-            else CanaryRunner(self._canary_ports(ports, store, inputs), self.replicas, self.worker_id)
-        )
+        self.canaries = self._canary_runner(ports, inputs)
         self.claimer = Claimer(self.worker_id, situation, parts)
         self.replicas.on_change = self.claimer.wake
         self.cancels = CancelWatch(self.worker_id, self.claimer.attempts, self.desk, clock, ports.metrics)
@@ -230,6 +225,12 @@ class _Worker:
         judging = DirectJudging(judge, input_judge, quality, outputs, ports.metrics, stopped)
         self.lane = DirectLane(self.replicas.replica, inputs, settings.secrets.internal_key, clock, blocks, judging)
         self.lane.mirror = self.mirror
+
+    def _canary_runner(self, ports: WorkerPorts, inputs: Inputs) -> CanaryRunner | None:
+        """Return what plays canary rounds; none where nothing keeps them."""
+        if ports.canaries is None:
+            return None
+        return CanaryRunner(self._canary_ports(ports, ports.canaries, inputs), self.replicas, self.worker_id)
 
     def _replica_keeper(self, ports: WorkerPorts, outputs: BucketOutputs) -> ReplicaKeeper:
         """Return what loads, drains and unloads replicas."""
