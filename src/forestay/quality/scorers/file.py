@@ -9,12 +9,11 @@ import dataclasses
 import pathlib
 import re
 from collections.abc import Mapping
-from typing import cast
 
 import msgspec
-import yaml
 
 from forestay.errors import UsageError
+from forestay.operator_file import read_operator_file
 
 VARIABLE = "FORESTAY_QUALITY_SCORERS"
 MAX_SCORERS = 16
@@ -67,7 +66,7 @@ def read_scorers(path: str) -> list[ScorerEntry]:
     """
     if not path:
         return []
-    entries = _parsed(path).scorers
+    entries = read_operator_file(path, _File, VARIABLE, "docs/howto/plug-in-a-scorer.md").scorers
     if len(entries) > MAX_SCORERS:
         raise UsageError(VARIABLE, f"{path}: {len(entries)} scorers; at most {MAX_SCORERS} are run")
     base = pathlib.Path(path).resolve().parent
@@ -77,17 +76,6 @@ def read_scorers(path: str) -> list[ScorerEntry]:
     if doubled:
         raise UsageError(VARIABLE, f"{path}: two scorers are called {doubled}; give each an id of its own")
     return found
-
-
-def _parsed(path: str) -> _File:
-    try:
-        text = pathlib.Path(path).read_text(encoding="utf-8")
-        return msgspec.convert(cast("object", yaml.safe_load(text)), _File)
-    except OSError as error:
-        raise UsageError(VARIABLE, f"{path} cannot be read: {error.strerror}; give a YAML file") from None
-    except (yaml.YAMLError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        said = " ".join(str(error).split())
-        raise UsageError(VARIABLE, f"{path}: {said}; see docs/howto/plug-in-a-scorer.md") from None
 
 
 def _entry(entry: _Entry, base: pathlib.Path, place: str) -> ScorerEntry:

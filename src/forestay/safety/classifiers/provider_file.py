@@ -6,15 +6,14 @@ Read at start by the gateway and the worker (`FORESTAY_SAFETY_PROVIDERS`).
 """
 
 import dataclasses
-import pathlib
 import re
 from collections.abc import Mapping
-from typing import Literal, cast
+from typing import Literal
 
 import msgspec
-import yaml
 
 from forestay.errors import UsageError
+from forestay.operator_file import read_operator_file
 from forestay.safety.taxonomy import Category, Modality
 
 VARIABLE = "FORESTAY_SAFETY_PROVIDERS"
@@ -107,14 +106,7 @@ def heard_bytes(path: str) -> int:
 def _parsed(path: str) -> _File:
     if not path:
         return _File()
-    try:
-        text = pathlib.Path(path).read_text(encoding="utf-8")
-        return msgspec.convert(cast("object", yaml.safe_load(text)), _File)
-    except OSError as error:
-        raise UsageError(VARIABLE, f"{path} cannot be read: {error.strerror}; give a YAML file") from None
-    except (yaml.YAMLError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        said = " ".join(str(error).split())
-        raise UsageError(VARIABLE, f"{path}: {said}; see docs/howto/plug-in-a-classifier.md") from None
+    return read_operator_file(path, _File, VARIABLE, "docs/howto/plug-in-a-classifier.md")
 
 
 def _provider(entry: _Entry, place: str) -> Provider:
