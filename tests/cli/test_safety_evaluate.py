@@ -95,6 +95,51 @@ def test_a_mistake_is_told_by_its_option(
     assert told in err
 
 
+def test_scores_have_somewhere_to_go_before_anything_is_scored(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither into a missing folder nor over the data set; nothing half written is left."""
+    file = write(tmp_path / "rows.csv")
+    before = file.read_bytes()
+    for target in (tmp_path / "no" / "scores.csv", file, tmp_path):
+        status, _, err = run(capsys, "--dataset", str(file), "--linear", "--scores", str(target))
+        assert (status, "--scores: " in err) == (2, True)
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_of_one_kind_has_no_auroc(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """That is told, and recall still is."""
+    file = write(tmp_path / "rows.csv", [row for row in ROWS if row[1] != "safe"])
+    words = ("--dataset", str(file), "--label-column", "label", "--linear")
+    said = run(capsys, *words)[1]
+    assert "AUROC is undefined" in said
+    assert "recall\t" in said
+    report = json.loads(run(capsys, *words, "--json")[1])
+    assert (report["auroc"], report["flag_rate_harmless"]) == (None, None)
+
+
+def test_rows_in_another_language_are_counted(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their scores are not to be believed, and a policy says what becomes of them."""
+    file = write(tmp_path / "rows.csv", [("静かな朝の湖", ""), ("a quiet lake in the morning", "")])
+    report = json.loads(run(capsys, "--dataset", str(file), "--linear", "--json")[1])
+    assert (report["rows"], report["other_language_rows"]) == (2, 1)
+
+
+def test_more_rows_than_wait_at_once_keep_their_order(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Batches are scored side by side; the same text has the same score wherever it stands."""
+    texts = [text for text, _ in ROWS]
+    file = write(tmp_path / "rows.csv", [(texts[at % len(texts)], "") for at in range(403)])
+    out = tmp_path / "scores.csv"
+    assert run(capsys, "--dataset", str(file), "--linear", "--scores", str(out))[0] == 0
+    with out.open(newline="") as source:
+        rows = list(csv.DictReader(source))
+    assert [int(row["index"]) for row in rows] == list(range(403))
+    assert all(row["score"] == rows[at % len(texts)]["score"] for at, row in enumerate(rows))
+
+
 @pytest.mark.parametrize("content", [b"", b"prompt\n", b"\x1f\x8bbroken", b"prompt\n\xff\xfe\n"])
 def test_a_file_that_is_no_data_set_is_told(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], content: bytes

@@ -16,7 +16,7 @@ import typer
 
 from forestay.cli.client import PlatformClient, connect
 from forestay.cli.output import JSON_OPTION, print_json
-from forestay.cli.safety_evaluate import Asked, read_dataset
+from forestay.cli.prompt_file import Asked, read_dataset
 from forestay.clock import SystemClock
 from forestay.errors import UsageError
 from forestay.fleet.spec import UNGUARDED

@@ -1,40 +1,35 @@
 """`forestay safety evaluate`: score the prompts of a CSV offline, and say how good the scores are. No platform runs.
 
 Reads CSV or CSV.gz row by row, scores each row's text with the detector that ships, and prints AUROC, recall and flag
-rate with 95 % intervals where labels are given. Prompts are never printed, and OUT holds none.
+rate with 95 % intervals where labels are given. Prompts are never printed, and OUT holds none. What a file must look
+like is `prompt_file`'s.
 """
 
+import collections
+import contextlib
 import csv
-import gzip
-import io
+import itertools
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Annotated, cast
+from typing import IO, TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.prompt_file import Asked, Contents, look_over, texts_of
 from forestay.errors import UsageError
 
-MAX_ROWS = 1_000_000
+if TYPE_CHECKING:
+    from forestay.safety.text.detector import TextGuard, TextScores
+
 BATCH = 64
-_YES = frozenset({"1", "true", "yes", "y", "unsafe", "harmful", "positive", "toxic"})
-_NO = frozenset({"0", "false", "no", "n", "safe", "harmless", "negative", "benign"})
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What to read, and how labels are meant."""
-
-    dataset: pathlib.Path
-    text_column: str
-    label: str
-    positive: str
-    at_least: float | None
+AHEAD = 2  # batches a core that wait: a long file is not held in memory
+TOLD_EVERY = 10_000  # rows, where nobody watches
+DIGITS = 9  # of a score; what is flagged is read from the score as it is written
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +37,8 @@ class Scored:
     """What a row got."""
 
     score: float
-    categories: Mapping[str, float]
+    categories: tuple[str, ...]  # at or above the threshold, the highest first
+    covered: bool  # the detector knows its language
 
 
 def register(app: typer.Typer) -> None:
@@ -74,123 +70,121 @@ def evaluate(
     """
     if not 0.0 < threshold <= 1.0:
         raise UsageError("--threshold", "must be above 0 and at most 1")
-    texts, truth = read_dataset(Asked(dataset, text_column, label, positive, positive_at_least))
-    detector, found = _score(texts, linear=linear)
-    if scores is not None:
-        _write(scores, found, threshold)
-    report = _report(found, truth, threshold) | {"detector": detector, "threshold": threshold}
+    asked = Asked(dataset, text_column, label, positive, positive_at_least)
+    contents = look_over(asked)
+    _tell_uneven(contents)
+    with contextlib.ExitStack() as open_files:
+        sink = None if scores is None else open_files.enter_context(_sink(scores, dataset))
+        guard = _load(linear=linear)
+        found = list(_written(sink, _scored(guard, texts_of(asked), threshold, len(contents.truth))))
+        if len(found) != len(contents.truth):
+            raise UsageError("--dataset", f"{dataset} changed while it was read; copy it first")
+    report = _report(found, contents, threshold) | {"detector": guard.info.detector_id, "threshold": threshold}
     if json:
         print_json(report)
     else:
-        _print(report)
+        _print(report, labels=bool(label))
 
 
-def read_dataset(asked: Asked) -> tuple[list[str], list[bool | None]]:
-    """Return texts and labels, None where a label is blank; raises UsageError naming option, row and mend."""
-    if asked.positive and asked.at_least is not None:
-        raise UsageError("--positive-at-least", "leave out --positive: a label is either a word or a number")
-    if not asked.label and (asked.positive or asked.at_least is not None):
-        raise UsageError("--label-column", "name the column that --positive or --positive-at-least is about")
-    texts: list[str] = []
-    truth: list[bool | None] = []
-    for number, row in enumerate(_rows(asked), 1):
-        if number > MAX_ROWS:
-            raise UsageError("--dataset", f"has more than {MAX_ROWS:,} rows; score a sample")
-        texts.append(row[asked.text_column] or "")
-        truth.append(_truth(row[asked.label] or "", asked, number) if asked.label else None)
-    if not texts:
-        raise UsageError("--dataset", f"{asked.dataset} has no rows below its header")
-    return texts, truth
+def _tell_uneven(contents: Contents) -> None:
+    if contents.uneven:
+        which = f"{contents.uneven:,} rows have more or fewer cells than the header, the first is row"
+        mend = "put quotes around texts that hold the delimiter"
+        typer.echo(f"{which} {contents.first_uneven:,}; their texts may be cut: {mend}", err=True)
 
 
-def _rows(asked: Asked) -> Iterator[dict[str, str | None]]:
-    csv.field_size_limit(16 * 1024 * 1024)
+@contextlib.contextmanager
+def _sink(file: pathlib.Path, dataset: pathlib.Path) -> Generator[IO[str]]:
+    """Open what scores go to, before any work: it is there when all of them are, and not before."""
+    if file.exists() and file.samefile(dataset):
+        raise UsageError("--scores", f"{file} is the data set itself; name another file")
+    whole = file.is_file() or not file.exists()  # else a pipe or a device, which cannot be put in another's place
+    target = file.resolve()
+    part = target.with_name(f"{target.name}.part") if whole else target
     try:
-        with _opened(asked.dataset) as source:
-            reader = csv.DictReader(source)
-            columns = list(reader.fieldnames or ())
-            for option, column in (("--text-column", asked.text_column), ("--label-column", asked.label)):
-                if column and column not in columns:
-                    has = ", ".join(name[:40] for name in columns[:20]) or "none"
-                    raise UsageError(option, f"{asked.dataset} has no column {column!r}; it has: {has}")
-            yield from cast("Iterator[dict[str, str | None]]", reader)
-    except UnicodeDecodeError:
-        raise UsageError("--dataset", f"{asked.dataset} is not UTF-8; convert it first") from None
-    except (OSError, EOFError, csv.Error) as error:
-        why = getattr(error, "strerror", None) or str(error) or "it breaks off"
-        raise UsageError("--dataset", f"{asked.dataset} cannot be read: {why}") from None
+        with part.open("w", encoding="utf-8", newline="") as sink:
+            yield sink
+        if whole:
+            part.replace(target)
+    except OSError as error:
+        raise UsageError("--scores", f"{file} cannot be written: {error.strerror or error}") from None
+    finally:
+        if whole:
+            part.unlink(missing_ok=True)
 
 
-def _opened(file: pathlib.Path) -> io.TextIOBase:
-    with file.open("rb") as source:
-        packed = source.read(2) == b"\x1f\x8b"
-    if packed:
-        return cast("io.TextIOBase", gzip.open(file, "rt", encoding="utf-8-sig", newline=""))
-    return file.open(encoding="utf-8-sig", newline="")
-
-
-def _truth(cell: str, asked: Asked, number: int) -> bool | None:
-    word = cell.strip()
-    if not word:
-        return None
-    if asked.positive:
-        return word == asked.positive
-    if asked.at_least is not None:
-        try:
-            return float(word) >= asked.at_least
-        except ValueError:
-            raise UsageError(
-                "--label-column", f"row {number}: {word[:40]!r} is no number; use --positive VALUE"
-            ) from None
-    if word.lower() in _YES | _NO:
-        return word.lower() in _YES
-    mend = "say which value means harmful with --positive VALUE, or --positive-at-least NUMBER"
-    raise UsageError("--label-column", f"row {number}: {word[:40]!r} is neither yes nor no; {mend}")
-
-
-def _score(texts: Sequence[str], *, linear: bool) -> tuple[str, list[Scored]]:
-    """Score texts on every core; on a terminal say how far it got."""
-    from forestay.safety.text.detector import TextGuard, TextScores
+def _load(*, linear: bool) -> "TextGuard":
+    from forestay.safety.text.detector import TextGuard
     from forestay.sentences import missing
 
     lacking = missing()
     if lacking and not linear:
         typer.echo(f"{lacking} is not installed: scoring without embeddings; install forestay[safety]", err=True)
-    guard = TextGuard.load(with_embeddings=not (linear or lacking))
-    batches = [texts[at : at + BATCH] for at in range(0, len(texts), BATCH)]
-    found: list[TextScores] = []
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for scored in pool.map(guard.score, batches):
-            found += scored
-            if sys.stderr.isatty():
-                typer.echo(f"\r{len(found):,} of {len(texts):,} rows scored", err=True, nl=len(found) == len(texts))
-    return guard.info.detector_id, [Scored(one.overall, {str(c): s for c, s in one.scores.items()}) for one in found]
+    return TextGuard.load(with_embeddings=not (linear or lacking))
 
 
-def _write(file: pathlib.Path, found: Sequence[Scored], threshold: float) -> None:
-    with file.open("w", encoding="utf-8", newline="") as sink:
-        writer = csv.writer(sink)
+def _scored(guard: "TextGuard", texts: Iterator[str], threshold: float, total: int) -> Iterator[Scored]:
+    """Score texts on every core, in their order; say how far it got."""
+    cores, done = os.cpu_count() or 1, 0
+    waiting: collections.deque[Future[list[TextScores]]] = collections.deque()
+    with ThreadPoolExecutor(cores) as pool:
+        while batch := list(itertools.islice(texts, BATCH)):
+            waiting.append(pool.submit(guard.score, batch))
+            if len(waiting) >= AHEAD * cores:
+                yield from (_read_out(one, threshold) for one in waiting.popleft().result())
+                done += BATCH
+                _tell(done, total)
+        while waiting:
+            yield from (_read_out(one, threshold) for one in waiting.popleft().result())
+            done = min(done + BATCH, total)
+            _tell(done, total)
+
+
+def _read_out(one: "TextScores", threshold: float) -> Scored:
+    from forestay.safety.text.language import covered
+
+    named = sorted(one.scores.items(), key=lambda item: (-item[1], item[0]))
+    reached = tuple(str(category) for category, score in named if round(score, DIGITS) >= threshold)
+    return Scored(round(one.overall, DIGITS), reached, covered(one.language))
+
+
+def _tell(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        typer.echo(f"\r{done:,} of {total:,} rows scored", err=True, nl=done == total)
+    elif done % TOLD_EVERY < BATCH <= done and total > TOLD_EVERY:
+        typer.echo(f"{done:,} of {total:,} rows scored", err=True)
+
+
+def _written(sink: IO[str] | None, found: Iterable[Scored]) -> Iterator[Scored]:
+    """Pass rows on, each written where scores are asked for."""
+    writer = None if sink is None else csv.writer(sink)
+    if writer is not None:
         writer.writerow(("index", "score", "flagged", "categories"))
-        for index, row in enumerate(found):
-            named = sorted(
-                (name for name, score in row.categories.items() if score >= threshold), key=row.categories.__getitem__
-            )
-            writer.writerow((index, f"{row.score:.6f}", int(row.score >= threshold), ";".join(reversed(named))))
+    for index, row in enumerate(found):
+        if writer is not None:
+            line = (index, f"{row.score:.{DIGITS}f}", int(bool(row.categories)), ";".join(row.categories))
+            writer.writerow(line)
+        yield row
 
 
-def _report(found: Sequence[Scored], truth: Sequence[bool | None], threshold: float) -> dict[str, object]:
+def _report(found: Sequence[Scored], contents: Contents, threshold: float) -> dict[str, object]:
     import numpy as np
 
     from forestay.safety.text.measure import auroc, measured
 
     score = np.array([row.score for row in found])
     flagged = score >= threshold
-    said = np.array([-1 if one is None else int(one) for one in truth])
+    said = np.array([-1 if one is None else int(one) for one in contents.truth])
 
     def share(rows: np.ndarray) -> float:
         return float(flagged[rows].mean())
 
-    report: dict[str, object] = {"rows": len(found), "flag_rate": asdict(measured(np.arange(len(found)), share))}
+    report: dict[str, object] = {
+        "rows": len(found),
+        "uneven_rows": contents.uneven,
+        "other_language_rows": sum(not row.covered for row in found),
+        "flag_rate": asdict(measured(np.arange(len(found)), share)),
+    }
     labelled = np.flatnonzero(said >= 0)
     if len(labelled):
         harmful, harmless = np.flatnonzero(said == 1), np.flatnonzero(said == 0)
@@ -202,10 +196,18 @@ def _report(found: Sequence[Scored], truth: Sequence[bool | None], threshold: fl
     return report
 
 
-def _print(report: Mapping[str, object]) -> None:
+def _print(report: Mapping[str, object], *, labels: bool) -> None:
     typer.echo(f"{report['rows']:,} rows scored by {report['detector']}; flagged from {report['threshold']} on")
     if "labelled" in report:
         typer.echo(f"{report['labelled']:,} labelled: {report['harmful']:,} harmful, {report['harmless']:,} harmless")
+        if report["auroc"] is None:
+            typer.echo("AUROC is undefined: it needs labelled rows of both kinds")
+    elif labels:
+        typer.echo("no row has a label: AUROC and recall are undefined")
+    if report["other_language_rows"]:
+        typer.echo(
+            f"{report['other_language_rows']:,} are in a language that it does not cover: see `language` in policies"
+        )
     rows: list[tuple[str, ...]] = []
     for name in ("auroc", "recall", "flag_rate_harmless", "flag_rate"):
         measure = cast("Mapping[str, float] | None", report.get(name))
