@@ -1,4 +1,4 @@
-"""Write the generated pages of `docs/reference/`: each from its source: settings, commands, spec, findings.
+"""Write the generated pages of `docs/reference/`, each from its source: settings, commands, spec, routes, metrics, ...
 
 `make docs` runs it; `tests/architecture/test_reference_pages.py` fails when a page and its source differ.
 """
@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import typer
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs as a script
+
+from tools.reference_tables import render_admin, render_metrics
 
 from forestay.abuse.rules_file import MAX_COUNTERS, MAX_DEPTH, MAX_RULES, default_rules, default_text
 from forestay.abuse.vocabulary import SIGNALS, Per
@@ -29,7 +33,8 @@ from forestay.settings import Settings
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 SETTINGS_INTRODUCTION = """# Settings
 
-Every setting is an environment variable, read once at start. Empty means "not set". This page is generated from
+For whoever runs the processes. Every setting is an environment variable, read once at start. Empty means "not set".
+Times are in seconds and sizes in bytes, unless the name or the text says otherwise. This page is generated from
 `src/forestay/settings.py` by `make docs`.
 """
 SPEC_INTRODUCTION = """# The model spec
@@ -109,6 +114,8 @@ def main() -> int:
         ("artefacts.md", render_artefacts()),
         ("abuse-rules.md", render_abuse_rules()),
         ("coverage.md", render_coverage()),
+        ("admin-api.md", render_admin()),
+        ("metrics.md", render_metrics()),
     )
     for name, text in pages:
         page = REFERENCE / name
@@ -157,8 +164,9 @@ def render_spec() -> str:
     schema = json_schema()
     definitions: dict[str, Any] = schema.get("$defs", {})  # type: ignore[assignment]
     parts = [SPEC_INTRODUCTION]
-    for title, part in (("The file", schema), *((spec_title(name), item) for name, item in definitions.items())):
-        rows = [spec_row(name, field, part) for name, field in part.get("properties", {}).items()]  # type: ignore[attr-defined]
+    below = sorted((spec_title(name), item) for name, item in definitions.items() if "properties" in item)
+    for title, part in (("The file", schema), *below):
+        rows = [spec_row(name, field, part, definitions) for name, field in part.get("properties", {}).items()]  # type: ignore[attr-defined]
         if rows:
             text = cell(str(part.get("description", "")))
             parts.append(f"\n## {title}\n\n{text}\n\n| field | form | default | what it says |\n|---|---|---|---|\n")
@@ -220,28 +228,36 @@ def spec_title(name: str) -> str:
         "SloEntryFile": "slos",
         "PickleWaiverFile": "artefacts.allow_pickle",
         "MountDigestFile": "artefacts.mounts",
+        "SafetyFile": "safety",
+        "RolloutFile": "rollout",
+        "ShadowFile": "rollout.shadow",
+        "CanariesFile": "quality.canaries",
+        "CanaryFile": "quality.canaries.inputs",
+        "ForbiddenFile": "quality.forbidden",
+        "ScorerFile": "quality.scorers",
     }.get(name, name)
 
 
-def spec_row(name: str, field: dict[str, Any], part: Any) -> str:
+def spec_row(name: str, field: dict[str, Any], part: Any, definitions: dict[str, Any]) -> str:
     """Return one field's row."""
     default = f"`{json.dumps(field['default'])}`" if "default" in field else ""
     if name in part.get("required", []):
         default = "required"
-    return f"| `{name}` | {cell(spec_form(field))} | {default} | {cell(field.get('description', ''))} |\n"
+    return f"| `{name}` | {cell(spec_form(field, definitions))} | {default} | {cell(field.get('description', ''))} |\n"
 
 
-def spec_form(field: dict[str, Any]) -> str:
-    """Return the form of a value in words."""
+def spec_form(field: dict[str, Any], definitions: dict[str, Any]) -> str:
+    """Return the form of a value in words; a closed set of words is told where it is used."""
     if "enum" in field or "const" in field:
         return " or ".join(f"`{json.dumps(value)}`" for value in field.get("enum", [field.get("const")]))
     if "anyOf" in field:
-        return " or ".join(spec_form(option) for option in field["anyOf"])
+        return " or ".join(spec_form(option, definitions) for option in field["anyOf"])
     if "$ref" in field:
         name = str(field["$ref"]).rpartition("/")[2]
-        return "`fal_app`, `http_server` or `provider`" if name == "HostKind" else f"see {spec_title(name)}"
+        named = definitions.get(name, {})
+        return spec_form(named, definitions) if "enum" in named else f"see {spec_title(name)}"
     if field.get("type") in {"array", "object"}:
-        return f"list: {spec_form(field.get('items', {}))}" if field["type"] == "array" else "mapping"
+        return f"list: {spec_form(field.get('items', {}), definitions)}" if field["type"] == "array" else "mapping"
     bounds = [f"{sign} {field[key]}" for key, sign in BOUNDS.items() if key in field]
     return " ".join([{"null": "null", "string": "text"}.get(str(field.get("type")), str(field.get("type"))), *bounds])
 

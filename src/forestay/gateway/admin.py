@@ -242,8 +242,14 @@ def routes(ports: GatewayPorts) -> list[BaseRoute]:
 
 
 def table() -> tuple[tuple[str, str, Permission], ...]:
-    """Return every route's method, path and permission: for the test that none lacks one, and for the reference."""
+    """Return the method, path and permission of every route that asks for one: for the test that all roles are held."""
     return tuple((method, path, permission) for method, path, permission, _ in _TABLE)
+
+
+def routes_of_the_reference() -> tuple[tuple[str, str, Permission | None, Callable[..., Awaitable[Reply]]], ...]:
+    """Return every route with its handler, those without a permission (None: they sign in) last: for the reference."""
+    opened = tuple((method, path, None, handler) for method, path, handler in _OPEN)
+    return (*_TABLE, *opened)
 
 
 def _endpoint(

@@ -26,10 +26,12 @@ _TEXTS: Mapping[int, str] = {
     405: "Another method is meant",
     408: "The body did not arrive in time",
     409: "It cannot be appealed, or has been",
+    410: "No longer kept, as its caller asked",
     412: "The target is not one of fal's hosts",
     413: "The body is too large",
     416: "No such range",
-    422: "The model would refuse this input",
+    422: "The model would refuse this input, or the guard has blocked it",
+    424: "The caller's own bucket did not take an output",
     429: "A limit is reached",
     431: "The headers are too large",
     499: "Cancelled by the caller",
@@ -38,7 +40,7 @@ _TEXTS: Mapping[int, str] = {
     503: "No replica can take it now",
     504: "Not started, or not finished, in time",
 }
-_MODEL = (200, 400, 401, 403, 404, 405, 408, 413, 422, 429, 431, 499, 500, 502, 503, 504)
+_MODEL = (200, 400, 401, 403, 404, 405, 408, 413, 422, 424, 429, 431, 499, 500, 502, 503, 504)
 _SUBMIT = (200, 400, 401, 403, 404, 405, 408, 413, 422, 429, 431, 500, 503)
 _OWN_READ = (200, 401, 403, 405, 431, 500, 503)
 _APPEAL = (201, 401, 403, 404, 405, 408, 409, 422, 429, 431, 500, 503)
@@ -75,7 +77,7 @@ def _queue_paths() -> Node:
     app = [_path_field("owner"), _path_field("alias")]
     request = [*app, _path_field("request_id", {"type": "string", "format": "uuid"})]
     logs = _query_field("logs", {"type": "string", "enum": ["0", "1", "true", "false"]})
-    model_result = (200, *(code for code in _MODEL if code != 200), 405)
+    model_result = (*_MODEL, 410)
     return {
         base: {"post": _operation("submit", _SUBMIT, [*app, *_SUBMIT_FIELDS], body=True, ok="SubmitAnswer")},
         f"{base}/{{endpoint}}": {

@@ -53,7 +53,7 @@ def check_files(facts: Facts) -> Finding:
         told = f"can run code when loaded: {', '.join(facts.unsafe_files[:5])}"
         return _finding("files", Area.SECURITY, Answer.FAIL, told, "convert them to safetensors")
     if facts.signed_by is None:
-        mend = "let a worker load it once, or run `forestay artefact check`"
+        mend = "deploy it again: a deploy examines every file"
         return _finding("files", Area.SECURITY, Answer.INCONCLUSIVE, "never examined", mend)
     return _finding("files", Area.SECURITY, Answer.PASS, "examined, nothing that runs code when loaded")
 

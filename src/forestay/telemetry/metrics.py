@@ -136,7 +136,7 @@ REVIEW_TOLD = _counter(
 LINES_DRAINED = _counter("forestay_log_lines_drained_total", "Log lines for the drain, by what became of them.", "fate")
 SPANS = _counter("forestay_spans_total", "Spans of requests for the collector, by what came of them.", "outcome")
 
-# The same under fal's public names, set by the controller (docs/explanation/indicators.md)
+# The same under fal's public names, set by the controller (docs/howto/send-telemetry-elsewhere.md)
 FAL_RUNNERS = _gauge(
     "fal_app_runners", "Replicas, by state and pool.", "application", "state", "machine_type", limit=2_000
 )
