@@ -25,8 +25,9 @@ from forestay.clock import SystemClock
 from forestay.fleet.spec_file import json_schema
 from forestay.safety.classifiers.lexicon import LexiconDetectors
 from forestay.safety.classifiers.registry import installed
-from forestay.safety.coverage import left_out, matrix
+from forestay.safety.coverage import left_out, matrix, unnamed
 from forestay.safety.judge.folder import missing
+from forestay.safety.policy_file import standard_policy
 from forestay.safety.taxonomy import CODES, Category, Modality
 from forestay.settings import Settings
 
@@ -59,6 +60,15 @@ it finds: see [the text guard](../explanation/text-guard.md) and [judges](../exp
 the extra `ocr`, judges the words inside pictures and nothing else of them.
 This page is generated from the detectors' own declarations by `make docs`.
 
+"""
+STANDARD_INTRODUCTION = """
+## What the policy `standard` leaves unjudged
+
+What a policy does not name, nobody judges under it. `forestay safety coverage` shows this for every policy in force on
+your platform, and with `--policy FILE` for one that you have not set yet.
+
+| kind of content | `standard` names | nobody judges |
+|---|---|---|
 """
 BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<="}
 ABUSE_INTRODUCTION = f"""# Rules about callers
@@ -277,7 +287,17 @@ def render_coverage() -> str:
         covered = [", ".join(f"`{name}`" for name in cells[category, modality]) or "-" for modality in Modality]
         codes = [said or "-" for said in (CODES[category].ailuminate, CODES[category].openai, CODES[category].azure)]
         parts.append(f"| `{category.value}` | {' | '.join([*covered, *codes])} |\n")
-    return "".join(parts)
+    return "".join([*parts, STANDARD_INTRODUCTION, *standard_rows()])
+
+
+def standard_rows() -> list[str]:
+    """Return a line for each modality: what the policy that comes along names, and what it does not."""
+    left = unnamed(standard_policy())
+    lines: list[str] = []
+    for modality, nobody in left.items():
+        named = ", ".join(f"`{category}`" for category in Category if category not in nobody) or "-"
+        lines.append(f"| {modality} | {named} | {', '.join(f'`{category}`' for category in nobody) or '-'} |\n")
+    return lines
 
 
 def render_cli() -> str:

@@ -115,11 +115,39 @@ async def test_a_wrong_policy_is_told_with_its_line(forestay: Forestay, tmp_path
 
 
 async def test_coverage_shows_gaps(forestay: Forestay) -> None:
-    """A row a category, a column a modality."""
+    """A row a category, a column a modality; below, what each policy in force does not name."""
     shown = (await forestay("safety", "coverage")).out
-    [weapons] = [line for line in shown.splitlines() if "weapons" in line]
+    matrix, policies = shown.split("\n\n")
+    [weapons] = [line for line in matrix.splitlines() if line.startswith("weapons")]
     assert "text-meaning@1" in weapons
     assert "nsfw@1" not in weapons
+    lines = [line.split("\t") for line in policies.splitlines()]
+    assert [line[:3] for line in lines[1:]] == [
+        ["standard", "0", modality] for modality in ("text", "image", "video", "audio")
+    ]
+    assert (lines[2][3], "weapons" in lines[2][4], lines[4][4]) == ("sexual", True, "every category")
+
+
+async def test_coverage_tells_of_every_policy_in_force(forestay: Forestay, tmp_path: pathlib.Path) -> None:
+    """The live version and the candidate of each, and a file before it is set; one with gaps ends with 1."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(standard_text().replace("categories: [sexual]", "categories: [sexual, weapons]", 1), "utf-8")
+    told = await forestay("safety", "coverage", "--policy", file)
+    assert (told.status, f"{file} rests on nobody: weapons in image: nsfw@1 does not cover it" in told.err) == (1, True)
+    file.write_text(standard_text(), encoding="utf-8")
+    await forestay("safety", "policy", "set", "careful", file, *REASON)
+    shadow = json.loads((await forestay("safety", "coverage", "--json")).out)["policies"]
+    assert [(row["policy_id"], row["version"], row["usable"]) for row in shadow] == [
+        ("careful", 1, True), ("standard", 0, True),
+    ]  # fmt: skip
+    await forestay("safety", "policy", "stage", "careful", "100", *REASON)
+    await forestay("safety", "policy", "set", "careful", file, *REASON)
+    said = await forestay("safety", "coverage", "--policy", file, "--json")
+    found = [(row["policy_id"], row["version"], row["live"], row["gaps"]) for row in json.loads(said.out)["policies"]]
+    assert (said.status, found) == (
+        0,
+        [("careful", 1, True, []), ("careful", 2, False, []), ("standard", 0, True, []), (str(file), None, False, [])],
+    )
 
 
 async def test_verdicts_are_shown_replayed_and_verified(

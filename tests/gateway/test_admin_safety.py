@@ -26,14 +26,17 @@ async def test_a_policy_with_a_fault_is_refused_with_its_line(world: World) -> N
     assert (status, "lacks `rules`" in str(said)) == (422, True)
 
 
-async def test_coverage_shows_every_cell_and_where_the_standard_policy_rests_on_nobody(world: World) -> None:
+async def test_coverage_shows_every_cell_and_where_each_policy_rests_on_nobody(world: World) -> None:
     """The stubs cover little, and that is said."""
     status, said = await admin(world, "GET", "/coverage")
     cells = {(cell["category"], cell["modality"]): cell["detectors"] for cell in said["cells"]}  # type: ignore[attr-defined, index]
     assert status == 200
     assert cells["violence", "text"] == ["words@1", "spare@1"]
     assert cells["weapons", "image"] == []
-    assert said["standard_gaps"]
+    policies = {item["policy_id"]: item for item in said["policies"]}  # type: ignore[attr-defined, index]
+    assert "nsfw@1 is not installed here" in str(policies["standard"]["gaps"])
+    assert set(policies) > {"standard"}
+    assert all("audio" in item["unnamed"] for item in policies.values())
 
 
 async def test_the_verdicts_of_a_request_are_read_without_its_content(world: World) -> None:

@@ -4,6 +4,7 @@ import typer
 
 from forestay.cli import (
     safety_audit,
+    safety_coverage,
     safety_evaluate,
     safety_hashes,
     safety_policy,
@@ -16,6 +17,7 @@ from forestay.cli import (
 app = typer.Typer(no_args_is_help=True, help="Policies of content, coverage, verdicts, detectors, hash lists, origin.")
 for subject in (
     safety_policy,
+    safety_coverage,
     safety_review,
     safety_replay,
     safety_evaluate,

@@ -1,4 +1,4 @@
-"""`forestay safety policy ...`, `coverage`, `verdicts`, `verify`, `break-glass`: the guard as analysts steer it."""
+"""`forestay safety policy ...`, `verdicts`, `verify`, `break-glass`: the guard as analysts steer it."""
 
 import pathlib
 from typing import Annotated, cast
@@ -10,7 +10,6 @@ from forestay.cli.durations import seconds_of
 from forestay.cli.output import JSON_OPTION, print_json, print_table
 from forestay.errors import Refused, UsageError
 from forestay.safety.policy_file import read_policy
-from forestay.safety.taxonomy import Modality
 
 policy_app = typer.Typer(no_args_is_help=True, help="Read, check, set and stage policies.")
 glass_app = typer.Typer(no_args_is_help=True, help="Waive the trouble of a detector for a while; audited, and it ends.")
@@ -23,7 +22,6 @@ def register(app: typer.Typer) -> None:
     """Add these commands to `forestay safety`."""
     app.add_typer(policy_app, name="policy")
     app.add_typer(glass_app, name="break-glass")
-    app.command(name="coverage")(coverage)
     app.command(name="verdicts")(verdicts)
     app.command(name="verify")(verify)
     app.command(name="release")(release)
@@ -119,28 +117,6 @@ def rollback(
     body = {"reason": reason, **({} if version is None else {"version": version})}
     done = cast("Row", connect().post(f"/admin/safety/policies/{policy_id}/rollback", body))
     print_json(done) if json else typer.echo(_stage_words(done))
-
-
-def coverage(json: Annotated[bool, JSON_OPTION] = False) -> None:
-    """Show which detector covers which category in which modality; an empty cell is a gap.
-
-    Example: forestay safety coverage
-    """
-    shown = cast("dict[str, list[Row]]", connect().get("/admin/safety/coverage"))
-    if json:
-        print_json(shown)
-        return
-    rows: dict[str, dict[str, str]] = {}
-    for cell in shown["cells"]:
-        names = ", ".join(cast("list[str]", cell["detectors"]))
-        rows.setdefault(str(cell["category"]), {})[str(cell["modality"])] = names or "-"
-    columns = [modality.value for modality in Modality]
-    print_table(("category", *columns), [[name, *(row[column] for column in columns)] for name, row in rows.items()])
-    for away in shown["left_out"]:
-        mend = f"pip install 'forestay[{away['extra']}]' where the judge runs"
-        typer.echo(f"{away['detector']} is not there: {mend}", err=True)
-    for gap in shown["standard_gaps"]:
-        typer.echo(f"standard rests on nobody: {gap['category']} in {gap['modality']}: {gap['reason']}", err=True)
 
 
 def verdicts(

@@ -6,6 +6,7 @@ rests on nobody is refused. Records hold scores and digests, never content. Moun
 
 import datetime as dt
 import uuid
+from collections.abc import Sequence
 
 import msgspec
 
@@ -17,10 +18,11 @@ from forestay.gateway.ports import SafetyDesk
 from forestay.gateway.responses import Reply, json_reply
 from forestay.ids import RevisionId
 from forestay.queue.model import Snapshot, State
-from forestay.safety.coverage import gaps, left_out, matrix
+from forestay.safety.coverage import gaps, left_out, matrix, unnamed
 from forestay.safety.decide import Judgement
-from forestay.safety.policy import UNGUARDED, Action
-from forestay.safety.policy_file import STANDARD, read_policy, standard_policy, standard_text
+from forestay.safety.model import DetectorInfo
+from forestay.safety.policy import UNGUARDED, Action, Policy
+from forestay.safety.policy_file import STANDARD, read_policy, standard_text
 from forestay.safety.records import Point
 from forestay.safety.review.model import Ballot, item_id_of
 from forestay.safety.review.opening import Stopped
@@ -129,22 +131,38 @@ async def post_rollback(act: Act) -> Reply:
 
 
 async def get_coverage(act: Act) -> Reply:
-    """Show which detector covers which category in which modality, and on whom the standard policy rests."""
+    """Show which detector covers which category in which modality, and what each policy in force leaves unjudged."""
     desk = _desk(act)
     try:
         known = await desk.detectors.known()
     except Unavailable as error:
         raise Problem(503, str(error), "judge") from None
+    await desk.policies.refresh()
     cells = [
         {"category": category.value, "modality": modality.value, "detectors": names}
         for (category, modality), names in matrix(known).items()
     ]
     codes = {category.value: msgspec.to_builtins(said) for category, said in CODES.items()}
     detectors = [{"detector": info.detector_id, "digest": info.digest, "costly": info.costly} for info in known]
-    uncovered = [msgspec.to_builtins(gap) for gap in gaps(standard_policy(), known)]
+    judged = [_standing(stage, version, policy, known) for stage, version, policy in desk.policies.in_force()]
     away = [{"detector": name, "extra": extra} for name, extra in left_out(known).items()]
-    said = {"detectors": detectors, "cells": cells, "codes": codes, "standard_gaps": uncovered, "left_out": away}
+    said = {"detectors": detectors, "cells": cells, "codes": codes, "policies": judged, "left_out": away}
     return json_reply(200, said)
+
+
+def _standing(stage: Staging, version: int, policy: Policy | None, known: Sequence[DetectorInfo]) -> dict[str, object]:
+    """Say of one version in force where it rests on nobody, and which categories it does not name."""
+    said = {
+        "policy_id": stage.policy_id,
+        "version": version,
+        "live": version == stage.live,
+        "usable": policy is not None,
+    }
+    return {
+        **said,
+        "gaps": [] if policy is None else [msgspec.to_builtins(gap) for gap in gaps(policy, known)],
+        "unnamed": {} if policy is None else {modality.value: left for modality, left in unnamed(policy).items()},
+    }
 
 
 async def get_verdicts(act: Act) -> Reply:

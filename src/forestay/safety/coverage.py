@@ -1,7 +1,8 @@
 """The coverage matrix: which detector covers which category in which modality, and whether a policy may rest on it.
 
 Made from what detectors declare of themselves. A policy that names a category which none of its detectors covers must
-say what then: silence is refused. Pure. Called when a policy is set, by the command line and by the generated page.
+say what then: silence is refused. What it does not name it does not judge, and that is listed. Pure. Called when a
+policy is set, by the command line and by the generated page.
 """
 
 import dataclasses
@@ -32,6 +33,14 @@ def matrix(detectors: Sequence[DetectorInfo]) -> Mapping[Cell, tuple[str, ...]]:
         )
         for modality in Modality
         for category in Category
+    }
+
+
+def unnamed(policy: Policy) -> Mapping[Modality, tuple[Category, ...]]:
+    """Return for every modality the categories that no rule of a policy names: nobody judges them under it."""
+    named = {(category, rule.modality) for rule in policy.rules for category in rule.categories}
+    return {
+        modality: tuple(category for category in Category if (category, modality) not in named) for modality in Modality
     }
 
 

@@ -77,6 +77,16 @@ class Policies:
         found = [self._read.get(version) for version in deciding]
         return any(policy is not None and mark in policy.provenance for policy in found)
 
+    def in_force(self) -> list[tuple[Staging, int, Policy | None]]:
+        """Return every version that judges anything, by name; None where it cannot be used: it judges nothing then."""
+        stages = {STANDARD: Staging(STANDARD, 0)} | dict(self._stages)
+        return [
+            (stage, version, self._read.get((stage.policy_id, version)))
+            for _, stage in sorted(stages.items())
+            for version in (stage.live, stage.candidate)
+            if version or (version == 0 and stage.policy_id == STANDARD)  # of others there is no version 0
+        ]
+
     def waived(self, model_id: str) -> frozenset[str]:
         """Return the detectors whose trouble is waived for a model now."""
         now = self._clock.now()
