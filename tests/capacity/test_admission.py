@@ -76,6 +76,17 @@ def test_work_ahead_of_the_same_tenant_counts_in_full() -> None:
     assert "60 device-seconds are ahead" in refused.reason
 
 
+def test_a_refused_caller_is_never_sent_away_for_longer_than_the_queue_takes_to_empty() -> None:
+    """The margin for predictions that err shrinks with the work; an idle slot takes the request at once."""
+    queue = Snapshot([presses(ANT, 0.0, held=12, cost=5.0)])
+    refused = decide_admission(ask(1.5, 0.1), queue, Slots(4, 4.0), Rules(spread=2.0))
+    assert isinstance(refused, Refuse)
+    assert refused.retry_after_seconds == 15
+    too_long = decide_admission(ask(None, 90.0, end_within=60.0), queue, Slots(4, 4.0), Rules(spread=2.0))
+    assert isinstance(too_long, Refuse)
+    assert too_long.retry_after_seconds > 15  # no slot would take it, idle or not
+
+
 @pytest.mark.threat("API4:2023", "AML.T0029")
 def test_another_tenants_backlog_costs_only_its_share() -> None:
     """A thousand seconds of a neighbour delay a tenant's first request by a turn, not by a thousand seconds."""

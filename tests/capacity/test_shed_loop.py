@@ -32,6 +32,7 @@ async def fleet_with(clock: ManualClock, *states: ReplicaState) -> MemoryFleetSt
         dataclasses.replace(
             replica_of(REVISION, "w1", name=f"r{n}", state=state), started_at=clock.now(), seen_at=clock.now(),
             ready_at=clock.now() if state is ReplicaState.READY else None,
+            slots=1 if state is ReplicaState.READY else 0,  # as workers report: none before it is open
         )
         for n, state in enumerate(states)
     ]  # fmt: skip
@@ -71,6 +72,14 @@ async def test_a_queue_that_can_wait_is_left_alone(within: float | None) -> None
     assert await SheddingLoop(harness.store, fleet, LocalWakeups(), Metrics()).run_once() == 0
 
 
+async def test_what_waits_for_the_only_replica_to_load_is_left_alone() -> None:
+    """It loads in time for them; that it has no slot to report yet is no reason to end them."""
+    harness = memory_harness()
+    fleet = await fleet_with(harness.clock, ReplicaState.SETUP)
+    await waiting(harness, 3, 1.0, 120.0)
+    assert await SheddingLoop(harness.store, fleet, LocalWakeups(), Metrics()).run_once() == 0
+
+
 async def test_a_frozen_fleet_sheds_nothing() -> None:
     """A person has stopped automation."""
     harness = memory_harness()
@@ -91,6 +100,9 @@ async def test_what_serves_a_model_is_what_is_ready_and_what_is_loading() -> Non
     assert slots_of(seen, ModelId("no/model")).final_rate == 0.0
     late = dataclasses.replace(seen, now=seen.now + dt.timedelta(seconds=60))
     assert slots_of(late, MODEL).final_rate == 0.0
+    assert slots.coming[0][1] == REVISION.spec.limits.max_multiplexing  # a worker reports no slots before it is open
+    alone = await (await fleet_with(ManualClock(), ReplicaState.SETUP)).load()
+    assert slots_of(alone, MODEL).final_rate == REVISION.spec.limits.max_multiplexing
     empty = await fleet_with(ManualClock())
     [(seconds, rate)] = slots_of(await empty.load(), MODEL).coming
     assert (seconds, rate > 0) == (UNKNOWN_START_SECONDS, True)

@@ -149,6 +149,9 @@ async def test_bodies_that_the_model_would_refuse_are_422(world: World, lane: st
         ("x-fal-object-lifecycle-preference", '{"expiration_duration_seconds":0}'),
         ("x-fal-object-lifecycle-preference", '{"expiration_duration_seconds":"1"}'),
         ("x-fal-object-lifecycle-preference", "[" * 3000),
+        ("x-fal-object-lifecycle-preference", '{"initial_acl":{"default":"forbid"}}'),
+        ("x-fal-object-lifecycle-preference", '{"initial_acl":{"rules":[{"user":"u","decision":"hide"}]}}'),
+        ("x-fal-object-lifecycle-preference", '{"initial_acl":"forbid"}'),
     ],
 )
 async def test_headers_that_cannot_be_honoured_are_400(world: World, name: str, value: str) -> None:

@@ -8,6 +8,7 @@ from tests.gateway.world import World, a_world, deploy, drive, replica_of, revis
 
 from forestay.fleet.spec import LimitSpec
 from forestay.handshake import FILES_HEADER
+from forestay.ids import ModelId, RevisionId
 from forestay.queue.model import Outcome
 from forestay.storage.objects import ObjectStore
 
@@ -30,6 +31,28 @@ async def test_a_call_reaches_the_models_own_server_in_one_hop(world: World) -> 
     assert seen["traceparent"].startswith("00-")
     assert {"authorization", "cookie", "x-app-fal-thing", "x-app-fal-can-disable-filter"}.isdisjoint(seen)
     assert "x-forwarded-for" not in seen
+
+
+@pytest.mark.parametrize("said", ["application/x-www-form-urlencoded", "text/plain", "application/json; charset=utf-8"])
+async def test_a_body_that_was_read_as_json_reaches_the_model_as_json(world: World, said: str) -> None:
+    """`curl --data` names no JSON; through the queue that never mattered, so it does not here."""
+    reply = await world.call("POST", "/run/acme/echo", {"prompt": "a"}, {"content-type": said})
+    assert reply.status == 200
+    ((_, seen, _),) = world.model.calls
+    assert seen["content-type"] == "application/json"
+
+
+async def test_a_model_that_says_nothing_of_its_bodies_gets_them_as_they_were_sent(world: World) -> None:
+    """Where no schema says JSON, the caller's own word is passed on."""
+    await deploy(world.fleet, dataclasses.replace(revision_of("plain-1", "acme/plain"), openapi=None), "acme", "shared")
+    plain = replica_of(world.model.url)
+    await world.set_replica(
+        dataclasses.replace(plain, revision_id=RevisionId("plain-1"), model_id=ModelId("acme/plain"))
+    )
+    reply = await world.call("POST", "/run/acme/plain", {"prompt": "a"}, {"content-type": "text/plain"})
+    assert reply.status == 200
+    ((_, seen, _),) = world.model.calls
+    assert seen["content-type"] == "text/plain"
 
 
 async def test_a_replica_behind_its_worker_is_called_with_proof(world: World) -> None:

@@ -145,7 +145,8 @@ async def test_cancel_follows_the_table(world: World) -> None:
     first = await world.call("PUT", url)
     assert (first.status, first.json()) == (202, {"status": "CANCELLATION_REQUESTED"})
     second = await world.call("PUT", url)
-    assert (second.status, second.json()) == (400, {"status": "ALREADY_COMPLETED"})
+    assert (second.status, second.field("status")) == (400, "ALREADY_COMPLETED")
+    assert "ended already" in str(second.field("detail"))  # what the Python client shows
     found = await completed(world, request_id)
     assert (found["status"], found["error_type"]) == ("COMPLETED", "client_cancelled")
     reply = await world.call("GET", f"/queue/acme/echo/requests/{request_id}")
@@ -175,10 +176,21 @@ async def test_another_tenants_request_is_unknown(world: World) -> None:
         ("PUT", f"{url}/cancel"),
     ]:
         reply = await world.call(method, path, key=world.other_key)
-        assert (reply.status, reply.json()) == (404, {"status": "NOT_FOUND"})
+        assert (reply.status, reply.field("status")) == (404, "NOT_FOUND")
         wrong_app = await world.call(method, path.replace("/echo/", "/open/"))
         assert wrong_app.status == 404
     assert (await world.call("GET", url)).status == 200
+
+
+@pytest.mark.parametrize(("method", "rest"), [("GET", ""), ("GET", "/status"), ("PUT", "/cancel")])
+async def test_a_synchronous_call_has_no_request_to_ask_for_and_the_answer_says_why(
+    world: World, method: str, rest: str
+) -> None:
+    """As with fal: what bypasses the queue has no status and no stored result. `detail` is what clients show."""
+    called = await world.call("POST", "/run/acme/echo", {"prompt": "a"})
+    reply = await world.call(method, f"/queue/acme/echo/requests/{called.headers['x-fal-request-id']}{rest}")
+    assert (reply.status, reply.field("status")) == (404, "NOT_FOUND")
+    assert "synchronous call" in str(reply.field("detail"))
 
 
 async def test_an_idempotency_key_makes_a_repeat_the_same_request(world: World) -> None:

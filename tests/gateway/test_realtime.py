@@ -62,7 +62,9 @@ async def test_a_models_crash_is_an_error_frame(world: World) -> None:
         await socket.say(text="crash")
         frame = json.loads(cast("str", (await socket.hear())["text"]))
         assert (frame["type"], frame["error"]) == ("x-fal-error", "runner_disconnected")
-        assert (await socket.hear())["code"] == realtime.INTERNAL
+        closed = await socket.hear()
+        assert closed["code"] == realtime.INTERNAL
+        assert closed["reason"] == "runner_disconnected"  # all that JavaScript's `onError` says of a close
 
 
 async def test_an_oversized_frame_ends_the_session(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,11 +21,18 @@ OURS = [
 def test_body_header_and_record_name_the_same_type(answer: Answer) -> None:
     """A client finds the type in the body and in X-Fal-Error-Type; status and webhook read it from the record."""
     body = msgspec.json.decode(answer.body)
-    assert set(body) == {"detail", "error_type"}
+    assert set(body) - {"message"} == {"detail", "error_type"}
     assert body["error_type"] == answer.headers["x-fal-error-type"] == answer.error_type
     assert body["detail"] == answer.error
     assert answer.headers["content-type"] == "application/json"
     assert answer.status_code >= 400
+
+
+@pytest.mark.parametrize("answer", OURS)
+def test_an_answer_whose_status_has_no_phrase_says_its_text_where_the_javascript_client_looks(answer: Answer) -> None:
+    """Its error shows `message`, else HTTP's phrase; 499 has none, and a server then writes a placeholder."""
+    body = msgspec.json.decode(answer.body)
+    assert body.get("message") == (answer.error if answer.status_code == 499 else None)
 
 
 def test_poison_says_quarantined_and_bad_luck_does_not() -> None:

@@ -32,7 +32,7 @@ To end in time a quick run must fit behind such a start: a prediction that may b
 what an idle slot could try, and the deadline itself ends it.
 
 The retry time is how long the work ahead takes to shrink to what would let such a request in, if nothing else were
-admitted.
+admitted: no longer than until all of it is done, since an idle slot takes such a request at once.
 """
 
 import dataclasses
@@ -148,7 +148,7 @@ def decide_admission(ask: Ask, snapshot: Snapshot, slots: Slots, rules: Rules | 
     if pushed is not None:
         late, limit = pushed
         reason = f"{ask.model_id}: it would push requests of the same tenant past their start limits"
-        return Refuse(_retry(late), start, f"{reason}, due in {limit:.3g} s")
+        return Refuse(_retry(min(late, queue.all_done())), start, f"{reason}, due in {limit:.3g} s")
     return Admit(start, f"it starts in about {start:.3g} s")
 
 
@@ -157,6 +157,8 @@ def _refusal(ask: Ask, start: float, late: float, what: str, limit: float, queue
         return Refuse(MOST_RETRY_SECONDS, start, f"{ask.model_id}: nothing serves it and nothing is starting")
     ahead = f"{queue.ahead:.3g} device-seconds are ahead of it at {queue.rate:.3g} a second"
     reason = f"{ask.model_id}: {ahead}; it would start in about {start:.3g} s and has {limit:.3g} s {what}"
+    if ask.end_within is None or ask.low_seconds / queue.devices <= ask.end_within:  # an idle slot would take it
+        late = min(late, queue.all_done())
     return Refuse(_retry(late), start, reason)
 
 
@@ -174,6 +176,7 @@ class _Queue:
         self._slots = slots
         self._rules = rules
         self.rate = slots.final_rate
+        self.devices = slots.devices
         self.ahead = 0.0
         normal = [item for item in pressure if not item.low]
         self._own = next((item for item in normal if item.tenant_id == ask.tenant_id), None)
@@ -192,6 +195,7 @@ class _Queue:
         self._held = sum(_left(item, slots.devices) for item in pressure)
         self._idle = self._held_count < slots.count and not any(item.waiting for item in normal)
         work = sum(item.waiting_seconds + item.held_seconds for item in pressure)
+        self._waiting = sum(item.waiting_seconds for item in pressure)
         self._grain = sum(item.squares for item in pressure) / work if work > 0.0 else ask.predicted_seconds
 
     def start(self) -> tuple[float, float]:
@@ -203,6 +207,10 @@ class _Queue:
         start, margin = self._turn(self._due_before(self._own) + self._due_before(own))
         past_bound = max(start, self._rules.starvation_bound_seconds), margin
         return min(behind_all, past_bound)
+
+    def all_done(self) -> float:
+        """Return in how many seconds everything that is held or waits is done, if nothing else comes."""
+        return self._slots.time_for(self._held + self._waiting)
 
     def pushed_back(self) -> tuple[float, float] | None:
         """Return by how much, and of which limit, a later deadline of the same tenant would be missed, if any."""

@@ -27,7 +27,7 @@ def slots_of(fleet: Fleet, model_id: ModelId) -> Slots:
     devices = max(1, entry.spec.resources.devices)
     expected = _start_seconds(fleet, model_id)
     coming = sorted(
-        (max(LEAST_START_SECONDS, expected - (fleet.now - item.started_at).total_seconds()), _rate(item))
+        (max(LEAST_START_SECONDS, expected - (fleet.now - item.started_at).total_seconds()), _coming_rate(fleet, item))
         for item in own
         if item.state is ReplicaState.SETUP
     )
@@ -38,6 +38,13 @@ def slots_of(fleet: Fleet, model_id: ModelId) -> Slots:
 
 def _rate(replica: ReplicaReport) -> float:
     return float(replica.slots * max(1, replica.devices))
+
+
+def _coming_rate(fleet: Fleet, replica: ReplicaReport) -> float:
+    """Return what a loading replica will deliver: it has no slots to report before it is open, so its spec tells."""
+    revision = fleet.revisions.get(replica.revision_id)
+    slots = replica.slots or (1 if revision is None else revision.spec.limits.max_multiplexing)
+    return float(slots * max(1, replica.devices))
 
 
 def _start_seconds(fleet: Fleet, model_id: ModelId) -> float:

@@ -152,16 +152,21 @@ async def post_webhook_retry(act: Act) -> Reply:
     return json_reply(200, {"request_id": request_id, "state": "pending"})
 
 
-async def _snapshot(act: Act, request_id: RequestId) -> Snapshot:
-    found = (await act.ports.queue.snapshots([request_id])).get(request_id)
-    if found is None:
-        raise NotThere(f"no request {request_id}; it is unknown or its retention has ended")
-    return found
+def why_no_answer(request_id: RequestId, fact: Fact | None) -> str:
+    """Say why there is no answer of a request that the queue does not know."""
+    if fact is None:
+        return f"no request {request_id}; it is unknown or its retention has ended"
+    shown = f"`forestay request show {request_id}` has its fact"
+    if fact.get("lane") == "queue":
+        return f"the answer of request {request_id} is no longer kept; {shown}"
+    return f"request {request_id} was a synchronous call: its answer went to its caller and was not stored; {shown}"
 
 
 async def _stored(act: Act, request_id: RequestId) -> Stored:
     stored = await act.ports.queue.result(request_id)
     if stored is None:
-        snapshot = await _snapshot(act, request_id)
+        snapshot = (await act.ports.queue.snapshots([request_id])).get(request_id)
+        if snapshot is None:
+            raise NotThere(why_no_answer(request_id, (await _facts_of(act, request_id, None)).request))
         raise Problem(409, f"request {request_id} is {snapshot.state}; it has no result yet", "no_result")
     return stored

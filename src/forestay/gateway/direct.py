@@ -38,7 +38,6 @@ from forestay.telemetry.logs import logger
 MAX_REFUSALS = 3
 CONTENT_REFUSAL = "content_policy_violation"  # fal's word for it in a model's 422
 MAX_WHOLE = 64 * 1024 * 1024  # a JSON answer is read whole (its media names become URLs) up to this size
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 _OWN_QUERY = ("fal_jwt_token", "fal_webhook", "fal_max_queue_length")
 _QUERY_SAFE = "/?:@!$&'()*+,;=-._~%"
 _PLAIN_QUERY = re.compile(rb"[A-Za-z0-9/?:@!$&'()*+,;=._~%-]*")
@@ -114,6 +113,8 @@ class DirectRoutes:
         exchange.said = Said(target.revision, target.endpoint, body, foretold.seconds)
         stream = Verb.STREAM in verbs_of(exchange)
         sent = {**model_headers(target, choices, headers), PREDICTED_HEADER: f"{foretold.seconds:.6g}"}
+        if method == "POST" and body and parts.contracts.of(target.revision).takes_json(target.endpoint):
+            sent["content-type"] = "application/json"  # as it was read here; `curl --data` calls it a form
         call = Call(method, target.endpoint, own_query(scope), sent, body)
         return Work(target, call, choices, "stream" if stream else "direct", foretold.seconds, foretold.features)
 

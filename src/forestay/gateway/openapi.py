@@ -244,7 +244,10 @@ _SCHEMAS: Node = {
     },
     "Plain": {
         "type": "object",
-        "properties": {"status": {"enum": ["CANCELLATION_REQUESTED", "ALREADY_COMPLETED", "NOT_FOUND"]}},
+        "properties": {
+            "status": {"enum": ["CANCELLATION_REQUESTED", "ALREADY_COMPLETED", "NOT_FOUND"]},
+            "detail": {"type": "string"},
+        },
         "required": ["status"],
     },
 }

@@ -287,7 +287,13 @@ def _lifetime(headers: Mapping[bytes, bytes]) -> int | None:
         value = None
     if not isinstance(value, dict):
         raise _Invalid("X-Fal-Object-Lifecycle-Preference must be a JSON object")
-    seconds = cast("dict[str, object]", value).get("expiration_duration_seconds")
+    said = cast("dict[str, object]", value)
+    if not _is_open(said.get("initial_acl")):
+        raise _Invalid(
+            "initial_acl in X-Fal-Object-Lifecycle-Preference cannot be honoured: files are open to whoever holds "
+            "their unguessable URL"
+        )
+    seconds = said.get("expiration_duration_seconds")
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= seconds <= MAX_LIFETIME_SECONDS:
@@ -295,6 +301,14 @@ def _lifetime(headers: Mapping[bytes, bytes]) -> int | None:
             "expiration_duration_seconds in X-Fal-Object-Lifecycle-Preference must be a number of seconds from 1"
         )
     return int(seconds)
+
+
+def _is_open(acl: object) -> bool:
+    """Tell whether an access list says what holds here anyhow; any other is refused, as for uploads (`lifecycle`)."""
+    if acl is None:
+        return True
+    said = cast("dict[str, object]", acl) if isinstance(acl, dict) else {"default": "unreadable"}
+    return said.get("default") in {None, "allow"} and not said.get("rules")
 
 
 def _webhook(query: Mapping[str, str], *, allow_private: bool) -> str | None:

@@ -53,10 +53,11 @@ class StatusAnswer(msgspec.Struct, frozen=True):
     error_type: str | msgspec.UnsetType = msgspec.UNSET
 
 
-class Plain(msgspec.Struct, frozen=True):
-    """`{"status": ...}`: the answers of cancel, and of an unknown id."""
+class Plain(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`{"status": ...}`: the answers of cancel, and of an unknown id. `detail` is what the Python client shows."""
 
     status: Literal["CANCELLATION_REQUESTED", "ALREADY_COMPLETED", "NOT_FOUND"]
+    detail: str = ""
 
 
 class FieldError(msgspec.Struct, frozen=True, omit_defaults=True):

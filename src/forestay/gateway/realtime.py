@@ -216,7 +216,7 @@ async def fail(send: Send, kind: str, reason: str, code: int) -> None:
     """Tell the caller in fal's error frame, then close."""
     frame = msgspec.json.encode({"type": "x-fal-error", "error": kind, "reason": reason}).decode()
     await _send(send, {"type": "websocket.send", "text": frame})
-    await _send(send, {"type": "websocket.close", "code": code})
+    await _send(send, {"type": "websocket.close", "code": code, "reason": kind})
 
 
 async def _send(send: Send, message: Message) -> None:

@@ -169,7 +169,15 @@ def too_many_guesses(wait_seconds: float) -> Reply:
 
 
 CANCEL_REQUESTED = json_reply(202, Plain("CANCELLATION_REQUESTED"))
-ALREADY_COMPLETED = json_reply(400, Plain("ALREADY_COMPLETED"))
-_NOT_FOUND = _encode(Plain("NOT_FOUND"))
+ALREADY_COMPLETED = json_reply(
+    400, Plain("ALREADY_COMPLETED", "The request has ended already: there is nothing left to cancel")
+)
+_NOT_FOUND = _encode(
+    Plain(
+        "NOT_FOUND",
+        "This key knows no such request of this application, or it is no longer kept. The answer of a synchronous call "
+        "(run, stream) is given once and not stored: submit to the queue what is to be fetched later",
+    )
+)
 
 CANCELLED_ANSWER = answers.request_error(ErrorType.CLIENT_CANCELLED, "Request was cancelled by the caller")

@@ -72,11 +72,7 @@ class Contract:
 
     def read(self, endpoint: str, body: bytes) -> "Reply | Parsed":
         """Return the parsed body, for the guards that follow, or the 422 for one that the model would refuse."""
-        check = self._checks.get(endpoint)
-        if check is None:
-            check = self._compile(endpoint)
-            if len(self._checks) < _MAX_CONTRACTS:
-                self._checks[endpoint] = check
+        check = self._check_of(endpoint)
         if not body:
             return field_errors([_MISSING_BODY]) if check.required else Parsed(None)
         try:
@@ -86,6 +82,18 @@ class Contract:
         except RecursionError:
             return field_errors([_malformed("nested too deeply")], "malformed")
         return check.judge(value) or Parsed(value)
+
+    def takes_json(self, endpoint: str) -> bool:
+        """Tell whether the model says that a call of `endpoint` carries JSON."""
+        return self._check_of(endpoint).declared
+
+    def _check_of(self, endpoint: str) -> "_Check":
+        check = self._checks.get(endpoint)
+        if check is None:
+            check = self._compile(endpoint)
+            if len(self._checks) < _MAX_CONTRACTS:
+                self._checks[endpoint] = check
+        return check
 
     def _path_of(self, endpoint: str) -> str | None:
         if endpoint in self._paths:
@@ -99,10 +107,10 @@ class Contract:
         schema = _mapping(_mapping(body.get("content")).get("application/json")).get("schema")
         required = bool(body.get("required")) and schema is not None
         if schema is None:
-            return _Check(None, {}, required)
+            return _Check(None, {}, required, declared=False)
         root = _root(schema, _mapping(self._revision.openapi))
         try:
-            return _Check(_validator(root), root, required)
+            return _Check(_validator(root), root, required, declared=True)
         except (ValueError, RecursionError) as error:
             self._metrics.add(GUARD_OPEN, "schema")
             _LOG.warning(
@@ -111,18 +119,24 @@ class Contract:
                 endpoint=endpoint,
                 reason=str(error)[:500],
             )
-            return _Check(None, {}, required)
+            return _Check(None, {}, required, declared=True)
 
 
 class _Check:
     """One compiled endpoint."""
 
     def __init__(
-        self, validator: jsonschema_rs.Draft202012Validator | None, root: Mapping[str, object], required: bool
+        self,
+        validator: jsonschema_rs.Draft202012Validator | None,
+        root: Mapping[str, object],
+        required: bool,
+        *,
+        declared: bool,
     ) -> None:
         self._validator = validator
         self._root = root
         self.required = required
+        self.declared = declared
 
     def judge(self, value: object) -> Reply | None:
         if self._validator is None:

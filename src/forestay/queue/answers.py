@@ -1,7 +1,8 @@
 """The answers that the platform itself gives, in fal's shape for request errors: one place for all of them.
 
-`{"detail": text, "error_type": type}` with the same type in `X-Fal-Error-Type`. The store writes them when it ends a
-request without a model's answer; gateway and worker use `request_error` for theirs. Pure.
+`{"detail": text, "error_type": type}` with the same type in `X-Fal-Error-Type`; a 499 says its text as `message` too.
+The store writes them when it ends a request without a model's answer; gateway and worker use `request_error` for
+theirs. Pure.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ import msgspec
 from forestay.queue.model import Answer, ErrorType
 from forestay.queue.retry import GiveUp
 
+CLIENT_GONE = 499
 _STATUS: Mapping[ErrorType, int] = {
     ErrorType.REQUEST_TIMEOUT: 504,
     ErrorType.STARTUP_TIMEOUT: 504,
@@ -21,8 +23,8 @@ _STATUS: Mapping[ErrorType, int] = {
     ErrorType.RUNNER_CONNECTION_ERROR: 503,
     ErrorType.RUNNER_INCOMPLETE_RESPONSE: 502,
     ErrorType.RUNNER_SERVER_ERROR: 500,
-    ErrorType.CLIENT_DISCONNECTED: 499,
-    ErrorType.CLIENT_CANCELLED: 499,
+    ErrorType.CLIENT_DISCONNECTED: CLIENT_GONE,
+    ErrorType.CLIENT_CANCELLED: CLIENT_GONE,
     ErrorType.BAD_REQUEST: 400,
     ErrorType.INTERNAL_ERROR: 500,
     ErrorType.CONCURRENT_REQUESTS_LIMIT: 429,
@@ -35,10 +37,14 @@ _STATUS: Mapping[ErrorType, int] = {
 
 def request_error(error_type: ErrorType, detail: str, headers: Mapping[str, str] | None = None) -> Answer:
     """Build the answer for a request error; `detail` is a sentence for the caller, without prompts or secrets."""
+    status_code = _STATUS[error_type]
+    body = {"detail": detail, "error_type": error_type.value}
+    if status_code == CLIENT_GONE:  # HTTP has no phrase for it, and the JavaScript client shows `message` or the phrase
+        body["message"] = detail
     return Answer(
-        status_code=_STATUS[error_type],
+        status_code=status_code,
         headers={"content-type": "application/json", "x-fal-error-type": error_type.value, **(headers or {})},
-        body=msgspec.json.encode({"detail": detail, "error_type": error_type.value}),
+        body=msgspec.json.encode(body),
         error=detail,
         error_type=error_type.value,
     )
