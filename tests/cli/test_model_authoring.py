@@ -12,7 +12,8 @@ from tests.cli.broken_models import SPECS
 from tests.cli.conftest import Ran
 
 from forestay.fleet import spec_file
-from forestay.fleet.spec_template import Identity, read_app, render_spec
+from forestay.fleet.app_source import read_app
+from forestay.fleet.spec_template import Identity, render_spec
 
 Forestay = Callable[..., Awaitable[Ran]]
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -258,7 +258,7 @@ class MemoryQueueStore:
             if item.state is State.WITHHELD:
                 row.state, row.lease_expires_at, row.withheld = State.WITHHELD, None, item.answer
             else:
-                started_at = row.started_at or item.report.started_at
+                started_at = item.report.started_at or row.started_at
                 seconds = None if started_at is None else (item.report.finished_at - started_at).total_seconds()
                 self._end(row, item.state, item.answer, item.report.outcome, seconds)
             done.add((lease.request_id, lease.attempt))

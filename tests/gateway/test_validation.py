@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 import pytest
+from fal.toolkit import Image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
@@ -216,6 +217,35 @@ def test_errors_use_pydantics_words(value: object, loc: list[object], kind: str)
     theirs = caught.value.errors()[0]
     if kind != "model_attributes_type":
         assert (first["type"], first["msg"]) == (theirs["type"], theirs["msg"])
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ("https://example.com/a.png", None),
+        ("data:image/png;base64,AAAA", None),
+        ({"url": "https://example.com/a.png"}, None),
+        ("a.png", "model_attributes_type"),
+        (7, "model_attributes_type"),
+        ({"content_type": "image/png"}, "missing"),
+    ],
+)
+def test_a_file_of_the_toolkit_may_be_given_as_its_url(given: object, kind: str | None) -> None:
+    """Its validator takes one, and its schema does not say so; whatever else the model refuses is refused before it."""
+
+    class Input(BaseModel):
+        """What many apps take."""
+
+        image: Image
+
+    reply = contract_for(Input).check("/", json.dumps({"image": given}).encode())
+    assert (None if reply is None else json.loads(reply.body)["detail"][0]["type"]) == kind
+    accepted = True
+    try:
+        Input.model_validate({"image": given})
+    except ValidationError:
+        accepted = False
+    assert accepted == (reply is None)
 
 
 def test_a_choice_names_its_options() -> None:

@@ -82,6 +82,7 @@ def init(
         str, typer.Argument(metavar="APP", help="The app's file, or file.py::Class where it holds several.")
     ],
     model: Annotated[str, typer.Option(help="What callers address, owner/alias.")] = "",
+    description: Annotated[str, typer.Option(help="What it makes, in a sentence.")] = "",
     team: Annotated[str, typer.Option(help="Who owns it.")] = "",
     contact: Annotated[str, typer.Option(help="Where that team is reached.")] = "",
     escalation: Annotated[str, typer.Option(help="Who is called when the team does not answer.")] = "",
@@ -97,7 +98,8 @@ def init(
     from forestay.cli.model_authoring import init_spec
 
     identity = {"model": model, "team": team, "contact": contact, "escalation": escalation}
-    init_spec(file, out, identity | {"licence": licence, "intended_use": intended_use}, json=json)
+    identity |= {"licence": licence, "intended_use": intended_use, "description": description}
+    init_spec(file, out, identity, json=json)
 
 
 @app.command()
@@ -215,11 +217,12 @@ def run_deploy(file: pathlib.Path, name: str, strategy: Strategy | None, *, wait
     import dataclasses
 
     from forestay.cli.deploying import deploy as deploy_candidate
-    from forestay.cli.deploying import read_candidate, wait_for_switch
+    from forestay.cli.deploying import read_candidate, say_room, wait_for_switch
     from forestay.clock import SystemClock
 
     candidate, client, say = read_candidate(file, name), connect(), _quiet if json else _progress
     done = deploy_candidate(client, candidate, say, strategy)
+    say_room(client, candidate.spec, say)
     if wait and done.pending:
         wait_for_switch(client, done, say, SystemClock())
         done = dataclasses.replace(done, pending=False)

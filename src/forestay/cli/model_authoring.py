@@ -25,7 +25,8 @@ def init_spec(app: str, out: pathlib.Path | None, identity: Mapping[str, str], *
 
 def write_spec(app: str, target: pathlib.Path, identity: Mapping[str, str]) -> None:
     """Write the spec of an app (`file.py` or `file.py::Class`) to a file that is not there yet."""
-    from forestay.fleet.spec_template import Identity, read_app, render_spec
+    from forestay.fleet.app_source import read_app
+    from forestay.fleet.spec_template import Identity, render_spec
 
     name, _, wanted = app.partition("::")
     text = render_spec(read_app(_read(pathlib.Path(name)), name, wanted), name, Identity(**identity))

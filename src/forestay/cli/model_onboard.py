@@ -92,7 +92,7 @@ class Onboarding:
 
     def deployed(self, spec_file: pathlib.Path) -> ModelSpec:
         """Sign if a key was given, deploy, and wait until the revision has the traffic."""
-        from forestay.cli.deploying import deploy, read_candidate, wait_for_switch
+        from forestay.cli.deploying import deploy, read_candidate, say_room, wait_for_switch
 
         candidate = read_candidate(spec_file)
         if self._way.signing_key is not None:
@@ -102,6 +102,7 @@ class Onboarding:
                 self._say(f"3. signed {folder}")
             candidate = read_candidate(spec_file)
         done = deploy(self._client, candidate, lambda text: self._say(f"3. {text}"), Strategy.ROLLING)
+        say_room(self._client, candidate.spec, lambda text: self._say(f"3. {text}"))
         if done.pending:
             wait_for_switch(self._client, done, lambda text: self._say(f"3. {text}"), self._clock)
         return candidate.spec

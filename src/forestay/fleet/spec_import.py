@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from forestay.errors import UsageError
-from forestay.fleet.spec_template import TAIL, Identity, app_names, identity_lines
+from forestay.fleet.app_source import app_names
+from forestay.fleet.spec_template import TAIL, Identity, identity_lines
 from forestay.fleet.spec_yaml import read_yaml
 
 _NEEDED = ("model", "url", "key_secret")

@@ -2,9 +2,10 @@
 
 pydantic takes "42" for an integer, "true" or 1 for a boolean, a timestamp for a date-time, doubles in a set. A gateway
 that checked the schema to the letter would refuse what the model accepts, so every node is loosened first; what is
-left over is refused by both. Loosened nodes carry `MARK`, so that an error can name the declared type. Pure; called by
-`validation`. Rules read off pydantic 2 (https://docs.pydantic.dev/latest/concepts/conversion_table/) and held to it by
-a property test.
+left over is refused by both. The files of fal's toolkit (`File`, `Image`, `Video`, `Audio`) take a URL in place of the
+object that their schema names. Loosened nodes carry `MARK`, so that an error can name the declared type. Pure; called
+by `validation`. Rules read off pydantic 2 (https://docs.pydantic.dev/latest/concepts/conversion_table/) and held to it
+by a property test.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +24,9 @@ NUMBER_TEXT = (
 BOOLEAN_TEXT = (
     r"^([01]|[tT]|[fF]|[yY]|[nN]|[tT][rR][uU][eE]|[fF][aA][lL][sS][eE]|[yY][eE][sS]|[nN][oO]|[oO][nN]|[oO][fF][fF])$"
 )
+URL_TEXT = r"^([hH][tT][tT][pP][sS]?|[dD][aA][tT][aA]):"
 
+_FILE_FIELDS = frozenset({"url", "content_type", "file_name", "file_size"})  # those of fal.toolkit.File
 _TIME_FORMATS = frozenset({"date-time", "date", "time", "duration", "time-delta"})
 _KEPT_AS_MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _KEPT_AS_LISTS = frozenset({"allOf", "anyOf", "prefixItems"})
@@ -55,6 +58,8 @@ def relax(schema: object, depth: int = 0) -> object:
         relaxed["anyOf"] = _each(node["oneOf"], depth)
     _loosen_nullable(node, relaxed)
     _loosen_leaf(node, relaxed)
+    if node.get("type") == "object" and _is_file(node):
+        relaxed.update({"type": ["object", "string"], "pattern": URL_TEXT, MARK: "object"})
     if "array" in _types(relaxed) and node.get("uniqueItems"):
         relaxed.pop("maxItems", None)  # a set drops doubles before it counts
     if "enum" in relaxed or "const" in relaxed:
@@ -72,6 +77,12 @@ def _loosen_leaf(node: Node, relaxed: Node) -> None:
         return
     for declared in _LOOSEN.keys() & set(types):
         _LOOSEN[declared](node, relaxed, types)
+
+
+def _is_file(node: Node) -> bool:
+    """Tell whether a node is a file of fal's toolkit, whose validator makes an object of a URL first."""
+    fields = node.get("properties")
+    return isinstance(fields, dict) and cast("Node", fields).keys() >= _FILE_FIELDS
 
 
 def _relax_value(key: str, value: object, depth: int) -> object:

@@ -197,7 +197,9 @@ HAVING count(*) > 0;
 -- name: end
 -- Ends requests for good, whoever asks: a worker's finish (fenced by attempt and worker), a cancel, an expiry, a
 -- failure. One statement takes the row from the queue, keeps the answer, enqueues the webhook, releases the files of
--- the attempt that the answer names and writes the facts. Items whose fence or state no longer fits are left out of the answer.
+-- the attempt that the answer names and writes the facts. Items whose fence or state no longer fits are left out of the
+-- answer. An attempt ran between two stamps of its worker's clock: the mark that it runs is made in batches, at times
+-- after its end.
 WITH items AS MATERIALIZED (
     SELECT *
     FROM unnest(
@@ -219,7 +221,7 @@ gone AS (
       AND r.state = ANY (string_to_array(i.from_states, ','))
     RETURNING r.request_id, r.attempt AS attempts, r.tenant_id, r.key_id, r.model_id, r.endpoint, r.revision_id,
               r.replica_id, r.worker_id, r.submitted_at, r.leased_at, r.state AS state_before,
-              coalesce(r.started_at, i.attempt_started_at) AS started_at, r.webhook,
+              coalesce(i.attempt_started_at, r.started_at) AS started_at, r.webhook,
               r.predicted_seconds, r.available_at AS queued_at, i.state, i.status_code, i.headers, i.body, i.body_key,
               i.error, i.error_type, i.outcome, i.has_attempt, i.attempt_finished_at, i.device_seconds, i.work,
               i.checked_at, i.device, i.media_ids, clock_timestamp() AS finished_at
@@ -346,7 +348,7 @@ WITH items AS MATERIALIZED (
 before AS MATERIALIZED (
     SELECT r.request_id, r.attempt, r.tenant_id, r.model_id, r.endpoint, r.revision_id, r.replica_id, r.worker_id,
            r.submitted_at, r.available_at AS queued_at, r.leased_at,
-           coalesce(r.started_at, i.attempt_started_at) AS started_at,
+           coalesce(i.attempt_started_at, r.started_at) AS started_at,
            i.outcome, coalesce(i.attempt_finished_at, clock_timestamp()) AS finished_at, i.device_seconds,
            r.predicted_seconds, i.work, i.device
     FROM requests r
