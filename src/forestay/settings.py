@@ -97,7 +97,7 @@ class Gateway:
     queue_port: int = setting(
         "FORESTAY_QUEUE_PORT", -1, "Port that answers as queue.fal.run, without a prefix (plain HTTP); -1 disables it."
     )
-    metrics_port: int = setting("FORESTAY_METRICS_PORT", 0, "Prometheus port on the same host; 0 picks a free one.")
+    metrics_port: int = setting("FORESTAY_METRICS_PORT", 0, "Prometheus port of a process; 0 picks a free one.")
     tls_dir: str = setting("FORESTAY_TLS_DIR", "", "Folder with ca.pem, server.pem and server-key.pem.")
     public_url: str = setting(
         "FORESTAY_PUBLIC_URL", "", "Base of the URLs in answers; empty derives it from each request's Host header."

@@ -198,9 +198,8 @@ async def second_queue(process: Process, name: str) -> AsyncGenerator["PostgresQ
 @contextlib.asynccontextmanager
 async def serve_metrics(process: Process) -> AsyncGenerator[str]:
     """Serve the metrics port while the block runs; yields its address."""
-    gateway = process.settings.gateway
-    wanted = gateway.metrics_port if process.kind == "gateway" else 0
-    listener = process.listeners.get("metrics") or bind(gateway.host, wanted, what="FORESTAY_METRICS_PORT")
+    own = process.settings.gateway
+    listener = process.listeners.get("metrics") or bind(own.host, own.metrics_port, what="FORESTAY_METRICS_PORT")
     async with metrics_port(listener, process.metrics, lambda: not process.stop.is_set()):
         yield address_of(listener)
 
