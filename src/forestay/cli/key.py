@@ -1,4 +1,7 @@
-"""`forestay key`: create, list, show, rotate and revoke keys. A secret is printed once, when its key is made."""
+"""`forestay key`: create, list, show, rotate and revoke keys. A secret is printed once, when its key is made.
+
+The first one of an installation is made in the database itself (`key_first`).
+"""
 
 import urllib.parse
 from collections.abc import Mapping
@@ -8,11 +11,13 @@ import typer
 
 from forestay.cli.client import connect
 from forestay.cli.durations import seconds_of
+from forestay.cli.key_first import first
 from forestay.cli.output import JSON_OPTION, print_json, print_table
 from forestay.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Create, list, show, rotate and revoke keys.")
 _KEY_ID = typer.Argument(help="The part of the key before the colon.")
+app.command()(first)
 
 
 @app.command()
