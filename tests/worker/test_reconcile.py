@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from tests.conformance.fleet_values import revision_of
 
 from forestay.fleet.model import Placement, ReplicaState
-from forestay.ids import ReplicaId, RevisionId, WorkerId
+from forestay.ids import ModelId, ReplicaId, RevisionId, WorkerId
 from forestay.worker.reconcile import (
+    PUT_OFF,
     BackOff,
     Drain,
     Failure,
@@ -19,10 +20,11 @@ from forestay.worker.reconcile import (
     Start,
     Wait,
     decide,
+    is_choice,
 )
 
 NOW = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
-REVISIONS = {RevisionId(name): revision_of(name) for name in ("a-1", "b-1", "c-1")}
+REVISIONS = {RevisionId(f"{name}-1"): revision_of(f"{name}-1", ModelId(f"acme/{name}")) for name in "abc"}
 STATES = [ReplicaState.SETUP, ReplicaState.READY, ReplicaState.DRAINING]
 
 
@@ -41,6 +43,11 @@ def seen(name: str, revision: str, state: ReplicaState = ReplicaState.READY, *, 
 def situation(placements: list[Placement], observed: list[Observed], devices: int = 4) -> Situation:
     """Put together."""
     return Situation(placements, observed, {}, {}, REVISIONS, devices, BackOff(30.0, 600.0))
+
+
+def started(seen_now: Situation) -> list[str]:
+    """Return the revisions that are started now, in order."""
+    return [action.revision_id for action in decide(seen_now, NOW) if isinstance(action, Start)]
 
 
 def test_what_is_missing_is_started_within_the_devices() -> None:
@@ -102,6 +109,41 @@ def test_a_success_anywhere_ends_the_wait() -> None:
     assert [type(action) for action in decide(failed, NOW + dt.timedelta(seconds=2))] == [Start]
 
 
+def test_what_requests_wait_for_loads_first_and_the_rest_once_it_is_ready() -> None:
+    """After a kill all models are to be loaded: the one that a caller waits for does not share the machine."""
+    after_a_kill = situation([placement("a-1", 1), placement("b-1", 1), placement("c-1", 1)], [])
+    assert [action.revision_id for action in decide(after_a_kill, NOW) if isinstance(action, Start)] == sorted(
+        REVISIONS
+    )
+    wanted = dataclasses.replace(after_a_kill, waited_for=frozenset({REVISIONS[RevisionId("b-1")].model_id}))
+    assert decide(wanted, NOW) == [Start(RevisionId("b-1"), "wanted")]
+    loading = dataclasses.replace(wanted, observed=[seen("r1", "b-1", ReplicaState.SETUP)])
+    assert decide(loading, NOW) == []
+    ready = dataclasses.replace(wanted, observed=[seen("r1", "b-1")])
+    assert started(ready) == ["a-1", "c-1"]
+
+
+def test_a_load_that_takes_long_or_fails_holds_nobody_up() -> None:
+    """Half a minute, or until its next try: others have callers of their own, and deploys time-outs."""
+    placements = [placement("a-1", 1), placement("b-1", 1)]
+    wanted = frozenset({REVISIONS[RevisionId("b-1")].model_id})
+    loading = dataclasses.replace(situation(placements, [seen("r1", "b-1", ReplicaState.SETUP)]), waited_for=wanted)
+    assert decide(loading, NOW + PUT_OFF) == [Start(RevisionId("a-1"), "wanted")]
+    failed = {RevisionId("b-1"): Failure(1, NOW, "broken")}
+    backing_off = dataclasses.replace(situation(placements, []), waited_for=wanted, failures=failed)
+    assert [type(action) for action in decide(backing_off, NOW)] == [Wait, Start]
+
+
+def test_who_waits_is_asked_only_where_it_matters() -> None:
+    """One model to load, or none, is no choice; a second that loads already is one."""
+    both = [placement("a-1", 1), placement("b-1", 1)]
+    assert is_choice(situation(both, []), NOW)
+    assert is_choice(situation(both, [], devices=1), NOW)  # the other one has to wait for a device
+    assert is_choice(situation(both, [seen("r1", "a-1", ReplicaState.SETUP)]), NOW)
+    assert not is_choice(situation(both, [seen("r1", "a-1")]), NOW)
+    assert not is_choice(situation(both, [seen("r1", "a-1"), seen("r2", "b-1")]), NOW)
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from(sorted(REVISIONS)), st.integers(0, 3)), max_size=3, unique_by=lambda item: item[0]
@@ -109,20 +151,27 @@ def test_a_success_anywhere_ends_the_wait() -> None:
     st.lists(st.tuples(st.sampled_from(sorted(REVISIONS)), st.sampled_from(STATES), st.booleans()), max_size=6),
     st.integers(1, 6),
     st.sets(st.sampled_from(["r0", "r1", "r2"])),
+    st.sets(st.sampled_from(sorted(REVISIONS))),
 )
 def test_doing_what_was_decided_leaves_nothing_to_do_and_never_takes_too_many_devices(
-    wanted: list[tuple[str, int]], present: list[tuple[str, ReplicaState, bool]], devices: int, ending: set[str]
+    wanted: list[tuple[str, int]],
+    present: list[tuple[str, ReplicaState, bool]],
+    devices: int,
+    ending: set[str],
+    waited: set[str],
 ) -> None:
     """Idempotent; at most the devices; a replica that is asked for is never drained, one that shall end always."""
     placements = [placement(name, replicas, *sorted(ending)) for name, replicas in wanted]
     observed = [seen(f"r{number}", name, state, busy=busy) for number, (name, state, busy) in enumerate(present)]
-    first = decide(situation(placements, observed, devices), NOW)
+    waited_for = frozenset({REVISIONS[RevisionId(name)].model_id for name in waited})
+    first = decide(dataclasses.replace(situation(placements, observed, devices), waited_for=waited_for), NOW)
     after = [
         dataclasses.replace(item, state=ReplicaState.DRAINING) if _drained(item, first) else item for item in observed
     ]
     started = [action for action in first if isinstance(action, Start)]
     after += [seen(f"n{number}", action.revision_id, ReplicaState.SETUP) for number, action in enumerate(started)]
-    assert decide(situation(placements, after, devices), NOW) == []
+    again = dataclasses.replace(situation(placements, after, devices), waited_for=waited_for)
+    assert decide(again, NOW) == []
     if started:
         assert len(after) <= devices
     for name, replicas in wanted:

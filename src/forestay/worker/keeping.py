@@ -7,7 +7,7 @@ nothing: what runs goes on running, by the last state that was read. Run by `wor
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import assert_never
 
 from forestay.chance import Chance
@@ -27,6 +27,7 @@ log = logger("worker")
 VERSION_POLL_SECONDS = 1.0
 SETTLE_SECONDS = 0.02  # changes that come together are reported together
 REPORT_TIMEOUT_SECONDS = 5.0
+BACKLOG_TIMEOUT_SECONDS = 2.0  # longer, and models are loaded in no particular order
 
 
 class ReplicaKeeper:
@@ -60,6 +61,7 @@ class ReplicaKeeper:
         self._borrowed_devices = 0  # of replicas that serve nobody
         self.replicas: dict[ReplicaId, Replica] = {}
         self.on_change: Callable[[], None] = _nothing
+        self.backlog: Callable[[], Awaitable[Mapping[ModelId, int]]] = _no_backlog  # waiting requests by model
         self.choose_devices: Callable[[int], tuple[str, ...] | None] = _no_devices
 
     def all_replicas(self) -> Sequence[Replica]:
@@ -134,7 +136,7 @@ class ReplicaKeeper:
             self._look.clear()
             await self._refresh()
             if self._fleet is not None and not self._draining:
-                self._reconcile(self._fleet, group)
+                self._reconcile(self._fleet, group, await self._waited_for(self._fleet))
             await self._wait(self._look, self._pause())
 
     async def listen(self, wakeups: Wakeups) -> None:
@@ -173,20 +175,34 @@ class ReplicaKeeper:
         except Unavailable as error:
             log.warning("fleet.unreadable", reason=str(error))
 
-    def _reconcile(self, fleet: Fleet, group: asyncio.TaskGroup) -> None:
-        placements = reconcile.placements_of(fleet, self._worker_id)
+    async def _waited_for(self, fleet: Fleet) -> frozenset[ModelId]:
+        """Return the models that requests wait for, queued or direct; read only where the order of loads matters."""
+        if not reconcile.is_choice(self._situation(fleet), self._clock.now()):
+            return frozenset()
+        try:
+            async with asyncio.timeout(BACKLOG_TIMEOUT_SECONDS):
+                queued, called = await self.backlog(), (await self._store.load()).demand
+        except (Unavailable, TimeoutError) as error:
+            log.warning("backlog.unreadable", reason=str(error))
+            return frozenset()
+        return frozenset({model_id for model_id, count in queued.items() if count > 0} | set(called))
+
+    def _situation(self, fleet: Fleet, waited_for: frozenset[ModelId] = frozenset()) -> reconcile.Situation:
         worker = self._settings.worker
-        situation = reconcile.Situation(
-            placements=placements,
+        return reconcile.Situation(
+            placements=reconcile.placements_of(fleet, self._worker_id),
             observed=[_observe(replica) for replica in self.all_replicas()],
             failures=self._failures,
             successes=reconcile.successes_of(fleet),
             revisions=fleet.revisions,
             devices=worker.devices - self._borrowed_devices,
             back_off=reconcile.BackOff(worker.start_backoff_seconds, worker.start_backoff_cap_seconds),
+            waited_for=waited_for,
         )
+
+    def _reconcile(self, fleet: Fleet, group: asyncio.TaskGroup, waited_for: frozenset[ModelId]) -> None:
         before, self._waiting = self._waiting, {}
-        for action in reconcile.decide(situation, self._clock.now()):
+        for action in reconcile.decide(self._situation(fleet, waited_for), self._clock.now()):
             match action:
                 case reconcile.Start(revision_id, reason):
                     self._start(fleet, revision_id, reason, group)
@@ -298,6 +314,11 @@ def _observe(replica: Replica) -> reconcile.Observed:
 
 def _nothing() -> None:
     """Stand in until someone listens."""
+
+
+async def _no_backlog() -> Mapping[ModelId, int]:
+    """Stand in where no queue is known."""
+    return {}
 
 
 def _no_devices(_wanted: int) -> tuple[str, ...] | None:

@@ -234,7 +234,7 @@ class _Worker:
 
     def _replica_keeper(self, ports: WorkerPorts, outputs: BucketOutputs) -> ReplicaKeeper:
         """Return what loads, drains and unloads replicas."""
-        return ReplicaKeeper(
+        keeper = ReplicaKeeper(
             self.worker_id,
             fleet=ports.fleet,
             make_host=_loader(ports, outputs, self.log_book, self.folders),
@@ -243,6 +243,8 @@ class _Worker:
             chance=ports.chance,
             metrics=ports.metrics,
         )
+        keeper.backlog = ports.queue.backlog
+        return keeper
 
     def _canary_ports(self, ports: WorkerPorts, store: CanaryStore, inputs: Inputs) -> CanaryPorts:
         """Return what playing canaries may use."""

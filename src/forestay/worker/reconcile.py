@@ -1,7 +1,9 @@
 """What a worker does so that its replicas become those that its placements ask for. Pure.
 
 It decides which replicas to start, which to drain, and when a model whose start failed is tried again (fal's back-off:
-30 s more after each failure, at most 10 minutes, ended by any success of the same revision anywhere). It decides no
+30 s more after each failure, at most 10 minutes, ended by any success of the same revision anywhere). A worker that
+comes back after a kill has all its models to load, and loads share its processors, disk and network: a model that
+requests wait for loads first, and one that nobody waits for is put off meanwhile, for half a minute. It decides no
 placements. Driven by `worker/keeping.py`, and by whoever simulates it.
 """
 
@@ -70,6 +72,9 @@ class Wait:
 
 Action = Start | Drain | Wait
 _LIVE = frozenset({ReplicaState.SETUP, ReplicaState.READY})
+# A load that takes longer holds nobody up: deploys have time-outs of their own. A base model loads in 22.7 s (GenTD26,
+# Alibaba, 2026).
+PUT_OFF = dt.timedelta(seconds=30)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,6 +88,17 @@ class Situation:
     revisions: Mapping[RevisionId, Revision]
     devices: int
     back_off: BackOff
+    waited_for: frozenset[ModelId] = frozenset()  # models that requests wait for
+
+
+def is_choice(situation: Situation, now: dt.datetime) -> bool:
+    """Tell whether it matters which models are waited for: one can be started, and another loads or lacks replicas."""
+    if not any(isinstance(action, Start) for action in decide(situation, now)):
+        return False
+    loading = {item.revision_id for item in situation.observed if item.state is ReplicaState.SETUP}
+    known = [item for item in situation.placements if item.revision_id in situation.revisions]
+    lacking = {item.revision_id for item in known if _missing(situation, item) > 0}
+    return len(loading | lacking) > 1
 
 
 def decide(situation: Situation, now: dt.datetime) -> list[Action]:
@@ -93,19 +109,23 @@ def decide(situation: Situation, now: dt.datetime) -> list[Action]:
         actions += _drains(situation.observed, revision_id, wanted.get(revision_id))
     # A draining replica holds its devices until it has ended: nothing new starts in their place before.
     used = sum(item.devices for item in situation.observed if item.state is not ReplicaState.STOPPED)
-    for revision_id, placement in sorted(wanted.items()):
-        revision = situation.revisions[revision_id]
+    urgent = _loads_for_somebody(situation, now)
+    for revision_id in sorted(wanted, key=lambda name: (not _is_waited_for(situation, name), name)):
+        revision, placement = situation.revisions[revision_id], wanted[revision_id]
+        waited_for = _is_waited_for(situation, revision_id)
         need = revision.spec.resources.devices
-        live = [item for item in _live(situation.observed, revision_id) if item.replica_id not in placement.ending]
-        missing = placement.replicas - len(live)
+        missing = _missing(situation, placement)
         until = _not_before(situation, revision_id)
         if missing > 0 and until is not None and now < until:
             actions.append(Wait(revision_id, revision.model_id, until, situation.failures[revision_id]))
+            continue
+        if urgent and not waited_for:
             continue
         for _ in range(max(0, missing)):
             if used + need > situation.devices:
                 break
             used += need
+            urgent = urgent or (waited_for and not _serves(situation, revision_id))
             actions.append(Start(revision_id, placement.reason))
     return actions
 
@@ -121,8 +141,29 @@ def _drains(observed: Sequence[Observed], revision_id: RevisionId, placement: Pl
     return [Drain(item.replica_id, reason) for item in (*named, *live[: max(0, surplus)])]
 
 
+def _missing(situation: Situation, placement: Placement) -> int:
+    live = _live(situation.observed, placement.revision_id)
+    return placement.replicas - sum(item.replica_id not in placement.ending for item in live)
+
+
 def _live(observed: Sequence[Observed], revision_id: RevisionId) -> list[Observed]:
     return [item for item in observed if item.revision_id == revision_id and item.state in _LIVE]
+
+
+def _is_waited_for(situation: Situation, revision_id: RevisionId) -> bool:
+    return situation.revisions[revision_id].model_id in situation.waited_for
+
+
+def _serves(situation: Situation, revision_id: RevisionId) -> bool:
+    return any(item.state is ReplicaState.READY for item in situation.observed if item.revision_id == revision_id)
+
+
+def _loads_for_somebody(situation: Situation, now: dt.datetime) -> bool:
+    """Tell whether a revision that requests wait for has begun to load of late, and none of it is ready here."""
+    began = now - PUT_OFF
+    setup = [item for item in situation.observed if item.state is ReplicaState.SETUP and item.started_at > began]
+    known = {item.revision_id for item in setup if item.revision_id in situation.revisions}
+    return any(_is_waited_for(situation, item) and not _serves(situation, item) for item in known)
 
 
 def _not_before(situation: Situation, revision_id: RevisionId) -> dt.datetime | None:
