@@ -7,15 +7,17 @@ import pathlib
 import uuid
 from collections.abc import Awaitable, Callable
 
+import msgspec
 from tests.cli.conftest import Platform, Ran
 from tests.slo.objectives import slo
 
 from forestay.chance import SystemChance
+from forestay.cli.slo import told
 from forestay.clock import SystemClock
 from forestay.ids import KeyId, ModelId, TenantId, new_request_id
 from forestay.slo.defaults import default_slos
 from forestay.slo.loop import SloLoop, SloPorts
-from forestay.slo.model import Counts, Minute, Part, SloId, Subject, SubjectKind
+from forestay.slo.model import Counts, Measure, Minute, Part, Sli, SliKind, SloId, Subject, SubjectKind
 from forestay.slo.named import NamedSlos
 from forestay.slo.postgres_store import PostgresSloStandings
 from forestay.slo.slo_folder import FileRead
@@ -86,6 +88,18 @@ async def test_an_explanation_of_a_composite_names_the_parts_that_hurt_it(
     assert "99.9 % of what its parts count, by their weights, within 30 days" in told
     assert "harm by part: digits 100% (500 bad of 15,000)" in told
     assert "It is hurt by digits (100%: " in told
+
+
+def test_an_explanation_says_what_a_promise_of_throughput_is() -> None:
+    """In slices and the promised rate, where nobody has described it."""
+    sli = Sli(SliKind.TIME_SLICE, Measure.THROUGHPUT, 90.0, 5, slice_objective=0.95, per_second=2.5)
+    watching = Watching([slo(0.99, sli=sli)], Minute(0), Minute(0))
+    watching.take({})
+    [standing] = watching.standings()
+    said = told({"word": standing.word, **msgspec.to_builtins(standing)})
+    assert said[0].endswith(
+        "99 % of slices of 5 min in which the demand was met, or 2.5 requests a second, within 30 days"
+    )
 
 
 async def test_an_unknown_slo_is_told_with_the_way_to_those_that_exist(forestay: Forestay, platform: Platform) -> None:

@@ -105,6 +105,17 @@ def test_a_models_spec_may_promise_what_its_owner_wants() -> None:
     assert len(found) == 2 + len(PLATFORM) - 1  # nobody judges what it gives out: no SLO on releases
 
 
+@pytest.mark.parametrize(("per_second", "slice_minutes"), [(2.0, 5), (1 / 600, 15), (1 / 3600, 60)])
+def test_a_models_spec_may_promise_a_throughput(per_second: float, slice_minutes: int) -> None:
+    """In the shortest slices of which each promises at least one request."""
+    promise = f"{{objective: 99, indicator: throughput, per_second: {per_second}, threshold_seconds: 90}}"
+    [found] = [one for one in decide_slos((), entry(promises=f"slos: [{promise}]")) if one.sli.per_second is not None]
+    assert found.slo_id == "acme-digits-throughput"
+    assert found.sli == Sli(
+        SliKind.TIME_SLICE, Measure.THROUGHPUT, 90.0, slice_minutes, slice_objective=0.95, per_second=per_second
+    )
+
+
 def test_releases_are_promised_where_somebody_judges_them() -> None:
     """Of the whole platform where every model has a policy, else of each that has one; never of one that has none."""
     guarded, bare = entry("acme/guarded", "safety: {policy: strict}\n"), entry("acme/bare")
@@ -241,6 +252,9 @@ def test_what_cannot_be_a_file_of_slos_is_told_and_not_read(tmp_path: pathlib.Pa
         ("slos: [{objective: 101}]", "slos.0.objective: input should be less than 100"),
         ("slos: [{objective: 99, indicator: latency}]", "latency needs `threshold_seconds`"),
         ("slos: [{objective: 99, threshold_seconds: 5}]", "availability has no `threshold_seconds`"),
+        ("slos: [{objective: 99, indicator: throughput, threshold_seconds: 5}]", "throughput needs `per_second`"),
+        ("slos: [{objective: 99, indicator: throughput, per_second: 5}]", "throughput needs `threshold_seconds`"),
+        ("slos: [{objective: 99, per_second: 5}]", "availability has no `per_second`"),
         ("slos: [{objective: 99, window: 30}]", "slos.0.window: "),
         ("slos: [{objective: 99, window: 3m}]", "must be from 1h to 366d"),
         ("slos: [{objective: 99}, {objective: 98}]", "two SLOs are called availability"),

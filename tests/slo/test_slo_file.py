@@ -173,6 +173,9 @@ SLIS = st.one_of(
         slice_minutes=st.integers(1, 600),
         slice_objective=st.integers(1, 10_000).map(lambda share: round(share / 10_000, 14)),
     ),
+    st.floats(0.01, 900).map(
+        lambda rate: Sli(SliKind.TIME_SLICE, Measure.THROUGHPUT, 90.0, 5, slice_objective=0.95, per_second=rate)
+    ),
 )
 SLOS = st.builds(
     Slo,

@@ -53,6 +53,7 @@ DIGESTS = {
     "facts_migrations/0011_fingerprints.pre.sql": "4c1cf4b4c2d89c46dedb1a927247975f59e586eb29d9726a0f364d6ca0a176b7",
     "facts_migrations/0012_cancelled.pre.sql": "f3dd41cfbf85dd6e1e5285e6a6efd4aeb679494fe27d67576eeae32c17ce52c9",
     "facts_migrations/0013_provenance.pre.sql": "ff97c32a2f10513c9d4cf9b806e07fb3b2475ba426ed46adaac0598148ce85b7",
+    "facts_migrations/0014_asked.pre.sql": "85f05fb89ea3df23acbdb31b824e7461fc589158f2290c8b674a99a862c6eaff",
 }
 
 

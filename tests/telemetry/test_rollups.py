@@ -18,6 +18,7 @@ from forestay.errors import UsageError
 from forestay.ids import KeyId, ModelId, TenantId, new_request_id
 from forestay.queue.model import Outcome
 from forestay.storage.postgres import Database
+from forestay.telemetry.call_facts import CallFact, PostgresCalls
 from forestay.telemetry.causes import cause_of
 from forestay.telemetry.facts import FactWriter, RequestFact
 from forestay.telemetry.histogram import RELATIVE_ERROR, at_most, bin_of, merged, quantile, value_of
@@ -276,6 +277,49 @@ async def test_durations_goodput_and_work_are_read_back(database: Database, loop
     assert sum(sum(tally.device_seconds) for tally in tallies) == pytest.approx(15.0)
     assert [tally.work for tally in tallies if tally.work] == [{"audio_seconds": [3.0]}]
     assert quantile(merged(tally.latency.get("run", {}) for tally in tallies), 1.0) == pytest.approx(9.0, rel=0.01)
+
+
+def submit(at: dt.datetime, number: int, status: int = 200) -> CallFact:
+    """A submit of the request of that number."""
+    return CallFact(
+        at=at,
+        call_id=uuid.UUID(int=number),
+        tenant_id="one",
+        key_id="k",
+        model_id="a/b",
+        lane="queue",
+        verb="submit",
+        network="",
+        agent="",
+        accepted=status < 400,
+        cause="",
+        status_code=status,
+        predicted_seconds=1.0,
+    )
+
+
+async def test_what_was_asked_for_is_counted_once_and_when_it_was_asked_for(
+    database: Database, loop: RollupLoop
+) -> None:
+    """Submits by their own minute, a repeated one once, what we could not take too; a direct call as it ends.
+
+    What ends for a caller's own reason waits no longer; canaries are nobody's demand.
+    """
+    ended = SystemClock().now() - dt.timedelta(minutes=5)
+    before, minute, reader = ended - dt.timedelta(minutes=1), minute_number(ended), PostgresRollups(database)
+    first = [submit(before, 1), submit(before, 2), submit(before, 3, 422), submit(before, 4, 503)]
+    await PostgresCalls(database).write(first)
+    await PostgresCalls(database).write([submit(ended, 1), submit(ended, 5, 499)])
+    outcomes = (Outcome.SUCCEEDED, Outcome.CALLER_ERROR, Outcome.MODEL_CRASH)
+    queued = [msgspec.structs.replace(request_fact(ended, outcome), lane="queue") for outcome in outcomes]
+    canary = msgspec.structs.replace(request_fact(ended), traffic="canary")
+    await FactWriter(database).write([*queued, request_fact(ended), request_fact(ended, tenant="probe"), canary])
+    await loop.run_once()
+    throughput = Question(Measure.THROUGHPUT, By.MODEL, "a/b")
+    assert await reader.counts(throughput, minute - 1, minute + 1) == [
+        MinuteCounts(minute - 1, "a/b", bad=1, asked=3),
+        MinuteCounts(minute, "a/b", good=3, bad=1, probes_good=1, asked=2),
+    ]
 
 
 async def test_released_files_with_and_without_a_manifest_are_counted_where_they_were_asked_for(

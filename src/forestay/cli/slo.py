@@ -109,8 +109,7 @@ def _sampled(found: Row | None) -> str:
 def told(row: Row) -> list[str]:
     """Return an SLO's standing in sentences."""
     days = cast("int", row["window_minutes"]) / _DAY_MINUTES
-    of = "what its parts count, by their weights," if row["subject"] == "composite" else row["measure"]
-    promise = f"{percent(row['objective'])} of {row['description'] or of} within {days:g} days"
+    promise = f"{percent(row['objective'])} of {row['description'] or _counted(row)} within {days:g} days"
     lines = [
         f"{row['slo_id']} ({row['subject']}): {promise}",
         *([f"  from: {row['origin']}"] if row["origin"] else []),
@@ -126,6 +125,16 @@ def told(row: Row) -> list[str]:
     lines += [f"  {finding['kind']}: {finding['reason']}" for finding in cast("list[Row]", row["findings"])]
     lines += [f"  note: {said}" for said in cast("Sequence[str]", row["says"])]
     return lines
+
+
+def _counted(row: Row) -> str:
+    """Say what an SLO counts, where nobody has described it."""
+    if row["subject"] == "composite":
+        return "what its parts count, by their weights,"
+    rate = cast("float | None", row.get("per_second"))
+    if rate is None:
+        return str(row["measure"])
+    return f"slices of {row['slice_minutes']} min in which the demand was met, or {rate:g} requests a second,"
 
 
 def _parts(parts: Sequence[Row]) -> list[str]:

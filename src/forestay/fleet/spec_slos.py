@@ -18,6 +18,7 @@ class Indicator(enum.StrEnum):
     LATENCY_PER_WORK = "latency_per_work"  # seconds of the model for one unit of work
     QUEUE_WAIT = "queue_wait"
     FIRST_CHUNK = "first_chunk"  # of a stream
+    THROUGHPUT = "throughput"  # what was asked for was done in time, or as much as is promised
     GOODPUT = "goodput"  # device time that went into valid outputs
     VALIDITY = "validity"  # outputs that are whole
     SAFETY = "safety"  # releases that were judged
@@ -39,4 +40,5 @@ class SloSpec:
     window_minutes: int = DEFAULT_WINDOW_MINUTES  # a rolling window
     calendar: str = ""  # day | week | month | quarter | year, in UTC, instead of a rolling window
     description: str = ""
+    per_second: float | None = None  # of throughput: the rate that is promised
     page: bool = True  # wake somebody, or only open tickets

@@ -49,7 +49,9 @@ class SloEntryFile(Strict):
     indicator: Indicator = Indicator.AVAILABILITY
     """What is counted as good or bad."""
     threshold_seconds: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] | None = None
-    """latency, latency_per_work, queue_wait, first_chunk: what takes longer is bad."""
+    """latency, latency_per_work, queue_wait, first_chunk: what takes longer is bad; throughput: is overdue."""
+    per_second: Annotated[float, Field(ge=1 / 3600, le=1_000_000, allow_inf_nan=False)] | None = None
+    """throughput: requests that are promised; what is asked for beyond them is not owed."""
     window: _Window = "30d"
     """So long back from now, such as 30d; or one day, week, month, quarter or year of the calendar, in UTC."""
     name: _Name | None = None
@@ -61,9 +63,11 @@ class SloEntryFile(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> "SloEntryFile":
-        if (self.indicator in TIMED) != (self.threshold_seconds is not None):
-            message = f"{self.indicator} {'needs' if self.indicator in TIMED else 'has no'} `threshold_seconds`"
-            raise ValueError(message)
+        counted = self.indicator is Indicator.THROUGHPUT
+        for name, wanted in (("threshold_seconds", counted or self.indicator in TIMED), ("per_second", counted)):
+            if wanted != (getattr(self, name) is not None):
+                message = f"{self.indicator} {'needs' if wanted else 'has no'} `{name}`"
+                raise ValueError(message)
         return self
 
     def frozen(self) -> SloSpec:
@@ -77,6 +81,7 @@ class SloEntryFile(Strict):
             window_minutes=DEFAULT_WINDOW_MINUTES if calendar else _minutes(self.window),
             calendar=calendar,
             description=self.description or "",
+            per_second=self.per_second,
             page=self.page,
         )
 

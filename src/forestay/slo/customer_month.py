@@ -23,6 +23,7 @@ from forestay.slo.customer_report import (
 from forestay.slo.loop import question_of
 from forestay.slo.model import Counts, Minute, Slo, SubjectKind
 from forestay.slo.standing import Standing, slo_of
+from forestay.slo.throughput import settled_minutes
 from forestay.telemetry.measures import Measure
 from forestay.telemetry.rollup_reader import By, MinuteCounts, ModelCounts, Question
 
@@ -58,7 +59,7 @@ class _Reading:
         """Read one indicator by minute."""
         question = Question(asked.measure, By.TENANT, self._tenant_id, asked.threshold_seconds)
         return {
-            Minute(row.minute): Counts(row.good, row.bad, row.probes_good, row.probes_bad)
+            Minute(row.minute): Counts(row.good, row.bad, row.probes_good, row.probes_bad, asked=row.asked)
             for since, until in self._days
             for row in await self._rollups.counts(question, since, until)
             if row.subject == self._tenant_id
@@ -97,7 +98,8 @@ async def fetch_report(
     budgets: list[tuple[Slo, Budget]] = []
     for slo in slos:
         question = question_of(slo)
-        held = {} if question is None else await reading.minutes(question)
+        read = {} if question is None else await reading.minutes(question)
+        held = await asyncio.to_thread(settled_minutes, slo, read, seen_until)
         budgets.append((slo, await asyncio.to_thread(month_budget, slo, held, (month, seen_until), taken)))
     minutes, models = await reading.minutes(_AVAILABILITY), await reading.models()
     facts = MonthFacts(tenant, month, now(), seen_until, minutes, models, budgets, taken, notes, sample)

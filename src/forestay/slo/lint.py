@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from forestay.slo.burn_rules import Severity
 from forestay.slo.decide import pairs_of
-from forestay.slo.model import SliKind, Slo, SloId, SubjectKind
+from forestay.slo.model import TIMED, SliKind, Slo, SloId, SubjectKind
 from forestay.slo.windows import longest_minutes, words_of_window
 
 _LE = re.compile(r'\ble="([^"]+)"')
@@ -113,7 +113,8 @@ def _of_data(slo: Slo, known: Surroundings) -> Iterator[Flaw]:
             f"its window has {window / 1440:.4g} days, and {known.retention_minutes / 1440:.4g} are kept; "
             "shorten the window or keep more",
         )  # fmt: skip
-    threshold, buckets = slo.sli.threshold_seconds, known.histogram_buckets_seconds
+    threshold = slo.sli.threshold_seconds if slo.sli.measure in TIMED else None
+    buckets = known.histogram_buckets_seconds
     if threshold is not None and buckets is not None and threshold not in buckets:
         near = min(buckets, key=lambda edge: abs(edge - threshold), default=None)
         mend = "add it" if near is None else f"add it, or take {near:g}"

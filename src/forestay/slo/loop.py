@@ -163,4 +163,4 @@ def _carried(
 
 
 def _counts(row: MinuteCounts) -> Counts:
-    return Counts(row.good, row.bad, row.probes_good, row.probes_bad)
+    return Counts(row.good, row.bad, row.probes_good, row.probes_bad, asked=row.asked)

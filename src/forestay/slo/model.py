@@ -41,6 +41,7 @@ class Measure(enum.StrEnum):
     LATENCY_PER_WORK = "latency_per_work"  # the same, divided by the work asked for
     QUEUE_WAIT = "queue_wait"
     FIRST_CHUNK = "first_chunk"  # of a stream
+    THROUGHPUT = "throughput"  # slices of time in which what was asked for was done, or the promised rate kept
     GOODPUT = "goodput"  # valid outputs per GPU-second
     DELIVERY = "delivery"  # webhooks
     VALIDITY = "validity"  # outputs that are whole
@@ -85,6 +86,8 @@ class Sli:
     """time_slice: length of a slice."""
     slice_objective: float = 0.0
     """time_slice: the share of good requests that makes a slice good, in (0, 1]."""
+    per_second: float | None = None
+    """throughput: the rate that is promised, in requests; what is asked for beyond it is not owed."""
     series: Series | None = None
 
 
@@ -197,6 +200,8 @@ class Counts:
     probes_bad: int = 0
     missing_minutes: int = 0
     """Minutes that nobody saw: a gap of the collection, not an absence of traffic."""
+    asked: int = 0
+    """throughput, as it is read: requests that were asked for, whenever they end (`throughput`)."""
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
@@ -205,6 +210,7 @@ class Counts:
             self.probes_good + other.probes_good,
             self.probes_bad + other.probes_bad,
             self.missing_minutes + other.missing_minutes,
+            self.asked + other.asked,
         )
 
     @property

@@ -191,6 +191,8 @@ class _Reader:
             values |= {"kind": "threshold", "threshold_seconds": _number(seconds)}
         if sliced:
             values |= {"kind": "time_slice", **self._slices(document, place, objective)}
+        if f"{PREFIX}per-second" in notes:
+            values["per_second"] = _number(notes[f"{PREFIX}per-second"])
         if isinstance(ratio, dict):
             series = self._series(name, cast("Values", ratio), notes)
             values |= {"series": series} if series else {}

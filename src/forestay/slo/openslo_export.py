@@ -61,6 +61,8 @@ def _annotations(slo: Slo) -> Iterator[tuple[str, str]]:
     yield "measure", slo.sli.measure.value
     if slo.sli.threshold_seconds is not None:
         yield "threshold-seconds", repr(slo.sli.threshold_seconds)
+    if slo.sli.per_second is not None:
+        yield "per-second", repr(slo.sli.per_second)
     yield "owner-team", slo.owner_team
     if slo.owner_contact:
         yield "owner-contact", slo.owner_contact

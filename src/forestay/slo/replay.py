@@ -11,7 +11,7 @@ import numpy as np
 from forestay.slo.burn_rules import Severity
 from forestay.slo.fleet import FleetEngine
 from forestay.slo.ledger import BudgetLedger, Floats
-from forestay.slo.model import Counts, Minute, SliKind, Slo, SloId, Window
+from forestay.slo.model import Counts, Measure, Minute, SliKind, Slo, SloId, Window
 from forestay.slo.slices import OpenSlices
 from forestay.slo.windows import longest_minutes, words_of_window
 
@@ -111,6 +111,8 @@ def _says(slo: Slo, minutes: Mapping[Minute, Counts]) -> tuple[str, ...]:
     if held < longest_minutes(slo.window):
         lengths = f"{words_of_window(Window(held))}, and the window is {words_of_window(slo.window)}"
         says.append(f"the history has {lengths}: a budget is told of what there is")
+    if slo.sli.measure is Measure.THROUGHPUT:
+        says.append("throughput: these minutes do not say what was asked for, so nothing in them is overdue")
     if slo.parts:
         says.append("a composite: all of its parts are taken to have seen these minutes")
     return tuple(says)

@@ -115,7 +115,9 @@ class SliFile(Strict):
     measure: Measure
     """What of the facts is counted."""
     threshold_seconds: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] | None = None
-    """threshold, or a time_slice of a measure in seconds: what takes longer is bad."""
+    """threshold, or a time_slice of a measure in seconds: what takes longer is bad; throughput: overdue."""
+    per_second: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)] | None = None
+    """throughput: requests that are promised; what is asked for beyond them is not owed."""
     slice: _Duration | None = None
     """time_slice: length of a slice, such as 5m; slices begin with the clock's."""
     slice_objective: _Percent | Literal[100] | None = None
@@ -124,10 +126,13 @@ class SliFile(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> "SliFile":
+        self._promises()
         timed = self.measure in TIMED
-        if timed != (self.threshold_seconds is not None):
+        if (timed or self.measure is Measure.THROUGHPUT) != (self.threshold_seconds is not None):
             message = (
-                f"{self.measure} needs `threshold_seconds`" if timed else f"{self.measure} has no `threshold_seconds`"
+                f"{self.measure} has no `threshold_seconds`"
+                if self.threshold_seconds is not None
+                else f"{self.measure} needs `threshold_seconds`"
             )
             raise ValueError(message)
         if (self.kind is SliKind.THRESHOLD) != timed and self.kind is not SliKind.TIME_SLICE:
@@ -138,6 +143,22 @@ class SliFile(Strict):
             message = f"{self.kind} {'needs' if sliced else 'has no'} `slice` and `slice_objective`"
             raise ValueError(message)
         return self
+
+    def _promises(self) -> None:
+        """Look at what only throughput has."""
+        counted = self.measure is Measure.THROUGHPUT
+        if counted and self.kind is not SliKind.TIME_SLICE:
+            message = "throughput is read as time_slice: give it `slice` and `slice_objective`"
+            raise ValueError(message)
+        if counted != (self.per_second is not None):
+            message = f"{self.measure} {'needs' if counted else 'has no'} `per_second`"
+            raise ValueError(message)
+        if counted and self.series is not None:
+            message = "throughput is counted from Forestay's own facts: take `series` away"
+            raise ValueError(message)
+        if self.per_second is not None and self.slice is not None and self.per_second * 60 * minutes_of(self.slice) < 1:
+            message = "one `slice` at `per_second` promises less than one request: write a longer slice"
+            raise ValueError(message)
 
 
 class WindowFile(Strict):
@@ -438,6 +459,7 @@ def _sli(file: SliFile | None) -> Sli:
         threshold_seconds=file.threshold_seconds,
         slice_minutes=minutes_of(file.slice) if file.slice else 0,
         slice_objective=_share(file.slice_objective) if file.slice_objective else 0.0,
+        per_second=file.per_second,
         series=None
         if series is None
         else Series(

@@ -48,6 +48,8 @@ def sli_values(slo: Slo) -> Values:
     values: Values = {"kind": slo.sli.kind.value, "measure": slo.sli.measure.value}
     if slo.sli.threshold_seconds is not None:
         values["threshold_seconds"] = slo.sli.threshold_seconds
+    if slo.sli.per_second is not None:
+        values["per_second"] = slo.sli.per_second
     if slo.sli.slice_minutes:
         values["slice"] = duration(slo.sli.slice_minutes)
         values["slice_objective"] = percent(slo.sli.slice_objective)

@@ -27,6 +27,8 @@ from forestay.slo.model import (
 )
 
 DEFAULT = "default"
+SLICE_MINUTES, SLICE_OBJECTIVE = (5, 15, 60), 0.95
+"""Of throughput in a spec: the shortest slice that promises a request, and the share of what it owes that it does."""
 
 
 def decide_slos(files: Sequence[Slo], models: Mapping[ModelId, ModelEntry], *, signs: bool = False) -> tuple[Slo, ...]:
@@ -74,11 +76,20 @@ def _of_spec(model_id: ModelId, entry: ModelEntry, promise: SloSpec) -> Slo:
         slo_id=SloId(f"{short_name(model_id)}-{name}"),
         subject=Subject(SubjectKind.MODEL, model_id),
         objective=round(promise.objective / 100, 14),
-        sli=Sli(SliKind.THRESHOLD if measure in TIMED else SliKind.RATIO, measure, promise.threshold_seconds),
+        sli=_sli(measure, promise),
         owner_team=entry.spec.owner_team,
         owner_contact=entry.spec.owner_contact,
         window=Window(promise.window_minutes, calendar),
         description=promise.description,
         alerting=Alerting(page=promise.page),
         origin=f"spec of {model_id}",
+    )
+
+
+def _sli(measure: Measure, promise: SloSpec) -> Sli:
+    if promise.per_second is None:
+        return Sli(SliKind.THRESHOLD if measure in TIMED else SliKind.RATIO, measure, promise.threshold_seconds)
+    minutes = next((some for some in SLICE_MINUTES if promise.per_second * 60 * some >= 1), SLICE_MINUTES[-1])
+    return Sli(
+        SliKind.TIME_SLICE, measure, promise.threshold_seconds, minutes, SLICE_OBJECTIVE, per_second=promise.per_second
     )

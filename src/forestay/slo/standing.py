@@ -59,6 +59,7 @@ class Standing(msgspec.Struct, frozen=True):
     threshold_seconds: float | None = None
     slice_minutes: int = 0
     slice_objective: float = 0.0
+    per_second: float | None = None  # of throughput: the rate that is promised
     credits: list[CreditBand] | None = None  # of a tenant's availability, where its file says them
     parts: list[PartStanding] = []  # of a composite, the most hurtful first
 
@@ -118,6 +119,7 @@ def standing_of(
         threshold_seconds=slo.sli.threshold_seconds,
         slice_minutes=slo.sli.slice_minutes,
         slice_objective=slo.sli.slice_objective,
+        per_second=slo.sli.per_second,
         credits=None if slo.credits is None else list(slo.credits),
     )
 
@@ -137,6 +139,7 @@ def slo_of(standing: Standing) -> Slo | None:
             standing.threshold_seconds,
             standing.slice_minutes,
             standing.slice_objective,
+            per_second=standing.per_second,
         ),
         owner_team=standing.owner,
         description=standing.description,

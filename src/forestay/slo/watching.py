@@ -24,6 +24,7 @@ from forestay.slo.fleet import FleetEngine
 from forestay.slo.model import Counts, Minute, Slo, SloId, SubjectKind
 from forestay.slo.slices import OpenSlices
 from forestay.slo.standing import URGENT, PartStanding, Standing, standing_of
+from forestay.slo.throughput import Flows
 from forestay.slo.windows import bounds, longest_minutes
 
 SHOWN_WINDOWS = (5, 60, 360, 4320)
@@ -46,12 +47,14 @@ class Watching:
         self._composites = Composites(whole, self._engine)
         self._kept: dict[SloId, dict[Minute, Counts]] = {slo.slo_id: {} for slo in self._simple}
         self._since: dict[SloId, Minute] = {}
+        self._flows = Flows(self._simple)
         self._slices = OpenSlices()
         self.budgets: dict[SloId, Budget] = {}  # of every SLO, as of the last standings
 
     def take(self, seen: MinuteCounts) -> None:
         """Take the next minute: the counts of those SLOs that had any."""
         now = self.until
+        seen = self._flows.settled(seen, now)
         for slo_id, counts in seen.items():
             if slo_id in self._kept:
                 self._kept[slo_id][now] = counts

@@ -32,6 +32,7 @@ class Measure(enum.StrEnum):
     CHECK = "check"  # judging the output
     STORE = "store"  # from there to the stored answer
     NOTICE = "notice"  # from the stored answer to the delivered webhook
+    THROUGHPUT = "throughput"  # what ended, beside what was asked for: whether the fleet keeps up
     GOODPUT = "goodput"  # device-milliseconds that went into valid outputs, of all
     DELIVERY = "delivery"  # webhooks that arrived
     VALIDITY = "validity"  # answers that are whole

@@ -47,7 +47,11 @@ class Question:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MinuteCounts:
-    """One subject's minute; goodput counts device-milliseconds, everything else requests, notices or verdicts."""
+    """One subject's minute; goodput counts device-milliseconds, everything else requests, notices or verdicts.
+
+    Of throughput, good is what ended by no fault of ours (by a caller's own too: it waits no longer), bad what failed
+    or could not be taken.
+    """
 
     minute: int  # since 1970-01-01T00:00Z
     subject: str  # model, tenant, or empty for the platform
@@ -55,6 +59,7 @@ class MinuteCounts:
     bad: int = 0
     probes_good: int = 0
     probes_bad: int = 0
+    asked: int = 0  # of throughput: what was asked for in this minute, by probes too
 
 
 @dataclasses.dataclass(slots=True)
@@ -185,13 +190,14 @@ def _counts(rows: list[Record]) -> list[MinuteCounts]:
     found: dict[tuple[int, str], MinuteCounts] = {}
     for row in rows:
         good, bad = cast("int | None", row["good"]) or 0, cast("int | None", row["bad"]) or 0
-        if not good and not bad:
+        asked = cast("int | None", row.get("asked")) or 0
+        if not good and not bad and not asked:
             continue  # only what counts as neither: no traffic as far as this indicator goes
         key = minute_number(cast("dt.datetime", row["minute"])), cast("str", row["subject"])
         before = found.get(key) or MinuteCounts(*key)
         found[key] = (
-            dataclasses.replace(before, probes_good=good, probes_bad=bad)
+            dataclasses.replace(before, probes_good=good, probes_bad=bad, asked=before.asked + asked)
             if row["probe"]
-            else dataclasses.replace(before, good=good, bad=bad)
+            else dataclasses.replace(before, good=good, bad=bad, asked=before.asked + asked)
         )
     return list(found.values())

@@ -66,6 +66,7 @@ class Tally:
     guard_bad: int = 0
     polls_good: int = 0
     polls_bad: int = 0
+    asked: int = 0  # in this minute, whenever they end; in lanes without a queue, as they end
     cancelled: int = 0  # of excluded: the caller cancelled it, or left
     attempts: int = 0
     device_ms_good: int = 0  # milliseconds that went into valid outputs
@@ -119,6 +120,7 @@ def add_requests(tallies: Tallies, facts: Iterable[Fact], judged: Collection[uui
         tally = _of(tallies, fact, str(fact["lane"]))
         good, whole = available(cause_in(fact)), valid(fact)
         tally.requests += 1
+        tally.asked += fact["lane"] != QUEUE
         tally.good += good is True
         tally.bad += good is False
         tally.excluded += good is None
@@ -163,12 +165,16 @@ def add_deliveries(tallies: Tallies, facts: Iterable[Fact]) -> None:
 
 
 def add_submits(tallies: Tallies, facts: Iterable[Fact]) -> None:
-    """Add how submits were answered: 5xx is bad, a refusal of the caller's own is neither."""
+    """Add how submits were answered: 5xx is bad, a refusal of the caller's own is neither.
+
+    Asked for is what was accepted, once however often the same submit was sent, and what we could not take.
+    """
     for fact in facts:
         status = cast("int", fact["status_code"])
         tally = _of(tallies, {**fact, "cause": ""}, QUEUE)
         tally.submits_good += status < 400
         tally.submits_bad += status >= 500
+        tally.asked += status >= 500 or (status < 400 and not fact["again"])
 
 
 def add_polls(tallies: Tallies, facts: Iterable[Fact]) -> None:

@@ -104,8 +104,12 @@ WHERE finished_at >= $1 AND finished_at < $2 AND (finished_at, request_id) > ($3
 ORDER BY finished_at, request_id LIMIT $5;
 
 -- name: submits
--- Reads the submits of [$1, $2) after ($3, $4), at most $5.
-SELECT at AS finished_at, call_id AS request_id, tenant_id, model_id, status_code
+-- Reads the submits of [$1, $2) after ($3, $4), at most $5; `again`: its request was accepted by an earlier one.
+SELECT at AS finished_at, call_id AS request_id, tenant_id, model_id, status_code,
+       EXISTS (
+           SELECT FROM call_facts AS earlier
+           WHERE earlier.call_id = call_facts.call_id AND earlier.verb = 'submit' AND earlier.status_code < 400 AND earlier.at < call_facts.at
+       ) AS again
 FROM call_facts
 WHERE verb = 'submit' AND at >= $1 AND at < $2 AND (at, call_id) > ($3::timestamptz, $4::uuid)
 ORDER BY at, call_id LIMIT $5;
@@ -164,11 +168,14 @@ SELECT minute,
        sum(CASE $5::text
            WHEN 'availability' THEN good WHEN 'validity' THEN valid WHEN 'safety' THEN judged
            WHEN 'delivery' THEN delivered WHEN 'submit' THEN submits_good WHEN 'guard' THEN guard_good
-           WHEN 'provenance' THEN signed WHEN 'status' THEN polls_good WHEN 'goodput' THEN device_ms_good END)::bigint AS good,
+           WHEN 'provenance' THEN signed WHEN 'status' THEN polls_good WHEN 'goodput' THEN device_ms_good
+           WHEN 'throughput' THEN CASE WHEN traffic <> 'canary' THEN good + excluded END END)::bigint AS good,
        sum(CASE $5::text
            WHEN 'availability' THEN bad WHEN 'validity' THEN invalid WHEN 'safety' THEN unjudged
            WHEN 'delivery' THEN undelivered WHEN 'submit' THEN submits_bad WHEN 'guard' THEN guard_bad
-           WHEN 'provenance' THEN unsigned WHEN 'status' THEN polls_bad WHEN 'goodput' THEN device_ms_bad END)::bigint AS bad
+           WHEN 'provenance' THEN unsigned WHEN 'status' THEN polls_bad WHEN 'goodput' THEN device_ms_bad
+           WHEN 'throughput' THEN CASE WHEN traffic <> 'canary' THEN bad + submits_bad END END)::bigint AS bad,
+       sum(CASE WHEN $5::text = 'throughput' AND traffic <> 'canary' THEN asked END)::bigint AS asked
 FROM rollups
 WHERE minute >= $1 AND minute < $2
   AND ($4::text IS NULL OR ($3 = 'model' AND model_id = $4) OR ($3 = 'tenant' AND tenant_id = $4) OR $3 = 'platform')
