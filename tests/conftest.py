@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import queue
 import shutil
@@ -14,6 +15,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.sharing_out import Sharing, in_order
+from xdist.remote import Producer
 
 from forestay.chance import SeededChance
 from forestay.clock import SystemClock
@@ -25,6 +28,25 @@ from forestay.storage.valkey import LocalWakeups, Wakeups, connect_wakeups
 # How long an example takes, to make or to try, is the machine's business: no test is timed by the clock.
 settings.register_profile("forestay", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("forestay")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Sharing | None:
+    """Share tests out as `sharing_out` says where whole modules are asked for."""
+    return Sharing(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long."""
+    items[:] = in_order(items)
+
+
+def pytest_collection_finish() -> None:
+    """Keep thousands of collected tests, which stay to the end, out of the cyclic collector's sight."""
+    gc.collect()
+    gc.freeze()
+
 
 TEMPLATE = "forestay_template"
 _numbers = itertools.count(1)

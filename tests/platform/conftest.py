@@ -1,4 +1,4 @@
-"""One real platform for the folder's tests."""
+"""One real platform for a module's tests."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import pytest
 from tests.platform.platform import RunningPlatform
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def platform() -> Iterator[RunningPlatform]:
     """A running platform with one worker, shared: tests may kill its processes, and wait until they are back."""
     with RunningPlatform("--workers", "1") as running:
