@@ -161,6 +161,10 @@ def show(default: object) -> str:
         return f"`{str(default).lower()}`"
     if default == "":
         return ""
+    if isinstance(default, float):  # times are floats, in seconds
+        units = ((86_400, "days"), (3_600, "h"))
+        told = next((f" ({default / size:g} {unit})" for size, unit in units if default and default % size == 0), "")
+        return f"`{default:.15g}`{told}"
     return f"`{default}`"
 
 

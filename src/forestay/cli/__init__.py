@@ -25,7 +25,7 @@ _PLATFORM = "Run it"
 _FLEET = "Speak to a running platform"
 _COMMANDS: dict[str, tuple[str, str, str]] = {  # name -> module, panel, one line of help
     "up": ("forestay.cli.up", _PLATFORM, "Start the whole platform on this machine."),
-    "demo": ("forestay.cli.demo", _PLATFORM, "Start the platform with the example fleet and put it through its paces."),
+    "demo": ("forestay.cli.demo", _PLATFORM, "Start a platform, break or attack it, and see promises kept."),
     "gateway": ("forestay.cli.gateway", _PLATFORM, "Run one gateway against the configured stores."),
     "worker": ("forestay.cli.worker", _PLATFORM, "Run one worker against the configured stores."),
     "controller": ("forestay.cli.controller", _PLATFORM, "Run one controller against the configured stores."),
@@ -37,9 +37,9 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {  # name -> module, panel, one lin
     "login": ("forestay.cli.login", _FLEET, "Sign in as a person."),
     "logout": ("forestay.cli.logout", _FLEET, "End your session."),
     "whoami": ("forestay.cli.whoami", _FLEET, "Show as whom commands act."),
-    "model": ("forestay.cli.model", _FLEET, "Add, list and show models."),
+    "model": ("forestay.cli.model", _FLEET, "Write, check, onboard, review, list and show models."),
     "deploy": ("forestay.cli.deploy", _FLEET, "Deploy a model from its spec."),
-    "rollout": ("forestay.cli.rollout", _FLEET, "Ship a revision by a canary that rolls itself back."),
+    "rollout": ("forestay.cli.rollout", _FLEET, "Ship a revision by gates, shadow and canary that roll it back."),
     "fleet": ("forestay.cli.fleet", _FLEET, "Show what should run and what does; freeze automation."),
     "capacity": ("forestay.cli.capacity", _FLEET, "Predict what a request costs; show what has been learned."),
     "key": ("forestay.cli.key", _FLEET, "Create, list, show, rotate and revoke keys."),
@@ -50,7 +50,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {  # name -> module, panel, one lin
     "facts": ("forestay.cli.facts", _PLATFORM, "Take facts out as files."),
     "observe": ("forestay.cli.observe", _FLEET, "Feed facts of another fleet; show what is rolled up."),
     "alert": ("forestay.cli.alert", _FLEET, "Read alerts, take them in hand, silence them; try the ways to receivers."),
-    "abuse": ("forestay.cli.abuse", _FLEET, "Read standings of callers; set, lift and appeal them."),
+    "abuse": ("forestay.cli.abuse", _FLEET, "Read, set, lift and appeal standings of callers; judge by rules."),
     "artefact": (
         "forestay.cli.artefact",
         _FLEET,
@@ -59,11 +59,11 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {  # name -> module, panel, one lin
     "safety": (
         "forestay.cli.safety",
         _FLEET,
-        "Know harmful content: hash lists, looking a file up, measuring.",
+        "Content: policies, verdicts, reviews, appeals, hash lists, origin.",
     ),
     "quality": ("forestay.cli.quality", _FLEET, "Show what was found wrong with outputs, and what is held back."),
     "drill": ("forestay.cli.drill", _FLEET, "Put faults in on purpose, for a while, and see them found."),
-    "slo": ("forestay.cli.slo", _FLEET, "Show what burns, and how much of each error budget is left."),
+    "slo": ("forestay.cli.slo", _FLEET, "Show what burns and what is left of error budgets; write and check SLOs."),
     "audit": ("forestay.cli.audit", _FLEET, "Read who did what, and why."),
 }
 

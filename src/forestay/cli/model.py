@@ -14,7 +14,7 @@ from forestay.cli.model_revisions import revisions, set_back
 from forestay.cli.output import JSON_OPTION, print_json, print_table
 from forestay.rollouts.rolling import Strategy
 
-app = typer.Typer(no_args_is_help=True, help="Check, deploy, list and show models.")
+app = typer.Typer(no_args_is_help=True, help="Write, check, onboard, review, deploy, list and show models.")
 app.command()(readiness)
 app.command()(admit)
 app.command()(waive)

@@ -12,7 +12,7 @@ from forestay.cli.client import connect
 from forestay.cli.output import JSON_OPTION, print_json, print_table
 from forestay.errors import UsageError
 
-app = typer.Typer(no_args_is_help=True, help="Show what was found wrong with outputs, and check files of your own.")
+app = typer.Typer(no_args_is_help=True, help="Show what was found wrong with outputs; canaries, scorers, evidence.")
 app.add_typer(quality_canary.app, name="canary")
 app.add_typer(quality_scorers.app, name="scorers")
 app.add_typer(quality_evidence.app, name="evidence")

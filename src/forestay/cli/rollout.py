@@ -13,7 +13,7 @@ from forestay.errors import UsageError
 from forestay.rollouts.canary.model import Inconclusive
 from forestay.rollouts.shadow.model import Expect
 
-app = typer.Typer(no_args_is_help=True, help="Ship a revision by a canary that rolls itself back.")
+app = typer.Typer(no_args_is_help=True, help="Ship a revision by gates, shadow and canary that roll it back.")
 _ID = typer.Argument(help="The rollout's id, or owner/alias for the model's newest.")
 _REASON = typer.Option("--reason", help="Why; the audit log keeps it.")
 Told = dict[str, object]

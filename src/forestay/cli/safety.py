@@ -14,7 +14,7 @@ from forestay.cli import (
     safety_review,
 )
 
-app = typer.Typer(no_args_is_help=True, help="Policies of content, coverage, verdicts, detectors, hash lists, origin.")
+app = typer.Typer(no_args_is_help=True, help="Content: policies, verdicts, reviews, appeals, hash lists, origin.")
 for subject in (
     safety_policy,
     safety_coverage,
