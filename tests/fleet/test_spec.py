@@ -149,7 +149,8 @@ def test_wrong_shapes_are_told_not_raised(field: str, value: object) -> None:
 def test_a_huge_or_deep_file_is_refused() -> None:
     """Neither size nor nesting hurts."""
     assert "larger" in faults("a" * 300_000)[0]
-    assert "not YAML" in faults("[" * 5_000)[0]
+    for deep in ("[" * 250_000, "{a: " * 60_000, "- " * 120_000 + "a", "x: " + "[" * 51 + "]" * 51):
+        assert "nests deeper than 50 levels" in faults(deep)[0]
 
 
 def test_the_published_schema_knows_every_field() -> None:

@@ -7,7 +7,6 @@ the error is also one JSON object on standard output. It holds no command of its
 
 import importlib
 import importlib.util
-import json
 import sys
 import traceback
 from typing import TYPE_CHECKING, Annotated, cast
@@ -16,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from forestay import __version__
+from forestay.cli.output import print_json, say
 from forestay.errors import ForestayError, UsageError
 
 if TYPE_CHECKING:
@@ -159,6 +159,8 @@ def _fail(words: list[str], error: Exception) -> int:
         return _tell(words, type(error).__name__, str(error), 2)
     if isinstance(error, (ForestayError, OSError)):
         return _tell(words, type(error).__name__, str(error), 1)
+    if isinstance(error, RecursionError):  # brackets without end in a file of JSON or YAML
+        return _tell(words, "UsageError", "a file or a value nests too deep to be read; close its brackets sooner", 2)
     line = f"{type(error).__name__}: {error} (a defect: set FORESTAY_DEBUG=1 to see where, and report it)"
     return _tell(words, "Defect", line, 1)
 
@@ -166,7 +168,7 @@ def _fail(words: list[str], error: Exception) -> int:
 def _usage(words: list[str], error: Exception) -> int:
     message = str(getattr(error, "format_message")())  # noqa: B009 - not part of Exception's type
     if type(error).__name__ == "NoArgsIsHelpError":
-        typer.echo(message)
+        typer.echo(message)  # a page of help, drawn by the framework
         return 2
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "forestay"
@@ -175,9 +177,9 @@ def _usage(words: list[str], error: Exception) -> int:
 
 def _tell(words: list[str], kind: str, message: str, status: int) -> int:
     line = " ".join(message.split())
-    typer.echo(f"forestay: {line}", err=True)
+    say(f"forestay: {line}", err=True)
     if "--json" in words:
-        typer.echo(json.dumps({"error": {"kind": kind, "message": line}}))
+        print_json({"error": {"kind": kind, "message": line}})
     return status
 
 

@@ -10,7 +10,7 @@ import typer
 from forestay.cli import abuse_rules
 from forestay.cli.client import connect
 from forestay.cli.durations import seconds_of
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Read standings of callers; set, lift and appeal them; judge by rules.")
@@ -64,15 +64,15 @@ def show(
         print_json(found)
         return
     standing = _standing(found)
-    typer.echo(f"{standing['standing_id']}: {standing['subject']} {standing['kind']} ({standing['code']})")
-    typer.echo(f"set by {standing['origin']}, rule {standing['rule']}, {standing['since']} to {standing['expires_at']}")
-    typer.echo(f"reason: {standing['reason']}")
+    say(f"{standing['standing_id']}: {standing['subject']} {standing['kind']} ({standing['code']})")
+    say(f"set by {standing['origin']}, rule {standing['rule']}, {standing['since']} to {standing['expires_at']}")
+    say(f"reason: {standing['reason']}")
     for name, value in cast("Row", standing["evidence"]).items():
-        typer.echo(f"evidence: {name} = {value}")
+        say(f"evidence: {name} = {value}")
     if found["ending"]:
-        typer.echo(f"ended: {_how(found)}")
+        say(f"ended: {_how(found)}")
     for appeal in cast("list[Row]", found["appeals"]):
-        typer.echo(f"appeal {appeal['appeal_id']}, {appeal['state']}: {appeal['words']}")
+        say(f"appeal {appeal['appeal_id']}, {appeal['state']}: {appeal['words']}")
 
 
 @app.command(name="set")
@@ -100,7 +100,7 @@ def set_standing(
         print_json(made)
         return
     standing = _standing(made)
-    typer.echo(f"{subject} stands under {kind} until {standing['expires_at']} ({standing['standing_id']})")
+    say(f"{subject} stands under {kind} until {standing['expires_at']} ({standing['standing_id']})")
 
 
 @app.command()
@@ -119,7 +119,7 @@ def lift(
     if json:
         print_json(lifted)
         return
-    typer.echo(f"{subject} is free again")
+    say(f"{subject} is free again")
 
 
 @app.command()
@@ -139,7 +139,7 @@ def appeal(
     if json:
         print_json(made)
         return
-    typer.echo(f"appeal {cast('Row', made)['appeal_id']} waits for a decision")
+    say(f"appeal {cast('Row', made)['appeal_id']} waits for a decision")
 
 
 @app.command()
@@ -175,7 +175,7 @@ def deny(
     if json:
         print_json(denied)
         return
-    typer.echo(f"appeal {appeal_id} is turned down")
+    say(f"appeal {appeal_id} is turned down")
 
 
 @app.command()
@@ -222,9 +222,9 @@ def replay(
 def _print_explanation(found: Row) -> None:
     standing = cast("Row | None", found["standing"])
     now = "nothing" if standing is None else f"{standing['kind']} by rule {standing['rule']}: {standing['reason']}"
-    typer.echo(f"{found['subject']} stands under {now}; last call known: {found['as_of'] or 'none'}")
+    say(f"{found['subject']} stands under {now}; last call known: {found['as_of'] or 'none'}")
     if not found["complete"]:
-        typer.echo("more calls wait than were read for this answer; ask again in a minute")
+        say("more calls wait than were read for this answer; ask again in a minute")
     known = {**cast("Row", found["signals"]), **cast("Row", found["counters"])}
     print_table(("signal", "value"), [item for item in known.items() if item[1]], empty="no signal is above 0")
     rows = [
@@ -234,9 +234,9 @@ def _print_explanation(found: Row) -> None:
     ]
     print_table(("rule", "standing", "holds", "looks at", "wants", "is"), rows, empty="no rule is about it")
     for label, until in cast("Row", found["labels"]).items():
-        typer.echo(f"label: {label} until {until}")
+        say(f"label: {label} until {until}")
     for fact in cast("list[str]", found["facts"]):
-        typer.echo(f"call: {fact}")
+        say(f"call: {fact}")
 
 
 def _list_advised(limit: int, *, json: bool) -> None:

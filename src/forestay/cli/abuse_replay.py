@@ -13,14 +13,13 @@ from collections.abc import Iterator, Mapping
 from typing import cast
 
 import msgspec
-import typer
 
 from forestay.abuse.facts import call_of
 from forestay.abuse.replay import Change, Replay, Score, Side, by_appeals, interval, score
 from forestay.abuse.rules import Rules
 from forestay.abuse.rules_file import read_rules
 from forestay.cli.client import PlatformClient, connect
-from forestay.cli.output import print_json, print_table
+from forestay.cli.output import print_json, print_table, say
 from forestay.clock import SystemClock
 from forestay.errors import UsageError
 from forestay.fleet.standing import Standing, wrong_subject
@@ -96,7 +95,7 @@ def _calls(client: PlatformClient, since: dt.datetime, until: dt.datetime) -> It
         yield from page
         pages, total = pages + 1, total + len(page)
         if page and (pages % TOLD_EVERY == 0 or sys.stderr.isatty()):
-            typer.echo(f"{total:,} calls read, up to {page[-1].at:%Y-%m-%d %H:%M} UTC", err=True)
+            say(f"{total:,} calls read, up to {page[-1].at:%Y-%m-%d %H:%M} UTC", err=True)
         if len(page) < PAGE:
             return
         position = page[-1].position
@@ -117,18 +116,18 @@ def _sides(replay: Replay) -> dict[str, Side]:
 
 
 def _print(replay: Replay, scores: Mapping[str, Score], labelled: int) -> None:
-    typer.echo(f"{replay.judged:,} calls judged, {replay.taught:,} before them only taught")
+    say(f"{replay.judged:,} calls judged, {replay.taught:,} before them only taught")
     changes = replay.changes()
     rows = [(item.subject, _words(item.before), _words(item.after), _reason(item)) for item in changes]
     print_table(("subject", "in force", "new", "reason"), rows, empty="nothing would have changed")
-    typer.echo(f"{len(changes)} subjects change, {replay.unchanged()} stand the same under both")
+    say(f"{len(changes)} subjects change, {replay.unchanged()} stand the same under both")
     if not labelled:
-        typer.echo("no labels: give --labels FILE, or decide appeals, to see precision and recall")
+        say("no labels: give --labels FILE, or decide appeals, to see precision and recall")
         return
     for name, found in scores.items():
         precision = _share(found.caught, found.caught + found.wrong)
         recall = _share(found.caught, found.caught + found.missed)
-        typer.echo(f"{name}: precision {precision}, recall {recall}, of {labelled} labelled subjects")
+        say(f"{name}: precision {precision}, recall {recall}, of {labelled} labelled subjects")
 
 
 def _words(standing: Standing | None) -> str:

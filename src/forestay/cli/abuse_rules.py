@@ -9,7 +9,7 @@ import typer
 from forestay.abuse.rules import Rules
 from forestay.abuse.rules_file import read_rules
 from forestay.cli.client import connect
-from forestay.cli.output import JSON_OPTION, print_json
+from forestay.cli.output import JSON_OPTION, print_json, say
 from forestay.errors import UsageError
 from forestay.fleet.spec_yaml import SpecError
 
@@ -28,7 +28,7 @@ def show(json: Annotated[bool, JSON_OPTION] = False) -> None:
     if json:
         print_json(found)
         return
-    typer.echo(cast("str", found["text"]).rstrip("\n"))
+    say(cast("str", found["text"]).rstrip("\n"))
 
 
 @app.command()
@@ -41,7 +41,7 @@ def check(file: Annotated[pathlib.Path, _FILE], json: Annotated[bool, JSON_OPTIO
     if json:
         print_json({"file": str(file), "rules": [rule.id for rule in rules.rules], "counters": len(rules.counters)})
         return
-    typer.echo(f"{file}: {len(rules.rules)} rules and {len(rules.counters)} counters, no fault")
+    say(f"{file}: {len(rules.rules)} rules and {len(rules.counters)} counters, no fault")
 
 
 @app.command(name="set")
@@ -77,7 +77,7 @@ def read_file(file: pathlib.Path) -> tuple[str, Rules]:
         return text, read_rules(text, file.name)
     except SpecError as error:
         for fault in error.faults:
-            typer.echo(fault, err=True)
+            say(fault, err=True)
         raise UsageError("FILE", f"{file} has faults, the first of {len(error.faults)}: {error.faults[0]}") from None
 
 
@@ -86,4 +86,4 @@ def _put(text: str, what: str, *, json: bool) -> None:
     if json:
         print_json(done)
         return
-    typer.echo(f"{what} are in force (version {done['version']})")
+    say(f"{what} are in force (version {done['version']})")

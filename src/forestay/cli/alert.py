@@ -8,7 +8,7 @@ import typer
 from forestay.cli import alert_notifications
 from forestay.cli.client import connect
 from forestay.cli.durations import seconds_of
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Read alerts, take them in hand, silence them; try the ways to receivers.")
@@ -37,9 +37,7 @@ def list_alerts(
         print_json(found)
         return
     if found["stale"]:
-        typer.echo(
-            f"alerts were last decided at {found['decided_at'] or 'no time'}: is a controller running?", err=True
-        )
+        say(f"alerts were last decided at {found['decided_at'] or 'no time'}: is a controller running?", err=True)
     shown = [[*(row[column] for column in _COLUMNS[:-1]), standing_of(row)] for row in rows]
     print_table(_COLUMNS, shown, empty="no alerts")
 
@@ -58,12 +56,12 @@ def show(
         print_json(found)
         return
     alert = cast("Row", found["alert"])
-    typer.echo(f"{alert['alert_id']}: {alert['summary']}")
-    typer.echo(f"{alert['severity']}, {alert['name']} of {alert['subject']}, seen by {alert['source']}")
-    typer.echo(f"{alert['state']} since {alert['opened_at']}; {standing_of(alert)}")
-    typer.echo(f"runbook: {alert['runbook']}")
+    say(f"{alert['alert_id']}: {alert['summary']}")
+    say(f"{alert['severity']}, {alert['name']} of {alert['subject']}, seen by {alert['source']}")
+    say(f"{alert['state']} since {alert['opened_at']}; {standing_of(alert)}")
+    say(f"runbook: {alert['runbook']}")
     for name, value in cast("Row", alert["facts"]).items():
-        typer.echo(f"fact: {name} = {value}")
+        say(f"fact: {name} = {value}")
     events = cast("list[Row]", found["events"])
     print_table(("at", "what", "reason"), [(item["at"], item["what"], item["reason"]) for item in events])
 
@@ -79,7 +77,7 @@ def ack(
     Example: forestay alert ack al_9f86d081884c7d65 --reason "looking at the judge"
     """
     done = connect().post(f"/admin/alerts/{_quoted(alert_id)}/ack", {"reason": reason})
-    print_json(done) if json else typer.echo(f"{alert_id} is yours until it worsens or ends")
+    print_json(done) if json else say(f"{alert_id} is yours until it worsens or ends")
 
 
 @app.command()
@@ -97,7 +95,7 @@ def silence(
     """
     asked = {"matchers": matchers, "for_seconds": seconds_of("--for", lasting), "reason": reason}
     made = cast("Row", connect().post("/admin/alerts/silences", asked))
-    print_json(made) if json else typer.echo(f"silenced until {made['until']} ({made['silence_id']})")
+    print_json(made) if json else say(f"silenced until {made['until']} ({made['silence_id']})")
 
 
 @app.command()
@@ -133,7 +131,7 @@ def unsilence(
     Example: forestay alert unsilence si_9f86d081884c7d65 --reason "done earlier"
     """
     done = connect().post(f"/admin/alerts/silences/{_quoted(silence_id)}/end", {"reason": reason})
-    print_json(done) if json else typer.echo(f"silence {silence_id} is over")
+    print_json(done) if json else say(f"silence {silence_id} is over")
 
 
 def standing_of(alert: Row) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import PlatformClient, connect
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.clock import SystemClock
 from forestay.errors import UsageError
 
@@ -56,7 +56,7 @@ def resend(
     """
     path = f"/admin/alerts/notifications/{urllib.parse.quote(notification_id, safe='')}/resend"
     done = connect().post(path, {"reason": reason})
-    print_json(done) if json else typer.echo(f"{notification_id} is sent anew")
+    print_json(done) if json else say(f"{notification_id} is sent anew")
 
 
 def routes(json: Annotated[bool, JSON_OPTION] = False) -> None:
@@ -101,15 +101,15 @@ def check(
             print_json({"file": str(file), "faults": faults})
             raise typer.Exit(2) from None
         for fault in faults:
-            typer.echo(fault, err=True)
+            say(fault, err=True)
         raise typer.Exit(2) from None
     idle = unused(routing)
     if json:
         print_json({"file": str(file), "faults": [], "unused": idle, **routing.shown()})
         return
-    typer.echo(f"{file} is good: {len(routing.receivers)} receivers, {len(routing.rules.routes)} routes")
+    say(f"{file} is good: {len(routing.receivers)} receivers, {len(routing.rules.routes)} routes")
     for name in idle:
-        typer.echo(f"no route names the receiver {name}")
+        say(f"no route names the receiver {name}")
 
 
 def send_test(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from forestay.cli.client import connect
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def scan(
         rows = [(file.name, file.format, f"{file.size_bytes:,}") for file in report.files]
         print_table(("file", "format", "bytes"), rows, empty="no files")
         for item in findings:
-            typer.echo(str(item))
-        typer.echo(f"{len(report.files)} files, {len(findings)} findings")
+            say(str(item))
+        say(f"{len(report.files)} files, {len(findings)} findings")
     if findings:
         raise typer.Exit(1)
 
@@ -63,7 +63,7 @@ def digest(path: Annotated[pathlib.Path, _PATH], json: Annotated[bool, JSON_OPTI
         files = [{"file": item.name, "bytes": item.size_bytes, "sha256": item.sha256} for item in manifest.files]
         print_json({"digest": manifest.digest, "files": files})
         return
-    typer.echo(manifest.digest)
+    say(manifest.digest)
 
 
 @app.command()
@@ -89,7 +89,7 @@ def keygen(
     if json:
         print_json({"private_key": str(file), "public_key": str(public_file), "fingerprint": fingerprint})
         return
-    typer.echo(f"{file} and {public_file}, fingerprint {fingerprint[:16]}; keep the first to yourself")
+    say(f"{file} and {public_file}, fingerprint {fingerprint[:16]}; keep the first to yourself")
 
 
 @app.command()
@@ -114,7 +114,7 @@ def sign(
     if json:
         print_json({"signature": str(target), "files": count})
         return
-    typer.echo(f"{target}: {count} files signed")
+    say(f"{target}: {count} files signed")
 
 
 @app.command()
@@ -137,7 +137,7 @@ def verify(
     if json:
         print_json({"verified": good, "files": len(result.files) if good else 0, "reason": said})
     else:
-        typer.echo(f"{path}: {said}", err=not good)
+        say(f"{path}: {said}", err=not good)
     if not good:
         raise typer.Exit(1)
 
@@ -156,7 +156,7 @@ def add(
     if json:
         print_json(made)
         return
-    typer.echo(f"{made['name']} is trusted, fingerprint {made['fingerprint'][:16]}")
+    say(f"{made['name']} is trusted, fingerprint {made['fingerprint'][:16]}")
 
 
 @trust.command(name="list")
@@ -185,7 +185,7 @@ def remove(name: Annotated[str, typer.Argument(help="Its name.")], json: Annotat
     if json:
         print_json(gone)
         return
-    typer.echo(f"{name} is trusted no more")
+    say(f"{name} is trusted no more")
 
 
 def _examine(path: pathlib.Path, *, everything: bool) -> "Report":

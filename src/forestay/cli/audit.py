@@ -7,7 +7,7 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import connect
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Read who did what, and why.")
@@ -63,7 +63,7 @@ def verify(
         print_json(found)
     elif not faults:
         held = f"as checkpoint {newest['number']} of {newest['at']} says" if newest else "no checkpoint was signed yet"
-        typer.echo(f"every row is as it was written; {held}")
+        say(f"every row is as it was written; {held}")
     else:
         columns = ("writer", "sequence", "what")
         print_table(columns, [[item[column] for column in columns] for item in faults])

@@ -6,7 +6,7 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import connect
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Show what requests are predicted to cost, and from what that is known.")
@@ -33,13 +33,13 @@ def predict(
         print_json(told)
         return
     low, seconds, high = (_number(told[name]) for name in ("low_seconds", "predicted_seconds", "high_seconds"))
-    typer.echo(f"{seconds} device-seconds; nine in ten between {low} and {high}")
+    say(f"{seconds} device-seconds; nine in ten between {low} and {high}")
     features = cast("dict[str, float]", told["features"])
-    typer.echo(f"features: {', '.join(f'{name} {value:g}' for name, value in features.items()) or 'none'}")
-    typer.echo(f"revision: {told['revision_id']}")
-    typer.echo(f"known from: {told['source']}")
+    say(f"features: {', '.join(f'{name} {value:g}' for name, value in features.items()) or 'none'}")
+    say(f"revision: {told['revision_id']}")
+    say(f"known from: {told['source']}")
     if told["price"] is not None:
-        typer.echo(f"price: {_number(told['price'])}")
+        say(f"price: {_number(told['price'])}")
 
 
 @app.command()

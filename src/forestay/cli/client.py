@@ -18,6 +18,7 @@ from forestay.data_dir import write_private
 from forestay.errors import ForestayError, Refused, Unavailable, UsageError
 from forestay.settings import client_settings
 
+_KEPT = "/?&=%:@,;+$!*'()~"  # of a path and its query as commands write them; whatever else a person typed is quoted
 _MEND = "start one with `forestay up`, or point FORESTAY_URL and FORESTAY_KEY at yours"
 
 
@@ -69,12 +70,11 @@ class PlatformClient:
     """A small client for the admin API (and the wire, for `forestay request`)."""
 
     def __init__(self, profile: Profile, *, timeout_seconds: float = 30.0) -> None:
-        parts = urllib.parse.urlsplit(profile.url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise UsageError("FORESTAY_URL", f"{profile.url!r} is not a URL such as http://127.0.0.1:8080")
         self.profile = profile
         self.timeout_seconds = timeout_seconds
-        self._parts = parts
+        self._parts = _address(profile.url)
+        if not (profile.authorization.isascii() and (profile.authorization or " ").isprintable()):
+            raise UsageError("FORESTAY_KEY", "holds characters that no key has; copy it anew, without line ends")
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> object:
         """GET and return the parsed JSON; an error status raises Rejected."""
@@ -82,8 +82,7 @@ class PlatformClient:
 
     def get_bytes(self, path: str, query: Mapping[str, str] | None = None) -> bytes:
         """GET and return the body as it is; an error status raises Rejected."""
-        target = f"{path}?{urllib.parse.urlencode(query)}" if query else path
-        reply = self.send("GET", target)
+        reply = self.send("GET", _target(path, query))
         if reply.status >= 400:
             raise _rejected("GET", path, reply)
         return reply.body
@@ -114,7 +113,8 @@ class PlatformClient:
         proof = {"authorization": self.profile.authorization} if self.profile.authorization else {}
         sent = {**proof, "accept": "application/json", **(headers or {})}
         try:
-            connection.request(method, self._parts.path.rstrip("/") + path, body=body, headers=sent)
+            target = urllib.parse.quote(self._parts.path.rstrip("/") + path, safe=_KEPT, errors="replace")
+            connection.request(method, target, body=body, headers=sent)
             answer = connection.getresponse()
             answered = {name.lower(): value for name, value in answer.getheaders()}
             return Reply(answer.status, answered, answer.read())
@@ -156,11 +156,29 @@ class PlatformClient:
         if value is not None:
             body = json.dumps(value).encode()
             sent["content-type"] = "application/json"
-        target = f"{path}?{urllib.parse.urlencode(query)}" if query else path
-        reply = self.send(method, target, body=body, headers=sent)
+        reply = self.send(method, _target(path, query), body=body, headers=sent)
         if reply.status < 400:
             return reply.json() if reply.body else None
         raise _rejected(method, path, reply)
+
+
+def _address(url: str) -> urllib.parse.SplitResult:
+    """Take a platform's URL apart; UsageError says what is wrong with it, without a password that stands in it."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        named = parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port > 0)
+        good = named and url.isprintable() and " " not in url
+    except ValueError:  # no IPv6 address, or no port
+        raise UsageError("FORESTAY_URL", f"{url!r} is not a URL such as http://127.0.0.1:8080") from None
+    if parts.username is not None or parts.password is not None:
+        raise UsageError("FORESTAY_URL", "holds a name or password, which would be shown; give the key in FORESTAY_KEY")
+    if not good:
+        raise UsageError("FORESTAY_URL", f"{url!r} is not a URL such as http://127.0.0.1:8080")
+    return parts
+
+
+def _target(path: str, query: Mapping[str, str] | None) -> str:
+    return f"{path}?{urllib.parse.urlencode(query, errors='replace')}" if query else path
 
 
 def _rejected(method: str, path: str, reply: Reply) -> ForestayError:

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from forestay.cli.output import JSON_OPTION
+from forestay.cli.output import JSON_OPTION, say
 from forestay.cli.unisolated import shortfall_here, waiver_of_demo
 from forestay.clock import SystemClock
 from forestay.demo.choreography import Demonstration
@@ -77,7 +77,9 @@ def demo(
 ) -> None:
     """Start the platform with example models, break or attack it on purpose, and show that every promise held.
 
-    Exit status 1 when a promise was broken. Example: forestay demo --scenario abuse --output ./demo-output
+    Exit status 1 when a promise was broken.
+
+    Example: forestay demo --scenario abuse --output ./demo-output
     """
     if scenario not in SCENARIOS:
         raise UsageError("--scenario", f"{scenario[:60]!r} is none of {', '.join(SCENARIOS)}")
@@ -93,7 +95,7 @@ def demo(
     environment = process_environment()
     waiver, warning = waiver_of_demo(shortfall_here(), environment)
     if warning:
-        typer.echo(warning, err=True)
+        say(warning, err=True)
     screen = _screen(as_json, names, ACTS if scenario == "tour" else ())
     course = Course(fleet.resolve(), data, output.resolve(), environment, clock, screen, waiver)
     run = _COURSES[scenario](course)
@@ -109,7 +111,7 @@ def demo(
     words = "interrupted" if ended == _INTERRUPTED else words
     screen.close(promises, f"{words} ({clock.monotonic() - started:.0f} s). Look: {page}")
     if keep:
-        typer.echo(f"data folder: {data}", err=True)
+        say(f"data folder: {data}", err=True)
     elif kept or ended == _INTERRUPTED:
         shutil.rmtree(data, ignore_errors=True)
     raise typer.Exit(0 if kept else ended)

@@ -3,12 +3,11 @@
 import asyncio
 import dataclasses
 import pathlib
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from forestay.cli.output import JSON_OPTION, print_json
+from forestay.cli.output import JSON_OPTION, print_json, say
 from forestay.settings import Settings, process_environment
 
 if TYPE_CHECKING:
@@ -47,11 +46,12 @@ def doctor(
 
 
 def _print(findings: "list[Finding]", failed: int) -> None:
+    drab = bool(process_environment().get("NO_COLOR"))  # no-color.org: any text but an empty one
     for finding in findings:
         mark = finding.health.value
-        shown = typer.style(f"{mark:<8}", fg=_COLOURS[mark]) if sys.stdout.isatty() else f"{mark:<8}"
-        typer.echo(f"{shown} {finding.check:<18} {finding.found}")
+        typer.secho(f"{mark:<8}", fg=None if drab else _COLOURS[mark], nl=False)
+        say(f" {finding.check:<18} {finding.found}")
         if finding.mend and mark != "ok":
-            typer.echo(f"{'':<8} {'':<18} -> {finding.mend}")
+            say(f"{'':<8} {'':<18} -> {finding.mend}")
     warned = sum(finding.health == "warning" for finding in findings)
-    typer.echo(f"{len(findings)} checks, {failed} failures, {warned} warnings")
+    say(f"{len(findings)} checks, {failed} failures, {warned} warnings")

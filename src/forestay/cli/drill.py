@@ -7,7 +7,7 @@ import typer
 
 from forestay.cli.client import connect
 from forestay.cli.durations import seconds_of
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 
 app = typer.Typer(no_args_is_help=True, help="Put faults in on purpose, for a while, and see them found.")
 Row = dict[str, object]
@@ -58,7 +58,7 @@ def start(
         print_json(said)
         return
     row = cast("Row", said)
-    typer.echo(f"{row['drill_id']}: {row['fault']}, until {row['ends_at']}; `forestay drill list` shows where")
+    say(f"{row['drill_id']}: {row['fault']}, until {row['ends_at']}; `forestay drill list` shows where")
 
 
 @app.command("list")
@@ -94,7 +94,7 @@ def stop(
     if json:
         print_json(said)
         return
-    typer.echo(f"{drill} is stopped; the fault is out within a second or two")
+    say(f"{drill} is stopped; the fault is out within a second or two")
 
 
 def _places(row: Row) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from forestay.cli.output import JSON_OPTION, print_json
+from forestay.cli.output import JSON_OPTION, print_json, say
 from forestay.errors import UsageError
 from forestay.settings import Settings, process_environment
 
@@ -44,7 +44,7 @@ def export(
     if json:
         print_json({"files": [{"name": name, "rows": rows} for name, rows in written]})
         return
-    typer.echo("\n".join(f"{name}: {rows} rows" for name, rows in written) or "no facts in that time")
+    say("\n".join(f"{name}: {rows} rows" for name, rows in written) or "no facts in that time")
 
 
 async def _export(

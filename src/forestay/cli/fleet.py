@@ -7,7 +7,7 @@ import typer
 
 from forestay.cli.client import connect
 from forestay.cli.model import shares
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 
 app = typer.Typer(no_args_is_help=True, help="Show what should run and what does; freeze automation.")
 Rows = list[dict[str, object]]
@@ -25,12 +25,12 @@ def status(json: Annotated[bool, JSON_OPTION] = False) -> None:
         return
     brakes = cast("dict[str, object]", fleet["brakes"])
     if brakes["frozen"]:
-        typer.echo(f"FROZEN by {brakes['frozen_by']}: {brakes['frozen_why']}")
+        say(f"FROZEN by {brakes['frozen_by']}: {brakes['frozen_why']}")
     replicas = cast("Rows", fleet["replicas"])
     _models(cast("Rows", fleet["models"]), replicas)
-    typer.echo("")
+    say()
     _workers(cast("Rows", fleet["workers"]), replicas, str(fleet["now"]))
-    typer.echo("")
+    say()
     columns = ("replica_id", "model_id", "worker_id", "revision_id", "state", "last_used_at", "detail")
     print_table(columns, [[item[column] for column in columns] for item in replicas], empty="no replicas")
 
@@ -112,7 +112,7 @@ def mode(
     if json:
         print_json(done)
         return
-    typer.echo(f"{loop} is in {wanted} mode for {model or 'every model'}")
+    say(f"{loop} is in {wanted} mode for {model or 'every model'}")
 
 
 def _turn(reason: str, *, frozen: bool, json: bool) -> None:
@@ -120,7 +120,7 @@ def _turn(reason: str, *, frozen: bool, json: bool) -> None:
     if json:
         print_json(brakes)
         return
-    typer.echo("automation is frozen" if frozen else "automation may act")
+    say("automation is frozen" if frozen else "automation may act")
 
 
 def _models(models: Rows, replicas: Rows) -> None:

@@ -12,7 +12,7 @@ import typer
 from forestay.cli.client import connect
 from forestay.cli.durations import seconds_of
 from forestay.cli.key_first import first
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Create, list, show, rotate and revoke keys.")
@@ -120,14 +120,14 @@ def revoke(
     if json:
         print_json(revoked)
         return
-    typer.echo(f"{revoked['key_id']} is revoked since {revoked['revoked_at']}")
+    say(f"{revoked['key_id']} is revoked since {revoked['revoked_at']}")
 
 
 def _print_new(made: Mapping[str, object], *, json: bool) -> None:
     if json:
         print_json(made)
         return
-    typer.echo(made["key"])
+    say(made["key"])
 
 
 def _row(key: Mapping[str, object]) -> tuple[object, ...]:

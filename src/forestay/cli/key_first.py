@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from forestay.cli.output import JSON_OPTION, print_json
+from forestay.cli.output import JSON_OPTION, print_json, say
 from forestay.errors import Refused, UsageError
 from forestay.fleet.keys import IssuedKey
 from forestay.settings import Settings, process_environment
@@ -32,7 +32,7 @@ def first(
     if json:
         print_json({"key_id": issued.key.key_id, "tenant_id": issued.key.tenant_id, "key": issued.credential})
         return
-    typer.echo(issued.credential)
+    say(issued.credential)
 
 
 async def _issue(settings: Settings, *, anyway: bool) -> IssuedKey:

@@ -11,7 +11,7 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import connect
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Set, list and show limits and budgets; show what is used.")
@@ -96,7 +96,7 @@ def remove(
     if json:
         print_json(done)
         return
-    typer.echo(f"{done['subject']} is no longer limited in {', '.join(cast('list[str]', done['removed']))}")
+    say(f"{done['subject']} is no longer limited in {', '.join(cast('list[str]', done['removed']))}")
 
 
 @app.command()
@@ -115,13 +115,13 @@ def usage(
         print_json(seen)
         return
     spent = cast("dict[str, object]", seen["spent"])
-    typer.echo(f"{seen['subject']} in {seen['month']}: {spent['requests']} requests, {_spent(spent)}")
-    typer.echo("")
+    say(f"{seen['subject']} in {seen['month']}: {spent['requests']} requests, {_spent(spent)}")
+    say()
     limits = cast("Rows", seen["limits"])
     columns = ("kind", "amount", "burst", "spent", "reserved", "left", "from")
     rows = [[*(item.get(column) for column in columns), _when(item)] for item in limits]
     print_table(("limit", *columns[1:], "more in"), rows, empty="no limits; see `forestay limit set`")
-    typer.echo("")
+    say()
     models = cast("Rows", seen["by_model"])
     rows = [[item["model_id"], item["requests"], item["gpu_seconds"], item["money"]] for item in models]
     print_table(("model", "requests", "device-seconds", "money"), rows, empty="nothing used")

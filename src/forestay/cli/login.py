@@ -11,7 +11,7 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import PlatformClient, Profile, load_profile, save_profile
-from forestay.cli.output import JSON_OPTION, print_json
+from forestay.cli.output import JSON_OPTION, print_json, say
 from forestay.clock import SystemClock
 from forestay.errors import Refused, UsageError
 from forestay.settings import client_settings
@@ -55,7 +55,7 @@ def _by_device(client: PlatformClient, clock: SystemClock) -> dict[str, object]:
     """Show where to sign in, and ask until that is done or the time is over (RFC 8628)."""
     begun = _opened(client.post("/admin/oidc/device"))
     address = begun["verification_uri_complete"] or begun["verification_uri"]
-    typer.echo(f"Open {address} and enter the code {begun['user_code']}", err=True)
+    say(f"Open {address} and enter the code {begun['user_code']}", err=True)
     pause_seconds = float(str(begun["interval"]))
     until = clock.monotonic() + float(str(begun["expires_in"]))
     while clock.monotonic() < until:
@@ -87,7 +87,7 @@ def _profile(url: str, ca_file: str) -> tuple[pathlib.Path, Profile]:
 
 def _choose(client: PlatformClient, current: str) -> None:
     """Replace the password that was handed out."""
-    typer.echo("Choose a password of your own.", err=True)
+    say("Choose a password of your own.", err=True)
     new = _ask("New password", hidden=True)
     if _ask("Again", hidden=True) != new:
         raise UsageError("password", "the two differ; sign in again")
@@ -108,4 +108,4 @@ def _say(opened: dict[str, object], path: pathlib.Path, *, json: bool) -> None:
     if json:
         print_json({name: value for name, value in opened.items() if name != "token"} | {"file": str(path)})
         return
-    typer.echo(f"signed in as {opened['email']} ({opened['role']}) until {opened['expires_at']}")
+    say(f"signed in as {opened['email']} ({opened['role']}) until {opened['expires_at']}")

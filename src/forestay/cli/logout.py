@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from forestay.cli.client import PlatformClient, Rejected, load_profile, save_profile
-from forestay.cli.output import JSON_OPTION, print_json
+from forestay.cli.output import JSON_OPTION, print_json, say
 from forestay.errors import UsageError
 from forestay.settings import client_settings
 
@@ -37,4 +37,4 @@ def logout(
     if json:
         print_json(ended)
         return
-    typer.echo("signed out")
+    say("signed out")

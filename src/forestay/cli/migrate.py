@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from forestay.cli.output import JSON_OPTION, print_json
+from forestay.cli.output import JSON_OPTION, print_json, say
 from forestay.errors import UsageError
 from forestay.settings import Settings, process_environment
 
@@ -37,7 +37,7 @@ def migrate(
     if json:
         print_json({"applied": applied})
         return
-    typer.echo("\n".join(f"applied {name}" for name in applied) or "nothing to apply: the tables are up to date")
+    say("\n".join(f"applied {name}" for name in applied) or "nothing to apply: the tables are up to date")
 
 
 async def _migrate(url: str, facts_url: str, phase: Phase) -> list[str]:

@@ -11,7 +11,7 @@ from forestay.cli.model_import import import_models
 from forestay.cli.model_profile import profile
 from forestay.cli.model_readiness import admit, readiness, readiness_told, waive
 from forestay.cli.model_revisions import revisions, set_back
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.rollouts.rolling import Strategy
 
 app = typer.Typer(no_args_is_help=True, help="Write, check, onboard, review, deploy, list and show models.")
@@ -56,7 +56,7 @@ def check(
     if json:
         print_json(told)
         return
-    typer.echo(f"{spec.model_id} is good: {len(plan.files)} files, {plan.size_bytes:,} bytes")
+    say(f"{spec.model_id} is good: {len(plan.files)} files, {plan.size_bytes:,} bytes")
 
 
 @app.command()
@@ -186,14 +186,14 @@ def show(
     if json:
         print_json(found)
         return
-    typer.echo(f"{found['model_id']}: {found['description']}")
+    say(f"{found['model_id']}: {found['description']}")
     owner = cast("dict[str, str]", found["owner"])
-    typer.echo(f"owner {owner['team']} ({owner['contact']}), {found['visibility']}, routes {shares(found)}")
+    say(f"owner {owner['team']} ({owner['contact']}), {found['visibility']}, routes {shares(found)}")
     plan = cast("dict[str, str] | None", found["pending"])
     if plan is not None and plan["given_up"]:
-        typer.echo(f"deploy of {plan['revision_id']} given up: {plan['given_up']}")
+        say(f"deploy of {plan['revision_id']} given up: {plan['given_up']}")
     elif plan is not None:
-        typer.echo(f"{plan['revision_id']} takes over once a replica of it is ready, by {plan['until']} at the latest")
+        say(f"{plan['revision_id']} takes over once a replica of it is ready, by {plan['until']} at the latest")
     revisions = cast("list[dict[str, object]]", found["revisions"])
     print_table(("revision", "created"), [(item["revision_id"], item["created_at"]) for item in revisions])
     replicas = cast("list[dict[str, object]]", found["replicas"])
@@ -220,16 +220,16 @@ def run_deploy(file: pathlib.Path, name: str, strategy: Strategy | None, *, wait
     from forestay.cli.deploying import read_candidate, say_room, wait_for_switch
     from forestay.clock import SystemClock
 
-    candidate, client, say = read_candidate(file, name), connect(), _quiet if json else _progress
-    done = deploy_candidate(client, candidate, say, strategy)
-    say_room(client, candidate.spec, say)
+    candidate, client, progress = read_candidate(file, name), connect(), _quiet if json else _progress
+    done = deploy_candidate(client, candidate, progress, strategy)
+    say_room(client, candidate.spec, progress)
     if wait and done.pending:
-        wait_for_switch(client, done, say, SystemClock())
+        wait_for_switch(client, done, progress, SystemClock())
         done = dataclasses.replace(done, pending=False)
     if json:
         print_json(dataclasses.asdict(done))
         return
-    typer.echo(done.revision_id)
+    say(done.revision_id)
 
 
 def load_fleet(client: PlatformClient, fleet_file: pathlib.Path, on_progress: Callable[[str], None]) -> None:
@@ -250,7 +250,7 @@ def shares(model: "dict[str, object]") -> str:
 
 
 def _progress(text: str) -> None:
-    typer.echo(text, err=True)
+    say(text, err=True)
 
 
 def _quiet(_text: str) -> None:

@@ -4,9 +4,7 @@ import json as json_module
 import pathlib
 from collections.abc import Mapping
 
-import typer
-
-from forestay.cli.output import print_json, print_table
+from forestay.cli.output import print_json, print_table, say
 from forestay.errors import UsageError
 
 
@@ -18,9 +16,9 @@ def init_spec(app: str, out: pathlib.Path | None, identity: Mapping[str, str], *
     if json:
         print_json({"file": str(target), "to_do": faults})
         return
-    typer.echo(f"wrote {target}")
+    say(f"wrote {target}")
     for fault in faults:
-        typer.echo(f"to do: {fault}")
+        say(f"to do: {fault}")
 
 
 def write_spec(app: str, target: pathlib.Path, identity: Mapping[str, str]) -> None:

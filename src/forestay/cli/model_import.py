@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from forestay.cli.model_authoring import faults_of, write_spec
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.errors import UsageError
 from forestay.fleet.spec_import import Made, apps_in, read_rows, render_provider
 from forestay.fleet.spec_template import Identity
@@ -46,7 +46,7 @@ def import_models(
         return
     rows = [(file, state, len(faults), _fields(faults)) for file, state, faults in told]
     print_table(("spec", "state", "left", "fields"), rows, empty=f"no fal.App below {source}")
-    typer.echo(f"{len(told)} specs, {sum(not faults for _, _, faults in told)} whole")
+    say(f"{len(told)} specs, {sum(not faults for _, _, faults in told)} whole")
 
 
 def _of_folder(folder: pathlib.Path, usual: Identity) -> list[tuple[pathlib.Path, str]]:

@@ -15,7 +15,7 @@ import typer
 
 from forestay.cli.client import PlatformClient, connect
 from forestay.cli.model_readiness import print_card
-from forestay.cli.output import print_json
+from forestay.cli.output import print_json, say
 from forestay.cli.trial import Ask, Sender, checked
 from forestay.clock import SystemClock
 from forestay.errors import UsageError
@@ -144,7 +144,7 @@ def onboard(app: str, out: pathlib.Path | None, way: Way, *, json: bool) -> None
     """Take an app to an admitted model; exit code 1 with the card when something is missing."""
     client = connect()
     client.get("/admin/whoami")  # nobody edits a spec for a platform that is not there
-    card = Onboarding(way, client, SystemClock(), lambda text: typer.echo(text, err=True)).run(app, out)
+    card = Onboarding(way, client, SystemClock(), lambda text: say(text, err=True)).run(app, out)
     if json:
         print_json(card)
     elif not card["ready"]:
@@ -152,7 +152,7 @@ def onboard(app: str, out: pathlib.Path | None, way: Way, *, json: bool) -> None
     if not card["ready"]:
         raise typer.Exit(1)
     if not json:
-        typer.echo(f"{card['model_id']} is admitted")
+        say(f"{card['model_id']} is admitted")
 
 
 def asks_of(client: PlatformClient, spec: ModelSpec, body: str, count: int) -> list[Ask]:

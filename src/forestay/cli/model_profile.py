@@ -26,7 +26,7 @@ from forestay.capacity.profile import (
 )
 from forestay.cli.client import PlatformClient, connect
 from forestay.cli.model_onboard import asks_of, interface_of
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.cli.trial import Ask, Sender, TrialFailed, checked
 from forestay.clock import SystemClock
 from forestay.errors import UsageError
@@ -196,9 +196,9 @@ class ProfileRun:
 def show(measured: Profile) -> None:
     """Print a profile for people."""
     cold = measured.cold_start_seconds
-    typer.echo(f"{measured.model_id}{measured.endpoint}: a usual request takes {measured.usual_seconds:.3g} s")
-    typer.echo(f"cold start: {'unknown, no replica is loaded' if cold is None else f'{cold:.3g} s'}")
-    typer.echo(f"memory of its replica: {_bytes(measured.usual_memory_bytes, measured.usual_device_memory_bytes)}")
+    say(f"{measured.model_id}{measured.endpoint}: a usual request takes {measured.usual_seconds:.3g} s")
+    say(f"cold start: {'unknown, no replica is loaded' if cold is None else f'{cold:.3g} s'}")
+    say(f"memory of its replica: {_bytes(measured.usual_memory_bytes, measured.usual_device_memory_bytes)}")
     rows = [
         (
             item.field,
@@ -226,7 +226,7 @@ def show(measured: Profile) -> None:
     ]
     print_table(("at a time", "per second", "p50 s", "p95 s", "throughput", ""), shown, empty="no level was measured")
     if measured.stopped:
-        typer.echo(f"not all was measured: {measured.stopped}")
+        say(f"not all was measured: {measured.stopped}")
 
 
 def _bytes(host: int | None, device: int | None) -> str:

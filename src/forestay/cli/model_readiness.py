@@ -5,7 +5,7 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import connect
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.errors import UsageError
 from forestay.ids import is_model_id
 
@@ -38,7 +38,7 @@ def admit(
     if json:
         print_json(told)
         return
-    typer.echo(f"{name} is admitted by {told['admitted_by']}")
+    say(f"{name} is admitted by {told['admitted_by']}")
 
 
 def waive(
@@ -58,7 +58,7 @@ def waive(
     if json:
         print_json(told)
         return
-    typer.echo(f"{item} of {model} is waived until {until} ({owner})")
+    say(f"{item} of {model} is waived until {until} ({owner})")
 
 
 def _show(card: Told, *, json: bool) -> None:
@@ -76,7 +76,7 @@ def print_card(card: Told) -> None:
     print_table(("area", "item", "says", "evidence", "what mends it"), rows)
     since = f", not ready since {card['unready_since']}" if card["unready_since"] else ""
     state = f"admitted by {card['admitted_by']}{since}" if card["admitted_at"] else "not admitted yet"
-    typer.echo(f"{card['model_id']} is {'ready' if card['ready'] else 'not ready'}; {state}")
+    say(f"{card['model_id']} is {'ready' if card['ready'] else 'not ready'}; {state}")
 
 
 def readiness_told(standing: Told) -> str:

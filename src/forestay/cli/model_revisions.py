@@ -7,7 +7,7 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import connect
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.errors import UsageError
 from forestay.fleet.spec_changes import spec_changes
 from forestay.ids import is_model_id
@@ -61,7 +61,7 @@ def set_back(
         print_json(told)
         return
     when = "has the traffic once a replica of it is ready" if told["pending"] else "has the traffic"
-    typer.echo(f"{told['revision_id']} {when}")
+    say(f"{told['revision_id']} {when}")
 
 
 def changes_between(before: Told, after: Told) -> list[Told]:

@@ -12,7 +12,7 @@ import typer
 
 from forestay.cli import observe_export
 from forestay.cli.client import PlatformClient, connect
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Feed facts of another fleet; show what is rolled up; export.")
@@ -60,11 +60,11 @@ def ingest(
     if json:
         print_json({"lines": total, "kept": kept, "faults": faults})
     else:
-        typer.echo(f"{kept} of {total} lines taken")
+        say(f"{kept} of {total} lines taken")
         for fault in faults[:_SHOWN]:
-            typer.echo(f"line {fault['line']}: {fault['field']}: {fault['reason']}", err=True)
+            say(f"line {fault['line']}: {fault['field']}: {fault['reason']}", err=True)
         if len(faults) > _SHOWN:
-            typer.echo(f"and {len(faults) - _SHOWN} more", err=True)
+            say(f"and {len(faults) - _SHOWN} more", err=True)
     if faults:
         raise typer.Exit(1)
 
@@ -90,7 +90,7 @@ def show(
     if json:
         print_json(found)
         return
-    typer.echo(f"complete until {found['complete_until'] or 'nothing yet'}")
+    say(f"complete until {found['complete_until'] or 'nothing yet'}")
     rows = [_row(name, told) for name, told in cast("dict[str, dict[str, object]]", found["models"]).items()]
     columns = ("model", "requests", "good", "bad", "neither", "p50 latency", "p99 latency", "p99 wait", "device s")
     print_table(columns, rows, empty="no requests in these hours")

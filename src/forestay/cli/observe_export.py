@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from forestay.cli.output import JSON_OPTION, print_json
+from forestay.cli.output import JSON_OPTION, print_json, say
 from forestay.data_dir import write_private
 from forestay.errors import UsageError
 
@@ -49,9 +49,9 @@ def export(
         print_json({name: {"file": str(file), "lost": lost} for name, (file, lost) in written.items()})
         return
     for file, lost in written.values():
-        typer.echo(f"wrote {file}")
+        say(f"wrote {file}")
         for line in lost:
-            typer.echo(f"lost: {line}")
+            say(f"lost: {line}")
 
 
 def _write(stack: Stack, folder: pathlib.Path, routes: pathlib.Path | None) -> tuple[pathlib.Path, list[str]]:

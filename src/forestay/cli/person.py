@@ -8,7 +8,7 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import connect
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 
 app = typer.Typer(no_args_is_help=True, help="Say who may sign in, and as what.")
 _WHO = typer.Argument(help="Id (p-...) or e-mail address.")
@@ -117,13 +117,13 @@ def _say(person: Mapping[str, object], *, json: bool) -> None:
         print_json(person)
         return
     row = _row(person)
-    typer.echo(f"{row[1]} ({row[0]}): {row[2]}, {row[4]}")
+    say(f"{row[1]} ({row[0]}): {row[2]}, {row[4]}")
 
 
 def _show_password(person: Mapping[str, object], *, json: bool) -> None:
     if json:
         print_json(person)
     elif person["one_time_password"]:
-        typer.echo(person["one_time_password"])
+        say(person["one_time_password"])
     else:
         _say(person, json=False)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from forestay.cli.client import PlatformClient, Profile, load_profile, save_profile
-from forestay.cli.output import JSON_OPTION, print_json
+from forestay.cli.output import JSON_OPTION, print_json, say
 from forestay.errors import UsageError
 from forestay.settings import client_settings
 
@@ -55,4 +55,4 @@ def _say(path: pathlib.Path, profile: Profile, *, json: bool) -> None:
         print_json({**told, "signed_in": signed_in})
         return
     proof = "the session of `forestay login`" if profile.session else f"key {key_id}"
-    typer.echo(f"{profile.url} with {proof} ({path})")
+    say(f"{profile.url} with {proof} ({path})")

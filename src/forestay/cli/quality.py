@@ -9,7 +9,7 @@ import typer
 
 from forestay.cli import quality_canary, quality_evidence, quality_fingerprint, quality_scorers
 from forestay.cli.client import connect
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Show what was found wrong with outputs; canaries, scorers, evidence.")
@@ -32,7 +32,7 @@ def status(json: Annotated[bool, JSON_OPTION] = False) -> None:
         print_json({"findings": found, "holds": holds})
         return
     _print_findings(found, "nothing stands against any model")
-    typer.echo()
+    say()
     columns = ("held back", "revision", "since", "reason")
     rows = [(_held(row), row["revision_id"], row["held_at"], row["reason"]) for row in holds]
     print_table(columns, rows, empty="no worker is held back")
@@ -69,7 +69,7 @@ def explain(
     if json:
         print_json(found)
         return
-    typer.echo("\n\n".join("\n".join(told(row)) for row in found) or f"nothing was found of {model} within a day")
+    say("\n\n".join("\n".join(told(row)) for row in found) or f"nothing was found of {model} within a day")
 
 
 @app.command()
@@ -86,7 +86,7 @@ def close(
     if json:
         print_json(said)
         return
-    typer.echo(f"finding {finding} is closed")
+    say(f"finding {finding} is closed")
 
 
 @app.command()
@@ -105,7 +105,7 @@ def release(
     if json:
         print_json(said)
         return
-    typer.echo(f"{worker} may run {revision} again")
+    say(f"{worker} may run {revision} again")
 
 
 @app.command()

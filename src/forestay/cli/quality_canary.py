@@ -7,7 +7,7 @@ import typer
 
 from forestay.cli.canary_sheet import render_sheet
 from forestay.cli.client import PlatformClient, connect
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.clock import SystemClock
 from forestay.errors import UsageError
 
@@ -41,7 +41,7 @@ def run(
     else:
         _print_rounds(rounds, "no round has ended yet")
         if missing:
-            typer.echo(f"not played yet: {', '.join(missing)}")
+            say(f"not played yet: {', '.join(missing)}")
     if (missing and wait) or any(row["ended"] == "failed" for row in rounds):
         raise typer.Exit(1)
 
@@ -80,7 +80,7 @@ def show(
         for row in goldens
     ]
     print_table(columns, rows, empty="no canary has been played yet")
-    typer.echo()
+    say()
     _print_rounds(cast("list[Row]", told["rounds"]), "no round was played yet")
 
 
@@ -105,7 +105,7 @@ def approve(
         print_json(told)
         return
     goldens, closed = cast("list[Row]", told["goldens"]), cast("list[str]", told["closed_findings"])
-    typer.echo(f"{len(goldens)} goldens of {revision} hold from now on; {len(closed)} findings are closed")
+    say(f"{len(goldens)} goldens of {revision} hold from now on; {len(closed)} findings are closed")
 
 
 def _awaited(client: PlatformClient, model: str, asked: Row, wait: float) -> tuple[list[str], list[Row]]:

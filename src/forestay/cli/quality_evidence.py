@@ -8,7 +8,7 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import connect
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="See the outputs that a finding is about.")
@@ -46,7 +46,7 @@ def show(
     rows = [(row["request_id"], row["replica_id"], row["what"], row["size_bytes"]) for row in copies]
     print_table(("request", "replica", "what", "bytes"), rows, empty=str(found["words"]))
     if written:
-        typer.echo(f"{len(written)} copies are in {out}; each reading is noted in the audit log")
+        say(f"{len(written)} copies are in {out}; each reading is noted in the audit log")
 
 
 def _name(number: int, copy: Row) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.errors import UsageError
 from forestay.quality.scorers.file import VARIABLE, ScorerEntry, read_scorers
 from forestay.quality.scorers.frozen import FrozenFault, digest_of, items_of, read_frozen, write_frozen
@@ -163,9 +163,9 @@ def _show(row: Row) -> None:
         words = ", ".join(f"{name} {value:.4g}" for name, value in (scores or {}).items())
         shown.append((one["file"], words or one["why"]))
     print_table(("frozen output", "scores"), shown, empty="no frozen output was scored")
-    typer.echo()
+    say()
     if row["trouble"]:
-        typer.echo(f"{row['scorer']}: {row['trouble']}: {row['words']}")
+        say(f"{row['scorer']}: {row['trouble']}: {row['words']}")
     else:
         told = "was learned" if row["learned"] else "scores as it did"
-        typer.echo(f"{row['scorer']} {told}; digest {row['digest']}")
+        say(f"{row['scorer']} {told}; digest {row['digest']}")

@@ -6,7 +6,7 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import Rejected, connect
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.errors import UsageError
 from forestay.ids import parse_request_id
 
@@ -25,20 +25,20 @@ def show(request_id: Annotated[str, _ID], json: Annotated[bool, JSON_OPTION] = F
         print_json(found)
         return
     where = f" on {found['replica_id']}" if found["replica_id"] else ""
-    typer.echo(f"{found['request_id']}: {found['state']}, attempt {found['attempt']}{where}")
-    typer.echo(f"{found['model_id']}{found['endpoint']} for {found['tenant_id']}, submitted {found['submitted_at']}")
+    say(f"{found['request_id']}: {found['state']}, attempt {found['attempt']}{where}")
+    say(f"{found['model_id']}{found['endpoint']} for {found['tenant_id']}, submitted {found['submitted_at']}")
     if found["error"]:
-        typer.echo(f"error: {found['error']} ({found['error_type'] or 'no type'})")
+        say(f"error: {found['error']} ({found['error_type'] or 'no type'})")
     if found["lane"] != "queue":
         ran = f"revision {found['revision_id']} on {found['worker_id']}, from {found['started_at']}"
-        typer.echo(f"{found['lane']}: {found['outcome']} ({found['status_code']}), until {found['finished_at']}")
-        typer.echo(ran if found["started_at"] else "it never reached a replica")
+        say(f"{found['lane']}: {found['outcome']} ({found['status_code']}), until {found['finished_at']}")
+        say(ran if found["started_at"] else "it never reached a replica")
         return
     attempts = cast("list[dict[str, object]]", found["attempts"])
     columns = ("attempt", "outcome", "replica_id", "leased_at", "started_at", "finished_at", "device_seconds")
     print_table(columns, [[item[column] for column in columns] for item in attempts], empty="no attempts recorded yet")
     for line in cast("list[dict[str, object]]", found["logs"]):
-        typer.echo(f"{line['at']} {line['level']}: {line['message']}")
+        say(f"{line['at']} {line['level']}: {line['message']}")
 
 
 @app.command(name="list")
@@ -81,9 +81,9 @@ def trace(request_id: Annotated[str, _ID], json: Annotated[bool, JSON_OPTION] = 
         return
     spans = msgspec.convert(found["spans"], list[Span])
     ended = "" if found["ended"] else ", not ended or not written yet"
-    typer.echo(f"trace {spans[0].trace_id}{ended}")
+    say(f"trace {spans[0].trace_id}{ended}")
     for line in render_waterfall(spans, Console().width):
-        typer.echo(line)
+        say(line)
 
 
 @app.command()
@@ -96,7 +96,7 @@ def cancel(request_id: Annotated[str, _ID], json: Annotated[bool, JSON_OPTION] =
     if json:
         print_json(done)
         return
-    typer.echo(f"{done['request_id']} is cancelled (it was {done['state_before']})")
+    say(f"{done['request_id']} is cancelled (it was {done['state_before']})")
 
 
 @app.command()
@@ -110,7 +110,10 @@ def result(request_id: Annotated[str, _ID], json: Annotated[bool, JSON_OPTION] =
     if reply.status != 200:
         detail = cast("dict[str, object]", reply.json()).get("detail")
         raise Rejected(f"{detail} (HTTP {reply.status} from GET {path})", status=reply.status, detail=detail)
-    sys.stdout.buffer.write(reply.body + b"\n")
+    if sys.stdout.isatty():
+        say(reply.body.decode("utf-8", "replace"))
+    else:
+        sys.stdout.buffer.write(reply.body + b"\n")
     if int(reply.headers.get("x-forestay-status", "200")) >= 400:
         raise typer.Exit(1)
 

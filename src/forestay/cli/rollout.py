@@ -6,7 +6,7 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import connect
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.cli.rollout_report import replay, report
 from forestay.cli.rollout_safety import replay_safety
 from forestay.errors import UsageError
@@ -90,9 +90,9 @@ def start(
         print_json({"rollout_id": done.rollout, "model_id": done.model_id, "revision_id": done.revision_id})
         return
     if done.rollout is None:
-        typer.echo(f"{done.revision_id} has the traffic: there was nothing to compare it with", err=True)
+        say(f"{done.revision_id} has the traffic: there was nothing to compare it with", err=True)
         return
-    typer.echo(done.rollout)
+    say(done.rollout)
 
 
 @app.command()
@@ -106,26 +106,26 @@ def status(rollout: Annotated[str, _ID], json: Annotated[bool, JSON_OPTION] = Fa
         print_json(found)
         return
     control, candidate = found["control"], found["candidate"]
-    typer.echo(f"{found['rollout_id']}: {found['stage']} at {found['weight']:g} %, {control} -> {candidate}")
-    typer.echo(str(found["reason"]))
+    say(f"{found['rollout_id']}: {found['stage']} at {found['weight']:g} %, {control} -> {candidate}")
+    say(str(found["reason"]))
     if found["paused_by"]:
-        typer.echo(f"paused by {found['paused_by']}")
+        say(f"paused by {found['paused_by']}")
     if found["despite_budget"]:
-        typer.echo(f"goes on despite the error budget: {found['despite_budget']}")
+        say(f"goes on despite the error budget: {found['despite_budget']}")
     requests = cast("dict[str, int]", found["requests"])
     cost = f"{found['excess']:.1f} of {found['allowance']:g} bad answers granted are spent"
-    typer.echo(f"{requests['candidate']:,} requests of the candidate, {requests['control']:,} of the control; {cost}")
+    say(f"{requests['candidate']:,} requests of the candidate, {requests['control']:,} of the control; {cost}")
     for gate in cast("list[dict[str, str]]", found["gates"]):
-        typer.echo(f"gate {gate['gate']}: {gate['verdict']}, {gate['evidence']}")
+        say(f"gate {gate['gate']}: {gate['verdict']}, {gate['evidence']}")
     shadow = cast("Told | None", found["shadow"])
     if shadow is not None:
         spent = f"{shadow['spent_seconds']:.1f} device-seconds"
-        typer.echo(f"shadow: {shadow['said']}, {shadow['reason']} ({spent})")
+        say(f"shadow: {shadow['said']}, {shadow['reason']} ({spent})")
     worst = cast("Told | None", found["worst"])
     if worst is not None:
-        typer.echo(f"worst: {worst['told']}")
+        say(f"worst: {worst['told']}")
     for item in cast("list[Told]", found["unproved"]):
-        typer.echo(f"not yet proved: {item['told']}")
+        say(f"not yet proved: {item['told']}")
     journal = cast("list[Told]", found["journal"])
     columns = ("at", "actor", "stage", "weight", "reason")
     print_table(columns, [[item[column] for column in columns] for item in journal])
@@ -267,7 +267,7 @@ def _order(rollout: str, verb: str, reason: str, *, json: bool) -> None:
     if json:
         print_json(told)
         return
-    typer.echo(f"{name}: {verb} is ordered; `forestay rollout status {name}` shows what follows")
+    say(f"{name}: {verb} is ordered; `forestay rollout status {name}` shows what follows")
 
 
 def _list(model: str) -> list[Told]:

@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from forestay.cli.client import PlatformClient, Rejected, connect
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_document, print_json, print_table, say
 from forestay.errors import UsageError
 from forestay.rollouts.report import Report
 
@@ -82,17 +82,17 @@ def _sheets(client: PlatformClient, name: str, page: Report) -> dict[str, bytes]
             try:
                 found[item.request_id] = client.get_bytes(f"/admin/rollouts/{name}/sheets/{item.request_id}")
             except Rejected as error:
-                typer.echo(f"no pictures: {error}", err=True)
+                say(f"no pictures: {error}", err=True)
                 return found
     return found
 
 
 def _write(text: str, out: pathlib.Path | None) -> None:
     if out is None:
-        typer.echo(text, nl=False)
+        print_document(text)
         return
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError("--out", f"{out} cannot be written: {error.strerror}") from None
-    typer.echo(str(out))
+    say(str(out))

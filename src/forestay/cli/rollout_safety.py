@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from forestay.cli.client import PlatformClient, connect
-from forestay.cli.output import JSON_OPTION, print_json
+from forestay.cli.output import JSON_OPTION, print_json, say
 from forestay.cli.prompt_file import Asked, read_dataset
 from forestay.clock import SystemClock
 from forestay.errors import UsageError
@@ -62,7 +62,7 @@ def replay_safety(
     if json:
         print_json({"verdict": verdict.verdict, "evidence": verdict.evidence, **_body(played, reason)})
     else:
-        typer.echo(f"{verdict.verdict}: {verdict.evidence}")
+        say(f"{verdict.verdict}: {verdict.evidence}")
     if verdict.verdict != "pass":
         raise typer.Exit(1)
 
@@ -109,5 +109,5 @@ async def _judged(
             before, after = [await replay.action(policy, text) for policy in policies]
             rows.append((unsafe, before, after))
         if sys.stderr.isatty() and (number % _TOLD_EVERY == 0 or number == len(texts)):
-            typer.echo(f"\r{number:,} of {len(texts):,} rows judged", err=True, nl=number == len(texts))
+            typer.secho(f"\r{number:,} of {len(texts):,} rows judged", err=True, nl=number == len(texts))
     return rows

@@ -5,7 +5,7 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import connect
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 
 app = typer.Typer(no_args_is_help=True, help="Look again at a random sample of what was released: how much is wrong?")
 Row = dict[str, object]
@@ -51,7 +51,7 @@ def label(
     if json:
         print_json(done)
     else:
-        typer.echo(f"{request}: kept as {'wrong' if wrong else 'right'}")
+        say(f"{request}: kept as {'wrong' if wrong else 'right'}")
 
 
 @app.command()
@@ -70,4 +70,4 @@ def estimate(
     if json:
         print_json(told)
     else:
-        typer.echo(str(told["words"]))
+        say(str(told["words"]))

@@ -11,7 +11,7 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import connect
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.cli.safety_policy import read_text
 from forestay.errors import Refused
 from forestay.safety.coverage import gaps, unnamed
@@ -79,19 +79,17 @@ def _print(shown: Mapping[str, Sequence[Row]]) -> None:
         rows.setdefault(str(cell["category"]), {})[str(cell["modality"])] = names or "-"
     columns = [modality.value for modality in Modality]
     print_table(("category", *columns), [[name, *(row[column] for column in columns)] for name, row in rows.items()])
-    typer.echo("")
+    say()
     print_table(_COLUMNS, [line for row in shown["policies"] for line in _named(row)])
     for away in shown["left_out"]:
         mend = f"pip install 'forestay[{away['extra']}]' where the judge runs"
-        typer.echo(f"{away['detector']} is not there: {mend}", err=True)
+        say(f"{away['detector']} is not there: {mend}", err=True)
     for row in shown["policies"]:
         if not row["usable"]:
             why = "cannot be used (its seal does not hold, or it cannot be read): what it should judge is not released"
-            typer.echo(f"{_name(row)} {why}", err=True)
+            say(f"{_name(row)} {why}", err=True)
         for gap in cast("list[Row]", row["gaps"]):
-            typer.echo(
-                f"{_name(row)} rests on nobody: {gap['category']} in {gap['modality']}: {gap['reason']}", err=True
-            )
+            say(f"{_name(row)} rests on nobody: {gap['category']} in {gap['modality']}: {gap['reason']}", err=True)
 
 
 def _named(row: Row) -> list[tuple[object, ...]]:

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.cli.prompt_file import Asked, Contents, look_over, texts_of
 from forestay.errors import UsageError
 
@@ -90,7 +90,7 @@ def _tell_uneven(contents: Contents) -> None:
     if contents.uneven:
         which = f"{contents.uneven:,} rows have more or fewer cells than the header, the first is row"
         mend = "put quotes around texts that hold the delimiter"
-        typer.echo(f"{which} {contents.first_uneven:,}; their texts may be cut: {mend}", err=True)
+        say(f"{which} {contents.first_uneven:,}; their texts may be cut: {mend}", err=True)
 
 
 @contextlib.contextmanager
@@ -119,7 +119,7 @@ def _load(*, linear: bool) -> "TextGuard":
 
     lacking = missing()
     if lacking and not linear:
-        typer.echo(f"{lacking} is not installed: scoring without embeddings; install forestay[safety]", err=True)
+        say(f"{lacking} is not installed: scoring without embeddings; install forestay[safety]", err=True)
     return TextGuard.load(with_embeddings=not (linear or lacking))
 
 
@@ -150,9 +150,9 @@ def _read_out(one: "TextScores", threshold: float) -> Scored:
 
 def _tell(done: int, total: int) -> None:
     if sys.stderr.isatty():
-        typer.echo(f"\r{done:,} of {total:,} rows scored", err=True, nl=done == total)
+        typer.secho(f"\r{done:,} of {total:,} rows scored", err=True, nl=done == total)
     elif done % TOLD_EVERY < BATCH <= done and total > TOLD_EVERY:
-        typer.echo(f"{done:,} of {total:,} rows scored", err=True)
+        say(f"{done:,} of {total:,} rows scored", err=True)
 
 
 def _written(sink: IO[str] | None, found: Iterable[Scored]) -> Iterator[Scored]:
@@ -197,17 +197,15 @@ def _report(found: Sequence[Scored], contents: Contents, threshold: float) -> di
 
 
 def _print(report: Mapping[str, object], *, labels: bool) -> None:
-    typer.echo(f"{report['rows']:,} rows scored by {report['detector']}; flagged from {report['threshold']} on")
+    say(f"{report['rows']:,} rows scored by {report['detector']}; flagged from {report['threshold']} on")
     if "labelled" in report:
-        typer.echo(f"{report['labelled']:,} labelled: {report['harmful']:,} harmful, {report['harmless']:,} harmless")
+        say(f"{report['labelled']:,} labelled: {report['harmful']:,} harmful, {report['harmless']:,} harmless")
         if report["auroc"] is None:
-            typer.echo("AUROC is undefined: it needs labelled rows of both kinds")
+            say("AUROC is undefined: it needs labelled rows of both kinds")
     elif labels:
-        typer.echo("no row has a label: AUROC and recall are undefined")
+        say("no row has a label: AUROC and recall are undefined")
     if report["other_language_rows"]:
-        typer.echo(
-            f"{report['other_language_rows']:,} are in a language that it does not cover: see `language` in policies"
-        )
+        say(f"{report['other_language_rows']:,} are in a language that it does not cover: see `language` in policies")
     rows: list[tuple[str, ...]] = []
     for name in ("auroc", "recall", "flag_rate_harmless", "flag_rate"):
         measure = cast("Mapping[str, float] | None", report.get(name))

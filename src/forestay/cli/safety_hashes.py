@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from forestay.cli.client import connect
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.errors import Refused, UsageError
 from forestay.safety.hashes.banks import MAX_ENTRIES_A_CALL, Entry, Hint
 from forestay.safety.hashes.exchange import Read, read_list, write_csv, write_json
@@ -55,9 +55,7 @@ def create(
         "hint": hint.value, "enabled_ratio": enabled_ratio,
     }  # fmt: skip
     made = cast("Row", connect().post("/admin/safety/banks", asked))
-    print_json(made) if json else typer.echo(
-        f"bank {made['bank_id']} is made; add hashes with `forestay safety bank add`"
-    )
+    print_json(made) if json else say(f"bank {made['bank_id']} is made; add hashes with `forestay safety bank add`")
 
 
 @bank_app.command(name="list")
@@ -89,7 +87,7 @@ def show(
         print_json(found | {"first_entries": entries})
         return
     for name, value in found.items():
-        typer.echo(f"{name}: {value}")
+        say(f"{name}: {value}")
     columns = ("entry_id", "hash", "threshold", "note", "added_by", "added_at", "suspended_reason")
     print_table(columns, [[row[column] for column in columns] for row in entries], empty="no entries")
 
@@ -111,7 +109,7 @@ def add(
     """
     entries: list[Row] = [{"hash": _hash_of(text).hex, "note": note, "threshold": threshold} for text in hashes]
     done = _add(bank_id, entries, reason)
-    print_json(done) if json else typer.echo(f"{done['added']} added to {bank_id}, {done['known']} were there")
+    print_json(done) if json else say(f"{done['added']} added to {bank_id}, {done['known']} were there")
 
 
 @bank_app.command()
@@ -127,7 +125,7 @@ def remove(
     """
     asked = {"hashes": [_hash_of(text).hex for text in hashes], "reason": reason}
     done = cast("Row", connect().post(f"/admin/safety/banks/{_quoted(bank_id)}/remove", asked))
-    print_json(done) if json else typer.echo(f"{done['removed']} removed from {bank_id}")
+    print_json(done) if json else say(f"{done['removed']} removed from {bank_id}")
 
 
 @bank_app.command(name="import")
@@ -145,7 +143,7 @@ def import_list(
     read = _read_file(file)
     if not json:
         for fault in read.faults:
-            typer.echo(f"{file}:{fault.line}: {fault.what}", err=True)
+            say(f"{file}:{fault.line}: {fault.what}", err=True)
     if strict and read.faults:
         raise UsageError("FILE", f"{file} has faulty lines, the first is {read.faults[0].line}; nothing was imported")
     entries: list[Row] = [
@@ -160,7 +158,7 @@ def import_list(
         faults = [{"line": fault.line, "what": fault.what} for fault in read.faults]
         print_json(done | said | {"faults": faults})
     else:
-        typer.echo(
+        say(
             f"{done['added']} added to {bank_id}, {done['known']} were there, {read.left_out} left out (other kinds of "
             f"signal, or not of the positive class), {len(read.faults)} faulty"
         )
@@ -182,7 +180,7 @@ def export(
     text = (write_json if out.suffix == ".json" else write_csv)(entries, bank_id)
     out.write_text(text, encoding="utf-8")
     told = {"file": str(out), "entries": len(entries)}
-    print_json(told) if json else typer.echo(f"{out}: {len(entries)} hashes of {bank_id}")
+    print_json(told) if json else say(f"{out}: {len(entries)} hashes of {bank_id}")
 
 
 @bank_app.command()
@@ -200,7 +198,7 @@ def disable(
     """
     asked = _body({"enabled_ratio": ratio, "reason": reason})
     done = cast("Row", connect().put(f"/admin/safety/banks/{_quoted(bank_id)}/ratio", asked, "application/json"))
-    print_json(done) if json else typer.echo(f"bank {bank_id} is asked about {done['enabled_ratio']} of contents")
+    print_json(done) if json else say(f"bank {bank_id} is asked about {done['enabled_ratio']} of contents")
 
 
 @bank_app.command()
@@ -214,7 +212,7 @@ def restore(
     Example: forestay safety bank restore 4711 --reason "the flood was an attack"
     """
     done = cast("Row", connect().post(f"/admin/safety/entries/{entry_id}/restore", {"reason": reason}))
-    print_json(done) if json else typer.echo(f"entry {entry_id} blocks again")
+    print_json(done) if json else say(f"entry {entry_id} blocks again")
 
 
 def match(
@@ -242,7 +240,7 @@ def match(
     if json:
         print_json({"hash": forms[0].hex, "quality": forms[0].quality, "matches": rows})
         return
-    typer.echo(f"hash {forms[0].hex}, quality {forms[0].quality} of 100")
+    say(f"hash {forms[0].hex}, quality {forms[0].quality} of 100")
     columns = ("bank_id", "entry_id", "distance", "category", "hint", "hash")
     print_table(columns, [[row.get(column) for column in columns] for row in rows], empty="not known")
 

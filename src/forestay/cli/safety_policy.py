@@ -7,8 +7,8 @@ import typer
 
 from forestay.cli.client import connect
 from forestay.cli.durations import seconds_of
-from forestay.cli.output import JSON_OPTION, print_json, print_table
-from forestay.errors import Refused, UsageError
+from forestay.cli.output import JSON_OPTION, print_document, print_json, print_table, say
+from forestay.errors import UsageError
 from forestay.safety.policy_file import read_policy
 
 policy_app = typer.Typer(no_args_is_help=True, help="Read, check, set and stage policies.")
@@ -54,18 +54,24 @@ def show(
     if json:
         print_json(shown)
         return
-    typer.echo(_stage_words(shown), err=True)
-    typer.echo(cast("str", shown["text"]), nl=False)
+    say(_stage_words(shown), err=True)
+    print_document(cast("str", shown["text"]))
 
 
 @policy_app.command()
-def check(file: Annotated[pathlib.Path, typer.Argument(help="A policy in YAML.")]) -> None:
+def check(
+    file: Annotated[pathlib.Path, typer.Argument(help="A policy in YAML.")], json: Annotated[bool, JSON_OPTION] = False
+) -> None:
     """Check a file without a platform: every fault with its line. Coverage is checked when it is set.
 
     Example: forestay safety policy check mine.yaml
     """
     policy = read_policy(read_text(file), "checked", 0, str(file))
-    typer.echo(f"{file}: {len(policy.rules)} rules, detectors {', '.join(sorted(policy.detectors())) or 'none'}")
+    detectors = sorted(policy.detectors())
+    if json:
+        print_json({"file": str(file), "rules": len(policy.rules), "detectors": detectors})
+        return
+    say(f"{file}: {len(policy.rules)} rules, detectors {', '.join(detectors) or 'none'}")
 
 
 @policy_app.command(name="set")
@@ -82,7 +88,7 @@ def set_policy(
     text = read_text(file)
     read_policy(text, policy_id, 0, str(file))
     made = cast("Row", connect().post(f"/admin/safety/policies/{policy_id}", {"text": text, "reason": reason}))
-    print_json(made) if json else typer.echo(
+    print_json(made) if json else say(
         f"version {made['version']} of {policy_id} judges in shadow; next: forestay safety policy stage {policy_id} 10"
     )
 
@@ -100,7 +106,7 @@ def stage(
     """
     body = {"percent": percent, "reason": reason}
     done = cast("Row", connect().post(f"/admin/safety/policies/{policy_id}/stage", body))
-    print_json(done) if json else typer.echo(_stage_words(done))
+    print_json(done) if json else say(_stage_words(done))
 
 
 @policy_app.command()
@@ -116,7 +122,7 @@ def rollback(
     """
     body = {"reason": reason, **({} if version is None else {"version": version})}
     done = cast("Row", connect().post(f"/admin/safety/policies/{policy_id}/rollback", body))
-    print_json(done) if json else typer.echo(_stage_words(done))
+    print_json(done) if json else say(_stage_words(done))
 
 
 def verdicts(
@@ -174,7 +180,7 @@ def block(
 def _rule(request_id: str, reason: str, *, release: bool, json: bool) -> None:
     body = {"release": release, "reason": reason}
     ruled = cast("Row", connect().post(f"/admin/safety/withheld/{request_id}", body))
-    print_json(ruled) if json else typer.echo(ruled_words(ruled))
+    print_json(ruled) if json else say(ruled_words(ruled))
 
 
 def ruled_words(row: Row) -> str:
@@ -197,11 +203,12 @@ def verify(json: Annotated[bool, JSON_OPTION] = False) -> None:
     if json:
         print_json(shown)
     else:
-        typer.echo(f"{shown['seals']} seals checked")
+        say(f"{shown['seals']} seals checked")
         for fault in faults:
-            typer.echo(f"seal {fault['sequence']}: {fault['what']}", err=True)
+            say(f"seal {fault['sequence']}: {fault['what']}", err=True)
     if faults:
-        raise Refused("the verdict records do not hold what was sealed")
+        say("forestay: the verdict records do not hold what was sealed", err=True)
+        raise typer.Exit(1)
 
 
 @glass_app.command(name="on")
@@ -218,19 +225,21 @@ def break_glass(
     """
     body = {"detector": detector, "reason": reason, "for_seconds": seconds_of("--for", lasting), "model": model}
     made = cast("Row", connect().post("/admin/safety/glass", body))
-    print_json(made) if json else typer.echo(
-        f"waived until {made['until']}; end it: break-glass off {made['waiver_id']}"
-    )
+    print_json(made) if json else say(f"waived until {made['until']}; end it: break-glass off {made['waiver_id']}")
 
 
 @glass_app.command(name="off")
-def mend_glass(waiver_id: Annotated[str, typer.Argument(help="The waiver.")], reason: Annotated[str, _REASON]) -> None:
+def mend_glass(
+    waiver_id: Annotated[str, typer.Argument(help="The waiver.")],
+    reason: Annotated[str, _REASON],
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
     """End a waiver before its time.
 
     Example: forestay safety break-glass off 4f0c... --reason "the judge is back"
     """
-    connect().post(f"/admin/safety/glass/{waiver_id}/end", {"reason": reason})
-    typer.echo("the waiver has ended")
+    done = connect().post(f"/admin/safety/glass/{waiver_id}/end", {"reason": reason})
+    print_json(done) if json else say("the waiver has ended")
 
 
 @glass_app.command(name="list")

@@ -6,7 +6,7 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import Rejected, connect
-from forestay.cli.output import JSON_OPTION, print_json
+from forestay.cli.output import JSON_OPTION, print_json, say
 from forestay.errors import UsageError
 
 Row = dict[str, object]
@@ -33,17 +33,17 @@ def made_by_us(
         print_json(found)
         return
     evidence = cast("list[Row]", found["evidence"])
-    typer.echo("made by us" if evidence else "nothing here shows that we made it (which does not show that we did not)")
+    say("made by us" if evidence else "nothing here shows that we made it (which does not show that we did not)")
     for item in evidence:
-        typer.echo(f"{item['layer']}, {item['strength']}: {item['told']}")
+        say(f"{item['layer']}, {item['strength']}: {item['told']}")
         made = cast("Row | None", item["made"])
         if made:
-            typer.echo(
+            say(
                 f"  request {made['request_id']}, model {made['model_id']}, revision {made['revision_id']}, "
                 f"{made['made_at']}"
             )
     for note in cast("list[str]", found["notes"]):
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
 
 
 def _ask(file: pathlib.Path) -> Row:

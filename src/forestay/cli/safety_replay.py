@@ -15,7 +15,7 @@ import typer
 
 from forestay.cli.client import PlatformClient, connect
 from forestay.cli.durations import seconds_of
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.cli.safety_policy import read_text
 from forestay.clock import SystemClock
 from forestay.errors import UsageError
@@ -106,7 +106,7 @@ def _records(client: PlatformClient, since: dt.datetime, until: dt.datetime) -> 
         yield from page
         pages, total = pages + 1, total + len(page)
         if page and (pages % TOLD_EVERY == 0 or sys.stderr.isatty()):
-            typer.echo(f"{total:,} verdicts read, up to {page[-1].at:%Y-%m-%d %H:%M} UTC", err=True)
+            say(f"{total:,} verdicts read, up to {page[-1].at:%Y-%m-%d %H:%M} UTC", err=True)
         if len(page) < PAGE:
             return
         position = page[-1].position
@@ -126,14 +126,12 @@ def _print(played: Replay) -> None:
     ]
     print_table(("request", "point", "model", "in force", "new", "reason"), rows, empty="nothing would have changed")
     more = len(played.changes) - len(rows)
-    typer.echo(
-        f"{played.judged:,} verdicts judged anew, {len(played.changes):,} change{f', {more} not shown' * (more > 0)}"
-    )
+    say(f"{played.judged:,} verdicts judged anew, {len(played.changes):,} change{f', {more} not shown' * (more > 0)}")
     if played.unknown:
-        typer.echo(f"{played.unknown:,} cannot be replayed: a detector that the new policy names was not asked then")
+        say(f"{played.unknown:,} cannot be replayed: a detector that the new policy names was not asked then")
     for name, counts in (("in force", played.before), ("new", played.after)):
         if counts != Counts():
-            typer.echo(f"{name}: precision {_share(counts.precision)}, recall {_share(counts.recall)} on labels")
+            say(f"{name}: precision {_share(counts.precision)}, recall {_share(counts.recall)} on labels")
 
 
 def _as_json(played: Replay) -> Row:

@@ -6,7 +6,7 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import connect
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.safety.hashes.report import CaseState
 
 app = typer.Typer(no_args_is_help=True, help="Read cases that the law asks to report; tell an undelivered one anew.")
@@ -49,4 +49,4 @@ def retry(
     """
     path = f"/admin/safety/reports/{urllib.parse.quote(case_id, safe='')}/retry"
     done = cast("Row", connect().post(path, {"reason": reason}))
-    print_json(done) if json else typer.echo(f"{case_id} will be told anew")
+    print_json(done) if json else say(f"{case_id} will be told anew")

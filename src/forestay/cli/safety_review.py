@@ -7,7 +7,7 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import connect
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.cli.safety_policy import ruled_words
 from forestay.safety.records import Point
 from forestay.safety.review.model import Ballot
@@ -79,7 +79,7 @@ def show(
         return
     for name, value in shown.items():
         if name != "votes" and value is not None:
-            typer.echo(f"{name}: {value}")
+            say(f"{name}: {value}")
     columns = ("round", "voter", "vote", "reason", "at")
     votes = cast("list[Row]", shown["votes"])
     print_table(columns, [[row[column] for column in columns] for row in votes], empty="no votes yet")
@@ -92,7 +92,7 @@ def claim(item: Annotated[str, _ITEM], json: Annotated[bool, JSON_OPTION] = Fals
     Example: forestay safety review claim rev_9f86d081884c7d659a2feaa0
     """
     done = cast("Row", connect().post(f"{_path(item)}/claim", {}))
-    print_json(done) if json else typer.echo(f"{done['item_id']} is yours until {done['claimed_until']}")
+    print_json(done) if json else say(f"{done['item_id']} is yours until {done['claimed_until']}")
 
 
 @app.command()
@@ -110,9 +110,9 @@ def vote(
     if json:
         print_json(done)
     elif done["state"] == "escalated":
-        typer.echo(f"{done['item_id']} is escalated: two people must release it")
+        say(f"{done['item_id']} is escalated: two people must release it")
     else:
-        typer.echo(ruled_words({**done, "state": ""}))
+        say(ruled_words({**done, "state": ""}))
 
 
 @app.command()
@@ -122,6 +122,7 @@ def media(
     reason: Annotated[str, typer.Option(help="Why you look at it; kept in the access log.")],
     number: Annotated[int, typer.Option(min=0, help="Which of the output's files, from 0.")] = 0,
     clear: Annotated[bool, typer.Option("--clear", help="As it is, not blurred.")] = False,
+    json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Look at a file of a stopped output: blurred, unless you ask for it clear.
 
@@ -130,7 +131,10 @@ def media(
     asked = {"reason": reason} | ({"clear": "1"} if clear else {})
     seen = connect().get_bytes(f"{_path(item)}/media/{number}", asked)
     out.write_bytes(seen)
-    typer.echo(f"{out}: {len(seen):,} bytes, {'clear' if clear else 'blurred'}")
+    if json:
+        print_json({"file": str(out), "bytes": len(seen), "blurred": not clear})
+        return
+    say(f"{out}: {len(seen):,} bytes, {'clear' if clear else 'blurred'}")
 
 
 @app.command()
@@ -162,7 +166,7 @@ def stats(json: Annotated[bool, JSON_OPTION] = False) -> None:
         print_json(shown)
         return
     for name, value in shown.items():
-        typer.echo(f"{name}: {'-' if value is None else value}")
+        say(f"{name}: {'-' if value is None else value}")
 
 
 @app.command()
@@ -181,7 +185,7 @@ def events(
     if retry:
         path = f"/admin/safety/review/events/{urllib.parse.quote(retry, safe='')}/retry"
         done = cast("Row", client.post(path, {"reason": reason}))
-        print_json(done) if json else typer.echo(f"{done['event_id']} will be told anew")
+        print_json(done) if json else say(f"{done['event_id']} will be told anew")
         return
     query = {"state": state, "limit": str(limit)}
     rows = cast("dict[str, list[Row]]", client.get("/admin/safety/review/events", query))["events"]
@@ -202,9 +206,7 @@ def appeal(
     """
     path = f"/appeals/{urllib.parse.quote(request_id, safe='')}"
     made = cast("Row", connect().post(path, {"reason": reason}))
-    print_json(made) if json else typer.echo(
-        f"appealed; people will look at it: forestay safety appeals {made['request_id']}"
-    )
+    print_json(made) if json else say(f"appealed; people will look at it: forestay safety appeals {made['request_id']}")
 
 
 def appeals(

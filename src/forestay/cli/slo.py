@@ -8,7 +8,7 @@ import typer
 
 from forestay.cli import slo_budgets, slo_files, slo_report
 from forestay.cli.client import connect
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Show how service level objectives stand; write, check and hand them on.")
@@ -78,7 +78,7 @@ def explain(
     if json:
         print_json(found)
         return
-    typer.echo("\n\n".join("\n".join(told(row)) for row in found))
+    say("\n\n".join("\n".join(told(row)) for row in found))
 
 
 def _row(row: Row) -> Row:
@@ -175,7 +175,7 @@ def _check(found: Sequence[Row], *, json: bool) -> None:
         print_json({**counts, "paging": paging})
     else:
         told = ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "no SLO is watched yet"
-        typer.echo(told + (f": {', '.join(paging[:10])}" if paging else ""))
+        say(told + (f": {', '.join(paging[:10])}" if paging else ""))
     if paging:
         raise typer.Exit(1)
 
@@ -184,7 +184,7 @@ def _all(*, tell: bool = False) -> list[Row]:
     answer = cast("dict[str, list[Row]]", connect().get("/admin/slos"))
     for file in answer["files"] if tell else ():
         for fault in cast("Sequence[str]", file["faults"]):
-            typer.echo(f"broken file of SLOs: {fault} ({file['slos']} SLOs of it hold as last read)", err=True)
+            say(f"broken file of SLOs: {fault} ({file['slos']} SLOs of it hold as last read)", err=True)
     return answer["slos"]
 
 

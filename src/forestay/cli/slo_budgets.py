@@ -7,7 +7,7 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import connect
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.errors import UsageError
 
 _REASON = typer.Option("--reason", help="Why; the audit log keeps it, and reports say it.")
@@ -42,7 +42,7 @@ def adjust(
     if json:
         print_json(done)
     else:
-        typer.echo(f"adjustment {done['number']}: {done['minutes']} minutes are out of the budget of {done['slo_id']}")
+        say(f"adjustment {done['number']}: {done['minutes']} minutes are out of the budget of {done['slo_id']}")
 
 
 def give_back(
@@ -60,7 +60,7 @@ def give_back(
     if json:
         print_json(done)
     else:
-        typer.echo(f"adjustment {done['number']}: {events:,} bad events are given back to {done['slo_id']}")
+        say(f"adjustment {done['number']}: {events:,} bad events are given back to {done['slo_id']}")
 
 
 def adjustments(slo: Annotated[str, _OF] = "", json: Annotated[bool, JSON_OPTION] = False) -> None:
@@ -105,7 +105,7 @@ def withdraw(
     if json:
         print_json(done)
     else:
-        typer.echo(f"adjustment {number} is withdrawn: what it left out counts for {done['slo_id']} again")
+        say(f"adjustment {number} is withdrawn: what it left out counts for {done['slo_id']} again")
 
 
 def decisions(slo: Annotated[str, _OF] = "", json: Annotated[bool, JSON_OPTION] = False) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, cast
 import typer
 
 from forestay.cli.durations import seconds_of
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_document, print_json, print_table, say
 from forestay.errors import UsageError
 from forestay.fleet.spec_yaml import SpecError
 from forestay.slo.lint import Level, Surroundings, lint_slos
@@ -56,8 +56,8 @@ def lint(
         print_json([{"slo": f.slo_id, "level": f.level, "check": f.check, "says": f.says} for f in flaws])
     else:
         for flaw in flaws:
-            typer.echo(f"{flaw.level}: {flaw.slo_id}: {flaw.says}")
-        typer.echo(f"{file}: {len(slos)} SLOs, {len(flaws)} remarks")
+            say(f"{flaw.level}: {flaw.slo_id}: {flaw.says}")
+        say(f"{file}: {len(slos)} SLOs, {len(flaws)} remarks")
     if any(flaw.level is Level.ERROR for flaw in flaws):
         raise typer.Exit(1)
 
@@ -87,7 +87,7 @@ def export_slos(
         print_json({"text": text, "losses": _told(losses)})
         return
     if out is None:
-        typer.echo(text, nl=False)
+        print_document(text)
     _tell(losses)
 
 
@@ -107,16 +107,17 @@ def import_slos(
     if json:
         print_json({"slos": [values_of(slo) for slo in found.slos], "losses": _told(found.losses)})
         return
-    typer.echo(render_slos(found.slos), nl=False)
+    print_document(render_slos(found.slos))
     _tell(found.losses)
 
 
-def schema() -> None:
+def schema(json: Annotated[bool, JSON_OPTION] = False) -> None:
     """Print the JSON Schema of a file of SLOs, for your editor.
 
     Example: forestay slo schema > slos.schema.json
     """
-    typer.echo(encoder.dumps(json_schema(), indent=2))
+    del json  # a schema is JSON either way
+    say(encoder.dumps(json_schema(), indent=2))
 
 
 def what_if(
@@ -148,7 +149,7 @@ def what_if(
     for row in told:
         notes = [f"note: {said}" for said in cast("list[str]", row["says"])]
         for line in (*cast("list[str]", row["incidents"]), *notes):
-            typer.echo(f"{row['file']}: {row['slo']}: {line}")
+            say(f"{row['file']}: {row['slo']}: {line}")
 
 
 def read_slo_file(file: pathlib.Path) -> tuple[Slo, ...]:
@@ -206,7 +207,7 @@ def _write(file: pathlib.Path, text: str) -> None:
 
 def _faults(file: pathlib.Path, error: SpecError) -> UsageError:
     for fault in error.faults:
-        typer.echo(fault, err=True)
+        say(fault, err=True)
     return UsageError("FILE", f"{file} has faults, the first of {len(error.faults)}: {error.faults[0]}")
 
 
@@ -216,4 +217,4 @@ def _told(losses: Sequence[Loss]) -> list[dict[str, str]]:
 
 def _tell(losses: Sequence[Loss]) -> None:
     for loss in losses:
-        typer.echo(f"{loss.slo}: {loss.field}: {loss.says}", err=True)
+        say(f"{loss.slo}: {loss.field}: {loss.says}", err=True)

@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from forestay.cli.client import connect
-from forestay.cli.output import JSON_OPTION
+from forestay.cli.output import JSON_OPTION, print_document, say
 from forestay.errors import UsageError
 
 
@@ -53,10 +53,10 @@ def report(
     render = {Format.MD: render_markdown, Format.JSON: render_json, Format.HTML: render_html}
     text = render[Format.JSON if json else form](facts)
     if out is None:
-        typer.echo(text, nl=False)
+        print_document(text)
         return
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError("--out", f"{out} cannot be written: {error.strerror}") from None
-    typer.echo(str(out))
+    say(str(out))

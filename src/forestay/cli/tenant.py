@@ -8,7 +8,7 @@ import typer
 
 from forestay.cli.client import connect
 from forestay.cli.deploying import set_tenant_policy
-from forestay.cli.output import JSON_OPTION, print_json, print_table
+from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 
 app = typer.Typer(no_args_is_help=True, help="Create, list and show tenants.")
 
@@ -27,7 +27,7 @@ def create(
     if json:
         print_json(made)
         return
-    typer.echo(made["tenant_id"])
+    say(made["tenant_id"])
 
 
 @app.command(name="list")
@@ -56,9 +56,9 @@ def show(
     if json:
         print_json(found)
         return
-    typer.echo(f"{found['tenant_id']} ({found['name']}), since {found['created_at']}")
-    typer.echo(f"policy of its own: {found['policy_id'] or '-'}")
-    typer.echo(f"models: {' '.join(cast('list[str]', found['models'])) or '-'}")
+    say(f"{found['tenant_id']} ({found['name']}), since {found['created_at']}")
+    say(f"policy of its own: {found['policy_id'] or '-'}")
+    say(f"models: {' '.join(cast('list[str]', found['models'])) or '-'}")
     columns = ("key_id", "name", "scopes", "expires_at", "revoked_at", "last_used_at")
     keys = cast("list[dict[str, object]]", found["keys"])
     rows = [[" ".join(cast("list[str]", item[c])) if c == "scopes" else item[c] for c in columns] for item in keys]
@@ -81,7 +81,7 @@ def weight(
     if json:
         print_json(told)
         return
-    typer.echo(f"{told['tenant_id']} has the weight {told['weight']}")
+    say(f"{told['tenant_id']} has the weight {told['weight']}")
 
 
 @app.command()
@@ -101,7 +101,7 @@ def policy(
         return
     named = told["policy_id"]
     words = f"is also judged by {named}" if named else "is judged by the models' own policies alone"
-    typer.echo(f"{told['tenant_id']} {words}{'' if told['changed'] else ', as before'}")
+    say(f"{told['tenant_id']} {words}{'' if told['changed'] else ', as before'}")
 
 
 @app.command()

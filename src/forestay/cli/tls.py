@@ -7,7 +7,7 @@ from typing import Annotated, cast
 
 import typer
 
-from forestay.cli.output import JSON_OPTION, print_json
+from forestay.cli.output import JSON_OPTION, print_json, say
 from forestay.errors import UsageError
 from forestay.settings import Settings, process_environment
 
@@ -36,7 +36,7 @@ def init(
         print_json({"ca_file": files.ca, "certificate": files.certificate, "renewed": files.renewed})
         return
     done = "made" if files.renewed else "kept"
-    typer.echo(f"{done} {files.certificate}, good until {files.expires_at:%Y-%m-%d}; clients trust {files.ca}")
+    say(f"{done} {files.certificate}, good until {files.expires_at:%Y-%m-%d}; clients trust {files.ca}")
 
 
 @app.command()
@@ -46,9 +46,9 @@ def show(
     env: Annotated[bool, typer.Option("--env", help="Print shell lines for Python and Node clients.")] = False,
     json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Show the certificate, or with --env the variables that point unmodified clients here.
+    """Show the certificate, or with --env the variables that point unmodified clients here, for the shell's `eval`.
 
-    Example: eval "$(forestay tls show --env --data-dir ./data)"
+    Example: forestay tls show --env --data-dir ./data
     """
     from forestay.tls import client_environment, read_tls
 
@@ -63,8 +63,8 @@ def show(
     elif json:
         print_json({"ca_file": files.ca, "expires_at": files.expires_at, "names": files.names, "env": variables})
     else:
-        typer.echo(f"{files.certificate}, good until {files.expires_at:%Y-%m-%d}, for {', '.join(files.names)}")
-        typer.echo(f"clients trust {files.ca}; `forestay tls show --env` prints their variables")
+        say(f"{files.certificate}, good until {files.expires_at:%Y-%m-%d}, for {', '.join(files.names)}")
+        say(f"clients trust {files.ca}; `forestay tls show --env` prints their variables")
 
 
 def _print_environment(variables: dict[str, str], *, json: bool) -> None:
@@ -73,7 +73,7 @@ def _print_environment(variables: dict[str, str], *, json: bool) -> None:
         return
     for name, value in variables.items():
         note = "  # proxy mode: uploads and tokens too, at fal's own host names" if name == "HTTPS_PROXY" else ""
-        typer.echo(f"export {name}={shlex.quote(value)}{note}")
+        say(f"export {name}={shlex.quote(value)}{note}")
 
 
 def _folder(data_dir: pathlib.Path | None, folder: pathlib.Path | None) -> pathlib.Path:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from forestay.cli.client import PlatformClient, Profile, save_profile
-from forestay.cli.output import JSON_OPTION
+from forestay.cli.output import JSON_OPTION, plain, say
 from forestay.cli.unisolated import shortfall_here, warning_of_up
 from forestay.errors import UsageError
 from forestay.settings import Settings, client_settings, process_environment
@@ -124,7 +124,7 @@ def _teller(*, json: bool) -> "Callable[[Event], None]":
     from rich.console import Console
 
     console = Console(highlight=False)
-    return lambda event: console.print(event.text, style=_COLOURS.get(event.name, ""), markup=False)
+    return lambda event: console.print(plain(event.text), style=_COLOURS.get(event.name, ""), markup=False)
 
 
 def _show(ready: "Ready", *, json: bool) -> None:
@@ -146,5 +146,5 @@ def _show(ready: "Ready", *, json: bool) -> None:
 
 
 def _line(text: str) -> None:
-    typer.echo(text)
+    say(text)
     sys.stdout.flush()

@@ -5,7 +5,7 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import connect
-from forestay.cli.output import JSON_OPTION, print_json
+from forestay.cli.output import JSON_OPTION, print_json, say
 
 app = typer.Typer()
 
@@ -21,4 +21,4 @@ def whoami(json: Annotated[bool, JSON_OPTION] = False) -> None:
         print_json(who)
         return
     name = f"{who['email']} ({who['person_id']})" if who["person_id"] else f"key {who['key_id']}"
-    typer.echo(f"{name}: {who['role']}; may {' '.join(cast('list[str]', who['permissions']))}")
+    say(f"{name}: {who['role']}; may {' '.join(cast('list[str]', who['permissions']))}")

@@ -1,7 +1,7 @@
 """YAML as a model spec is written: plain values with the line of each, and nothing that YAML hides.
 
-It decides what text is read at all: size, no anchors, aliases and tags, no field written twice. It knows no field of a
-spec. Called by `fleet/spec_file` and by the reader of fleet files.
+It decides what text is read at all: size, how deep it nests, no anchors, aliases and tags, no field written twice. It
+knows no field of a spec. Called by `fleet/spec_file` and by the readers of policies, rules, SLOs and fleet files.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,14 @@ import yaml
 from forestay.errors import UsageError
 
 MAX_FILE_BYTES = 256 * 1024
+MAX_DEPTH = 50  # a spec nests a dozen; the time that PyYAML takes grows with the square of open brackets
+_OPENS = (
+    yaml.BlockMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.FlowSequenceStartToken,
+)
+_CLOSES = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
 
 
 class SpecError(UsageError):
@@ -27,10 +35,7 @@ def read_yaml(text: str, file_name: str) -> tuple[object, yaml.Node | None]:
     if len(text.encode("utf-8", "replace")) > MAX_FILE_BYTES:
         raise SpecError(file_name, [f"1: the file is larger than {MAX_FILE_BYTES // 1024} KiB; keep data beside it"])
     try:
-        for token in cast("Iterator[yaml.Token]", yaml.scan(text, Loader=yaml.SafeLoader)):  # pyright: ignore[reportUnknownMemberType]
-            if isinstance(token, yaml.AliasToken | yaml.AnchorToken | yaml.TagToken):
-                line = token.start_mark.line + 1
-                raise SpecError(file_name, [f"{line}: anchors, aliases and tags are not read here; write it out"])
+        _refuse_hidden(cast("Iterator[yaml.Token]", yaml.scan(text, Loader=yaml.SafeLoader)), file_name)  # pyright: ignore[reportUnknownMemberType]
         node = cast("yaml.Node | None", yaml.compose(text, Loader=yaml.SafeLoader))  # pyright: ignore[reportUnknownMemberType]
         if node is not None:
             _refuse_twins(node, file_name)
@@ -44,6 +49,18 @@ def read_yaml(text: str, file_name: str) -> tuple[object, yaml.Node | None]:
             raise
         what = str(error) if type(error) is ValueError else type(error).__name__  # a date that does not exist, say
         raise SpecError(file_name, [f"1: not YAML: {what}"]) from None
+
+
+def _refuse_hidden(tokens: Iterator[yaml.Token], file_name: str) -> None:
+    """Stop at the first anchor, alias or tag, and where it nests too deep: before the rest is read at all."""
+    depth = 0
+    for token in tokens:
+        line = token.start_mark.line + 1
+        if isinstance(token, yaml.AliasToken | yaml.AnchorToken | yaml.TagToken):
+            raise SpecError(file_name, [f"{line}: anchors, aliases and tags are not read here; write it out"])
+        depth += isinstance(token, _OPENS) - isinstance(token, _CLOSES)
+        if depth > MAX_DEPTH:
+            raise SpecError(file_name, [f"{line}: nests deeper than {MAX_DEPTH} levels; close the brackets before it"])
 
 
 def line_of(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:

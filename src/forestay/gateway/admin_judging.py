@@ -4,6 +4,7 @@ It decides nothing: rules are checked by `abuse/rules_file`, what they mean is w
 what facts hold: hashes and truncated networks, never a prompt. Mounted below `/admin/abuse`.
 """
 
+import asyncio
 import datetime as dt
 
 import msgspec
@@ -36,7 +37,7 @@ async def put_rules(act: Act) -> Reply:
     wanted = await act.json(_NewRules)
     if wanted.text:
         try:
-            read_rules(wanted.text, "rules")
+            await asyncio.to_thread(read_rules, wanted.text, "rules")  # seconds, for the longest text
         except SpecError as error:
             raise UsageError("text", "; ".join(error.faults)) from None
     return json_reply(200, _shown(await act.ports.abuse.store.set_rules(wanted.text, actor=act.actor)))
@@ -49,7 +50,7 @@ async def get_explanation(act: Act) -> Reply:
     if wrong:
         raise UsageError("subject", wrong)
     desk, now = act.ports.abuse, act.ports.clock.now()
-    rules = _rules_of(await desk.store.rules())
+    rules = await asyncio.to_thread(_rules_of, await desk.store.rules())
     recalled = await recall(subject, rules, desk.store, desk.calls, now)
     rows = await act.ports.standing_store.rows(subject=subject, ended=False, limit=1)
     return json_reply(200, explain(recalled, subject, rules, rows[0].standing if rows else None, now))

@@ -4,6 +4,7 @@ It decides nothing: what a valid policy is, `safety/policy_file` says, what cove
 rests on nobody is refused. Records hold scores and digests, never content. Mounted below `/admin/safety`.
 """
 
+import asyncio
 import datetime as dt
 import uuid
 from collections.abc import Sequence
@@ -98,7 +99,7 @@ async def post_policy(act: Act) -> Reply:
     policy_id, wanted, desk = act.path("policy_id"), await act.json(_NewPolicy), _desk(act)
     reason = plain_text("reason", wanted.reason, empty=False)
     try:
-        policy = read_policy(wanted.text, policy_id, 0)
+        policy = await asyncio.to_thread(read_policy, wanted.text, policy_id, 0)  # seconds, for the longest text
     except SpecError as error:
         raise UsageError("text", "; ".join(error.faults)) from None
     try:
