@@ -26,7 +26,7 @@ from forestay.safety.model import Text
 from forestay.safety.policy import Action
 from forestay.safety.provenance.stamp import Wishes
 from forestay.safety.taxonomy import Modality
-from forestay.safety.text.fields import texts_of
+from forestay.safety.text.fields import ADDRESS, texts_of
 from forestay.telemetry.logs import logger
 from forestay.telemetry.measures import SIGNED, UNSIGNED
 from forestay.verdicts import Verdict
@@ -260,6 +260,8 @@ def _decoded(body: bytes) -> str | None:
 
 def _is_label(text: Text) -> bool:
     """Tell whether a text of an output is a file's name, kind or place, or an id: what is written beside media."""
+    if text.where.endswith(ADDRESS):  # a link of an output is fetched, and what it names is judged
+        return True
     name = text.where.rpartition(".")[2]
     beside = name in _LABELS and " " not in text.text.strip()
     return beside or text.text.startswith(SCHEME) or _UUID.fullmatch(text.text) is not None

@@ -64,6 +64,55 @@ def test_addresses_and_media_are_left_to_others_but_text_in_a_data_uri_is_text()
     assert places(value) == {"note": "a red house", "both": "https://example.org and a red house"}
 
 
+@pytest.mark.threat("ML01:2023", "AML.T0015")
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://the-red-house-is-old",
+        "https://the-red-house-is-old.example",
+        "http://example.org/the_red_house/is-old.png",
+        "https://example.org/?q=the%20red+house%20is&x=old",
+        "s3://example.org/#the-red-house-is-old",
+    ],
+)
+def test_a_sentence_dressed_as_an_address_is_text(address: str) -> None:
+    """A model that takes it for its prompt reads it; the place says that an address says it."""
+    [(place, said)] = places({"prompt": address}).items()
+    assert (place, {"the", "red", "house", "is", "old"} <= set(said.split())) == ("prompt:address", True)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://cdn.example.org/files/penguin/3kd9sKx_abc.png",
+        "http://127.0.0.1:8000/files/0199d0c2-1111-7000-8000-000000000000/out.png",
+        "http://[::1]/a",
+    ],
+)
+def test_an_address_of_a_few_words_is_none(address: str) -> None:
+    """Names of files and folders are no prompt."""
+    assert places({"image_url": address}) == {}
+
+
+@pytest.mark.threat("ML01:2023", "AML.T0015")
+@pytest.mark.parametrize("head", ["image/png", "image/png;base64", "text/plain;base64", "video/mp4;charset=utf-8", ""])
+def test_words_under_the_head_of_a_picture_are_text(head: str) -> None:
+    """What a data URI calls itself does not decide; a picture in long lines stays one."""
+    assert places({"prompt": f"data:{head},the red house is old"}) == {"prompt": "the red house is old"}
+    picture = base64.encodebytes(bytes(range(256)) * 4).decode()
+    assert places({"image": f"data:image/png;base64,{picture}"}) == {}
+
+
+def test_turns_of_parts_are_one_text() -> None:
+    """As chat models have them: a turn's content is a list of parts, some of them pictures."""
+    said = [
+        [{"type": "text", "text": "how do"}, {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}],
+        [{"type": "text", "text": "I paint it"}],
+    ]
+    found = places({"messages": [{"role": "user", "content": parts} for parts in said]})
+    assert found["messages[*]"] == "how do I paint it"
+
+
 def test_what_a_limit_cuts_off_is_unreadable_never_silent() -> None:
     """Too many, too long, too deep: each place is named with its trouble."""
     limits = Limits(texts=3, chars=50, each_chars=20, depth=3)

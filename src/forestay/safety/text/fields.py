@@ -1,9 +1,10 @@
 """Every string of a model's input or output that carries text, wherever it stands. Pure and bounded.
 
 Walks any JSON value: prompts and negative prompts, lists, turns of a conversation, keys that are sentences, JSON
-inside strings, text in data URIs. The turns of a list are also given as one text, so that what is said in pieces is
-seen whole. Addresses and binary content are left to others. What a limit cuts off is Trouble.UNREADABLE for its place:
-nothing is skipped in silence. Decides nothing. Called by the gateway's guard and the worker's.
+inside strings, text in data URIs, addresses that read as a sentence. The turns of a list are also given as one text,
+so that what is said in pieces is seen whole. Other addresses and binary content are left to others. What a limit cuts
+off is Trouble.UNREADABLE for its place: nothing is skipped in silence. Decides nothing. Called by the gateway's guard
+and the worker's.
 """
 
 import base64
@@ -11,15 +12,25 @@ import binascii
 import dataclasses
 import json
 import re
+import string
 import urllib.parse
 from collections.abc import Mapping
 from typing import cast
 
 from forestay.safety.model import Text, Trouble, Unscored
+from forestay.safety.text import words
 
 DETECTOR = "text-fields@1"
 _ADDRESS = re.compile(r"(?:https?|wss?|s3|gs|blob|file)://[^\s]+", re.IGNORECASE)
+_HOST = re.compile(r"(?:[^/?#]*[.:][^/?#]*|localhost)(?=[/?#]|$)", re.IGNORECASE)
+_ENDING = re.compile(r"\.[a-z0-9]{2,5}$", re.IGNORECASE)  # of a file's name
+_WORDS = re.compile(r"[^\W\d_]+")
+SENTENCE_WORDS = 4  # English words from which on an address reads as a sentence
+ADDRESS_CHARS = 2_000  # of one that are looked at for words
+ADDRESS = ":address"  # ends the place of a text that is what an address says
 _NAME = re.compile(r"[\w.\-/:\[\]]{1,64}")
+_BASE64 = string.ascii_letters.encode() + b"0123456789+/_-=%"
+_LINE = 32  # letters of base64 in a line, at least: shorter runs between spaces are words
 _BLOB = re.compile(r"[A-Za-z0-9+/_-]{256,}={0,2}")
 _HEAD = 128  # characters of a blob that tell text from media
 _TURN = ("content", "text", "prompt", "message", "value")
@@ -93,7 +104,11 @@ class _Walk:
 
     def _string(self, text: str, where: str, depth: int) -> None:
         bare = text.strip()
-        if not bare or _ADDRESS.fullmatch(bare):
+        if not bare:
+            return
+        if _ADDRESS.fullmatch(bare):
+            if said := said_by_address(bare):
+                self._add(said, f"{where}{ADDRESS}")
             return
         if bare[:5].lower() == "data:":
             inside = _data_text(bare)
@@ -121,14 +136,39 @@ class _Walk:
             self.unread.setdefault(where, Unscored(DETECTOR, where, Trouble.UNREADABLE))
 
 
-def _said(item: object) -> str:
-    """Return what a turn of a conversation says: a string, or the text of an object that looks like a turn."""
+def _said(item: object, *, parts: bool = True) -> str:
+    """Return what a turn says: a string, or the text of an object that looks like a turn, or of its parts."""
     if isinstance(item, str):
         return "" if _ADDRESS.fullmatch(item.strip()) or item[:5].lower() == "data:" else item
-    if isinstance(item, dict):
-        turn = cast("Mapping[object, object]", item)
-        return next((text for name in _TURN if isinstance(text := turn.get(name), str) and text), "")
+    if not isinstance(item, dict):
+        return ""
+    for name in _TURN:
+        inner = cast("Mapping[object, object]", item).get(name)
+        if isinstance(inner, str) and inner:
+            return inner
+        if isinstance(inner, list) and parts:
+            return " ".join(text for part in cast("list[object]", inner) if (text := _said(part, parts=False)))
     return ""
+
+
+def said_by_address(address: str) -> str:
+    """Return what an address says to whoever reads it as words; empty where it is no sentence.
+
+    A model that takes `https://a-sentence-like-this` for its prompt reads the sentence. The host counts where it is one
+    itself, or cannot be a host; the ending of a file's name does not.
+    """
+    rest = address.partition("://")[2][:ADDRESS_CHARS]
+    host = _HOST.match(rest)
+    if host is not None and _known(host[0]) < SENTENCE_WORDS:
+        rest = rest[host.end() :]
+    path, _, query = rest.partition("?")
+    plain = urllib.parse.unquote_plus(f"{_ENDING.sub('', path)} {query}")
+    return " ".join(_WORDS.findall(plain)) if _known(plain) >= SENTENCE_WORDS else ""
+
+
+def _known(text: str) -> int:
+    """Count the English words of a text."""
+    return sum(words.known(word) for word in _WORDS.findall(text.lower()) if word.isascii())
 
 
 def _json(text: str) -> object | None:
@@ -141,17 +181,24 @@ def _json(text: str) -> object | None:
 
 
 def _data_text(uri: str) -> str | None:
-    """Return what a data URI of text says (RFC 2397); None for media, which is judged elsewhere."""
+    """Return what a data URI says (RFC 2397), whatever it calls itself; None for media, which is judged elsewhere."""
     head, _, body = uri[5:].partition(",")
-    if head and not head.lower().startswith(("text/", "application/json", ";")):
+    packed = head.rstrip().lower().endswith(";base64") and _is_base64(body)  # else it says words
+    says_text = not head or head.lower().startswith(("text/", "application/json", ";"))
+    if packed and not says_text and _is_binary("".join(urllib.parse.unquote(body[: 2 * _HEAD]).split())):
         return None
     plain = urllib.parse.unquote(body)
-    if not head.lower().endswith(";base64"):
+    if not packed:
         return plain
     try:
         return base64.b64decode(plain, validate=False).decode("utf-8", "replace")
     except (binascii.Error, ValueError):
         return plain
+
+
+def _is_base64(body: str) -> bool:
+    left = body.encode("ascii", "replace").translate(None, _BASE64)  # quicker than a pattern, for bodies of megabytes
+    return not left or (not left.strip() and all(len(line) >= _LINE for line in body.split()[:-1]))
 
 
 def is_packed(text: str) -> bool:
