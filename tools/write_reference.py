@@ -106,9 +106,10 @@ What is refused, or throttled by a policy, after its call was noted counts as a 
 """
 CLI_INTRODUCTION = """# Command line
 
-Every command has `--help`; those that print have `--json`. Exit status: 0 done, 1 failed, 2 wrong use. Commands that
-speak to a running platform find it by `FORESTAY_URL` and `FORESTAY_KEY` (an ADMIN key), or by a saved profile. The page
-is generated from the command line itself by `make docs`.
+Every command has `--help` and `--json`. Exit status: 0 done, 1 failed, 2 wrong use, 130 interrupted. An error is one
+line on standard error that says how to mend it. Commands that speak to a running platform find it by `FORESTAY_URL` and
+`FORESTAY_KEY` (an ADMIN key), or by a saved profile (`forestay profile save`, `forestay login`). The page is generated
+from the command line itself by `make docs`.
 """
 
 
