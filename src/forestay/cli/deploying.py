@@ -203,6 +203,7 @@ def describe(candidate: Candidate, say: Say) -> Mapping[str, object] | None:
 def _describe_app(candidate: Candidate, say: Say) -> Mapping[str, object] | None:
     from forestay.worker.hosts.fal_app import describe as describe_app
     from forestay.worker.hosts.host import StartFailed
+    from forestay.worker.hosts.start_mends import with_mend
 
     spec = candidate.spec
     say(f"{spec.model_id}: reading its interface")
@@ -210,7 +211,8 @@ def _describe_app(candidate: Candidate, say: Say) -> Mapping[str, object] | None
         return describe_app(candidate.plan.root, spec.host.app, spec.host.python).openapi
     except StartFailed as error:
         if not spec.host.requirements:
-            message = f"{spec.model_id}: {error.reason}; mend the app, or name its interpreter in host.python"
+            reason = with_mend(error.reason, spec.host)
+            message = f"{spec.model_id}: {reason}; mend the app, or name its interpreter in host.python"
             raise DeployFailed(message) from None
         say(f"{spec.model_id}: its interface is unknown until a worker has built its requirements")
         return None

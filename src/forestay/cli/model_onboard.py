@@ -8,7 +8,9 @@ stopped.
 import dataclasses
 import json as json_module
 import pathlib
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from typing import cast
 
 import typer
@@ -16,7 +18,7 @@ import typer
 from forestay.cli.client import PlatformClient, connect
 from forestay.cli.model_readiness import print_card
 from forestay.cli.output import print_json, say
-from forestay.cli.trial import Ask, Sender, checked
+from forestay.cli.trial import Ask, Sender, Trial, TrialFailed, checked
 from forestay.clock import SystemClock
 from forestay.errors import UsageError
 from forestay.fleet.spec import ModelSpec
@@ -25,6 +27,7 @@ from forestay.rollouts.rolling import Strategy
 REQUESTS = 160  # 149 without a failure prove at 95 % that at most 2 % of outputs are broken (exact bound)
 _LOOK_SECONDS = 0.5
 _REVIEW_SECONDS = 2.0
+_WORDS_SECONDS = 30.0  # for what the model wrote about a request that failed
 Say = Callable[[str], None]
 Told = dict[str, object]
 
@@ -114,12 +117,39 @@ class Onboarding:
             return
         sender = Sender(self._client, spec.model_id, self._clock)
         self._say(f"4. sending {len(asks)} requests; the first one starts the model")
-        first = sender.many(asks[:1], 1, self._way.budget_seconds)
+        first = self._first(sender, spec, asks[0])
+        if any(answer.status >= 500 for answer in first.answers):
+            words = sender.words(asks[0], _WORDS_SECONDS)
+            self._say("4. it failed; sent again through the queue, the model wrote:" if words else "4. it failed")
+            for line in words:
+                self._say(f"   {line}")
         checked(dataclasses.replace(first, stopped="the first request failed" if first.failures else ""))
         trial = checked(sender.many(asks[1:], spec.limits.max_multiplexing, self._way.budget_seconds))
         failed = sum(trial.failures.values())
         rest = f"; {trial.stopped}" if trial.stopped else ""
         self._say(f"4. {len(trial.answers) + 1} requests in {trial.wall_seconds:.0f} s, {failed} failed{rest}")
+
+    def _first(self, sender: Sender, spec: ModelSpec, ask: Ask) -> Trial:
+        """Send the request that starts the model; TrialFailed, with its own words, once a start of it has failed."""
+        answer: Future[Trial] = Future()
+
+        def send() -> None:
+            try:
+                answer.set_result(sender.many([ask], 1, self._way.budget_seconds))
+            except Exception as error:  # noqa: BLE001 - raised again by whoever waits for the answer
+                answer.set_exception(error)
+
+        # A daemon: nobody waits for the answer of a model that does not start, nor does the end of this command.
+        threading.Thread(target=send, daemon=True).start()
+        while not answer.done():
+            wait([answer], _LOOK_SECONDS)
+            told = cast("Told", self._client.get(f"/admin/models/{spec.model_id}"))
+            for replica in cast("list[Told]", told["replicas"]):
+                if replica["state"] == "backoff" and not answer.done():
+                    raise TrialFailed(
+                        f"{spec.model_id} does not start: {replica['detail']}\nmend it, and run this again"
+                    )
+        return answer.result()
 
     def admitted(self, spec: ModelSpec) -> Told:
         """Review until it is ready or the time is over, then let it in; returns the card."""

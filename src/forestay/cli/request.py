@@ -33,6 +33,7 @@ def show(request_id: Annotated[str, _ID], json: Annotated[bool, JSON_OPTION] = F
         ran = f"revision {found['revision_id']} on {found['worker_id']}, from {found['started_at']}"
         say(f"{found['lane']}: {found['outcome']} ({found['status_code']}), until {found['finished_at']}")
         say(ran if found["started_at"] else "it never reached a replica")
+        say("what its model wrote is not kept of such a call; send it through the queue to read it")
         return
     attempts = cast("list[dict[str, object]]", found["attempts"])
     columns = ("attempt", "outcome", "replica_id", "leased_at", "started_at", "finished_at", "device_seconds")

@@ -19,6 +19,9 @@ from forestay.ids import ModelId
 
 MOST_AT_ONCE = 64
 _PAUSE_SECONDS = 0.25  # between looks at a fact
+_SHIPPED_SECONDS = 0.6  # by then a worker has sent what was written before the end
+_LAST_LINES = 16  # of what a model wrote
+_TRACE_LINES = 12  # of a traceback: the error, and where it was raised
 _MOST_IN_A_ROW = 5  # failures, then no more is sent
 _HEADERS = {"content-type": "application/json", "x-fal-store-io": "0", "x-fal-tags": "purpose=profile"}
 Say = Callable[[str], None]
@@ -92,22 +95,40 @@ class Sender:
 
     def peak(self, ask: Ask, timeout_seconds: float) -> Peak:
         """Send one request through the queue, whose attempts' facts tell memory, and wait for its fact."""
+        shown = self._queued(ask, timeout_seconds, _HEADERS)
+        attempts = cast("list[dict[str, object]]", shown["attempts"]) if shown else []
+        return _peak(cast("dict[str, float]", attempts[-1].get("work") or {})) if attempts else Peak()
+
+    def words(self, ask: Ask, timeout_seconds: float) -> list[str]:
+        """Send one request through the queue, where what models write is kept, and return its last lines.
+
+        Of a direct call they are not kept, so that whoever mends an app would have no traceback.
+        """
+        shown = self._queued(ask, timeout_seconds, {**_HEADERS, "x-fal-no-retry": "1"})
+        if not shown:
+            return []
+        self._clock.block(_SHIPPED_SECONDS)
+        shown = cast("dict[str, object]", self._client.get(f"/admin/requests/{shown['request_id']}"))
+        logs = cast("list[dict[str, object]]", shown["logs"])
+        return [line for item in logs for line in _lines(str(item["message"]))][-_LAST_LINES:]
+
+    def _queued(self, ask: Ask, timeout_seconds: float, headers: Mapping[str, str]) -> dict[str, object]:
+        """Return what is known of one queued request once its attempt's fact is there; empty where it never comes."""
         path = f"/queue/{self._model_id}{'' if ask.endpoint == '/' else ask.endpoint}"
         until = self._clock.monotonic() + timeout_seconds
         try:
             sent = self._client.send(
-                "POST", path, body=json.dumps(ask.body).encode(), headers=_HEADERS, timeout_seconds=timeout_seconds
+                "POST", path, body=json.dumps(ask.body).encode(), headers=headers, timeout_seconds=timeout_seconds
             )
             name = str(json.loads(sent.body)["request_id"]) if sent.status < 400 else ""
             while name and self._clock.monotonic() < until:
                 shown = cast("dict[str, object]", self._client.get(f"/admin/requests/{name}"))
-                attempts = cast("list[dict[str, object]]", shown["attempts"])
-                if attempts:
-                    return _peak(cast("dict[str, float]", attempts[-1].get("work") or {}))
+                if shown["attempts"]:
+                    return shown
                 self._clock.block(_PAUSE_SECONDS)
         except (Unavailable, ValueError, KeyError):
-            return Peak()
-        return Peak()
+            return {}
+        return {}
 
     def many(self, asks: Sequence[Ask], at_once: int, budget_seconds: float) -> Trial:
         """Send all, `at_once` at a time, while the budget lasts; stops early when five in a row fail."""
@@ -126,6 +147,18 @@ class Sender:
                     row = row + 1 if answer.told else 0
                     stopped = stopped or (f"{row} requests in a row failed" if row >= _MOST_IN_A_ROW else "")
         return Trial(tuple(answers), self._clock.monotonic() - began, stopped if waiting else "")
+
+
+def _lines(message: str) -> list[str]:
+    """Return the lines of one message; fal's SDK writes a traceback as one line of JSON, the innermost call first."""
+    try:
+        told: object = json.loads(message) if message.startswith("{") else None
+    except ValueError:
+        told = None
+    trace = cast("dict[str, object]", told).get("traceback") if isinstance(told, dict) else None
+    if isinstance(trace, str):
+        return [line for line in trace.splitlines() if line.strip()][:_TRACE_LINES]
+    return [line for line in message.splitlines() if line.strip()]
 
 
 def _peak(work: Mapping[str, float]) -> Peak:

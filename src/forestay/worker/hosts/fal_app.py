@@ -53,9 +53,10 @@ from forestay.worker.hosts.host import (
     Stream,
 )
 from forestay.worker.hosts.secret_files import read_secret
+from forestay.worker.hosts.start_mends import with_mend
 
 SHIM = pathlib.Path(__file__).with_name("shim.py")
-PROBE = SHIM.with_name("probe.py")
+BESIDE = ("probe.py", "data_uris.py")  # what the shim loads from its own folder
 DRILLS = SHIM.parents[2] / "drills"  # of it, the files that run in a model's process:
 DRILL_FILES = ("live.py", "faults.py", "files.py")
 DESCRIBE_SECONDS = 120.0
@@ -282,7 +283,7 @@ class FalAppHost:
         self._folder.mkdir(mode=0o700)
         for name in ("home", "tmp", "work"):
             (self._folder / name).mkdir(mode=0o700)
-        ours = [(SHIM, shim), (PROBE, shim.with_name(PROBE.name))]
+        ours = [(SHIM, shim), *((SHIM.with_name(name), shim.with_name(name)) for name in BESIDE)]
         if self._plan.drills:
             shim.with_name("drills").mkdir()
             shim.with_name("drills").chmod(0o755)
@@ -319,9 +320,11 @@ class FalAppHost:
         answer = await self._answered
         if answer.get("event") == "ended":
             tail = "\n".join(self._tail)
-            raise StartFailed(f"the process {await child.exited()} before it was ready\n{tail}".strip())
+            reason = f"the process {await child.exited()} before it was ready\n{tail}".strip()
+            raise StartFailed(with_mend(reason, self._plan.spec.host))
         if answer.get("event") != "ready":
-            raise StartFailed(str(answer.get("reason", "setup() failed")).strip()[-4000:])
+            reason = str(answer.get("reason", "setup() failed")).strip()[-4000:]
+            raise StartFailed(with_mend(reason, self._plan.spec.host))
         return answer
 
     async def _explain(self, result: CallResult) -> CallResult:

@@ -114,8 +114,8 @@ def follow_the_worker(control: socket.socket, on_line: typing.Callable[[bytes], 
 class Control:
     """The way to the worker: whole JSON lines, from any thread."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
+    def __init__(self, connection: socket.socket, shortened: typing.Callable[[str], str]) -> None:
+        self._connection, self._shortened = connection, shortened
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
@@ -131,6 +131,7 @@ class Control:
         """Send one line of a request, or of nobody, in pieces if it is very long."""
         if text.startswith(PACKAGE_LIST):
             return
+        text = self._shortened(text)
         for start in range(0, max(len(text), 1), MAX_LINE_CHARS):
             self.send(event="log", request=request, level=level, message=text[start : start + MAX_LINE_CHARS])
 
@@ -533,10 +534,6 @@ def serve(arguments: argparse.Namespace, control: Control, streams: list[Attribu
     return 0
 
 
-def _ignore(_line: bytes) -> None:
-    """Leave what the worker says alone: nobody here may drill."""
-
-
 def _go_on(_signal: int, _frame: object) -> None:
     """Take a signal without acting on it."""
 
@@ -577,11 +574,14 @@ def main(argv: list[str]) -> int:
         return _describe_on_clean_stdout(arguments.describe, arguments.root)
     connection = socket.socket(fileno=arguments.control_fd)
     connection.set_inheritable(False)
-    control = Control(connection)
+    data_uris = load_beside("forestay_data_uris", pathlib.Path(__file__).with_name("data_uris.py"))
+    data_uris.teach()
+    control = Control(connection, data_uris.shortened)
     drills = None
     if arguments.drills:
         drills = load_beside("forestay_drills", pathlib.Path(arguments.drills) / "live.py").Drills()
-    follow = (connection, _ignore if drills is None else drills.order)
+    obey: typing.Callable[[bytes], None] = (lambda _line: None) if drills is None else drills.order
+    follow = (connection, obey)
     threading.Thread(target=follow_the_worker, args=follow, daemon=True, name="forestay-worker-watch").start()
     streams = attribute_output(control)
     try:
