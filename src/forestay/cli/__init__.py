@@ -37,6 +37,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {  # name -> module, panel, one lin
     "login": ("forestay.cli.login", _FLEET, "Sign in as a person."),
     "logout": ("forestay.cli.logout", _FLEET, "End your session."),
     "whoami": ("forestay.cli.whoami", _FLEET, "Show as whom commands act."),
+    "status": ("forestay.cli.status", _FLEET, "Say what burns, who is hurt, what changed, and what you can do."),
     "model": ("forestay.cli.model", _FLEET, "Write, check, onboard, review, list and show models."),
     "deploy": ("forestay.cli.deploy", _FLEET, "Deploy a model from its spec."),
     "rollout": ("forestay.cli.rollout", _FLEET, "Ship a revision by gates, shadow and canary that roll it back."),

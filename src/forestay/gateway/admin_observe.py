@@ -14,6 +14,7 @@ from forestay.telemetry.rollup_reader import minute_number
 from forestay.telemetry.rollups import Group, Tally
 
 MAX_BYTES = 8 * 1024 * 1024
+_MOST_TENANTS = 20
 _MAX_SPAN = dt.timedelta(days=31)
 _QUANTILES = (0.5, 0.9, 0.99)
 
@@ -29,7 +30,7 @@ async def post_facts(act: Act) -> Reply:
 
 
 async def get_summary(act: Act) -> Reply:
-    """Return counts, quantiles by stage, device-seconds and work of the complete minutes between two moments."""
+    """Return counts, quantiles by stage, device-seconds and work between two moments, and the tenants hurt most."""
     reader = act.ports.admin.rollups
     until = act.moment("until") or act.ports.clock.now()
     since = act.moment("since") or until - dt.timedelta(hours=1)
@@ -46,8 +47,20 @@ async def get_summary(act: Act) -> Reply:
             "complete_until": None if complete is None else dt.datetime.fromtimestamp(complete * 60, dt.UTC),
             "all": _summary(tallies.values()),
             "models": {name: _summary(found) for name, found in sorted(_by_model(tallies.items()).items())},
+            "worst_tenants": _worst_tenants(tallies.items()),
         },
     )
+
+
+def _worst_tenants(tallies: Iterable[tuple[Group, Tally]]) -> list[dict[str, object]]:
+    """Return the tenants with the most bad requests, the worst first; who had none is not among them."""
+    counts: dict[str, list[int]] = {}
+    for group, tally in tallies:
+        if group.model_id and group.tenant_id and (tally.good or tally.bad):
+            good, bad = counts.get(group.tenant_id, (0, 0))
+            counts[group.tenant_id] = [good + tally.good, bad + tally.bad]
+    worst = sorted((item for item in counts.items() if item[1][1]), key=lambda item: (-item[1][1], item[0]))
+    return [{"tenant_id": name, "good": good, "bad": bad} for name, (good, bad) in worst[:_MOST_TENANTS]]
 
 
 def _by_model(tallies: Iterable[tuple[Group, Tally]]) -> dict[str, list[Tally]]:
