@@ -63,6 +63,7 @@ async def test_the_direct_lane_is_judged_alike(world: World) -> None:
     assert (await world.call("POST", "/run/acme/guarded", {"prompt": MARKER})).status == 422
     before = len(world.model.calls)
     assert (await world.call("GET", f"/run/acme/guarded?prompt={MARKER}")).status == 422
+    assert (await world.call("GET", f"/run/acme/guarded?say+{MARKER}")).status == 422
     assert len(world.model.calls) == before
 
 

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from forestay.chance import SeededChance
+from forestay.clock import SystemClock
 from forestay.errors import UsageError
-from forestay.ids import TenantId
+from forestay.ids import TenantId, new_request_id
 from forestay.media import retention
 from forestay.media.postgres_store import PostgresMediaStore
 from forestay.media.store import MediaItem, MediaState, PendingUpload, TooLarge, capped
@@ -129,6 +130,33 @@ async def test_a_file_that_went_elsewhere_is_deleted_at_once(media: PostgresMedi
     assert await media.find(gone.media_id) is None
     assert await media.find(held.media_id) is None
     assert await media.find(kept.media_id) == kept
+
+
+@pytest.mark.threat("API1:2023")
+async def test_files_are_released_for_the_request_that_made_them_alone(media: PostgresMediaStore) -> None:
+    """An answer that names a file which another request made opens nothing, also where that one was shut again."""
+    now = SystemClock().now()
+    ours, theirs = new_request_id(now, 0, SeededChance(1)), new_request_id(now, 0, SeededChance(2))
+    saved = await media.save(
+        PNG,
+        tenant_id=TENANT,
+        file_name="a.png",
+        content_type="",
+        request_id=theirs,
+        attempt=1,
+        lifetime_seconds=60,
+        state="quarantine",
+    )
+    await media.release([saved.media_id], [theirs])
+    await media.withhold([saved.media_id])
+    await media.release([saved.media_id, "x" * 32], [ours])
+    found = await media.find(saved.media_id)
+    assert found is not None
+    assert (found.state, found.request_id) == ("quarantine", theirs)
+    await media.release([saved.media_id], [ours, theirs])
+    again = await media.find(saved.media_id)
+    assert again is not None
+    assert again.state == "released"
 
 
 async def test_quarantine_that_no_finish_released_ends(media: PostgresMediaStore, database: Database) -> None:

@@ -260,6 +260,7 @@ class MemoryMedia:
             state,
             self._clock.now(),
             None,
+            request_id,
         )
         self.items[media_id], self.data[media_id], self.attempts[media_id] = item, whole, (request_id, attempt)
         return item
@@ -276,10 +277,11 @@ class MemoryMedia:
         """Read it whole."""
         return self.data.get(media_id)
 
-    async def release(self, media_ids: Sequence[str]) -> None:
+    async def release(self, media_ids: Sequence[str], owners: Sequence[RequestId]) -> None:
         """Let them be read."""
         for media_id in media_ids:
-            self.items[media_id] = dataclasses.replace(self.items[media_id], state="released")
+            if media_id in self.items and self.items[media_id].request_id in owners:
+                self.items[media_id] = dataclasses.replace(self.items[media_id], state="released")
 
     async def delete(self, media_ids: Sequence[str]) -> None:
         """Forget them."""

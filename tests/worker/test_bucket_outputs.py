@@ -11,6 +11,7 @@ from tests.worker.harness import APP, Harness, running_worker, spec_of
 
 from forestay.fleet.spec import LimitSpec
 from forestay.handshake import POLICY_HEADER
+from forestay.media.urls import own_media_id
 from forestay.queue.model import Options, Outcome, State
 from forestay.queue.store import Stored
 from forestay.settings import Delivery
@@ -116,3 +117,18 @@ async def test_the_model_never_sees_the_policy(loaded: Loaded) -> None:
         ):
             assert (got.status, (await got.json())["text"]) == (200, "plain")
         assert bucket.objects == {}
+
+
+@pytest.mark.threat("API1:2023")
+async def test_a_file_that_another_request_made_goes_nowhere(loaded: Loaded) -> None:
+    """Whoever makes a model name it in an answer neither gets a copy nor has it deleted."""
+    harness, _ = loaded
+    stored = await harness.run({"do": "file"})
+    named = json.loads(stored.answer.body)["file"]["url"]
+    async with serving_bucket() as bucket:
+        policy = policy_of(bucket)
+        echoed = await harness.result(await harness.submit({"text": named}, options=Options(upload_policy=policy)))
+    assert json.loads(echoed.answer.body)["text"] == named
+    assert bucket.objects == {}
+    assert await harness.media.find(own_media_id(named) or "") is not None
+    await harness.media.delete([own_media_id(named) or ""])

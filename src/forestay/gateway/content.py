@@ -26,6 +26,7 @@ from forestay.safety.policy import Action, Policy
 from forestay.safety.records import Point
 from forestay.safety.refusal import refusal
 from forestay.safety.taxonomy import Modality
+from forestay.safety.text.blobs import sentence_in
 from forestay.safety.text.fields import texts_of
 from forestay.safety.text.rewriting import Change, rewrite, rules_of
 from forestay.telemetry.call_facts import CONTENT_THROTTLED
@@ -127,7 +128,10 @@ def items_of(body: bytes, query: str = "") -> list[Item]:
         found = texts_of(parsed(body)) if body else texts_of(None)
     except ValueError:  # not JSON, or nested too deep
         return [Item(Place("body", Modality.TEXT), ())]
-    texts = [*found.texts, *(Text(f"query.{name}", value) for name, value in parse_qsl(query) if value.strip())]
+    asked = parse_qsl(query, keep_blank_values=True)
+    spelled = (name if " " in name else sentence_in(name) for name, _ in asked)
+    named = [Text("query.<key>", said) for said in spelled if said]
+    texts = [*found.texts, *(Text(f"query.{name}", value) for name, value in asked if value.strip()), *named]
     items = [Item(Place(text.where, Modality.TEXT), (text,)) for text in texts]
     return items + [Item(Place(place.where, Modality.TEXT), ()) for place in found.unread]
 

@@ -81,9 +81,9 @@ class PostgresMediaStore:
         item = await self.find(media_id)
         return await self._objects.get(item.object_key) if item else None
 
-    async def release(self, media_ids: Sequence[str]) -> None:
-        """Let quarantined files be read."""
-        await self._database.execute(_SQL["release"], list(media_ids))
+    async def release(self, media_ids: Sequence[str], owners: Sequence[RequestId]) -> None:
+        """Let quarantined files of these requests be read."""
+        await self._database.execute(_SQL["release"], list(media_ids), list(owners))
 
     async def of_request(self, request_id: RequestId, limit: int) -> Sequence[MediaItem]:
         """List the files that a request made."""

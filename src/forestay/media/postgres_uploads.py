@@ -200,6 +200,7 @@ def item_from(row: asyncpg.Record) -> MediaItem:
         state=row["state"],
         created_at=row["created_at"],
         expires_at=row["expires_at"],
+        request_id=row.get("request_id"),
     )
 
 

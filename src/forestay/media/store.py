@@ -41,6 +41,7 @@ class MediaItem:
     state: MediaState
     created_at: dt.datetime
     expires_at: dt.datetime | None  # None: kept until deleted
+    request_id: RequestId | None = None  # that made it; none of an upload
 
     @property
     def url(self) -> str:
@@ -143,8 +144,11 @@ class MediaStore(Protocol):
         """Read a whole file; None when `find` would give None or its bytes are gone."""
         ...
 
-    async def release(self, media_ids: Sequence[str]) -> None:
-        """Let quarantined files be read; unknown ids are no error. A finish does it by itself."""
+    async def release(self, media_ids: Sequence[str], owners: Sequence[RequestId]) -> None:
+        """Let quarantined files of these requests be read; a finish does it by itself.
+
+        Other ids are no error and stay as they are: whoever names a file in an answer did not make it by that.
+        """
         ...
 
     async def of_request(self, request_id: RequestId, limit: int) -> Sequence[MediaItem]:

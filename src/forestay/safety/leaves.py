@@ -16,15 +16,20 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from forestay.media.urls import SCHEME
-from forestay.safety.text.fields import is_packed
+import msgspec
+
+from forestay.media.urls import SCHEME, own_media_id
+from forestay.safety.text.blobs import is_data_uri, is_media, is_packed, unpacked_head
+from forestay.safety.text.fields import every_pair
 
 MAX_LEAVES = 5_000
 MAX_DEPTH = 32
 Path = tuple[str | int, ...]
 _ONE_ALPHABET = bytes.maketrans(b"-_", b"+/")
 _LINK = re.compile(r"\s*https?://\S+\s*", re.IGNORECASE)
-_INSIDE = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+=-]+)*;base64,[A-Za-z0-9+/_=%-]+", re.IGNORECASE)
+_INSIDE = re.compile(r"data:(?:[\w.+-]+/[\w.+-]+)?(?:;[\w.+=-]+)*;base64,[A-Za-z0-9+/_=%-]+", re.IGNORECASE)
+_RUN = re.compile(r"[A-Za-z0-9+/_-]{256,}={0,2}")
+_FEW_NUMBERS = 64  # of a list: fewer are no picture
 _STEP = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 
 
@@ -70,22 +75,35 @@ def leaves_of(value: object) -> list[Leaf]:
             raise TooMuch(f"an answer deeper than {MAX_DEPTH} or with more than {MAX_LEAVES} parts")
         if isinstance(node, str):
             found.append(Leaf(path, kind_of(node), node))
-        elif isinstance(node, bytes | bytearray):
-            found.append(Leaf(path, LeafKind.BYTES, data=bytes(node)))
+        elif isinstance(node, bytes | bytearray | msgspec.msgpack.Ext):
+            data = node.data if isinstance(node, msgspec.msgpack.Ext) else node
+            found.append(Leaf(path, LeafKind.BYTES, data=bytes(data)))
         elif isinstance(node, Mapping):
             items = list(cast("Mapping[object, object]", node).items())
             waiting += [((*path, str(name)), inner) for name, inner in reversed(items)]
         elif isinstance(node, list | tuple):
             inner = list(cast("Sequence[object]", node))
+            if (data := _numbered(inner)) is not None:
+                found.append(Leaf(path, LeafKind.BYTES, data=data))
             waiting += [((*path, place), inner[place]) for place in reversed(range(len(inner)))]
     return found
 
 
+def _numbered(items: list[object]) -> bytes | None:
+    """Return the media whose bytes a list gives as numbers; None where it gives none."""
+    if len(items) < _FEW_NUMBERS or not all(type(item) is int and 0 <= item < 256 for item in items):
+        return None
+    data = bytes(cast("list[int]", items))
+    return data if is_media(data) else None
+
+
 def inside(leaf: Leaf) -> list[Leaf]:
-    """Return the files that stand in the middle of a text, as data: URIs."""
+    """Return the files that stand in the middle of a text: data: URIs, and base64 that begins as media does."""
     if leaf.kind is not LeafKind.TEXT:
         return []
-    return [Leaf(leaf.path, LeafKind.DATA, uri) for uri in _INSIDE.findall(leaf.text)]
+    named = [Leaf(leaf.path, LeafKind.DATA, uri) for uri in _INSIDE.findall(leaf.text)]
+    runs = _RUN.findall(_INSIDE.sub(" ", leaf.text))
+    return named + [Leaf(leaf.path, LeafKind.PACKED, run) for run in runs if is_media(unpacked_head(run) or b"")]
 
 
 def parsed(body: bytes) -> object:
@@ -94,23 +112,16 @@ def parsed(body: bytes) -> object:
     Readers differ in which of the two they take; whoever judges must see both.
     """
     try:
-        return cast("object", json.loads(body, object_pairs_hook=_all_pairs))
+        return cast("object", json.loads(body, object_pairs_hook=every_pair))
     except RecursionError:
         raise TooMuch("JSON nested too deep") from None
 
 
-def _all_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for name, value in pairs:
-        found[name] = [found[name], value] if name in found else value
-    return found
-
-
 def kind_of(text: str) -> LeafKind:
     """Return what a string is."""
-    if text.startswith(SCHEME):
+    if text.lstrip().startswith(SCHEME) and own_media_id(text.strip()) is not None:
         return LeafKind.STORED
-    if text.lstrip()[:5].lower() == "data:":
+    if is_data_uri(text):
         return LeafKind.DATA
     if is_packed(text):
         return LeafKind.PACKED

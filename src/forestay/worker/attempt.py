@@ -344,7 +344,7 @@ class Attempt:
         if policy is None or state is not State.SUCCEEDED:
             return state, answer
         self.replica.release(self.running)  # somebody else's storage must not keep a device waiting
-        moved = await self._parts.outputs.deliver(policy, answer)
+        moved = await self._parts.outputs.deliver(policy, answer, (self.lease.request_id,))
         if moved.status_code == FAILED_DEPENDENCY:
             return State.FAILED, moved
         for check in self._checks() if moved.body != answer.body else ():

@@ -8,14 +8,15 @@ own copies are deleted either way. Called by `worker/attempt.py` and `worker/med
 import dataclasses
 import json
 import pathlib
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Sequence
 from typing import IO, Protocol
 
 from forestay.errors import ForestayError
+from forestay.ids import RequestId
 from forestay.media.bucket import UploadFailed
 from forestay.media.decode import open_scratch
 from forestay.media.formats import SNIFF_BYTES, content_type_of, safe_file_name
-from forestay.media.store import MediaStore
+from forestay.media.store import MediaItem, MediaStore
 from forestay.media.upload_policy import UploadPolicy, parse_upload_policy
 from forestay.media.urls import replace_stored, stored_ids
 from forestay.queue.model import Answer
@@ -44,19 +45,27 @@ class BucketOutputs:
     allow_private: bool
     metrics: Metrics
 
-    async def deliver(self, policy_text: str, answer: Answer, *, keep: bool = False) -> Answer:
-        """Return the answer with the bucket's URLs in it, or a 424 that says why not; `keep`: our copies stay."""
-        media_ids = stored_ids(answer.body)
+    async def deliver(
+        self, policy_text: str, answer: Answer, owners: Sequence[RequestId], *, keep: bool = False
+    ) -> Answer:
+        """Return the answer with the bucket's URLs in it, or a 424 that says why not; `keep`: our copies stay.
+
+        Files that other requests than `owners` made stay where they are: naming one in an answer gives no right to it.
+        """
+        found = [await self.media.find(media_id) for media_id in stored_ids(answer.body)]
+        made = [item for item in found if item is not None and item.request_id in owners]
         urls: dict[str, str] = {}
         try:
+            if None in found:
+                raise UploadFailed("a file of the output is gone")
             policy = self._policy(policy_text)
-            for media_id in media_ids:
-                urls[media_id] = await self._move(policy, media_id)
+            for item in made:
+                urls[item.media_id] = await self._move(policy, item)
         except ForestayError as error:
             return failed(error)
         finally:
             if not keep:
-                await self.media.delete(media_ids)
+                await self.media.delete([item.media_id for item in made])
         return dataclasses.replace(answer, body=replace_stored(answer.body, urls))
 
     async def take(self, policy_text: str, pieces: AsyncIterable[bytes], file_name: str, content_type: str) -> str:
@@ -76,10 +85,7 @@ class BucketOutputs:
             raise UploadFailed(policy)
         return policy
 
-    async def _move(self, policy: UploadPolicy, media_id: str) -> str:
-        item = await self.media.find(media_id)
-        if item is None:
-            raise UploadFailed("a file of the output is gone")
+    async def _move(self, policy: UploadPolicy, item: MediaItem) -> str:
         with open_scratch(self.folder) as file:
             async for piece in self.media.open(item, 0, item.size_bytes):
                 file.write(piece)

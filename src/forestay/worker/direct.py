@@ -34,6 +34,7 @@ from forestay.worker.inputs import Inputs
 from forestay.worker.judging import plain_headers
 from forestay.worker.mirroring import AnswerCopy, Mirror
 from forestay.worker.replica import DIRECT_ATTEMPT, Replica, Running
+from forestay.worker.said_before import SaidBefore
 from forestay.worker.slot_blocks import Need, SlotBlocks
 
 log = logger("worker")
@@ -323,6 +324,7 @@ class DirectLane:
 
     async def _from_caller(self, call: _Call, model: ModelSocket) -> None:
         """Pass frames to the model until the caller closes; leaving the block then closes the model's side."""
+        before = SaidBefore()
         while True:
             message = await call.receive()
             if message["type"] != "websocket.receive":
@@ -330,7 +332,7 @@ class DirectLane:
             frame = message.get("bytes") if message.get("bytes") is not None else message.get("text")
             if call.running.guarded:
                 sent = cast("str | bytes", frame)
-                refused = await self._judging.frame_in(call.replica, call.running, call.path, sent)
+                refused = await self._judging.frame_in(call.replica, call.running, call.path, sent, before)
                 if refused is not None:
                     await self._end_session(call, refused)
                     return
@@ -340,9 +342,10 @@ class DirectLane:
                 return
 
     async def _from_model(self, call: _Call, model: ModelSocket) -> None:
+        before = SaidBefore()
         while (frame := await model.receive()) is not None:
             if call.running.guarded:
-                refused = await self._judging.frame_out(call.replica, call.running, frame)
+                refused = await self._judging.frame_out(call.replica, call.running, frame, before)
                 if refused is not None and not refused.body:
                     continue
                 if refused is not None:

@@ -23,6 +23,7 @@ from forestay.quality.findings import Where
 from forestay.queue.model import Answer
 from forestay.safety.decide import Judgement
 from forestay.safety.guard import Subject
+from forestay.safety.leaves import parsed
 from forestay.safety.records import Point
 from forestay.safety.refusal import refusal, wordless
 from forestay.telemetry.measures import SIGNED, UNSIGNED
@@ -36,6 +37,7 @@ from forestay.worker.judging import OutputJudge, Ruled, echoes
 from forestay.worker.output_notes import Made
 from forestay.worker.output_quality import Output, OutputQuality
 from forestay.worker.replica import Replica, Running
+from forestay.worker.said_before import SaidBefore
 from forestay.worker.stopped import StoppedContent
 
 POLICY_CLOSE = 1008
@@ -134,11 +136,11 @@ class DirectJudging:
 
     async def events(self, replica: Replica, running: Running, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Pass on the events of a stream one by one; the first that is not let go ends it with an event `error`."""
-        subject = _subject(replica, running, Point.PIECE)
+        subject, before = _subject(replica, running, Point.PIECE), SaidBefore()
         mode = self._mode(subject)
         async for event in whole_events(pieces):
             if mode == "pass":
-                await self._judge.release(stored_ids(event))
+                await self._judge.release(stored_ids(event), running.request_id)
                 yield event
                 continue
             data, beside = data_of(event), _names_of(event)
@@ -149,7 +151,7 @@ class DirectJudging:
             if mode == "withhold" or value is _UNPARSED:
                 self._metrics.add(PIECES_WITHHELD, str(replica.revision.model_id))
                 continue
-            ruled = await self._judge.judge_value(subject, value, data, beside)
+            ruled = await self._judge.judge_value(subject, value, data, beside, before)
             if not ruled.released:
                 await self._tell(replica, running, Answer(200, dict(_JSON), data), ruled)
                 yield b"event: error\ndata: " + refusal(ruled.judgement, "output").body + b"\n\n"
@@ -160,8 +162,10 @@ class DirectJudging:
                 return
             yield _written(let_go.body, beside)
 
-    async def frame_in(self, replica: Replica, running: Running, path: str, frame: str | bytes) -> Answer | None:
-        """Judge a frame that a caller sends; None: it may go on."""
+    async def frame_in(
+        self, replica: Replica, running: Running, path: str, frame: str | bytes, before: SaidBefore
+    ) -> Answer | None:
+        """Judge a frame that a caller sends, after what those before it said; None: it may go on."""
         subject = _subject(replica, running, Point.INPUT)
         if self._mode(subject) == "pass":
             return None
@@ -169,25 +173,27 @@ class DirectJudging:
         spec = replica.revision.spec
         reader = Reader.of(spec.host, endpoint_of(spec, path.partition("?")[0]))
         raw = frame.encode() if isinstance(frame, str) else frame
-        judgement = await self._inputs.judge_frame(subject, frame if value is _UNPARSED else value, raw, reader)
+        judgement = await self._inputs.judge_frame(subject, frame if value is _UNPARSED else value, raw, reader, before)
         await self._tell_input(replica, running, Point.INPUT, None, judgement)
         return None if judgement is None or judgement.releases else refusal(judgement, "body")
 
-    async def frame_out(self, replica: Replica, running: Running, frame: str | bytes) -> Answer | None:
+    async def frame_out(
+        self, replica: Replica, running: Running, frame: str | bytes, before: SaidBefore
+    ) -> Answer | None:
         """Judge a frame that a model sends; None: it may go on. An Answer without body: it is withheld silently."""
         subject = _subject(replica, running, Point.PIECE)
         mode = self._mode(subject)
         raw = frame.encode() if isinstance(frame, str) else frame
         if mode == "pass":
-            await self._judge.release(stored_ids(raw))
+            await self._judge.release(stored_ids(raw), running.request_id)
             return None
         value = _json(frame.encode()) if isinstance(frame, str) else _packed(frame)
         if mode == "withhold" or value is _UNPARSED:
             self._metrics.add(PIECES_WITHHELD, str(replica.revision.model_id))
             return Answer(204, {}, b"")
-        ruled = await self._judge.judge_value(subject, value, raw, {})
+        ruled = await self._judge.judge_value(subject, value, raw, {}, before)
         if ruled.released:
-            await self._judge.release(ruled.media_ids)
+            await self._judge.release(ruled.media_ids, running.request_id)
             return None
         await self._tell(replica, running, Answer(200, dict(_JSON if isinstance(frame, str) else _PACKED), raw), ruled)
         return refusal(ruled.judgement, "output")
@@ -215,20 +221,20 @@ class DirectJudging:
         """Let an answer go that no policy judges, and its files with it."""
         media_ids = stored_ids(answer.body)
         if running.upload_policy is not None and media_ids and answer.status_code < 400:
-            return await self._outputs.deliver(running.upload_policy, answer)
-        await self._judge.release(media_ids)
+            return await self._outputs.deliver(running.upload_policy, answer, (running.request_id,))
+        await self._judge.release(media_ids, running.request_id)
         return answer
 
     async def _let_go(self, subject: Subject, running: Running, answer: Answer, ruled: Ruled) -> Answer:
         if running.upload_policy is not None and ruled.media_ids:
-            moved = await self._outputs.deliver(running.upload_policy, answer)
+            moved = await self._outputs.deliver(running.upload_policy, answer, (running.request_id,))
             if moved.status_code == FAILED_DEPENDENCY:
                 return moved
             judgement = await self._judge.moved(subject, moved.body)
             if not judgement.releases:
                 return refusal(judgement, "output")
             return Answer(200, answer.headers, moved.body)
-        await self._judge.release(ruled.media_ids)
+        await self._judge.release(ruled.media_ids, running.request_id)
         return answer
 
 
@@ -262,8 +268,8 @@ def _written(data: bytes, beside: Mapping[str, str]) -> bytes:
 
 def _json(data: bytes) -> object:
     try:
-        return cast("object", json.loads(data))
-    except (ValueError, RecursionError):
+        return parsed(data)
+    except ValueError:
         return _UNPARSED
 
 

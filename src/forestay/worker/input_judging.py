@@ -7,6 +7,7 @@ direct lane. The text of a call was judged by the gateway; of a frame of a sessi
 Called by `attempt` and `direct_judging`.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -23,9 +24,10 @@ from forestay.safety.taxonomy import Modality
 from forestay.safety.text.fields import texts_of
 from forestay.verdicts import Verdict
 from forestay.worker.conclude import Publish
-from forestay.worker.input_media import Found, Reader, media_of, media_of_body
-from forestay.worker.opening import MEDIA, JudgingPorts, Opening, Work
+from forestay.worker.input_media import Found, Reader, files_of, media_of, media_of_body
+from forestay.worker.opening import MEDIA, JudgingPorts, Opening, Work, items_of
 from forestay.worker.patience import Patience
+from forestay.worker.said_before import SaidBefore
 from forestay.worker.stopped import StoppedContent
 
 RETRY_SECONDS = 5
@@ -49,19 +51,31 @@ class InputJudge:
         judgement: Judgement | None = None
         for _ in range(TRIES):  # once more where the policy changes meanwhile
             work = self._work(subject, body, risk)
-            judgement = await self._judge(work, media_of_body(body, query, reader)) if work.wanted & MEDIA else None
+            if Modality.TEXT in work.wanted:
+                work.items += texts_of_files(body, reader)
+            found = media_of_body(body, query, reader) if work.wanted & MEDIA else Found()
+            judgement = await self._judge(work, found)
             if judgement is not _CHANGED:
                 break
         return judgement
 
-    async def judge_frame(self, subject: Subject, value: object, raw: bytes, reader: Reader) -> Judgement | None:
-        """Judge text and media of a frame that comes in: parsed, or as it came where it could not be."""
+    async def judge_frame(
+        self, subject: Subject, value: object, raw: bytes, reader: Reader, before: SaidBefore
+    ) -> Judgement | None:
+        """Judge text and media of a frame that comes in: parsed, or as it came where it could not be.
+
+        `before` is what the frames before it said.
+        """
         judgement: Judgement | None = None
         for _ in range(TRIES):
             work = self._work(subject, raw, 1.0)
             work.items += texts_to_judge(value) if Modality.TEXT in work.wanted else []
+            said = work.texts()
+            work.items += items_of(before.together(said))
             found = media_of(value, reader) if work.wanted & MEDIA else Found()
             judgement = await self._judge(work, found)
+            if judgement is None or judgement.releases:
+                before.note(said)
             if judgement is not _CHANGED:
                 break
         return judgement
@@ -135,6 +149,15 @@ def direct_answer(judgement: Judgement | None) -> Answer | None:
     detail = "The content of this request cannot be judged now; try again"
     headers = {"content-type": "application/json", "retry-after": str(RETRY_SECONDS)}
     return Answer(503, headers, json.dumps({"detail": detail}).encode(), detail, "content_not_judged")
+
+
+def texts_of_files(body: bytes, reader: Reader) -> Sequence[Item]:
+    """Return what the files say that a worker brought for the model: the gateway saw their addresses alone."""
+    return [
+        dataclasses.replace(item, place=Place(where, Modality.TEXT))
+        for where, uri in files_of(body, reader)
+        for item in texts_to_judge(uri)
+    ]
 
 
 def texts_to_judge(value: object) -> Sequence[Item]:

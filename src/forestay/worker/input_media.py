@@ -12,6 +12,7 @@ import binascii
 import dataclasses
 import re
 from collections.abc import Mapping
+from typing import cast
 from urllib.parse import parse_qsl
 
 from forestay.fleet.spec import EndpointSpec, HostKind, HostSpec
@@ -69,6 +70,18 @@ def media_of_body(body: bytes, query: str, reader: Reader) -> Found:
     except ValueError:
         of_body = Found((Leaf((), LeafKind.BYTES, data=body),))
     return Found((*of_body.files, *of_query.files), (*of_body.unread, *of_query.unread))
+
+
+def files_of(body: bytes, reader: Reader) -> list[tuple[str, str]]:
+    """Return the data: URIs in fields that the spec declares as `file`, with their places: any kind of file."""
+    named = [name for name, kind in reader.kinds.items() if kind == "file"]
+    try:
+        value = parsed(body) if named else None
+        fields = cast("Mapping[str, object]", value) if isinstance(value, dict) else dict[str, object]()
+        found = leaves_of({name: fields.get(name) for name in named})
+    except ValueError:
+        return []
+    return [(leaf.where, leaf.text) for leaf in found if leaf.kind is LeafKind.DATA]
 
 
 def media_of(value: object, reader: Reader, at: Path = (), nested: int = 0) -> Found:

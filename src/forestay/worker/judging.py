@@ -26,17 +26,22 @@ from forestay.safety.model import Text
 from forestay.safety.policy import Action
 from forestay.safety.provenance.stamp import Wishes
 from forestay.safety.taxonomy import Modality
+from forestay.safety.text.blobs import sentence_in
 from forestay.safety.text.fields import ADDRESS, texts_of
 from forestay.telemetry.logs import logger
 from forestay.telemetry.measures import SIGNED, UNSIGNED
 from forestay.verdicts import Verdict
 from forestay.worker.blurring import blurred
-from forestay.worker.opening import MEDIA, JudgingPorts, Opening, Work
+from forestay.worker.opening import MEDIA, JudgingPorts, Opening, Work, items_of
+from forestay.worker.said_before import SaidBefore
 from forestay.worker.stamping import Stored
 
 _LABELS = frozenset({"file_name", "content_type"})
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_LABEL = re.compile(r"[\w./+;=-]{1,128}")
+_STORED = re.compile(re.escape(SCHEME) + r"[A-Za-z0-9_-]{32,48}/[A-Za-z0-9._-]{1,128}")
 _UNPARSED = object()
+_FILE = ("body",)  # the place of an answer that is no JSON
 _PLAIN_HEADER = re.compile(r"[\w.:;,=/+*()-]{0,64}")  # says no more than a name of a field may
 BLURRED_HEADER = "x-forestay-blurred"  # the places at which a blurred copy stands
 log = logger("worker")
@@ -107,11 +112,13 @@ class OutputJudge:
         return await self._stamped(subject, ruled)
 
     async def _whole(self, work: Work, body: bytes, content_type: str, said: Collection[str]) -> Ruled:
-        value = _parsed(body) if "json" in content_type or not content_type else _UNPARSED
+        value = _parsed(body)  # whatever it calls itself: whoever reads it may well parse it
         if value is _UNPARSED:
             await self._take_file(work, body, content_type)
-            judgement = await self._ruled(work)
-            return Ruled(judgement, body, inline=work.inline)
+            if _FILE in work.adopted:
+                body = work.adopted[_FILE].encode()
+            judgement = await self._ruled(work, lambda _: [_digest(body)])
+            return Ruled(judgement, body, tuple(stored_ids(body)), inline=work.inline)
         await self._take(work, value, body, said)
         if work.adopted:
             value = replaced(value, work.adopted)
@@ -168,25 +175,31 @@ class OutputJudge:
         allowed = Judgement(Verdict.ALLOW, Action.ALLOW, None, "", "allowed before")
         return await self._ports.guard.note(subject, allowed, [_digest(body)], "its files lie in the caller's bucket")
 
-    async def judge_value(self, subject: Subject, value: object, raw: bytes, beside: Mapping[str, str]) -> Ruled:
+    async def judge_value(
+        self, subject: Subject, value: object, raw: bytes, beside: Mapping[str, str], before: SaidBefore
+    ) -> Ruled:
         """Judge one piece of a stream or a frame, already parsed; it leaves as it came or not at all.
 
-        `beside` is what is said around it: an event's name and id.
+        `beside` is what is said around it, an event's name and id; `before` what was said by the pieces before it.
         """
         judgement = _CHANGED
         for _ in range(2):  # once more where the policy changes meanwhile
             work = self._begin(subject, raw, None, 1.0)
             work.say(beside)
             await self._take(work, value, raw, ())
+            said = work.texts()
+            work.items += items_of(before.together(said))
             judgement = await self._ruled(work)
+            if judgement.releases:
+                before.note(said)
             if judgement is not _CHANGED:
                 break
         return Ruled(judgement, raw, tuple(stored_ids(raw)))
 
-    async def release(self, media_ids: Sequence[str]) -> None:
-        """Let files of an allowed answer be read; raises Unavailable."""
+    async def release(self, media_ids: Sequence[str], request_id: RequestId) -> None:
+        """Let files that an allowed answer of this request names be read, if it made them; raises Unavailable."""
         if media_ids:
-            await self._ports.media.release(media_ids)
+            await self._ports.media.release(media_ids, (request_id,))
 
     def _wanted(self, subject: Subject) -> frozenset[Modality]:
         return self._ports.guard.modalities(subject.policy_id, subject.tenant_id, subject.request_id)
@@ -217,7 +230,11 @@ class OutputJudge:
             return
         if Modality.TEXT in work.wanted:
             found = texts_of(value)
-            fresh = [text for text in found.texts if text.text not in said and not _is_label(text)]
+            # Where media are judged a link is fetched and becomes ours, so that nobody reads what it says.
+            read = [text for text in found.texts if not (work.wanted & MEDIA and text.where.endswith(ADDRESS))]
+            fresh = [text for text in read if text.text not in said and not _is_label(text)]
+            spelled = [Text(text.where, sentence_in(text.text)) for text in read if _is_label(text)]
+            fresh += [text for text in spelled if text.text]  # the name of a file may say something, too
             work.items += [Item(Place(text.where, Modality.TEXT), (text,)) for text in fresh]
             work.items += [Item(Place(place.where, Modality.TEXT), ()) for place in found.unread]
         files = [leaf for leaf in leaves if leaf.kind is not LeafKind.TEXT]
@@ -226,17 +243,17 @@ class OutputJudge:
         named = {own_media_id(leaf.text.strip()) for leaf in files if leaf.kind is LeafKind.STORED}
         hidden = [media_id for media_id in stored_ids(raw) if media_id not in named]
         files += [Leaf((), LeafKind.STORED, stored_url(media_id, "file")) for media_id in hidden]
-        if not work.wanted & MEDIA or not files:
-            return
-        await self._opening.take(work, files)
+        if work.wanted and files:
+            await self._opening.take(work, files)
 
     async def _take_file(self, work: Work, body: bytes, content_type: str) -> None:
         """An answer that is no JSON is one file, or one text, whatever it calls itself; what says text must be some."""
         says_text = content_type.startswith("text/") or "json" in content_type
         text = _decoded(body)
-        if Modality.TEXT in work.wanted and (says_text or text is not None):
-            looks = () if text is None else (Text("body", text),)
-            work.items.append(Item(Place("body", Modality.TEXT), looks))
+        if text is not None:
+            await self._take(work, {"body": text}, body, ())
+        elif Modality.TEXT in work.wanted and says_text:
+            work.items.append(Item(Place("body", Modality.TEXT), ()))
         if work.wanted & MEDIA and not (content_type.startswith("text/") and text is not None):
             await self._opening.open(work, Leaf((), LeafKind.BYTES, data=body))
 
@@ -260,11 +277,9 @@ def _decoded(body: bytes) -> str | None:
 
 def _is_label(text: Text) -> bool:
     """Tell whether a text of an output is a file's name, kind or place, or an id: what is written beside media."""
-    if text.where.endswith(ADDRESS):  # a link of an output is fetched, and what it names is judged
-        return True
     name = text.where.rpartition(".")[2]
-    beside = name in _LABELS and " " not in text.text.strip()
-    return beside or text.text.startswith(SCHEME) or _UUID.fullmatch(text.text) is not None
+    beside = name in _LABELS and _LABEL.fullmatch(text.text) is not None
+    return beside or _STORED.fullmatch(text.text) is not None or _UUID.fullmatch(text.text) is not None
 
 
 def _written(value: object) -> bytes:

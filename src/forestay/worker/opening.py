@@ -24,12 +24,15 @@ from forestay.safety.guard import Guard, Item, Subject
 from forestay.safety.leaves import Leaf, LeafKind, Path, unpacked, unpacked_bare
 from forestay.safety.model import Text
 from forestay.safety.taxonomy import Modality
+from forestay.safety.text.blobs import SCANNED_BYTES, text_in, words_in
+from forestay.safety.text.fields import texts_of
 from forestay.telemetry.logs import logger
 from forestay.worker.stamping import Stamping
 
 AT_A_TIME = 4  # files of one body that are opened at once
 MAX_FILES = 64
 MAX_FILE_BYTES = 256 * 1024 * 1024
+MAX_TEXT_BYTES = 1024 * 1024  # of a file that is read as a text; in a larger one words are looked for
 _INLINE = frozenset({LeafKind.BYTES, LeafKind.DATA, LeafKind.PACKED})
 MEDIA = frozenset({Modality.IMAGE, Modality.VIDEO, Modality.AUDIO})
 log = logger("worker")
@@ -84,9 +87,20 @@ class Work:
         if Modality.TEXT in self.wanted:
             self.items += [Item(Place(where, Modality.TEXT), (Text(where, text),)) for where, text in texts.items()]
 
+    def texts(self) -> list[Text]:
+        """Return every text that is to be judged."""
+        return [look for item in self.items for look in item.looks if isinstance(look, Text)]
+
     def unreadable(self, where: str) -> None:
-        """Note a place that could not be opened: every kind of media that the policy judges may be in it."""
-        self.items += [Item(Place(where, modality), ()) for modality in sorted(self.wanted & MEDIA)]
+        """Note a place that could not be opened: every kind of media that the policy judges may be in it, or text."""
+        kinds = self.wanted & MEDIA or self.wanted
+        self.items += [Item(Place(where, modality), ()) for modality in sorted(kinds)]
+
+    def read(self, where: str, value: object) -> None:
+        """Add every text of a value that was found at a place."""
+        found = texts_of(value)
+        self.items += [Item(Place(where, Modality.TEXT), (Text(where, text.text),)) for text in found.texts]
+        self.items += [Item(Place(where, Modality.TEXT), ()) for _ in found.unread[:1]]
 
 
 class Opening:
@@ -97,6 +111,8 @@ class Opening:
 
     async def take(self, work: Work, files: Sequence[Leaf]) -> None:
         """Open the files of one body, a few at a time; what is beyond the cap could not be opened."""
+        if not work.wanted & MEDIA:  # whoever judges text alone has no link fetched
+            files = [leaf for leaf in files if leaf.kind is not LeafKind.LINK]
         for leaf in files[MAX_FILES:]:
             work.unreadable(leaf.where)
         gate = asyncio.Semaphore(AT_A_TIME)
@@ -110,12 +126,18 @@ class Opening:
                 group.create_task(one(leaf))
 
     async def open(self, work: Work, leaf: Leaf) -> None:
-        """Bring one file here and look at it; what fails is a place that could not be opened."""
+        """Bring one file here and look at it; what fails is a place that could not be opened.
+
+        Of an output the words are read as well: a file that is a text, and what stands between the bytes of another.
+        """
         try:
             async with asyncio.timeout(self._ports.file_seconds):
                 with open_scratch(self._ports.folder) as file:
                     await self._bring(work, leaf, file)
-                    work.items += await self._ports.viewer.look(file, leaf.where, work.prompt_score)
+                    if work.adopts and Modality.TEXT in work.wanted:
+                        work.read(leaf.where, await asyncio.to_thread(_said_in, file))
+                    if work.wanted & MEDIA:
+                        work.items += await self._ports.viewer.look(file, leaf.where, work.prompt_score)
                     work.inline += leaf.kind in _INLINE
         except (ForestayError, MediaRefused, OSError, TimeoutError, ValueError) as error:
             log.info("judging.unreadable", request=str(work.subject.request_id), reason=type(error).__name__)
@@ -153,6 +175,8 @@ class Opening:
         if item is not None:
             async for piece in self._ports.media.open(item, 0, item.size_bytes):
                 write(piece)
+            if leaf.kind is LeafKind.LINK and work.adopts:  # whatever host it names: what was judged is ours
+                work.adopted[leaf.path] = item.url
             return
         if leaf.kind is LeafKind.STORED or not work.adopts:
             raise ValueError("the stored file is gone")
@@ -176,3 +200,25 @@ class Opening:
             state="quarantine",
         )
         return saved.url
+
+
+def items_of(texts: Sequence[Text]) -> list[Item]:
+    """Return texts as something to judge, each at its place."""
+    return [Item(Place(text.where, Modality.TEXT), (text,)) for text in texts]
+
+
+def _said_in(file: IO[bytes]) -> str:
+    """Return what a file says: all of a text, the words between the bytes of anything else; its place is its start."""
+    size = file.seek(0, 2)
+    file.seek(0)
+    if size <= MAX_TEXT_BYTES:
+        data = file.read()
+        text = text_in(data)
+    else:
+        data, text = file.read(SCANNED_BYTES), None
+        if text_in(data, cut=True) is not None:
+            raise ValueError("the text is too large to be judged")
+        file.seek(-SCANNED_BYTES, 2)
+        data += b"\0" + file.read()
+    file.seek(0)
+    return words_in(data) if text is None else text

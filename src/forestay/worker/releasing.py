@@ -68,7 +68,8 @@ class Releasing:
         digests += [await self._digest(media_id) for media_id in after]
         policy = let_go.options.upload_policy
         if policy is not None and after:
-            moved = await self._outputs.deliver(policy, answer, keep=True)
+            owners = (let_go.request_id, let_go.opened.request_id)
+            moved = await self._outputs.deliver(policy, answer, owners, keep=True)
             moved_away = (*before, *(name for name in after if name not in before))
             digests.append(_digest(moved.body))
             return Whole(moved, tuple(digests), moved_away, failed=moved.status_code == FAILED_DEPENDENCY)

@@ -151,6 +151,42 @@ async def test_every_scene_of_an_animation_is_seen_however_short(decoder: Decode
     assert len({picture.where for picture in seen.pictures}) == len(seen.pictures)
 
 
+@pytest.mark.threat("ML01:2023", "AML.T0015")
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_picture_that_is_no_frame_of_its_animation_hides_no_frame(decoder: Decoder, count: int) -> None:
+    """Who plays animations sees the frames, who does not the picture: all of them are looked at, the last one too."""
+    frames = [Image.new("RGB", (32, 32), colour) for colour in (BLUE, GREEN, RED)][-count:]
+    first = Image.new("RGB", (32, 32), (255, 255, 255))
+    seen = await seen_in(decoder, saved(first, save_all=True, append_images=frames, default_image=True, duration=50))
+    assert len(seen.pictures) == count + 1
+    assert near(colours(seen)[-1], RED)
+
+
+async def test_what_lies_under_clear_pixels_is_seen(decoder: Decoder) -> None:
+    """Whoever drops transparency sees it; one colour under all of them is nothing to see."""
+    rgba = np.zeros((32, 32, 4), np.uint8)
+    assert len((await seen_in(decoder, saved(Image.fromarray(rgba)))).pictures) == 2
+    rgba[8:24, 8:24, 0] = 250
+    seen = await seen_in(decoder, saved(Image.fromarray(rgba)))
+    assert [near(colour, RED) for colour in colours(seen)] == [False, False, True]
+
+
+async def test_a_film_with_a_second_picture_track_is_refused(decoder: Decoder) -> None:
+    """A player may show either, and one alone would be looked at."""
+    made = io.BytesIO()
+    with av.open(made, "w", format="mp4") as output:
+        streams = [cast("VideoStream", output.add_stream("mpeg4", rate=10)) for _ in range(2)]
+        for stream in streams:
+            stream.width = stream.height = 64
+            stream.pix_fmt = "yuv420p"
+        for stream, colour in zip(streams, (BLUE, RED), strict=True):
+            picture = av.VideoFrame.from_ndarray(np.full((64, 64, 3), colour, np.uint8), format="rgb24")
+            output.mux(stream.encode(picture))
+            output.mux(stream.encode())
+    with pytest.raises(MediaRefused, match="second picture track"):
+        await seen_in(decoder, made.getvalue())
+
+
 async def test_a_film_is_seen_at_each_change_of_scene_and_at_least_every_second(decoder: Decoder) -> None:
     """A flash of one frame is a scene."""
     data = film([(GREEN, 25), (RED, 1), (BLUE, 24)])

@@ -76,9 +76,11 @@ async def ground_of(database: Database, objects: ObjectStore, queue: PostgresQue
     return Ground(desk_of(ground), queue, ground, metrics)
 
 
-async def appealed(ground: Ground, point: Point = Point.INPUT, media: tuple[str, ...] = ()) -> NewItem:
+async def appealed(
+    ground: Ground, point: Point = Point.INPUT, media: tuple[str, ...] = (), request_id: RequestId | None = None
+) -> NewItem:
     """Open an item with its sealed copy, and appeal it."""
-    request_id = new_request_id(ground.ground.clock.now(), 0, ground.ground.chance)
+    request_id = request_id or new_request_id(ground.ground.clock.now(), 0, ground.ground.chance)
     kept: KeptInput | KeptOutput = KeptInput(BODY, Options(webhook_url="https://example.org/hook"), 2.5)
     if point is Point.OUTPUT:
         kept = KeptOutput(200, {"content-type": "application/json"}, b'{"text": "made"}', list(media), Options())
@@ -239,12 +241,12 @@ async def test_a_blocked_output_that_is_released_is_published_under_a_linked_id(
     """Its files are read from then on; what is gone is not released, and the item says so."""
     async with open_queue_store(database, objects, Queue(), SystemChance(), 100) as queue:
         ground = await ground_of(database, objects, queue)
-        media = ground.ground.media
+        media, request_id = ground.ground.media, new_request_id(ground.ground.clock.now(), 0, ground.ground.chance)
         held = await media.save(
             b"a marker picture", tenant_id=TenantId("acme"), file_name="a.png", content_type="image/png",
-            request_id=None, attempt=None, lifetime_seconds=None, state="quarantine",
+            request_id=request_id, attempt=0, lifetime_seconds=None, state="quarantine",
         )  # fmt: skip
-        linked_id = await released(ground, await appealed(ground, Point.OUTPUT, (held.media_id,)))
+        linked_id = await released(ground, await appealed(ground, Point.OUTPUT, (held.media_id,), request_id))
         assert await loop.run_once(ground.desk, ground.ground.clock, ground.metrics) == 1
         stored = await queue.result(linked_id)
         assert stored is not None

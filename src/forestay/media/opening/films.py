@@ -96,6 +96,16 @@ def length_of(file: BinaryIO, walked: Walked, limits: DecodeLimits) -> Length:
         return Length(end, pictures, pixels, stream.codec_context.name, start)
 
 
+def unseen_in(file: BinaryIO, walked: Walked, limits: DecodeLimits) -> str:
+    """Name the tracks that no look is taken at and that a player may show; empty where there are none."""
+    if walked.codec == "wav":
+        return ""
+    with _named(), _opened(file, walked, limits) as container:
+        if len(container.streams.video) > (walked.kind == "video"):
+            return "a second picture track or a cover"
+        return "subtitles" if container.streams.subtitles else ""
+
+
 def sound_of(file: BinaryIO, walked: Walked, limits: DecodeLimits) -> SoundTrack | None:
     """Return what the container says of its sound; None when there is none."""
     with _named(), _opened(file, walked, limits) as container:

@@ -3,8 +3,8 @@
 Decides which frames: the first, one whenever so much time has passed, and one whenever the scene has changed (colours
 or places of light differ from the last frame that was looked at), up to a number. Half of that number is kept for
 frames by time. A film too long to be decoded whole is looked at by its key frames; where those lie too far apart it is
-refused rather than half seen. What shows through transparency is looked at on white and on black. Each look is
-written as soon as it is there. Run by `zygote` in the limited child.
+refused rather than half seen. What shows through transparency is looked at on white and on black, and what lies under
+clear pixels bare. Each look is written as soon as it is there. Run by `zygote` in the limited child.
 """
 
 import dataclasses
@@ -20,10 +20,12 @@ from PIL import Image, ImageChops, ImageStat
 from forestay.media.limits import DecodeLimits, Kind, Looking
 from forestay.media.opening import films, pictures
 from forestay.media.opening.measured import Measuring
-from forestay.media.opening.refusal import Refusal, Walked, broken
+from forestay.media.opening.refusal import Refusal, Walked, broken, unsupported
 
 HEAD = struct.Struct("!IIdBB")  # width, height, seconds, ground, 1 where the file moves
-GROUNDS = ("", "white", "black")
+GROUNDS = ("", "white", "black", "nothing")
+_CLEAR = 128  # of 255: pixels that show less of themselves than of what lies below
+_PLAIN_SPREAD = 2.0  # of 255, standard deviation: what lies under clear pixels is one colour
 _SMALL = (32, 32)
 _BINS = 16  # of each colour
 _OTHER_COLOURS = 0.25  # share of pixels in other bins, from which a scene is another
@@ -43,6 +45,8 @@ def run(
     """Write looks to `out`, each a head and its RGB; returns what is known of the file. Refusal otherwise."""
     walked = pictures_walked(source, kind, limits)
     unmapped()
+    if looking.most and walked.kind != "image" and (track := films.unseen_in(source, walked, limits)):
+        raise unsupported(f"the file has {track}, at which nobody looks")
     measuring = Measuring(source, walked, limits) if looking.measure else None
     if walked.kind == "audio":
         return _told(walked, 0.0, 0, 0) | (measuring.told() if measuring else {})
@@ -56,7 +60,7 @@ def run(
     for seconds, image in frames:
         seen += 1
         if measuring:
-            measuring.take([flat for _, flat in _flattened(image)], seconds)
+            measuring.take([flat for ground, flat in _flattened(image) if ground != GROUNDS[3]], seconds)
         if looking.most and chosen.takes(image, seconds):
             for ground, flat in _flattened(image):
                 sized = _within(flat, looking.long_side) if moves else flat
@@ -212,10 +216,14 @@ def _flattened(image: Image.Image) -> Iterator[tuple[str, Image.Image]]:
     if lowest == 255:
         yield "", layered.convert("RGB")
         return
-    for ground in GROUNDS[1:]:
+    for ground in GROUNDS[1:3]:
         flat = Image.new("RGB", layered.size, ground)
         flat.paste(layered, mask=layered.getchannel("A"))
         yield ground, flat
+    bare = layered.convert("RGB")  # as whoever drops transparency sees it
+    clear = layered.getchannel("A").point([255] * _CLEAR + [0] * (256 - _CLEAR))
+    if clear.getbbox() is not None and max(ImageStat.Stat(bare, clear).stddev) > _PLAIN_SPREAD:
+        yield GROUNDS[3], bare
 
 
 def _reduced(image: Image.Image, most_pixels: int) -> Image.Image:

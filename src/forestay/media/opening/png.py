@@ -45,6 +45,7 @@ class _State:
     orientation: int = 1
     unpacked: int = 0
     has_data: bool = False
+    apart: bool = False  # the picture itself is no frame of the animation: who plays none shows it, and nobody else
 
 
 def walk(view: View, limits: DecodeLimits) -> Walked:
@@ -69,7 +70,7 @@ def walk(view: View, limits: DecodeLimits) -> Walked:
         tuple(state.pieces),
         state.width,
         state.height,
-        max(1, state.declared_frames),
+        max(1, state.declared_frames + (state.declared_frames > 0 and state.apart)),
         state.orientation,
     )
 
@@ -105,6 +106,7 @@ def _take(state: _State, name: bytes, span: Span, view: View, limits: DecodeLimi
         state.orientation = orientation_of(bytes(view[body.start : min(body.end, body.start + _MAX_EXIF)]))
         return
     elif name in _DATA:
+        state.apart = state.apart or (name == b"IDAT" and not state.controls)
         state.has_data = state.has_data or name == b"IDAT"
     elif name not in _KEPT:
         if not name[:1].islower():

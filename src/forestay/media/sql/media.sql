@@ -24,7 +24,7 @@ RETURNING media_id, object_key, tenant_id, file_name, content_type, size_bytes, 
 
 -- name: find
 -- One file that has arrived and has not expired.
-SELECT media_id, object_key, tenant_id, file_name, content_type, size_bytes, state, created_at, expires_at
+SELECT media_id, object_key, tenant_id, file_name, content_type, size_bytes, state, created_at, expires_at, request_id
 FROM media
 WHERE media_id = $1 AND size_bytes >= 0 AND state <> 'deleted' AND (expires_at IS NULL OR expires_at > now());
 
@@ -45,8 +45,9 @@ LIMIT $1;
 SELECT object_key FROM media WHERE media_id = ANY ($1::text[]);
 
 -- name: release
--- Let quarantined files be read.
-UPDATE media SET state = 'released' WHERE media_id = ANY ($1::text[]) AND state = 'quarantine';
+-- Let quarantined files be read, of these requests alone: an answer may name files that others made.
+UPDATE media SET state = 'released'
+WHERE media_id = ANY ($1::text[]) AND request_id = ANY ($2::uuid[]) AND state = 'quarantine';
 
 -- name: of_request
 -- Lists the files that a request made and that have arrived, whatever their state.

@@ -211,7 +211,8 @@ class Carrier:
         whole = await self._ports.finisher.whole(let_go)
         await self._record(item, submission.request_id, Point.OUTPUT, Verdict.ALLOW, whole.digests)
         named = [name for name in kept.media_ids if name not in whole.left]
-        await self._ports.media.release([*named, *stored_ids(whole.answer.body)])
+        owners = (item.opened.request_id, submission.request_id)
+        await self._ports.media.release([*named, *stored_ids(whole.answer.body)], owners)
         await self._ports.queue.publish(submission, whole.answer)
         await self._forget(whole)
 

@@ -1,24 +1,24 @@
 """Every string of a model's input or output that carries text, wherever it stands. Pure and bounded.
 
-Walks any JSON value: prompts and negative prompts, lists, turns of a conversation, keys that are sentences, JSON
-inside strings, text in data URIs, addresses that read as a sentence. The turns of a list are also given as one text,
-so that what is said in pieces is seen whole. Other addresses and binary content are left to others. What a limit cuts
-off is Trouble.UNREADABLE for its place: nothing is skipped in silence. Decides nothing. Called by the gateway's guard
-and the worker's.
+Walks any value of JSON or MessagePack: prompts and negative prompts, lists, turns of a conversation, keys and
+addresses that spell sentences, JSON inside strings, text in data URIs, in bytes and in lists of their numbers. The
+turns of a list are also given as one text, so that what is said in pieces is seen whole. Addresses and binary content
+are left to others. What a limit cuts off is Trouble.UNREADABLE for its place: nothing is skipped in silence. Decides
+nothing. Called by the gateway's guard and the worker's.
 """
 
-import base64
-import binascii
 import dataclasses
 import json
 import re
-import string
 import urllib.parse
 from collections.abc import Mapping
 from typing import cast
 
+import msgspec
+
 from forestay.safety.model import Text, Trouble, Unscored
 from forestay.safety.text import words
+from forestay.safety.text.blobs import is_packed, said_by, sentence_in, text_in, words_in
 
 DETECTOR = "text-fields@1"
 _ADDRESS = re.compile(r"(?:https?|wss?|s3|gs|blob|file)://[^\s]+", re.IGNORECASE)
@@ -28,11 +28,9 @@ _WORDS = re.compile(r"[^\W\d_]+")
 SENTENCE_WORDS = 4  # English words from which on an address reads as a sentence
 ADDRESS_CHARS = 2_000  # of one that are looked at for words
 ADDRESS = ":address"  # ends the place of a text that is what an address says
-_NAME = re.compile(r"[\w.\-/:\[\]]{1,64}")
-_BASE64 = string.ascii_letters.encode() + b"0123456789+/_-=%"
-_LINE = 32  # letters of base64 in a line, at least: shorter runs between spaces are words
-_BLOB = re.compile(r"[A-Za-z0-9+/_-]{256,}={0,2}")
-_HEAD = 128  # characters of a blob that tell text from media
+_NAME = re.compile(r"[A-Za-z0-9_.\-/:\[\]]{1,64}|[\w.\-]{1,12}")
+_FEW_NUMBERS = 12  # of a list: fewer spell no sentence
+_MAX_SAID = 4  # levels of lists and objects within one turn
 _TURN = ("content", "text", "prompt", "message", "value")
 
 
@@ -70,6 +68,7 @@ class _Walk:
         self._limits = limits
         self._chars = 0
         self._values = 0
+        self._names: set[str] = set()
         self.texts: list[Text] = []
         self.unread: dict[str, Unscored] = {}
 
@@ -81,6 +80,10 @@ class _Walk:
             return
         if isinstance(value, str):
             self._string(value, where, depth)
+        elif isinstance(value, (bytes, bytearray)):
+            self._bytes(bytes(value), where, depth)
+        elif isinstance(value, msgspec.msgpack.Ext):
+            self._bytes(bytes(value.data), where, depth)
         elif isinstance(value, dict):
             for key, inner in cast("Mapping[object, object]", value).items():
                 self._pair(str(key), inner, where, depth)
@@ -89,18 +92,43 @@ class _Walk:
             for at, item in enumerate(items[: self._limits.values]):
                 self.any(item, f"{where}[{at}]", depth + 1)
             self._turns(items, where)
+            self._numbers(items, where)
 
     def _pair(self, key: str, value: object, where: str, depth: int) -> None:
         place = f"{where}.{key}" if where else key
         if not _NAME.fullmatch(key):  # a sentence for a key
             place = f"{where}.<key>" if where else "<key>"
             self._add(key, place)
+        else:
+            self._spelled(key, place)
         self.any(value, place, depth + 1)
 
+    def _spelled(self, name: str, where: str) -> None:
+        """Add the sentence that a name spells, once, wherever else it stands."""
+        if name not in self._names:
+            self._names.add(name)
+            if said := sentence_in(name):
+                self._add(said, where)
+
     def _turns(self, items: list[object], where: str) -> None:
-        said = [text for item in items[: self._limits.texts] if (text := _said(item))]
+        said = [text for item in items[: self._limits.values] if (text := _said(item, _MAX_SAID))]
         if len(said) > 1:
             self._add(" ".join(said), f"{where}[*]")
+
+    def _numbers(self, items: list[object], where: str) -> None:
+        """Read a list of numbers that are the letters of a text."""
+        if len(items) < _FEW_NUMBERS or not all(type(item) is int and 8 < item < 0x2000 for item in items):
+            return
+        said = "".join(chr(cast("int", item)) for item in items)
+        if sentence_in(said):
+            self._add(said, f"{where}[*]")
+
+    def _bytes(self, data: bytes, where: str, depth: int) -> None:
+        text = text_in(data)
+        if text is not None:
+            self._string(text, where, depth)
+        elif said := words_in(data):
+            self._add(said, where)
 
     def _string(self, text: str, where: str, depth: int) -> None:
         bare = text.strip()
@@ -111,7 +139,7 @@ class _Walk:
                 self._add(said, f"{where}{ADDRESS}")
             return
         if bare[:5].lower() == "data:":
-            inside = _data_text(bare)
+            inside = said_by(bare)
             if inside is not None:
                 self._add(inside, where)
             return
@@ -136,18 +164,18 @@ class _Walk:
             self.unread.setdefault(where, Unscored(DETECTOR, where, Trouble.UNREADABLE))
 
 
-def _said(item: object, *, parts: bool = True) -> str:
-    """Return what a turn says: a string, or the text of an object that looks like a turn, or of its parts."""
+def _said(item: object, levels: int) -> str:
+    """Return what a turn of a conversation says: a string, a list of parts, or an object that looks like a turn."""
     if isinstance(item, str):
-        return "" if _ADDRESS.fullmatch(item.strip()) or item[:5].lower() == "data:" else item
-    if not isinstance(item, dict):
+        media = item[:5].lower() == "data:" and said_by(item) is None
+        return "" if media or _ADDRESS.fullmatch(item.strip()) else item
+    if not levels:
         return ""
-    for name in _TURN:
-        inner = cast("Mapping[object, object]", item).get(name)
-        if isinstance(inner, str) and inner:
-            return inner
-        if isinstance(inner, list) and parts:
-            return " ".join(text for part in cast("list[object]", inner) if (text := _said(part, parts=False)))
+    if isinstance(item, list):
+        return " ".join(text for part in cast("list[object]", item) if (text := _said(part, levels - 1)))
+    if isinstance(item, dict):
+        turn = cast("Mapping[object, object]", item)
+        return next((text for name in _TURN if (text := _said(turn.get(name), levels - 1))), "")
     return ""
 
 
@@ -174,44 +202,15 @@ def _known(text: str) -> int:
 def _json(text: str) -> object | None:
     """Return a string, list or object that a string spells; None when it is no such JSON."""
     try:
-        parsed = cast("object", json.loads(text))
+        parsed = cast("object", json.loads(text, object_pairs_hook=every_pair))
     except (ValueError, RecursionError):
         return None
     return cast("object", parsed) if isinstance(parsed, (str, list, dict)) and parsed != text else None
 
 
-def _data_text(uri: str) -> str | None:
-    """Return what a data URI says (RFC 2397), whatever it calls itself; None for media, which is judged elsewhere."""
-    head, _, body = uri[5:].partition(",")
-    packed = head.rstrip().lower().endswith(";base64") and _is_base64(body)  # else it says words
-    says_text = not head or head.lower().startswith(("text/", "application/json", ";"))
-    if packed and not says_text and _is_binary("".join(urllib.parse.unquote(body[: 2 * _HEAD]).split())):
-        return None
-    plain = urllib.parse.unquote(body)
-    if not packed:
-        return plain
-    try:
-        return base64.b64decode(plain, validate=False).decode("utf-8", "replace")
-    except (binascii.Error, ValueError):
-        return plain
-
-
-def _is_base64(body: str) -> bool:
-    left = body.encode("ascii", "replace").translate(None, _BASE64)  # quicker than a pattern, for bodies of megabytes
-    return not left or (not left.strip() and all(len(line) >= _LINE for line in body.split()[:-1]))
-
-
-def is_packed(text: str) -> bool:
-    """Tell whether a string is base64 of something that is no text: no words to judge, but maybe a picture."""
-    bare = text.strip()
-    return _BLOB.fullmatch(bare) is not None and _is_binary(bare)
-
-
-def _is_binary(blob: str) -> bool:
-    head = blob[:_HEAD].replace("-", "+").replace("_", "/")
-    try:
-        data = base64.b64decode(head, validate=True)
-    except (binascii.Error, ValueError):
-        return False
-    said = data[:-3].decode("utf-8", "replace")  # a letter may be cut at the end
-    return "\ufffd" in said[:-1] or not all(letter.isprintable() or letter.isspace() for letter in said)
+def every_pair(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Make an object of names and values, for a parser; a name that stands twice keeps all its values."""
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        found[name] = [found[name], value] if name in found else value
+    return found
