@@ -4,6 +4,7 @@ import base64
 import io
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -90,3 +91,37 @@ def test_every_required_field_gets_a_value_and_references_to_themselves_end(prop
     """Whatever a model declares."""
     made = sample_input(document(properties, sorted(properties)), "/")
     assert made.keys() == properties.keys()
+
+
+_BOUNDS = st.tuples(st.integers(-40, 40), st.integers(8, 60), st.booleans(), st.booleans())
+
+
+@given(_BOUNDS, st.sampled_from(["integer", "number"]), st.sampled_from([None, 2, 4, 0.5]))
+def test_a_number_is_one_that_the_model_takes(
+    bounds: tuple[int, int, bool, bool], kind: str, step: float | None
+) -> None:
+    """Bounds that are no numbers of their own, and multiples, are kept to: else onboarding stops at once."""
+    low, width, above, below = bounds
+    node: dict[str, Any] = {"type": kind, ("exclusiveMinimum" if above else "minimum"): low}
+    node["exclusiveMaximum" if below else "maximum"] = low + width
+    if step is not None and not (kind == "integer" and step < 1):
+        node["multipleOf"] = step
+    made = sample_input(document({"a": node}, ["a"]), "/")["a"]
+    assert jsonschema_rs.is_valid(node, made), (node, made)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"type": "number", "exclusiveMinimum": 0.1, "exclusiveMaximum": 0.9},
+        {"type": "number", "exclusiveMinimum": 3},
+        {"type": "number", "maximum": -2},
+        {"type": "integer", "multipleOf": 4, "minimum": 4},
+        {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}], "minItems": 2, "maxItems": 2},
+        {"type": "string", "format": "uri", "pattern": "^https?://"},
+        {"type": "string", "format": "date"},
+    ],
+)
+def test_what_fields_of_models_ask_for_is_made(node: dict[str, Any]) -> None:
+    """As pydantic writes them."""
+    assert jsonschema_rs.is_valid(node, sample_input(document({"a": node}, ["a"]), "/")["a"])

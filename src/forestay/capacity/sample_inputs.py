@@ -30,6 +30,14 @@ _DEEPEST = 8
 _PICTURE_SIDE = 64
 _SOUND_RATE, _SOUND_SECONDS = 16_000, 1.0
 _NUMBERS = {"integer", "number"}
+_FORMATS = {
+    "uri": "https://example.com/",
+    "email": "someone@example.com",
+    "uuid": "00000000-0000-4000-8000-000000000001",
+    "date": "2026-01-31",
+    "date-time": "2026-01-31T12:00:00Z",
+    "time": "12:00:00",
+}
 
 Node = Mapping[str, object]
 
@@ -70,16 +78,19 @@ class _Maker:
         kind = node.get("type")
         if kind == "object":
             return self.whole(node, depth)
+        if kind == "array" and isinstance(node.get("prefixItems"), list):
+            places = cast("list[Node]", node["prefixItems"])
+            return [self.value(name, self.resolved(item, depth), depth - 1) for item in places]
         if kind == "array":
             item = self.resolved(cast("Node", node.get("items") or {}), depth)
             return [self.value(name, item, depth - 1) for _ in range(int(_number(node.get("minItems"), 0)))]
         if kind in _NUMBERS:
-            least = _number(node.get("minimum", node.get("exclusiveMinimum")), 0)
-            number = max(least, min(1.0, _number(node.get("maximum", node.get("exclusiveMaximum")), 1.0)))
-            return math.ceil(number) if kind == "integer" else number
+            return _number_within(node, whole=kind == "integer")
         return False if kind == "boolean" else self._text(node)
 
     def _text(self, node: Node) -> str:
+        if node.get("format") in _FORMATS:
+            return _FORMATS[str(node["format"])]
         text = PROMPTS[self._number % len(PROMPTS)]
         longest, shortest = _number(node.get("maxLength"), len(text)), _number(node.get("minLength"), 0)
         return text.ljust(int(shortest), ".")[: int(longest)]
@@ -158,6 +169,27 @@ def _says_prompt(name: str) -> bool:
 
 def _number(value: object, otherwise: float) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else otherwise
+
+
+def _number_within(node: Node, *, whole: bool) -> float:
+    """Return 1, or the number nearest to it that a field takes: within its bounds, a multiple of what it says."""
+    step = _number(node.get("multipleOf"), 1.0 if whole else 0.0)
+    least, above = _number(node.get("minimum"), -math.inf), _number(node.get("exclusiveMinimum"), -math.inf)
+    most, below = _number(node.get("maximum"), math.inf), _number(node.get("exclusiveMaximum"), math.inf)
+    if step <= 0:
+        found = min(max(1.0, least), most)
+        low, high = max(least, above), min(most, below)
+        inside = low + 1 if high == math.inf else high - 1 if low == -math.inf else (low + high) / 2
+        return found if above < found < below else inside
+    lowest = max(math.ceil(least / step) if least > -math.inf else -math.inf, _after(above, step))
+    highest = min(math.floor(most / step) if most < math.inf else math.inf, -_after(-below, step))
+    found = max(lowest, min(math.ceil(1.0 / step), highest)) * step
+    return round(found) if whole else found
+
+
+def _after(bound: float, step: float) -> float:
+    """Return the first count of steps that is beyond a bound."""
+    return math.floor(bound / step) + 1 if math.isfinite(bound) else bound
 
 
 def _medium(field: str, kind: str) -> str:
