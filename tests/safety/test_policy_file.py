@@ -47,6 +47,13 @@ def test_a_policy_says_what_it_says() -> None:
     ("old", "new", "fault"),
     [
         ("version: 1", "version: 2", "1: version: must be 1"),
+        ("version: 1", "version: true", "1: version: must be 1"),
+        ("nsfw@2", "nsfw@1", "rules.0.trouble.timeout: nsfw@1 is asked already; name another"),
+        (
+            "[sexual]\n    detectors: [nsfw@1]\n    flag_at: 0.4\n    block_at: 0.8",
+            "[minors]\n    detectors: [nsfw@1]\n    flag_at: 0.4",
+            "4: rules.0: a rule about `minors` needs `block_at`",
+        ),
         ("deadline: 800ms", "deadline: 800ms\nlogs: never", "3: logs: must be one of judge, withhold, pass"),
         ("deadline: 800ms", "deadline: 2h", "2: deadline: must be a time"),
         (

@@ -86,7 +86,7 @@ class _Reader:
         top = self._mapping((), values, needed=("version", "deadline", "rules"), allowed=allowed)
         if top is None:
             return None
-        if top.get("version") != VERSION:
+        if top.get("version") != VERSION or isinstance(top.get("version"), bool):  # True equals 1
             self.fault(("version",), f"must be {VERSION}")
         deadline = self._seconds(("deadline",), top.get("deadline"))
         streams = self._one_of(("streams",), top.get("streams", "judge"), STREAMS)
@@ -134,8 +134,25 @@ class _Reader:
         words, phrases = self._rewriting(place, found, modality)
         if modality is None or not categories or detectors is None or bands is None or on is None:
             return None
+        self._refuse_in_vain(place, categories, detectors, bands, on)
         rule = Rule(categories, Modality(modality), detectors, bands, on)
         return dataclasses.replace(rule, rewrite_with=words, phrases=phrases)
+
+    def _refuse_in_vain(
+        self,
+        place: Place,
+        categories: frozenset[Category],
+        detectors: Sequence[str],
+        bands: Sequence[Band],
+        on: Mapping[Trouble, Fallback],
+    ) -> None:
+        """A detector is no stand-in for itself, and what concerns minors is never only noted."""
+        for trouble, fallback in on.items():
+            if fallback.detector_id in detectors:
+                what = f"{fallback.detector_id} is asked already; name another, or say `review` or `block`"
+                self.fault((*place, "trouble", trouble.value), what)
+        if Category.MINORS in categories and all(band.action is not Action.BLOCK for band in bands):
+            self.fault(place, f"a rule about `{Category.MINORS}` needs `block_at`")
 
     def _rewriting(
         self, place: Place, found: Mapping[str, object], modality: str | None
