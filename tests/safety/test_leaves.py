@@ -6,7 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forestay.safety.leaves import LeafKind, TooMuch, leaves_of, parsed, path_of, replaced, unpacked, where_of
+from forestay.safety.leaves import (
+    Leaf,
+    LeafKind,
+    Path,
+    TooMuch,
+    inside,
+    leaves_of,
+    parsed,
+    path_of,
+    replaced,
+    unpacked,
+    where_of,
+    with_links,
+)
 
 ANSWER = {
     "images": [{"url": "forestay-media://" + "a" * 32 + "/out.png", "width": 8}, {"url": "data:image/png;base64,AAAA"}],
@@ -28,6 +41,34 @@ def test_every_string_is_found_with_its_kind_and_place() -> None:
         ("video", LeafKind.LINK),
         ("caption", LeafKind.TEXT),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "links"),
+    [
+        ("see ![a house](https://a.example/x?id=1) here", ["https://a.example/x?id=1"]),
+        ('<img width=1 src="https://a.example/x"> and <video src=https://a.example/y>', ["https://a.example/x", "https://a.example/y"]),
+        ("it is at https://a.example/b/c.PNG?sig=1, or https://a.example/c.mp4.", ["https://a.example/b/c.PNG?sig=1", "https://a.example/c.mp4"]),
+        ("twice https://a.example/c.png and https://a.example/c.png", ["https://a.example/c.png"]),
+        ("read https://a.example/page.html or https://a.example/a.png.html or [this](https://a.example/x)", []),
+        ("http://" * 5_000, []),
+    ],
+)  # fmt: skip
+def test_media_that_a_text_shows_is_a_file(text: str, links: list[str]) -> None:
+    """Markdown, HTML, and links that end like media; links to pages are none."""
+    assert [(leaf.kind, leaf.text) for leaf in inside(Leaf(("text",), LeafKind.TEXT, text))] == [
+        (LeafKind.LINK, link) for link in links
+    ]
+
+
+def test_links_take_their_places_in_a_text() -> None:
+    """Each by its own, also where one begins like another."""
+    value = {"url": " https://a.example/a ", "text": "![](https://a.example/a) ![](https://a.example/ab)"}
+    links: dict[Path, dict[str, str]] = {
+        ("url",): {"https://a.example/a": "ours://1"},
+        ("text",): {"https://a.example/a": "ours://1", "https://a.example/ab": "ours://2"},
+    }
+    assert with_links(value, links) == {"url": "ours://1", "text": "![](ours://1) ![](ours://2)"}
 
 
 def test_a_name_that_stands_twice_hides_nothing() -> None:

@@ -174,6 +174,8 @@ class Probe(fal.App, name="probe"):
             return Out(file=File.from_bytes(data, content_type="image/png", file_name="a.png"))
         if ask == "link":
             return Out(file=File(url="http:" + input.text, content_type="image/png", file_name="a.png"))
+        if ask == "show":  # in the middle of a text
+            return Out(text="see ![it](http:" + input.text + ") here")
         if ask == "cwd":
             return Out(text=" ".join(sorted(os.listdir("."))))
         if ask == "seen":

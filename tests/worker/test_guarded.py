@@ -262,12 +262,15 @@ async def test_an_answer_is_on_record_as_it_leaves(guarded: tuple[Harness, str])
     assert f"sha256:{hashlib.sha256(stored.answer.body).hexdigest()}" in digests
 
 
-async def test_a_link_of_a_provider_is_fetched_judged_and_from_then_on_ours(guarded: tuple[Harness, str]) -> None:
-    """What is read later is what was judged; a marked picture behind a link is blocked like any other."""
+@pytest.mark.parametrize("how", ["link", "show"])
+async def test_a_link_of_a_provider_is_fetched_judged_and_from_then_on_ours(
+    guarded: tuple[Harness, str], how: str
+) -> None:
+    """What is read later is what was judged; a marked picture behind a link, or shown in a text, is blocked."""
     harness, _ = guarded
     for colour, state in (((0, 0, 255), State.SUCCEEDED), ((255, 0, 0), State.BLOCKED)):
         async with serving_file(png(colour)) as address:
-            stored = await harness.run({"do": "link", "text": address.removeprefix("http:")})
+            stored = await harness.run({"do": how, "text": address.removeprefix("http:")})
         assert stored.snapshot.state is state
         assert address not in stored.answer.body.decode()
     assert any(item.file_name == "a.png" and item.state == "quarantine" for item in harness.media.items.values())

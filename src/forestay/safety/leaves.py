@@ -1,9 +1,9 @@
 """What an answer consists of: every text, link, data URI and stored file in it, with the place where it stands.
 
 Pure. Decides what kind each leaf is, not what follows. A file may also stand in a string without a word about it
-(base64 alone, as `b64_json` of other APIs has it) or in the middle of a text (`inside`). Bounded: an answer with more
-leaves or more depth than may be looked at is TooMuch, never half looked at. Called by the worker for outputs, pieces of
-streams and frames.
+(base64 alone, as `b64_json` of other APIs has it) or in the middle of a text (`inside`), where a link by which media is
+shown stands for a file too. Bounded: an answer with more leaves or more depth than may be looked at is TooMuch, never
+half looked at. Called by the worker for outputs, pieces of streams and frames.
 """
 
 import base64
@@ -30,6 +30,14 @@ _LINK = re.compile(r"\s*https?://\S+\s*", re.IGNORECASE)
 _INSIDE = re.compile(r"data:(?:[\w.+-]+/[\w.+-]+)?(?:;[\w.+=-]+)*;base64,[A-Za-z0-9+/_=%-]+", re.IGNORECASE)
 _RUN = re.compile(r"[A-Za-z0-9+/_-]{256,}={0,2}")
 _FEW_NUMBERS = 64  # of a list: fewer are no picture
+_MEDIA_ENDING = (
+    "png|jpe?g|jpe|webp|gif|avif|heic|bmp|tiff?|svg|mp4|m4v|mov|webm|mkv|avi|mp3|wav|flac|ogg|oga|ogv|m4a|aac|opus"
+)
+_SHOWN = re.compile(  # Markdown's and HTML's way of showing media, or a link that ends like a file of media
+    rf"""!\[[^\]]{{0,500}}\]\(\s*<?(https?://[^\s)>]+)|\b(?:src|srcset|poster)\s*=\s*["']?(https?://[^\s"'>]+)"""
+    rf"""|(https?://[^\s"'<>()\[\]]{{1,2000}}?\.(?:{_MEDIA_ENDING})(?!\.?[\w/-])(?:\?[^\s"'<>()\[\]]*[\w/=&%-])?)""",
+    re.IGNORECASE,
+)
 _STEP = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 
 
@@ -98,12 +106,14 @@ def _numbered(items: list[object]) -> bytes | None:
 
 
 def inside(leaf: Leaf) -> list[Leaf]:
-    """Return the files that stand in the middle of a text: data: URIs, and base64 that begins as media does."""
+    """Return the files that stand in the middle of a text: data: URIs, base64 of media, and links that show media."""
     if leaf.kind is not LeafKind.TEXT:
         return []
     named = [Leaf(leaf.path, LeafKind.DATA, uri) for uri in _INSIDE.findall(leaf.text)]
     runs = _RUN.findall(_INSIDE.sub(" ", leaf.text))
-    return named + [Leaf(leaf.path, LeafKind.PACKED, run) for run in runs if is_media(unpacked_head(run) or b"")]
+    named += [Leaf(leaf.path, LeafKind.PACKED, run) for run in runs if is_media(unpacked_head(run) or b"")]
+    shown = dict.fromkeys(match[match.lastindex or 0] for match in _SHOWN.finditer(leaf.text))
+    return named + [Leaf(leaf.path, LeafKind.LINK, link) for link in shown]
 
 
 def parsed(body: bytes) -> object:
@@ -158,6 +168,18 @@ def unpacked_bare(text: str | bytes) -> bytes:
         return base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
     except binascii.Error as error:
         raise ValueError(f"the data: URI, or the base64 alone, is not valid: {error}") from None
+
+
+def with_links(value: object, links: Mapping[Path, Mapping[str, str]]) -> object:
+    """Return the value with other links, alone or in the middle of a text, at some places."""
+    texts: dict[Path, str] = {}
+    for leaf in leaves_of(value):
+        if leaf.path in links:
+            text = leaf.text.strip() if leaf.kind is LeafKind.LINK else leaf.text
+            for link in sorted(links[leaf.path], key=len, reverse=True):  # one may begin like another
+                text = text.replace(link, links[leaf.path][link])
+            texts[leaf.path] = text
+    return replaced(value, texts)
 
 
 def replaced(value: object, texts: Mapping[Path, str], path: Path = ()) -> object:

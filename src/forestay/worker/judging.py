@@ -21,7 +21,7 @@ from forestay.media.urls import SCHEME, own_media_id, stored_ids, stored_url
 from forestay.queue.model import Answer
 from forestay.safety.decide import NOTHING_TO_JUDGE, Able, Judgement, Place
 from forestay.safety.guard import Item, Subject
-from forestay.safety.leaves import Leaf, LeafKind, TooMuch, inside, leaves_of, parsed, replaced
+from forestay.safety.leaves import Leaf, LeafKind, TooMuch, inside, leaves_of, parsed, with_links
 from forestay.safety.model import Text
 from forestay.safety.policy import Action
 from forestay.safety.provenance.stamp import Wishes
@@ -115,13 +115,14 @@ class OutputJudge:
         value = _parsed(body)  # whatever it calls itself: whoever reads it may well parse it
         if value is _UNPARSED:
             await self._take_file(work, body, content_type)
-            if _FILE in work.adopted:
-                body = work.adopted[_FILE].encode()
+            if work.adopted:
+                value = with_links({"body": _decoded(body)}, work.adopted)
+                body = str(cast("dict[str, object]", value)["body"]).encode()
             judgement = await self._ruled(work, lambda _: [_digest(body)])
             return Ruled(judgement, body, tuple(stored_ids(body)), inline=work.inline)
         await self._take(work, value, body, said)
         if work.adopted:
-            value = replaced(value, work.adopted)
+            value = with_links(value, work.adopted)
             body = _written(value)
 
         def leaves_as(judgement: Judgement) -> bytes:
@@ -238,7 +239,7 @@ class OutputJudge:
             work.items += [Item(Place(text.where, Modality.TEXT), (text,)) for text in fresh]
             work.items += [Item(Place(place.where, Modality.TEXT), ()) for place in found.unread]
         files = [leaf for leaf in leaves if leaf.kind is not LeafKind.TEXT]
-        files += [file for leaf in leaves for file in inside(leaf)]
+        files += [file for leaf in leaves for file in inside(leaf) if not _is_echo(file, said)]
         # Whatever stands for one of our files becomes its URL on the way out, in the middle of a text as well.
         named = {own_media_id(leaf.text.strip()) for leaf in files if leaf.kind is LeafKind.STORED}
         hidden = [media_id for media_id in stored_ids(raw) if media_id not in named]
@@ -256,6 +257,11 @@ class OutputJudge:
             work.items.append(Item(Place("body", Modality.TEXT), ()))
         if work.wanted & MEDIA and not (content_type.startswith("text/") and text is not None):
             await self._opening.open(work, Leaf((), LeafKind.BYTES, data=body))
+
+
+def _is_echo(file: Leaf, said: Collection[str]) -> bool:
+    """Tell whether a link in the middle of a text is the caller's own, given back."""
+    return file.kind is LeafKind.LINK and any(file.text in text for text in said)
 
 
 def _parsed(body: bytes) -> object:

@@ -79,13 +79,17 @@ class Work:
     adopts: bool = True  # foreign links become ours; False: they cannot be looked at
     items: list[Item] = dataclasses.field(default_factory=list[Item])
     digests: list[str] = dataclasses.field(default_factory=list[str])
-    adopted: dict[Path, str] = dataclasses.field(default_factory=dict[Path, str])
+    adopted: dict[Path, dict[str, str]] = dataclasses.field(default_factory=dict[Path, dict[str, str]])  # link -> ours
     inline: int = 0  # media that stand in the body itself: no stored files, so nothing can be written into them
 
     def say(self, texts: Mapping[str, str]) -> None:
         """Add texts by their places."""
         if Modality.TEXT in self.wanted:
             self.items += [Item(Place(where, Modality.TEXT), (Text(where, text),)) for where, text in texts.items()]
+
+    def adopt(self, leaf: Leaf, url: str) -> None:
+        """Note what stands in the place of a link from now on."""
+        self.adopted.setdefault(leaf.path, {})[leaf.text.strip()] = url
 
     def texts(self) -> list[Text]:
         """Return every text that is to be judged."""
@@ -176,12 +180,12 @@ class Opening:
             async for piece in self._ports.media.open(item, 0, item.size_bytes):
                 write(piece)
             if leaf.kind is LeafKind.LINK and work.adopts:  # whatever host it names: what was judged is ours
-                work.adopted[leaf.path] = item.url
+                work.adopt(leaf, item.url)
             return
         if leaf.kind is LeafKind.STORED or not work.adopts:
             raise ValueError("the stored file is gone")
         await self._ports.fetcher.fetch_into(leaf.text.strip(), write, MAX_FILE_BYTES)
-        work.adopted[leaf.path] = await self._adopt(work, leaf, file)
+        work.adopt(leaf, await self._adopt(work, leaf, file))
 
     async def _adopt(self, work: Work, leaf: Leaf, file: IO[bytes]) -> str:
         file.flush()
