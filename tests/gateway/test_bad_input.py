@@ -94,6 +94,16 @@ async def test_bad_credentials_are_401_whatever_they_ask_for(
     assert await nothing_queued(world)
 
 
+@pytest.mark.threat("API8:2023")
+@pytest.mark.parametrize("lane", ["run", "queue"])
+async def test_a_token_among_more_fields_than_anybody_sends_is_401(world: World, lane: str) -> None:
+    """Not a defect's 500, which a stranger could cause and an operator would be woken for."""
+    query = "&".join(["fal_jwt_token=x", *(f"f{number}=1" for number in range(60))])
+    reply = await world.call("POST", f"/{lane}/acme/echo?{query}", GOOD, key=None)
+    assert reply.status == 401
+    assert await nothing_queued(world)
+
+
 @pytest.mark.threat("API5:2023")
 async def test_a_key_without_the_scope_is_403(world: World) -> None:
     """An ADMIN key calls no models."""

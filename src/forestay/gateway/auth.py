@@ -204,7 +204,10 @@ def _query_token(scope: Scope) -> str | None:
     query: bytes = scope["query_string"]
     if _TOKEN_QUERY.encode() not in query:
         return None
-    values = parse_qs(query.decode("latin-1"), max_num_fields=50).get(_TOKEN_QUERY)
+    try:
+        values = parse_qs(query.decode("latin-1"), max_num_fields=50).get(_TOKEN_QUERY)
+    except ValueError:  # more fields than anybody sends: no token is looked for among them
+        return "malformed"
     return values[0] if values else None
 
 

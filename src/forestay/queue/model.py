@@ -130,7 +130,7 @@ class Options:
         default_factory=dict[str, Mapping[str, int]]
     )  # X-Fal-Retry-Config
     webhook_url: str | None = None
-    store_io: bool = True  # X-Fal-Store-IO: 0 -> bodies are deleted once delivered or after an hour
+    store_io: bool = True  # X-Fal-Store-IO: 0 -> bodies are deleted an hour after the end
     object_lifetime_seconds: int | None = None  # X-Fal-Object-Lifecycle-Preference
     upload_policy: str | None = None  # X-App-Fal-Upload-Policy: outputs go to the caller's bucket; signed, so secret
     traceparent: str | None = None  # W3C trace context
