@@ -1,18 +1,21 @@
-"""The reference pages that are read off the code: every route of the admin API, and every metric.
+"""The reference pages that are read off the code: every route of the admin API, every metric, every bench.
 
 A route's body and query are found in the source of its handler and of the functions of its module that it hands the
-request to, so nothing has to be said twice. It decides the form of two pages. Called by `write_reference`.
+request to, so nothing has to be said twice. It decides the form of three pages. Called by `write_reference`.
 """
 
+import ast
 import dataclasses
 import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
 import msgspec
+from bench.__main__ import NAMES
 
 from forestay.fleet.roles import PERMISSIONS, Permission, Role
 from forestay.gateway import admin
@@ -22,9 +25,11 @@ ADMIN_INTRODUCTION: Final = """# Admin API
 
 For whoever writes a tool of their own; the command line is made of these calls. As a person who has
 [signed in](../howto/people.md), or with an ADMIN key (`Authorization: Key id:secret`), below `/admin` on any gateway.
-Bodies and answers are JSON. A field without a mark must be there; one with `?` may be left out. Unknown fields are
-refused. 401: not proven; 403: the role lacks the permission; 404: not there; 409: something stands against it;
-422: the field that is wrong, and the mend. This page is generated from `src/forestay/gateway/` by `make docs`.
+Bodies and answers are JSON, but for bundles (a tar), `made-by-us` (the file itself) and facts of
+[another fleet](../howto/observe-a-fleet.md#from-your-own-code). A field without a mark must be there; one with `?` may
+be left out. Unknown fields are refused. 401: not proven; 403: the role lacks the permission; 404: not there;
+409: something stands against it; 422: the field that is wrong, and the mend. This page is generated from
+`src/forestay/gateway/` by `make docs`.
 
 ## Permissions
 
@@ -37,6 +42,16 @@ prompt, a key or a request id. A metric that has as many label sets as it may ha
 `forestay observe export --to grafana` makes a dashboard of all of them. This page is generated from
 `src/forestay/telemetry/metrics.py` by `make docs`.
 """
+BENCH_INTRODUCTION: Final = """# Benches
+
+For whoever wants the numbers of these pages on their own machine: `make bench ARGS=NAME`, or `python -m bench NAME`.
+Each prints targets beside values and exits with 1 where one falls short; `--json FILE` writes the table too. Some take
+minutes, and some start a whole platform. This page is generated from `bench/` by `make docs`.
+
+| name | what it measures |
+|---|---|
+"""
+BENCHES: Final = Path(__file__).resolve().parent.parent / "bench"
 _BODY: Final = re.compile(r"act\.json\((\w+)\)|read_body\(\w+, \w+, (\w+)[,)]")
 _QUERY: Final = re.compile(r"act\.(?:query|moment)\(\"(\w+)\"\)|act\.(limit)\(")
 _HANDED_ON: Final = re.compile(r"\b(_\w+)\((?:act|request)\b")
@@ -118,4 +133,14 @@ def render_metrics() -> str:
         labels = ", ".join(f"`{label}`" for label in metric.labels)
         doc = " ".join(metric.doc.split()).replace("|", "\\|")
         parts.append(f"| `{metric.name}` | {metric.kind} | {labels} | {doc} |\n")
+    return "".join(parts)
+
+
+def render_benches() -> str:
+    """Return the page of benches: the first sentence of what each says of itself."""
+    parts = [BENCH_INTRODUCTION]
+    for name in NAMES:
+        told = ast.get_docstring(ast.parse((BENCHES / f"{name}.py").read_text(encoding="utf-8"))) or ""
+        first = " ".join(told.partition("\n\n")[0].split()).removeprefix(f"`{name}`: ").replace("|", "\\|")
+        parts.append(f"| `{name}` | {first} |\n")
     return "".join(parts)

@@ -14,7 +14,7 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs as a script
 
-from tools.reference_tables import render_admin, render_metrics
+from tools.reference_tables import render_admin, render_benches, render_metrics
 
 from forestay.abuse.rules_file import MAX_COUNTERS, MAX_DEPTH, MAX_RULES, default_rules, default_text
 from forestay.abuse.vocabulary import SIGNALS, Per
@@ -127,6 +127,7 @@ def main() -> int:
         ("coverage.md", render_coverage()),
         ("admin-api.md", render_admin()),
         ("metrics.md", render_metrics()),
+        ("benches.md", render_benches()),
     )
     for name, text in pages:
         page = REFERENCE / name
