@@ -19,6 +19,7 @@ from forestay.ids import RequestId, TenantId, parse_request_id
 
 T = TypeVar("T")
 MAX_TEXT = 500
+_FIRST_YEAR, _LAST_YEAR = 1970, 2200  # spans are added to moments, and the calendar ends
 MAX_JSON = 16 * 1024 * 1024  # a spec with the model's whole OpenAPI
 
 
@@ -63,8 +64,11 @@ class Act:
         return tenants[0].tenant_id
 
     def path(self, name: str) -> str:
-        """Return a part of the path."""
-        return str(self.request.path_params[name])
+        """Return a part of the path; what no name can be names nothing that exists."""
+        text = str(self.request.path_params[name])
+        if len(text) > MAX_TEXT or "\x00" in text:
+            raise NotThere(f"nothing is called {text[:60]!r}")
+        return text
 
     def request_id(self) -> RequestId:
         """Return the request id in the path; what is none names nothing that exists."""
@@ -99,6 +103,8 @@ class Act:
             moment = dt.datetime.fromisoformat(text)
         except ValueError:
             raise UsageError(name, "must be a time such as 2030-01-31T12:00:00Z") from None
+        if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+            raise UsageError(name, f"must lie between the years {_FIRST_YEAR} and {_LAST_YEAR}")
         return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
 
     async def record(self, action: str, subject: str, detail: dict[str, object], reason: str) -> None:

@@ -20,7 +20,7 @@ from typing import Literal, Protocol, cast
 import asyncpg
 import msgspec
 
-from forestay.errors import Refused, Unavailable
+from forestay.errors import Refused, Unavailable, UsageError
 
 Record = asyncpg.Record
 
@@ -39,6 +39,12 @@ _LOST = (
 )
 # It answers, and cannot work: no disk, no memory, no connection left, a broken device, or nothing may be written now.
 _POOR = (asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError, asyncpg.ReadOnlySQLTransactionError)
+_UNSTORABLE = (
+    asyncpg.CharacterNotInRepertoireError,
+    asyncpg.UntranslatableCharacterError,
+    asyncpg.NumericValueOutOfRangeError,
+    asyncpg.DatetimeFieldOverflowError,
+)
 _STALE = (
     ConnectionError,
     asyncpg.PostgresConnectionError,
@@ -266,7 +272,10 @@ async def _apply_migration(connection: asyncpg.Connection, kind: str, name: str,
 
 @contextmanager
 def _lost_database(kind: type[Unavailable] = Unavailable) -> Generator[None]:
-    """Turn what a lost, starting or silent database raises into Unavailable, or the kind of it that is named."""
+    """Turn what a lost, starting or silent database raises into Unavailable, or the kind of it that is named.
+
+    What cannot be stored becomes a UsageError: somebody's input is wrong, not the database.
+    """
     try:
         yield
     except _LOST as error:
@@ -275,6 +284,11 @@ def _lost_database(kind: type[Unavailable] = Unavailable) -> Generator[None]:
     except _POOR as error:
         message = f"Postgres cannot do its work now ({type(error).__name__}: {error}); see its disk, memory and log"
         raise kind(message) from error
+    except asyncpg.DataError as error:
+        if isinstance(error, _UNSTORABLE) or type(error) is asyncpg.DataError:  # the driver's own, of an argument
+            told = "holds what no table can keep: a NUL character, or a number or a time out of range"
+            raise UsageError("value", told) from error
+        raise
     except asyncpg.InternalClientError as error:
         if _LEFT_MIDWAY in str(error):
             raise kind(f"the connection to Postgres was lost before the statement was sent ({error})") from error
