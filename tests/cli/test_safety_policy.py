@@ -180,6 +180,14 @@ async def test_verdicts_are_shown_replayed_and_verified(
     assert said["scores"] == {
         "in_force": {"precision": 1.0, "recall": 0.5}, "new": {"precision": 1.0, "recall": 1.0},
     }  # fmt: skip
+    assert (said["labelled"], sum(move["count"] for move in said["moves"])) == (3, 2)
+    other = await forestay("safety", "replay", "--policy", file, "--instead-of", "nobody", "--json")
+    assert json.loads(other.out)["judged"] == 0
+    wrong = await forestay("safety", "replay", "--policy", file, "--point", "outputs")
+    assert (wrong.status, "--point: must be one of input, input_media, output" in wrong.err) == (2, True)
+    told = await forestay("safety", "replay", "--policy", file, "--since", "1h", "--labels", labels)
+    assert "flag -> block: 1" in told.out
+    assert "new: precision 1.000, recall 1.000 on 3 labels" in told.out
     shown = await forestay("safety", "verdicts", str(uuid.UUID(int=3)))
     assert "block" in shown.out
     assert (await forestay("safety", "verify")).out == "1 seals checked\n"

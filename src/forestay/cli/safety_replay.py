@@ -3,6 +3,7 @@
 It pages through verdict records over the admin API and judges their scores anew. It changes nothing on the platform.
 """
 
+import collections
 import csv
 import datetime as dt
 import pathlib
@@ -28,6 +29,7 @@ PAGE_SECONDS = 60.0
 LABELS_PAGE = 5_000
 TOLD_EVERY = 10  # pages
 SHOWN = 50
+POINTS = ("input", "input_media", "output", "piece", "all")
 _TRUTH: Mapping[str, bool] = {"unsafe": True, "safe": False}
 Row = dict[str, object]
 
@@ -40,7 +42,8 @@ def register(app: typer.Typer) -> None:
 def replay(
     policy: Annotated[pathlib.Path, typer.Option(help="The policy to try, in YAML.")],
     since: Annotated[str, typer.Option(help="How far back: 90s, 30m, 12h, 7d.")] = "7d",
-    point: Annotated[str, typer.Option(help="input, output, piece, or all.")] = "all",
+    point: Annotated[str, typer.Option(help="input, input_media, output, piece, or all.")] = "all",
+    instead_of: Annotated[str, typer.Option(help="Only what this policy decided; empty: whatever was judged.")] = "",
     labels: Annotated[
         pathlib.Path | None, typer.Option(help="CSV of `request_id,label` with label safe or unsafe.")
     ] = None,
@@ -53,6 +56,8 @@ def replay(
 
     Example: forestay safety replay --policy new.yaml --since 7d --labels reviewed.csv
     """
+    if point not in POINTS:
+        raise UsageError("--point", f"must be one of {', '.join(POINTS)}")
     wanted = read_policy(read_text(policy), "replayed", 0, str(policy))
     client = connect(PAGE_SECONDS)
     truth = _found(client) if reviewed else {}
@@ -61,7 +66,7 @@ def replay(
     now = SystemClock().now()
     played = Replay(wanted, truth)
     for record in _records(client, now - dt.timedelta(seconds=seconds_of("--since", since)), now):
-        if not record.shadow and point in {"all", record.point}:
+        if not record.shadow and point in {"all", record.point} and instead_of in {"", record.policy_id}:
             played.take(record)
     print_json(_as_json(played)) if json else _print(played)
 
@@ -127,6 +132,8 @@ def _print(played: Replay) -> None:
     print_table(("request", "point", "model", "in force", "new", "reason"), rows, empty="nothing would have changed")
     more = len(played.changes) - len(rows)
     say(f"{played.judged:,} verdicts judged anew, {len(played.changes):,} change{f', {more} not shown' * (more > 0)}")
+    for (before, after), count in _moves(played).most_common():
+        typer.echo(f"  {before} -> {after}: {count:,}")
     if played.unknown:
         say(f"{played.unknown:,} cannot be replayed: a detector that the new policy names was not asked then")
     for name, counts in (("in force", played.before), ("new", played.after)):
@@ -150,7 +157,14 @@ def _as_json(played: Replay) -> Row:
         name: {"precision": counts.precision, "recall": counts.recall}
         for name, counts in (("in_force", played.before), ("new", played.after))
     }
-    return {"judged": played.judged, "unknown": played.unknown, "changes": changes, "scores": scores}
+    moves = [{"before": before, "after": after, "count": count} for (before, after), count in _moves(played).items()]
+    counts = {"judged": played.judged, "unknown": played.unknown, "labelled": played.after.labelled}
+    return {**counts, "moves": moves, "changes": changes, "scores": scores}
+
+
+def _moves(played: Replay) -> collections.Counter[tuple[str, str]]:
+    """Count changes by what they lead from and to."""
+    return collections.Counter((change.before.value, change.after.value) for change in played.changes)
 
 
 def _share(value: float | None) -> str:

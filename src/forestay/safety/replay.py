@@ -50,6 +50,11 @@ class Counts:
             self.passed_good += not stopped
 
     @property
+    def labelled(self) -> int:
+        """Return how many judgements were counted."""
+        return self.stopped_bad + self.stopped_good + self.passed_bad + self.passed_good
+
+    @property
     def precision(self) -> float | None:
         """Return the share of what was stopped that was bad; None when nothing was stopped."""
         stopped = self.stopped_bad + self.stopped_good
