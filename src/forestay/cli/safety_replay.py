@@ -133,12 +133,13 @@ def _print(played: Replay) -> None:
     more = len(played.changes) - len(rows)
     say(f"{played.judged:,} verdicts judged anew, {len(played.changes):,} change{f', {more} not shown' * (more > 0)}")
     for (before, after), count in _moves(played).most_common():
-        typer.echo(f"  {before} -> {after}: {count:,}")
+        say(f"  {before} -> {after}: {count:,}")
     if played.unknown:
         say(f"{played.unknown:,} cannot be replayed: a detector that the new policy names was not asked then")
     for name, counts in (("in force", played.before), ("new", played.after)):
         if counts != Counts():
-            say(f"{name}: precision {_share(counts.precision)}, recall {_share(counts.recall)} on labels")
+            shares = f"precision {_share(counts.precision)}, recall {_share(counts.recall)}"
+            say(f"{name}: {shares} on {counts.labelled:,} labels")
 
 
 def _as_json(played: Replay) -> Row:
