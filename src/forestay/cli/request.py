@@ -102,7 +102,7 @@ def cancel(request_id: Annotated[str, _ID], json: Annotated[bool, JSON_OPTION] =
 
 @app.command()
 def result(request_id: Annotated[str, _ID], json: Annotated[bool, JSON_OPTION] = False) -> None:  # noqa: ARG001 - it is what the model answered
-    """Print the answer of a finished request as its model gave it.
+    """Print the answer of a finished queued request as its model gave it; those of synchronous calls are not stored.
 
     Example: forestay request result 01980f5e-7c1a-7000-8000-0123456789ab
     """
