@@ -29,6 +29,8 @@ from forestay.settings import Settings
 
 _WANTED_FAL = "1.83.0"
 _GIB = 1024**3
+_MIB = 1024**2
+_LITTLE_SHARED_MIB = 128  # a parallel query of Postgres alone takes tens
 _FEW_FILES = 4096
 _SKEW_SECONDS = 1.0
 _CHECK_SECONDS = 15.0
@@ -337,6 +339,18 @@ async def _disk(patient: Patient) -> Finding:
     return Finding("disk", Health.WARNING if free < 5 else Health.OK, f"{free:.0f} GiB free at {place}", mend)
 
 
+async def _shared_memory(_: Patient) -> Finding:
+    """Say whether the memory that processes share has room; container engines give 64 MiB of it unless told more."""
+    place = "/dev/shm"  # noqa: S108 - looked at, not written
+    if not os.access(place, os.F_OK):
+        return Finding("shared memory", Health.OK, "not a folder on this system")
+    free = shutil.disk_usage(place).free / _MIB
+    if free < _LITTLE_SHARED_MIB:
+        mend = "give it more (docker run --shm-size=1g, an emptyDir of medium Memory): Postgres and torch share it"
+        return Finding("shared memory", Health.WARNING, f"{free:.0f} MiB free at {place}", mend)
+    return Finding("shared memory", Health.OK, f"{free:,.0f} MiB free at {place}")
+
+
 async def _open_files(_: Patient) -> Finding:
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < _FEW_FILES:
@@ -368,5 +382,6 @@ CHECKS: Sequence[Check] = (
     _fal,
     _drawn_text,
     _disk,
+    _shared_memory,
     _open_files,
 )

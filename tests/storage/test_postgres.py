@@ -45,6 +45,18 @@ async def test_a_changed_migration_is_refused(database: Database, database_url: 
         await migrate(database_url, kind="main")
 
 
+async def test_a_database_of_a_newer_version_is_refused_once_that_took_something_away(
+    database: Database, database_url: str
+) -> None:
+    """An unknown `pre` only added: a version that is rolled back runs on it. A `post` removed what it may use."""
+    unknown = "INSERT INTO schema_migrations (kind, name, digest) VALUES ('main', $1, 'd')"
+    await database.execute(unknown, "9998_adds.pre")
+    assert await migrate(database_url, kind="main") == []
+    await database.execute(unknown, "9999_removes.post")
+    with pytest.raises(Refused, match=r"newer Forestay: main/9999_removes\.post"):
+        await migrate(database_url, kind="main")
+
+
 async def test_a_database_that_is_not_there_is_unavailable(tmp_path: object) -> None:
     """Nothing listening shows as Unavailable, which callers answer with a retry time."""
     with pytest.raises(Unavailable):

@@ -189,13 +189,15 @@ async def migrate(
 ) -> list[str]:
     """Apply the migrations of `kind` that are missing, each in its own transaction; returns their names.
 
-    Raises Refused when an applied file has changed since, Unavailable when the database does not answer.
+    Raises Refused when an applied file has changed since, or a newer Forestay has taken away what this one uses (a
+    `post` that is not known here; an unknown `pre` is safe under old code), Unavailable when no database answers.
     """
     applied: list[str] = []
     with _lost_database():
         connection = await asyncpg.connect(url, timeout=_CONNECT_TIMEOUT_SECONDS)
         try:
             await connection.execute(_SCHEMA_MIGRATIONS)
+            await _refuse_newer(connection, kind)
             for name, file_phase, text in _migrations(kind):
                 wanted = phase in (file_phase, "all")
                 if wanted and await _apply_migration(connection, kind, f"{name}.{file_phase}", text):
@@ -203,6 +205,21 @@ async def migrate(
         finally:
             await connection.close()
     return applied
+
+
+async def _refuse_newer(connection: asyncpg.Connection, kind: str) -> None:
+    applied = {
+        str(row[0]) for row in await connection.fetch("SELECT name FROM schema_migrations WHERE kind = $1", kind)
+    }
+    newer = sorted(
+        name for name in applied - {f"{name}.{phase}" for name, phase, _ in _migrations(kind)} if name.endswith(".post")
+    )
+    if newer:
+        message = (
+            f"this database is of a newer Forestay: {kind}/{newer[0]} was applied, which this version does not know; "
+            f"run that version, or restore a backup from before it"
+        )
+        raise Refused(message)
 
 
 async def pending_migrations(url: str) -> list[str]:
