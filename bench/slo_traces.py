@@ -1,10 +1,15 @@
 """What the SLO benches share: an SLO like those of the anchors, traffic by chance, and our engine run over it."""
 
+import dataclasses
+
 import numpy as np
 import numpy.typing as npt
 
+from forestay.slo.burn_rules import Severity
+from forestay.slo.composite import Composites
+from forestay.slo.decide import pairs_of
 from forestay.slo.fleet import FleetEngine
-from forestay.slo.model import Measure, Minute, Sli, SliKind, Slo, SloId, Subject, SubjectKind
+from forestay.slo.model import Measure, Minute, Part, Sli, SliKind, Slo, SloId, Subject, SubjectKind
 
 Ints = npt.NDArray[np.integer[npt.NBitBase]]
 Flags = npt.NDArray[np.bool_]
@@ -30,6 +35,31 @@ def traffic(
         total[first : first + 1_440] = held
         bad[first : first + 1_440] = chance.binomial(held, error_rate)
     return bad, total
+
+
+def composite_paging(bad: Ints, total: Ints) -> Flags:
+    """Return `[minutes, n]`: pages of n composites are open, each the plain mean of two neighbouring columns."""
+    plain = [slo(number) for number in range(total.shape[1])]
+    engine = FleetEngine(plain)
+    pairs = list(zip(plain[::2], plain[1::2], strict=True))
+    made = [
+        dataclasses.replace(
+            first,
+            slo_id=SloId(f"whole-{first.slo_id}"),
+            subject=Subject(SubjectKind.COMPOSITE),
+            parts=(Part(first.slo_id), Part(second.slo_id)),
+        )
+        for first, second in pairs
+    ]
+    composites = Composites(made, engine)
+    names = {pair.name for one in made[:1] for pair in pairs_of(one) if pair.severity is Severity.PAGE}
+    pages = np.zeros((len(total), len(made)), dtype=np.bool_)
+    for minute in range(len(total)):
+        counts = np.stack([bad[minute], total[minute]]).astype(np.float64)
+        engine.tick(Minute(minute), counts)
+        composites.tick(Minute(minute), counts)
+        pages[minute] = [bool(one.evidence or one.pairs & names) for one in composites.opened]
+    return pages
 
 
 def paging(bad: Ints, total: Ints) -> Flags:

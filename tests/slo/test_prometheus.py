@@ -5,13 +5,19 @@ import pathlib
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import yaml
 from tests.slo.objectives import slo
 
-from forestay.slo.model import Measure, Series, Sli, SliKind, SloId
+from forestay.slo.burn_rules import Severity
+from forestay.slo.composite import Composites
+from forestay.slo.decide import pairs_of
+from forestay.slo.fleet import FleetEngine
+from forestay.slo.model import Measure, Minute, Part, Series, Sli, SliKind, Slo, SloId, Subject, SubjectKind
 from forestay.slo.prometheus import render_rules
 from forestay.slo.promtool_tests import alerts, input_series, play, render_tests
 from forestay.telemetry.metrics import table
@@ -24,6 +30,11 @@ WATCHED = slo(
 )
 
 
+def composite(*parts: Part) -> Slo:
+    """A composite of these parts."""
+    return dataclasses.replace(slo(), slo_id=SloId("whole"), subject=Subject(SubjectKind.COMPOSITE), parts=parts)
+
+
 def promtool(folder: pathlib.Path, *words: str) -> str:
     """Run promtool in a folder; return what it said, which must be success."""
     assert PROMTOOL is not None
@@ -33,11 +44,26 @@ def promtool(folder: pathlib.Path, *words: str) -> str:
 
 
 def test_what_can_not_be_exported_is_said() -> None:
-    """An SLO without counters, and one of slices, have no rules and a line each."""
+    """An SLO without counters has no rules, one of slices alerts on its evidence alone; each has a line."""
     sliced = slo(sli=Sli(SliKind.TIME_SLICE, Measure.AVAILABILITY, slice_minutes=5, slice_objective=0.9))
     text, losses = render_rules([slo(), sliced])
-    assert yaml.safe_load(text) == {"groups": []}
+    [page, ticket] = [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+    assert page["expr"] == 'max by (slo) (forestay_slo_evidence_ratio{slo="digits",severity="page"}) >= 1'
+    assert ticket["alert"] == "SloTicket"
     assert [loss.field for loss in losses] == ["sli.series", "sli.kind"]
+
+
+def test_a_composite_is_exported_where_all_of_its_parts_are() -> None:
+    """Each once and with counters; else it is said which part is in the way."""
+    bare = dataclasses.replace(slo(), slo_id=SloId("bare"))
+    for parts, words in (
+        ((Part(SloId("digits")), Part(SloId("bare"))), "its part bare has no rules"),
+        ((Part(SloId("gone")),), "its part gone has no rules"),
+        ((Part(SloId("digits")), Part(SloId("digits"))), "its part digits is there 2 times"),
+    ):
+        [loss] = [one for one in render_rules([WATCHED, bare, composite(*parts)])[1] if one.slo == "whole"]
+        assert loss.says.startswith(words)
+    assert render_rules([WATCHED, composite(Part(SloId("digits")))])[1] == ()
 
 
 def test_an_alert_carries_owner_and_runbook() -> None:
@@ -82,6 +108,59 @@ def test_prometheus_pages_in_the_minutes_in_which_the_engine_does(tmp_path: path
     (tmp_path / "tests.yaml").write_text(yaml.safe_dump(whole), encoding="utf-8")
     assert played.rules_open.any()
     assert "SUCCESS" in promtool(tmp_path, "test", "rules", "tests.yaml")
+
+
+@needs_promtool
+def test_prometheus_pages_for_a_composite_in_the_minutes_in_which_the_engine_does(tmp_path: pathlib.Path) -> None:
+    """A busy part, and a thinner one with a gap in its traffic, hurt one after the other."""
+    chance, minutes = np.random.default_rng(8), np.arange(560)
+    parts = [counted(SloId("busy")), counted(SloId("thin"))]
+    whole = composite(Part(SloId("busy"), 3.0), Part(SloId("thin"), 1.0))
+    total = np.stack([chance.poisson(12, 560), chance.poisson(9, 560) * ((minutes < 300) | (minutes > 420))])
+    harm = [(minutes > 430) & (minutes < 438), (minutes > 500) & (minutes < 530)]
+    bad = chance.binomial(total, np.where(harm, 0.3, 0.0005)).astype(np.float64)
+    open_ = composite_pages(parts, whole, bad, total.astype(np.float64))
+    assert any(open_[431:445])
+    assert not any(open_[480:500])
+    assert any(open_[500:530])
+    checks = [
+        {
+            "expr": alerts(whole),
+            "eval_time": f"{minute + 1}m",
+            "exp_samples": [{"labels": "{}", "value": 1}] if open_[minute] else [],
+        }
+        for minute in (*range(428, 446), *range(498, 536))
+    ]
+    series = [one for at, part in enumerate(parts) for one in input_series(part, bad[at], total[at].astype(np.float64))]
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": checks}
+    tests = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [test]}
+    rules = yaml.safe_load(render_rules([*parts, whole])[0])
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules), encoding="utf-8")
+    assert "SUCCESS" in promtool(tmp_path, "check", "rules", "rules.yaml")
+    own = {"groups": [group for group in rules["groups"] if group["name"] == "slo-whole-page"]}  # it needs no other
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump(tests), encoding="utf-8")
+    assert "SUCCESS" in promtool(tmp_path, "test", "rules", "tests.yaml")
+
+
+def counted(name: SloId) -> Slo:
+    """An SLO with counters of its own."""
+    series = Series(f"{name}_total", bad=f'{name}_total{{outcome="failed"}}')
+    return dataclasses.replace(WATCHED, slo_id=name, sli=dataclasses.replace(WATCHED.sli, series=series))
+
+
+def composite_pages(
+    parts: Sequence[Slo], whole: Slo, bad: npt.NDArray[np.float64], total: npt.NDArray[np.float64]
+) -> list[bool]:
+    """Return in which minutes a rule that pages is open for the composite, by our engine."""
+    engine = FleetEngine(parts)
+    composites, found = Composites([whole], engine), list[bool]()
+    paging = {pair.name for pair in pairs_of(whole) if pair.severity is Severity.PAGE}
+    for minute, counts in enumerate(np.stack([bad, total]).transpose(2, 0, 1)):
+        engine.tick(Minute(minute), counts)
+        composites.tick(Minute(minute), counts)
+        found.append(bool(composites.opened[0].pairs & paging))
+    return found
 
 
 @needs_promtool

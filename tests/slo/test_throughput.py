@@ -68,7 +68,7 @@ def test_what_is_owed_is_the_demand_and_never_more_than_is_promised(
     assert (found.bad == 0) == (done >= min(demand, most))
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(REQUESTS, st.floats(0.01, 3.0), st.sampled_from([1.0, 60.0, 61.0, 600.0]))
 def test_a_slice_owes_what_a_count_of_every_request_says(
     requests: list[Asked], per_second: float, threshold_seconds: float
@@ -90,7 +90,7 @@ def test_a_slice_owes_what_a_count_of_every_request_says(
         assert found.get(Minute(START + last), Counts()) == (expected if expected.total else Counts())
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(REQUESTS, st.floats(0.01, 100.0))
 def test_low_demand_is_never_a_failure(requests: list[Asked], per_second: float) -> None:
     """Whatever is promised, and however little is asked for: what is done in time keeps every slice."""

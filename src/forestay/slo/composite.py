@@ -60,7 +60,7 @@ class _Wagers:
 
     def __init__(self, slos: Sequence[Slo], bets: Bets, severity: Severity) -> None:
         self._slos = slos
-        self._bets = bets
+        self.bets = bets
         self._severity = severity
         self._wealth = nothing_wagered(bets)
         self._staked = np.zeros_like(self._wealth)
@@ -69,12 +69,12 @@ class _Wagers:
     def stake(self, windows: Sequence[Windows], step_minutes: int, hourly: Floats) -> None:
         """Settle what each step wagers until the traffic is looked at again."""
         left = [stake_left(pairs_of(slo), held, self._severity) for slo, held in zip(self._slos, windows, strict=True)]
-        self._staked = stakes(self._bets, step_minutes * np.maximum(np.array(left), 0.0), hourly)
+        self._staked = stakes(self.bets, step_minutes * np.maximum(np.array(left), 0.0), hourly)
 
     def step(self, bad: Floats, worth: Floats, *, staked: bool) -> None:
         """Carry everything over what was seen of means, `[c]` each, and over a new stake."""
         new = self._staked if staked else np.zeros_like(self._staked)
-        self.evidence = wager_on_mean(self._wealth, self._bets, bad, worth, new) / self._bets.goal
+        self.evidence = wager_on_mean(self._wealth, self.bets, bad, worth, new) / self.bets.goal
 
     def spent(self, which: Flags) -> None:
         """Begin anew where evidence has opened something."""
@@ -123,9 +123,18 @@ class Composites:
         self._page.spent(np.array([one.evidence for one in self._opened]))
         self._ticket.spent(np.array([one.ticket_evidence for one in self._opened]))
 
+    def fixed(self) -> tuple[object, ...]:
+        """Return what no tick changes: what need not be saved."""
+        return (self._slos, self._parts, self._page.bets, self._ticket.bets)
+
     def awake(self) -> list[Slo]:
         """Return those of which a page or a ticket is open."""
         return [slo for slo, opened in zip(self._slos, self._opened, strict=True) if opened != _CLOSED]
+
+    @property
+    def opened(self) -> tuple[Opened, ...]:
+        """What is open of each, in the order in which they were given."""
+        return tuple(self._opened)
 
     def states(self) -> list[SloState]:
         """Return every composite as `decide_slo` reads it, with its parts; what is open is what was decided last."""

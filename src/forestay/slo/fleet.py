@@ -45,9 +45,11 @@ class WindowRing:
     is carried on: what comes is added, what leaves it is taken off. Sums are whole numbers in floats, exact to 2^53.
     """
 
-    def __init__(self, count: int, step_minutes: int, windows_minutes: Sequence[int]) -> None:
+    def __init__(self, count: int, step_minutes: int, windows_minutes: Sequence[int], rewound_minutes: int = 0) -> None:
+        """Take how far back `rewind` may go: steps are kept so much longer than the longest window."""
         self.windows = tuple(windows_minutes)
-        self._kept: Counted = np.zeros((max(windows_minutes) // step_minutes, 2, count), dtype=np.uint32)
+        steps = (max(windows_minutes) + rewound_minutes) // step_minutes
+        self._kept: Counted = np.zeros((steps, 2, count), dtype=np.uint32)
         self._steps = {minutes: minutes // step_minutes for minutes in windows_minutes}
         self._sums = {minutes: np.zeros((2, count)) for minutes in windows_minutes}
         self._next = 0
@@ -63,6 +65,15 @@ class WindowRing:
             sums -= self._kept[(self._next - steps) % size]  # of the longest: the step whose place this one takes
         self._kept[self._next] = counts
         self._next = (self._next + 1) % size
+
+    def rewind(self, steps: int) -> None:
+        """Take the last steps back, as if they had never been added."""
+        size = len(self._kept)
+        for _ in range(steps):
+            self._next = (self._next - 1) % size
+            for minutes, length in self._steps.items():
+                self._sums[minutes] -= self._kept[self._next]
+                self._sums[minutes] += self._kept[(self._next - length) % size]
 
     def __getitem__(self, minutes: int) -> Floats:
         """Return `[2, n]`: what the last `minutes` hold, until the next step is added."""
@@ -199,15 +210,16 @@ class Alarm:
 class FleetEngine:
     """All SLOs of a fleet; `tick` carries them over one minute."""
 
-    def __init__(self, slos: Sequence[Slo]) -> None:
+    def __init__(self, slos: Sequence[Slo], rewound_minutes: int = 0) -> None:
+        """Take the SLOs, and how far back their windows may be rewound."""
         self.slos = tuple(slos)
         self.count = len(self.slos)
         self.budget = np.asarray([slo.budget_ratio for slo in self.slos])
         rates = np.asarray([slo.alerting.false_pages_per_30_days for slo in self.slos])
         self.page = Alarm(self.slos, Severity.PAGE, page_bets(self.budget, rates))
         self.ticket = Alarm(self.slos, Severity.TICKET, ticket_bets(self.budget, rates))
-        self.minutes = WindowRing(self.count, 1, MINUTE_WINDOWS)
-        self.buckets = WindowRing(self.count, TICKET_EVERY_MINUTES, BUCKET_WINDOWS)
+        self.minutes = WindowRing(self.count, 1, MINUTE_WINDOWS, rewound_minutes)
+        self.buckets = WindowRing(self.count, TICKET_EVERY_MINUTES, BUCKET_WINDOWS, rewound_minutes)
         self.paging = np.zeros(self.count, dtype=np.bool_)
         self.ticketing = np.zeros(self.count, dtype=np.bool_)
         self.last_seen = np.full(self.count, -SILENT_MINUTES, dtype=np.int64)
@@ -230,6 +242,12 @@ class FleetEngine:
         silent = self.silent(now)
         if silent.any():
             self._close(silent)
+
+    def fixed(self) -> tuple[object, ...]:
+        """Return what no tick changes, and the windows, which are rewound: what need not be saved."""
+        tables = (alarm.tables for alarm in (self.page, self.ticket))
+        bets = (self.page.bets, self.ticket.bets)
+        return (self.slos, self.budget, self._silent_after, self.minutes, self.buckets, *tables, *bets)
 
     def silent(self, now: Minute) -> Flags:
         """Return `[n]`: nothing was seen for so long that nothing can be claimed."""

@@ -1,7 +1,8 @@
 """The loop that watches SLOs: reads roll-ups minute by minute, and keeps how every SLO stands. Run by the controller.
 
-It decides when to start anew: at its first run, when the SLOs are others, and when a minute that it has taken was
-rolled up again because facts came late (at most once a minute). What burns, `decide` says; who is told is alerting's.
+It decides when to start anew: at its first run, and when the SLOs are others. Where a minute that it has taken was
+rolled up again because facts came late (looked at once a minute), it goes back to before that minute; where that is
+longer ago than is saved, it starts anew. What burns, `decide` says; who is told is alerting's.
 """
 
 import asyncio
@@ -65,7 +66,7 @@ class SloLoop:
             return 0
         slos = tuple(await self._ports.slos())
         watching = self._watching
-        if watching is None or watching.slos != slos or await self._changed(watching):
+        if watching is None or watching.slos != slos or not await self._goes_on(watching):
             watching = await self._begin(slos, Minute(complete))
         if watching.until >= complete:
             return 0
@@ -111,15 +112,22 @@ class SloLoop:
         start = Minute(complete - (wanted if kept is None else min(wanted, kept)))
         return Watching(slos, start, Minute(max(start, complete - EVIDENCE_MINUTES)))
 
-    async def _changed(self, watching: Watching) -> bool:
-        """Tell whether a minute that was taken is another now."""
+    async def _goes_on(self, watching: Watching) -> bool:
+        """Go back to before the first minute that was taken and is another now; False where that cannot be done.
+
+        Where the roll-ups stand is noted before they are read again.
+        """
         if self._clock.monotonic() - self._anew_at < ANEW_SECONDS:
-            return False
-        changed = await self._reader.changed(self._position)
-        if changed.more or any(minute < watching.until for minute in changed.minutes):
             return True
+        changed = await self._reader.changed(self._position)
+        if changed.more:
+            return False
         self._position = changed.position
-        return False
+        taken = [minute for minute in changed.minutes if watching.start <= minute < watching.until]
+        if not taken:
+            return True
+        self._anew_at = self._clock.monotonic()
+        return watching.back_to(Minute(min(taken)))
 
     async def _seen(self, slos: Sequence[Slo], since: int, until: int) -> _Seen:
         """Read the counts of all SLOs, one statement for each kind of question."""

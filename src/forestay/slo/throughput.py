@@ -39,13 +39,15 @@ def grace_minutes(sli: Sli) -> int:
 class Flows:
     """What was asked for and what ended, of those SLOs that are about throughput."""
 
-    def __init__(self, slos: Sequence[Slo]) -> None:
+    def __init__(self, slos: Sequence[Slo], rewound_minutes: int = 0) -> None:
+        """Take the SLOs, and how far back their windows may be rewound."""
         self._slos = tuple(slo for slo in slos if slo.sli.measure is Measure.THROUGHPUT)
         self._ids = frozenset(slo.slo_id for slo in self._slos)
         graces = {grace_minutes(slo.sli) for slo in self._slos}
         lengths = sorted(graces | {grace + LOOKED_BACK_MINUTES for grace in graces} or {1})
-        self._waiting = WindowRing(len(self._slos), 1, lengths)  # ended, asked
-        self._made = WindowRing(len(self._slos), 1, sorted({slo.sli.slice_minutes for slo in self._slos} or {1}))
+        slices = sorted({slo.sli.slice_minutes for slo in self._slos} or {1})
+        self._waiting = WindowRing(len(self._slos), 1, lengths, rewound_minutes)  # ended, asked
+        self._made = WindowRing(len(self._slos), 1, slices, rewound_minutes)  # failed, done
 
     def settled(self, seen: Mapping[SloId, Counts], now: Minute) -> Mapping[SloId, Counts]:
         """Return what SLOs count of a minute: those about throughput at the end of a slice, in what it owed."""
@@ -62,6 +64,16 @@ class Flows:
             if counts.total:
                 found[slo.slo_id] = counts
         return found
+
+    def fixed(self) -> tuple[object, ...]:
+        """Return what need not be saved: the windows are rewound."""
+        return (self._slos, self._ids, self._waiting, self._made)
+
+    def rewind(self, minutes: int) -> None:
+        """Take the last minutes back."""
+        if self._slos:
+            self._waiting.rewind(minutes)
+            self._made.rewind(minutes)
 
     def _of_slice(self, index: int, sli: Sli) -> Counts:
         failed, done = (int(value) for value in self._made[sli.slice_minutes][:, index])

@@ -1,14 +1,14 @@
 """Carries a fleet's SLOs over minutes of counts, one after another, and says how each stands. No I/O.
 
 It decides when what woke somebody began; what wakes them, `decide` says, and the budgets are `budget`'s. Minutes come
-in order and each once: who has changed minutes starts anew. Called by `loop`.
+in order and each once; who has changed minutes goes back to before them (`back_to`), or starts anew. Called by `loop`.
 """
 
+import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 
 import msgspec
-import numpy as np
 
 from forestay.slo.budget import (
     Adjustment,
@@ -18,17 +18,13 @@ from forestay.slo.budget import (
     composite_of,
     minutes_to_empty,
 )
-from forestay.slo.composite import Composites
+from forestay.slo.carried import SAVED, SAVED_EVERY_MINUTES, Carried
 from forestay.slo.decide import Decision, SloState, decide_slo
-from forestay.slo.fleet import FleetEngine
 from forestay.slo.model import Counts, Minute, Slo, SloId, SubjectKind
-from forestay.slo.slices import OpenSlices
 from forestay.slo.standing import URGENT, PartStanding, Standing, standing_of
-from forestay.slo.throughput import Flows
 from forestay.slo.windows import bounds, longest_minutes
 
 SHOWN_WINDOWS = (5, 60, 360, 4320)
-_NOTHING = Counts()
 MinuteCounts = Mapping[SloId, Counts]
 
 
@@ -39,44 +35,53 @@ class Watching:
         """Budgets count from `start`; tests of burning see minutes from `evidence_from` on."""
         self.slos = tuple(slos)
         self.until = start  # the first minute that has not been taken
-        self._start = start
+        self.start = start
         self._evidence_from = evidence_from
         self._simple = [slo for slo in self.slos if slo.subject.kind is not SubjectKind.COMPOSITE]
         whole = [slo for slo in self.slos if slo.subject.kind is SubjectKind.COMPOSITE]
-        self._engine = FleetEngine(self._simple)
-        self._composites = Composites(whole, self._engine)
+        self._carried = Carried(self._simple, whole)
+        self._saved = collections.deque[tuple[Minute, Carried]](maxlen=SAVED)  # before which minute, and what was then
         self._kept: dict[SloId, dict[Minute, Counts]] = {slo.slo_id: {} for slo in self._simple}
-        self._since: dict[SloId, Minute] = {}
-        self._flows = Flows(self._simple)
-        self._slices = OpenSlices()
         self.budgets: dict[SloId, Budget] = {}  # of every SLO, as of the last standings
 
     def take(self, seen: MinuteCounts) -> None:
         """Take the next minute: the counts of those SLOs that had any."""
         now = self.until
-        seen = self._flows.settled(seen, now)
+        seen = self._carried.settled(seen, now)
         for slo_id, counts in seen.items():
             if slo_id in self._kept:
                 self._kept[slo_id][now] = counts
         if now >= self._evidence_from:
-            counts = [self._slices.happened(slo, seen.get(slo.slo_id, _NOTHING), now) for slo in self._simple]
-            bad, seen_of_all = [one.seen_bad for one in counts], [one.seen for one in counts]
-            arrays = np.asarray([bad, seen_of_all], dtype=np.float64)
-            self._engine.tick(now, arrays)
-            self._composites.tick(now, arrays)
-            self._note_since(now)
+            self._carried.tick(seen, now)
         self.until = Minute(now + 1)
+        if now >= self._evidence_from and self.until % SAVED_EVERY_MINUTES == 0:
+            self._saved.append((self.until, self._carried.saved()))
+
+    def back_to(self, minute: Minute) -> bool:
+        """Go back to `minute`, or a little before it, so that it is taken again; False where that is too long ago."""
+        while self._saved and self._saved[-1][0] > minute:
+            self._saved.pop()
+        if not self._saved:
+            return False
+        before, saved = self._saved[-1]
+        self._carried.rewind(self.until, before)
+        self._carried = saved.saved()
+        for kept in self._kept.values():
+            while kept and next(reversed(kept)) >= before:
+                kept.popitem()
+        self.until = before
+        return True
 
     def standings(self, adjustments: Sequence[Adjustment] = ()) -> list[Standing]:
         """Say how every SLO stands after the last minute that was taken; empty before the first."""
         now = Minute(self.until - 1)
-        if now < self._start:
+        if now < self.start:
             return []
         self._forget(now)
         budgets = {slo.slo_id: self._budget(slo, now, adjustments) for slo in self._simple}
-        states = [self._engine.state_of(at) for at in range(len(self._simple))]
+        states = [self._carried.engine.state_of(at) for at in range(len(self._simple))]
         found = [self._standing(state, now, budgets[state.slo.slo_id]) for state in states]
-        for state in self._composites.states():
+        for state in self._carried.composites.states():
             slo = state.slo
             budgets[slo.slo_id] = _with_pace(composite_of(slo, budgets), slo, state)
             standing = self._standing(state, now, budgets[slo.slo_id])
@@ -93,19 +98,12 @@ class Watching:
             if minutes in state.windows and (share := state.windows[minutes].share) is not None
         }
         urgent = any(finding.kind in URGENT for finding in decision.findings)
-        since = self._since.get(slo.slo_id, now) if urgent else None
+        since = self._carried.since.get(slo.slo_id, now) if urgent else None
         evidence = min(1.0, state.evidence), min(1.0, state.ticket_evidence)
         return standing_of(slo, now, budget, decision.findings, (burns, evidence, since))
 
     def _budget(self, slo: Slo, now: Minute, adjustments: Sequence[Adjustment]) -> Budget:
-        return budget_of(slo, History(self._kept[slo.slo_id], self._start), now, adjustments)
-
-    def _note_since(self, now: Minute) -> None:
-        """Remember since when each SLO wakes somebody without a break."""
-        awake = np.flatnonzero(self._engine.paging | self._engine.ticketing)
-        names = {self._simple[int(index)].slo_id for index in awake}
-        names |= {slo.slo_id for slo in self._composites.awake()}
-        self._since = {name: self._since.get(name, now) for name in names}
+        return budget_of(slo, History(self._kept[slo.slo_id], self.start), now, adjustments)
 
     def _forget(self, now: Minute) -> None:
         """Drop minutes that no window reaches any more."""
