@@ -339,6 +339,17 @@ async def test_a_line_that_was_withheld_is_told_as_such_while_the_model_runs(wor
     assert "MARKER-52D1" not in streamed.body.decode()
 
 
+async def test_a_head_of_a_status_stream_waits_for_nothing(world: World) -> None:
+    """Monitors and proxies ask so; the request is still queued, and may be for long."""
+    request_id = await world.submit()
+    async with asyncio.timeout(5):
+        reply = await world.call("HEAD", f"/queue/acme/echo/requests/{request_id}/status/stream")
+    assert (reply.status, reply.body) == (200, b"")
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    refused = await world.call("POST", f"/queue/acme/echo/requests/{request_id}/status")
+    assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
+
+
 async def test_a_stream_ends_when_its_reader_leaves(world: World) -> None:
     """Nothing goes on behind a closed connection."""
     request_id = await world.submit()

@@ -100,9 +100,9 @@ class QueueRoutes:
             return unknown_request() if parse_app_path(path.partition("/requests/")[0]) else unknown_path(path)
         exchange.route, exchange.model_id = parsed.operation.value, parsed.app
         exchange.request_id = parsed.text
-        allowed = "PUT" if parsed.operation is Operation.CANCEL else "GET"
-        if scope["method"] not in {allowed, "HEAD" if allowed == "GET" else allowed}:
-            return method_not_allowed(allowed)
+        allowed = ("PUT",) if parsed.operation is Operation.CANCEL else ("GET", "HEAD")
+        if scope["method"] not in allowed:
+            return method_not_allowed(", ".join(allowed))
         caller = await self._caller_of(parsed, scope)
         if isinstance(caller, Reply):
             return caller
@@ -122,6 +122,8 @@ class QueueRoutes:
             return await self._cancel(parsed.request_id)
         logs = wants_logs(query_fields(scope["query_string"]))
         if parsed.operation is Operation.STATUS_STREAM:
+            if scope["method"] == "HEAD":  # nothing to wait for: no event would be sent
+                return Reply(200, b"", (EVENT_STREAM,))
             stream = events(self._parts.board, watched, exchange.bases, logs=logs)
             async with stop_when_caller_leaves(receive):
                 await send_chunks(exchange, stream, send, 200, (EVENT_STREAM,))
