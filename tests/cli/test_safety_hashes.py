@@ -131,6 +131,10 @@ async def test_made_by_us_tells_of_every_layer_and_says_no_more_than_it_knows(
     assert "acme/pictures" in told.out
     found = (await forestay("safety", "made-by-us", str(out), "--json")).json()
     assert found["made_by_us"] is True
+    part = tmp_path / "part.png"
+    Image.open(out).crop((90, 60, 250, 180)).save(part)
+    cropped = await forestay("safety", "made-by-us", str(part))
+    assert cropped.out.startswith(("nothing here shows", "possibly made by us"))
     missing = await forestay("safety", "made-by-us", str(tmp_path / "missing.png"))
     assert missing.status == 2
 

@@ -20,6 +20,7 @@ from forestay.safety.leaves import (
     where_of,
     with_links,
 )
+from forestay.safety.text.fields import texts_of
 
 ANSWER = {
     "images": [{"url": "forestay-media://" + "a" * 32 + "/out.png", "width": 8}, {"url": "data:image/png;base64,AAAA"}],
@@ -133,3 +134,12 @@ def test_a_data_uri_that_holds_nothing_is_refused(uri: str) -> None:
     """It is then a place that cannot be looked at."""
     with pytest.raises(ValueError, match="data: URI"):
         unpacked(uri)
+
+
+def test_a_place_does_not_tell_what_a_name_says() -> None:
+    """Refusals and records name places, and never content."""
+    for name in ("describe_the_blue_lighthouse", "describe the blue lighthouse", "x" * 65):
+        assert where_of(("images", name, 0)) == "images.<key>[0]"
+        [said] = texts_of({"images": {name: 1}}).texts
+        assert said.where == "images.<key>"
+        assert "lighthouse" in said.text or name[0] == "x"

@@ -33,7 +33,7 @@ def made_by_us(
         print_json(found)
         return
     evidence = cast("list[Row]", found["evidence"])
-    say("made by us" if evidence else "nothing here shows that we made it (which does not show that we did not)")
+    say(_headline(evidence))
     for item in evidence:
         say(f"{item['layer']}, {item['strength']}: {item['told']}")
         made = cast("Row | None", item["made"])
@@ -44,6 +44,18 @@ def made_by_us(
             )
     for note in cast("list[str]", found["notes"]):
         say(f"note: {note}")
+
+
+def _headline(evidence: list[Row]) -> str:
+    """Say no more than the strongest layer shows."""
+    found = {str(item["strength"]) for item in evidence}
+    if found & {"proof", "strong"}:
+        return "made by us"
+    if "likely" in found:
+        return "likely made by us: it looks like something that we released"
+    if found:
+        return "possibly made by us: it is somewhat like something that we released"
+    return "nothing here shows that we made it (which does not show that we did not)"
 
 
 def _ask(file: pathlib.Path) -> Row:

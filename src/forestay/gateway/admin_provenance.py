@@ -26,4 +26,4 @@ async def post_file(act: Act) -> Reply:
             kept.write(piece)
         kept.flush()
         origin = await act.ports.origins.of(cast("IO[bytes]", kept))
-    return json_reply(200, {"made_by_us": bool(origin.evidence), "evidence": origin.evidence, "notes": origin.notes})
+    return json_reply(200, {"made_by_us": origin.ours, "evidence": origin.evidence, "notes": origin.notes})

@@ -20,7 +20,7 @@ import msgspec
 
 from forestay.media.urls import SCHEME, own_media_id
 from forestay.safety.text.blobs import is_data_uri, is_media, is_packed, unpacked_head
-from forestay.safety.text.fields import every_pair
+from forestay.safety.text.fields import every_pair, named
 
 MAX_LEAVES = 5_000
 MAX_DEPTH = 32
@@ -139,8 +139,8 @@ def kind_of(text: str) -> LeafKind:
 
 
 def where_of(path: Path) -> str:
-    """Write a path in one word; the empty path is the whole answer."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    """Write a path in one word, without what names of fields say; the empty path is the whole answer."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{named(part)}" for part in path)
     return text.removeprefix(".") or "body"
 
 

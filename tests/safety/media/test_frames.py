@@ -2,7 +2,9 @@
 
 import io
 import pathlib
+import struct
 import tempfile
+import zlib
 from collections.abc import AsyncGenerator, Sequence
 from typing import IO, cast
 
@@ -160,6 +162,20 @@ async def test_a_picture_that_is_no_frame_of_its_animation_hides_no_frame(decode
     seen = await seen_in(decoder, saved(first, save_all=True, append_images=frames, default_image=True, duration=50))
     assert len(seen.pictures) == count + 1
     assert near(colours(seen)[-1], RED)
+
+
+async def test_a_thumbnail_of_another_picture_is_seen(decoder: Decoder) -> None:
+    """Its own one tells nothing new."""
+    for colour, looks in ((BLUE, 1), (RED, 2)):
+        small = saved(Image.new("RGB", (32, 32), colour), "JPEG")
+        exif = b"Exif\0\0II*\0" + struct.pack("<IHI", 8, 0, 14)  # an empty first directory, and where the second is
+        exif += struct.pack("<HHHIIHHIII", 2, 0x201, 4, 1, 44, 0x202, 4, 1, len(small), 0) + small
+        named = saved(Image.new("RGB", (64, 64), BLUE), "PNG")
+        chunk = struct.pack(">I", len(exif) - 6) + b"eXIf" + exif[6:]
+        behind = named[:-12] + chunk + struct.pack(">I", zlib.crc32(chunk[4:])) + named[-12:]
+        for data in (saved(Image.new("RGB", (64, 64), BLUE), "JPEG", exif=exif), behind):
+            seen = await seen_in(decoder, data)
+            assert (len(seen.pictures), near(colours(seen)[-1], colour)) == (looks, True)
 
 
 async def test_what_lies_under_clear_pixels_is_seen(decoder: Decoder) -> None:

@@ -8,6 +8,7 @@ clear pixels bare. Each look is written as soon as it is there. Run by `zygote` 
 """
 
 import dataclasses
+import io
 import itertools
 import mmap
 import os
@@ -15,15 +16,16 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, cast
 
-from PIL import Image, ImageChops, ImageStat
+from PIL import ExifTags, Image, ImageChops, ImageStat
 
 from forestay.media.limits import DecodeLimits, Kind, Looking
 from forestay.media.opening import films, pictures
 from forestay.media.opening.measured import Measuring
-from forestay.media.opening.refusal import Refusal, Walked, broken, unsupported
+from forestay.media.opening.refusal import Refusal, Walked, broken, check_size, unsupported
 
 HEAD = struct.Struct("!IIdBB")  # width, height, seconds, ground, 1 where the file moves
 GROUNDS = ("", "white", "black", "nothing")
+_EXIF_BYTES = 1024 * 1024  # at the end of a file: larger Exif data are refused by its reader
 _CLEAR = 128  # of 255: pixels that show less of themselves than of what lies below
 _PLAIN_SPREAD = 2.0  # of 255, standard deviation: what lies under clear pixels is one colour
 _SMALL = (32, 32)
@@ -62,14 +64,52 @@ def run(
         if measuring:
             measuring.take([flat for ground, flat in _flattened(image) if ground != GROUNDS[3]], seconds)
         if looking.most and chosen.takes(image, seconds):
-            for ground, flat in _flattened(image):
-                sized = _within(flat, looking.long_side) if moves else flat
-                out.write(HEAD.pack(sized.width, sized.height, seconds, GROUNDS.index(ground), moves))
-                out.write(sized.tobytes())
-                out.flush()
+            _show(out, image, seconds, looking.long_side if moves else 0)
+    small = _thumbnail(source, walked, limits) if looking.most and not moves else None
+    if small is not None and chosen.takes(small, 0.0):  # another picture than the one that it should be
+        _show(out, small, 0.0, 0)
     if not seen:
         raise broken("there is no picture")
     return _told(walked, seconds, seen, chosen.missed) | (measuring.told() if measuring else {})
+
+
+def _show(out: BinaryIO, image: Image.Image, seconds: float, long_side: int) -> None:
+    """Write a picture's looks; of something that moves no larger than `long_side`, which is 0 for all else."""
+    for ground, flat in _flattened(image):
+        sized = _within(flat, long_side) if long_side else flat
+        out.write(HEAD.pack(sized.width, sized.height, seconds, GROUNDS.index(ground), bool(long_side)))
+        out.write(sized.tobytes())
+        out.flush()
+
+
+def _thumbnail(source: BinaryIO, walked: Walked, limits: DecodeLimits) -> Image.Image | None:
+    """Return the small picture that lies in a picture's Exif data (CIPA DC-008, 4.5.5), where there is one."""
+    if walked.codec == "TIFF":
+        return None
+    source.seek(0)
+    with pictures.decoding():
+        image = Image.open(source, formats=[walked.codec])
+        if "exif" not in image.info:  # PNG may name it behind the picture: decoded once more only where it does
+            if walked.codec != "PNG" or b"eXIf" not in _end_of(source):
+                return None
+            image.load()
+        inner = image.getexif().get_ifd(ExifTags.IFD.IFD1)
+        start, size = inner.get(ExifTags.Base.JpegIFOffset), inner.get(ExifTags.Base.JpegIFByteCount)
+        whole = cast("bytes", image.info.get("exif", b"")).removeprefix(b"Exif\0\0")
+        if not isinstance(start, int) or not isinstance(size, int) or not 0 < size <= len(whole) - start:
+            return None
+        small = Image.open(io.BytesIO(whole[start : start + size]), formats=["JPEG"])
+        check_size(small.width, small.height, limits)
+        small.load()
+        return small
+
+
+def _end_of(source: BinaryIO) -> bytes:
+    place = source.tell()
+    source.seek(max(0, source.seek(0, os.SEEK_END) - _EXIF_BYTES))
+    end = source.read()
+    source.seek(place)
+    return end
 
 
 def pictures_walked(source: BinaryIO, kind: Kind | None, limits: DecodeLimits) -> Walked:

@@ -57,6 +57,11 @@ class Origin:
     evidence: tuple[Evidence, ...]
     notes: tuple[str, ...]
 
+    @property
+    def ours(self) -> bool:
+        """Tell whether more than a faint likeness shows that we made it."""
+        return any(item.strength is not Strength.POSSIBLE for item in self.evidence)
+
 
 class Origins:
     """Asks every layer that this platform has."""

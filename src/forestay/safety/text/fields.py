@@ -8,6 +8,7 @@ nothing. Called by the gateway's guard and the worker's.
 """
 
 import dataclasses
+import functools
 import json
 import re
 import urllib.parse
@@ -29,6 +30,7 @@ SENTENCE_WORDS = 4  # English words from which on an address reads as a sentence
 ADDRESS_CHARS = 2_000  # of one that are looked at for words
 ADDRESS = ":address"  # ends the place of a text that is what an address says
 _NAME = re.compile(r"[A-Za-z0-9_.\-/:\[\]]{1,64}|[\w.\-]{1,12}")
+KEY = "<key>"  # the name of a field that is a sentence
 _FEW_NUMBERS = 12  # of a list: fewer spell no sentence
 _MAX_SAID = 4  # levels of lists and objects within one turn
 _TURN = ("content", "text", "prompt", "message", "value")
@@ -95,20 +97,12 @@ class _Walk:
             self._numbers(items, where)
 
     def _pair(self, key: str, value: object, where: str, depth: int) -> None:
-        place = f"{where}.{key}" if where else key
-        if not _NAME.fullmatch(key):  # a sentence for a key
-            place = f"{where}.<key>" if where else "<key>"
-            self._add(key, place)
-        else:
-            self._spelled(key, place)
+        name = named(key)
+        place = f"{where}.{name}" if where else name
+        if name != key and key not in self._names:  # once, wherever else it stands
+            self._names.add(key)
+            self._add(_sentence_of_name(key) or key, place)
         self.any(value, place, depth + 1)
-
-    def _spelled(self, name: str, where: str) -> None:
-        """Add the sentence that a name spells, once, wherever else it stands."""
-        if name not in self._names:
-            self._names.add(name)
-            if said := sentence_in(name):
-                self._add(said, where)
 
     def _turns(self, items: list[object], where: str) -> None:
         said = [text for item in items[: self._limits.values] if (text := _said(item, _MAX_SAID))]
@@ -164,6 +158,11 @@ class _Walk:
             self.unread.setdefault(where, Unscored(DETECTOR, where, Trouble.UNREADABLE))
 
 
+def named(key: str) -> str:
+    """Return how a key is called in places, which refusals and records tell: one that says something is `<key>`."""
+    return key if _NAME.fullmatch(key) and not _sentence_of_name(key) else KEY
+
+
 def _said(item: object, levels: int) -> str:
     """Return what a turn of a conversation says: a string, a list of parts, or an object that looks like a turn."""
     if isinstance(item, str):
@@ -197,6 +196,9 @@ def said_by_address(address: str) -> str:
 def _known(text: str) -> int:
     """Count the English words of a text."""
     return sum(words.known(word) for word in _WORDS.findall(text.lower()) if word.isascii())
+
+
+_sentence_of_name = functools.lru_cache(maxsize=4_096)(sentence_in)  # names come again with every call
 
 
 def _json(text: str) -> object | None:
