@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from forestay.cli.model import STRATEGY_OPTION, WAIT_OPTION, run_deploy
+from forestay.cli.model import PYTHON_OPTION, STRATEGY_OPTION, WAIT_OPTION, run_deploy
 from forestay.cli.output import JSON_OPTION
 from forestay.rollouts.rolling import Strategy
 
@@ -18,6 +18,7 @@ def deploy(
     name: Annotated[str, typer.Option("--name", help="Deploy under another alias, or owner/alias.")] = "",
     strategy: Annotated[Strategy | None, STRATEGY_OPTION] = None,
     wait: Annotated[bool, WAIT_OPTION] = False,
+    python: Annotated[str, PYTHON_OPTION] = "",
     json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Send a model to the platform and route its traffic to the new revision; prints the revision's id.
@@ -26,4 +27,4 @@ def deploy(
 
     Example: forestay deploy examples/digits/model.yaml --wait
     """
-    run_deploy(file, name, strategy, wait=wait, json=json)
+    run_deploy(file, name, strategy, python, wait=wait, json=json)

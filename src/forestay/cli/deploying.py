@@ -44,6 +44,8 @@ class Candidate:
 
     values: Mapping[str, object]  # the file's fields, `host.app` relative to the bundle's root
     plan: BundlePlan
+    python: str = ""  # interpreter here that has the app's packages; empty: the spec's, or ours
+    must_describe: bool = False  # without its interface it is not deployed
 
     @property
     def spec(self) -> ModelSpec:
@@ -64,8 +66,11 @@ class Deployed:
     rollout: str | None = None  # the rollout that gives it its traffic
 
 
-def read_candidate(file: pathlib.Path, name: str = "") -> Candidate:
-    """Read a spec and choose its files; `name` replaces the model's own (`alias`, or `owner/alias`)."""
+def read_candidate(file: pathlib.Path, name: str = "", python: str = "", *, must_describe: bool = False) -> Candidate:
+    """Read a spec and choose its files; `name` replaces the model's own (`alias`, or `owner/alias`).
+
+    `python` is the interpreter on this machine by which its interface is read.
+    """
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -83,7 +88,7 @@ def read_candidate(file: pathlib.Path, name: str = "") -> Candidate:
     if spec.host.kind is HostKind.FAL_APP:
         host = dict(cast("dict[str, object]", values["host"]))
         values["host"] = {**host, "app": plan.spec.host.app, "include": []}
-    return Candidate(values, plan)
+    return Candidate(values, plan, python, must_describe)
 
 
 def _plain(value: object) -> object:
@@ -208,13 +213,14 @@ def _describe_app(candidate: Candidate, say: Say) -> Mapping[str, object] | None
     spec = candidate.spec
     say(f"{spec.model_id}: reading its interface")
     try:
-        return describe_app(candidate.plan.root, spec.host.app, spec.host.python).openapi
+        return describe_app(candidate.plan.root, spec.host.app, candidate.python or spec.host.python).openapi
     except StartFailed as error:
-        if not spec.host.requirements:
-            reason = with_mend(error.reason, spec.host)
-            message = f"{spec.model_id}: {reason}; mend the app, or name its interpreter in host.python"
-            raise DeployFailed(message) from None
-        say(f"{spec.model_id}: its interface is unknown until a worker has built its requirements")
+        reason = with_mend(error.reason, spec.host)
+        mend = "--python names an interpreter on this machine that has its packages"
+        if not spec.host.requirements or candidate.must_describe:
+            raise DeployFailed(f"{spec.model_id}: {reason}; mend the app, or {mend}") from None
+        last = error.reason.rsplit("\n", 1)[-1]
+        say(f"{spec.model_id}: its interface is unknown, so its inputs are not checked before it: {last}; {mend}")
         return None
 
 

@@ -27,6 +27,9 @@ STRATEGY_OPTION = typer.Option(
     help="rolling: the revision before serves until a replica of the new one is ready. recreate: switch at once. "
     "canary: begin a rollout.",
 )
+PYTHON_OPTION = typer.Option(
+    "--python", help="Interpreter on this machine that has the app's packages: its interface is read by it."
+)
 WAIT_OPTION = typer.Option("--wait", help="Wait until the new revision has the traffic; fails when it is given up.")
 _FILE = typer.Argument(help="The model's spec, for example examples/digits/model.yaml.")
 
@@ -65,6 +68,7 @@ def deploy(
     name: Annotated[str, typer.Option("--name", help="Deploy under another alias, or owner/alias.")] = "",
     strategy: Annotated[Strategy | None, STRATEGY_OPTION] = None,
     wait: Annotated[bool, WAIT_OPTION] = False,
+    python: Annotated[str, PYTHON_OPTION] = "",
     json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Send a model to the platform and route its traffic to the new revision; prints the revision's id.
@@ -73,7 +77,7 @@ def deploy(
 
     Example: forestay model deploy examples/digits/model.yaml --strategy rolling --wait
     """
-    run_deploy(file, name, strategy, wait=wait, json=json)
+    run_deploy(file, name, strategy, python, wait=wait, json=json)
 
 
 @app.command()
@@ -116,6 +120,7 @@ def onboard(
     requests: Annotated[int, typer.Option(min=1, max=10_000, help="Requests that measure it.")] = 160,
     budget_seconds: Annotated[float, typer.Option(min=1, max=86_400, help="Seconds that they may take.")] = 600.0,
     reason: Annotated[str, typer.Option(help="Why it is let in; the audit log keeps it.")] = "onboarded",
+    python: Annotated[str, PYTHON_OPTION] = "",
     json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Take a fal.App to an admitted model: write its spec, wait for your edit, deploy, measure, review, let it in.
@@ -125,7 +130,7 @@ def onboard(
     from forestay.cli.model_onboard import Way
     from forestay.cli.model_onboard import onboard as run
 
-    way = Way(edit_within, requests, budget_seconds, signing_key=sign, body=body, reason=reason)
+    way = Way(edit_within, requests, budget_seconds, signing_key=sign, body=body, reason=reason, python=python)
     run(file, out, way, json=json)
 
 
@@ -212,7 +217,9 @@ def schema(json: Annotated[bool, JSON_OPTION] = False) -> None:  # noqa: ARG001 
     print_json(spec_schema())
 
 
-def run_deploy(file: pathlib.Path, name: str, strategy: Strategy | None, *, wait: bool, json: bool) -> None:
+def run_deploy(
+    file: pathlib.Path, name: str, strategy: Strategy | None, python: str, *, wait: bool, json: bool
+) -> None:
     """Deploy and tell."""
     import dataclasses
 
@@ -220,7 +227,7 @@ def run_deploy(file: pathlib.Path, name: str, strategy: Strategy | None, *, wait
     from forestay.cli.deploying import read_candidate, say_room, wait_for_switch
     from forestay.clock import SystemClock
 
-    candidate, client, progress = read_candidate(file, name), connect(), _quiet if json else _progress
+    candidate, client, progress = read_candidate(file, name, python), connect(), _quiet if json else _progress
     done = deploy_candidate(client, candidate, progress, strategy)
     say_room(client, candidate.spec, progress)
     if wait and done.pending:

@@ -6,6 +6,7 @@ stopped.
 """
 
 import dataclasses
+import functools
 import json as json_module
 import pathlib
 import threading
@@ -43,6 +44,7 @@ class Way:
     signing_key: pathlib.Path | None = None
     body: str = ""  # JSON of an input, or @FILE; empty: made from the interface
     reason: str = "onboarded"
+    python: str = ""  # interpreter on this machine that has the app's packages
 
 
 class Onboarding:
@@ -97,13 +99,15 @@ class Onboarding:
         """Sign if a key was given, deploy, and wait until the revision has the traffic."""
         from forestay.cli.deploying import deploy, read_candidate, say_room, wait_for_switch
 
-        candidate = read_candidate(spec_file)
+        # Inputs are made from its interface, where the person gives none.
+        read = functools.partial(read_candidate, spec_file, python=self._way.python, must_describe=not self._way.body)
+        candidate = read()
         if self._way.signing_key is not None:
             from forestay.cli.signing_bundle import sign_weights
 
             for folder in sign_weights(candidate.plan, self._way.signing_key):
                 self._say(f"3. signed {folder}")
-            candidate = read_candidate(spec_file)
+            candidate = read()
         done = deploy(self._client, candidate, lambda text: self._say(f"3. {text}"), Strategy.ROLLING)
         say_room(self._client, candidate.spec, lambda text: self._say(f"3. {text}"))
         if done.pending:

@@ -6,6 +6,7 @@ from typing import Annotated, cast
 import typer
 
 from forestay.cli.client import connect
+from forestay.cli.model import PYTHON_OPTION
 from forestay.cli.output import JSON_OPTION, print_json, print_table, say
 from forestay.cli.rollout_report import replay, report
 from forestay.cli.rollout_safety import replay_safety
@@ -59,6 +60,7 @@ def start(
         Expect | None, typer.Option(help="same: pixels of a seed. alike: the kind of output. changed: any output.")
     ] = None,
     no_shadow: Annotated[bool, typer.Option("--no-shadow", help="Go from the gates to the canary at once.")] = False,
+    python: Annotated[str, PYTHON_OPTION] = "",
     json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Send a model's new revision and begin its rollout; prints the rollout's id.
@@ -85,7 +87,7 @@ def start(
         "shadow_expect": shadow_expect,
     }
     given = {key: value for key, value in options.items() if value is not None}
-    done = deploy(connect(), read_candidate(file, name), _quiet, Strategy.CANARY, given)
+    done = deploy(connect(), read_candidate(file, name, python), _quiet, Strategy.CANARY, given)
     if json:
         print_json({"rollout_id": done.rollout, "model_id": done.model_id, "revision_id": done.revision_id})
         return
