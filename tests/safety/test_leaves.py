@@ -62,6 +62,11 @@ def test_media_that_a_text_shows_is_a_file(text: str, links: list[str]) -> None:
     ]
 
 
+def test_what_an_address_says_is_an_error_of_its_field() -> None:
+    """A caller is told which field to change."""
+    assert path_of("pages[1].prompt:address") == ["pages", 1, "prompt"]
+
+
 def test_links_take_their_places_in_a_text() -> None:
     """Each by its own, also where one begins like another."""
     value = {"url": " https://a.example/a ", "text": "![](https://a.example/a) ![](https://a.example/ab)"}

@@ -20,7 +20,7 @@ import msgspec
 
 from forestay.media.urls import SCHEME, own_media_id
 from forestay.safety.text.blobs import is_data_uri, is_media, is_packed, unpacked_head
-from forestay.safety.text.fields import every_pair, named
+from forestay.safety.text.fields import ADDRESS, every_pair, named
 
 MAX_LEAVES = 5_000
 MAX_DEPTH = 32
@@ -145,8 +145,11 @@ def where_of(path: Path) -> str:
 
 
 def path_of(where: str) -> list[str | int]:
-    """Read back what `where_of` wrote, for the `loc` of an error; names with dots and brackets come apart."""
-    return [int(number) if number else name for number, name in _STEP.findall(where)]
+    """Read back what `where_of` wrote, for the `loc` of an error; names with dots and brackets come apart.
+
+    What an address says is said by its field.
+    """
+    return [int(number) if number else name for number, name in _STEP.findall(where.removesuffix(ADDRESS))]
 
 
 def unpacked(uri: str) -> bytes:
