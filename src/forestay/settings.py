@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from forestay.errors import UsageError
-from forestay.settings_fields import setting
+from forestay.settings_fields import number_fault, setting
 from forestay.settings_observe import Artefacts, Observe, Quality
 
 
@@ -586,4 +586,7 @@ def _read(group: type[Group], environment: Mapping[str, str]) -> Group:
         except (ValueError, KeyError):
             expected = "true or false" if kind is bool else f"a value of type {kind.__name__}"
             raise UsageError(variable, f"{text!r} is not {expected}; {field.metadata['doc']}") from None
+        fault = number_fault(variable, values[field.name])
+        if fault:
+            raise UsageError(variable, f"{text!r} {fault}; {field.metadata['doc']}")
     return group(**values)  # pyright: ignore[reportArgumentType] - parsed by the field's own default type
