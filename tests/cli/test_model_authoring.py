@@ -9,7 +9,8 @@ from typing import cast
 import pytest
 from tests.cli.broken_models import APP as GOOD_APP
 from tests.cli.broken_models import SPECS
-from tests.cli.conftest import Ran
+from tests.cli.conftest import Platform, Ran
+from tests.conformance.fleet_values import worker_of
 
 from forestay.fleet import spec_file
 from forestay.fleet.app_source import read_app
@@ -120,8 +121,11 @@ async def test_onboarding_says_what_is_left_to_edit_and_ends_when_nobody_does(
     assert "is there: going on with it" in again.err
 
 
-async def test_onboarding_goes_on_when_the_spec_is_saved(forestay: Forestay, tmp_path: pathlib.Path) -> None:
+async def test_onboarding_goes_on_when_the_spec_is_saved(
+    forestay: Forestay, platform: Platform, tmp_path: pathlib.Path
+) -> None:
     """One command, one edit: whoever saves the file need not type anything again."""
+    await platform.ports.fleet.report(worker_of(), [])
     spec = tmp_path / "model.yaml"
 
     async def edit() -> None:
@@ -135,6 +139,22 @@ async def test_onboarding_goes_on_when_the_spec_is_saved(forestay: Forestay, tmp
     assert "is whole" in ran.err
     assert "sending 160 requests" in ran.err
     assert (ran.status, "HTTP 404" in ran.err, "--input" in ran.err) == (1, True, True)  # no callers' routes here
+
+
+async def test_onboarding_ends_where_no_worker_can_ever_run_the_model(
+    forestay: Forestay, platform: Platform, tmp_path: pathlib.Path
+) -> None:
+    """An app for a GPU on a laptop: its first request would wait for ten minutes, and nobody would know for what."""
+    await platform.ports.fleet.report(worker_of(), [])
+    app = app_in(tmp_path, GOOD_APP.replace('name="painter")', 'name="painter", machine_type="GPU-H100")'))
+    words = ["--team", "t", "--contact", "c", "--escalation", "e", "--licence", "MIT", "--intended-use", "u"]
+    await forestay("model", "init", app, *words)
+    ran = await forestay("model", "onboard", tmp_path / "model.yaml", "--edit-within", "0")
+    assert ran.status == 2
+    assert "no worker is of its pool gpu" in ran.err
+    assert (
+        "there are workers of cpu: start one (FORESTAY_POOL=gpu forestay worker), or change resources.pool" in ran.err
+    )
 
 
 async def test_with_everything_said_nothing_is_left_to_do(forestay: Forestay, tmp_path: pathlib.Path) -> None:

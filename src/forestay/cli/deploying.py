@@ -137,15 +137,16 @@ def deploy(
     return Deployed(spec.model_id, revision_id, created, False, size, pending, begun)  # noqa: FBT003 - in order
 
 
-def say_room(client: PlatformClient, spec: ModelSpec, say: Say) -> None:
-    """Say so where no worker is of the model's pool: its requests would wait, and nobody would know for what."""
+def lacks_room(client: PlatformClient, spec: ModelSpec) -> str:
+    """Return why a model would wait for ever: no worker is of its pool, and what to do; empty where one is."""
     told = cast("dict[str, object]", client.get("/admin/fleet"))
     pools = sorted({str(worker["pool"]) for worker in cast("list[dict[str, object]]", told["workers"])})
     pool = spec.resources.pool
-    if pool not in pools:
-        there = f"there are workers of {', '.join(pools)}" if pools else "there is no worker at all"
-        mend = f"start one (FORESTAY_POOL={pool} forestay worker), or change resources.pool"
-        say(f"{spec.model_id}: no worker is of its pool {pool}, so its requests wait; {there}: {mend}")
+    if pool in pools:
+        return ""
+    there = f"there are workers of {', '.join(pools)}" if pools else "there is no worker at all"
+    mend = f"start one (FORESTAY_POOL={pool} forestay worker), or change resources.pool"
+    return f"no worker is of its pool {pool}, so its requests wait; {there}: {mend}"
 
 
 def wait_for_switch(client: PlatformClient, deployed: Deployed, say: Say, clock: SystemClock) -> None:

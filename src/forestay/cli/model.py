@@ -224,12 +224,13 @@ def run_deploy(
     import dataclasses
 
     from forestay.cli.deploying import deploy as deploy_candidate
-    from forestay.cli.deploying import read_candidate, say_room, wait_for_switch
+    from forestay.cli.deploying import lacks_room, read_candidate, wait_for_switch
     from forestay.clock import SystemClock
 
     candidate, client, progress = read_candidate(file, name, python), connect(), _quiet if json else _progress
     done = deploy_candidate(client, candidate, progress, strategy)
-    say_room(client, candidate.spec, progress)
+    if lacking := lacks_room(client, candidate.spec):
+        progress(f"{candidate.spec.model_id}: {lacking}")
     if wait and done.pending:
         wait_for_switch(client, done, progress, SystemClock())
         done = dataclasses.replace(done, pending=False)

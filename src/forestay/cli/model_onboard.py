@@ -97,7 +97,7 @@ class Onboarding:
 
     def deployed(self, spec_file: pathlib.Path) -> ModelSpec:
         """Sign if a key was given, deploy, and wait until the revision has the traffic."""
-        from forestay.cli.deploying import deploy, read_candidate, say_room, wait_for_switch
+        from forestay.cli.deploying import deploy, lacks_room, read_candidate, wait_for_switch
 
         # Inputs are made from its interface, where the person gives none.
         read = functools.partial(read_candidate, spec_file, python=self._way.python, must_describe=not self._way.body)
@@ -109,7 +109,8 @@ class Onboarding:
                 self._say(f"3. signed {folder}")
             candidate = read()
         done = deploy(self._client, candidate, lambda text: self._say(f"3. {text}"), Strategy.ROLLING)
-        say_room(self._client, candidate.spec, lambda text: self._say(f"3. {text}"))
+        if lacking := lacks_room(self._client, candidate.spec):
+            raise UsageError(str(spec_file), f"{lacking}; then run this again")
         if done.pending:
             wait_for_switch(self._client, done, lambda text: self._say(f"3. {text}"), self._clock)
         return candidate.spec
