@@ -91,6 +91,9 @@ def test_a_waiver_releases_trouble_as_flagged_and_never_a_block() -> None:
     assert decide(POLICY, [PICTURE], down, {"nsfw@1"}).verdict is Verdict.FLAG
     found = [scored("nsfw@1", "images[0]", sexual=1.0)]
     assert decide(POLICY, [PICTURE], found, {"nsfw@1"}).verdict is Verdict.BLOCK
+    for trouble in (Trouble.UNREADABLE, Trouble.LANGUAGE):  # is not the detector's
+        shut = [Unscored("nsfw@1", "images[0]", trouble)]
+        assert decide(POLICY, [PICTURE], shut, {"nsfw@1"}) == decide(POLICY, [PICTURE], shut)
     rule = dataclasses.replace(IMAGE, categories=frozenset({Category.SEXUAL, Category.MINORS}))
     policy = dataclasses.replace(POLICY, rules=(rule,))
     assert decide(policy, [PICTURE], down, {"nsfw@1"}).verdict is Verdict.INCONCLUSIVE

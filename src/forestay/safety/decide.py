@@ -177,7 +177,8 @@ def _check(
     instead = said.get((fallback.detector_id, place.where)) if fallback.detector_id else None
     if isinstance(instead, Scores):
         return dataclasses.replace(_scored(rule, place, instead, able), trouble=trouble)
-    waive = detector_id in waived and Category.MINORS not in rule.categories
+    # A waiver is for a detector that is down: what cannot be opened or read is so whoever looks at it.
+    waive = detector_id in waived and trouble in PASSING and Category.MINORS not in rule.categories
     action = Action.FLAG if waive else fallback.action
     return Check(detector_id, place.where, place.modality, None, None, 0.0, action, trouble, seconds)
 

@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tests.ingress import bombs
+from tests.ingress import bombs, boxes
 
 from forestay.media.decode import Decoder, MediaRefused
 from forestay.media.limits import DecodeLimits, Looking
@@ -176,6 +176,15 @@ async def test_a_thumbnail_of_another_picture_is_seen(decoder: Decoder) -> None:
         for data in (saved(Image.new("RGB", (64, 64), BLUE), "JPEG", exif=exif), behind):
             seen = await seen_in(decoder, data)
             assert (len(seen.pictures), near(colours(seen)[-1], colour)) == (looks, True)
+
+
+async def test_a_recording_with_a_cover_is_refused(decoder: Decoder) -> None:
+    """A player shows it, and whoever listens does not see it."""
+    cover = b"\0image/jpeg\0\x03\0" + saved(Image.new("RGB", (32, 32), RED), "JPEG")
+    tag = b"APIC" + bytes(len(cover) >> shift & 127 for shift in (21, 14, 7, 0)) + b"\0\0" + cover
+    assert (await seen_in(decoder, boxes.mp3(100))).modality is Modality.AUDIO
+    with pytest.raises(MediaRefused, match="a cover"):
+        await seen_in(decoder, boxes.id3(len(tag), tag) + boxes.mp3(100))
 
 
 async def test_what_lies_under_clear_pixels_is_seen(decoder: Decoder) -> None:
