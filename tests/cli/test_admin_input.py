@@ -55,6 +55,7 @@ IMPOSSIBLE: tuple[tuple[str, str, object, int], ...] = (
 )
 
 
+@pytest.mark.threat("API8:2023")
 async def test_what_cannot_be_is_refused_in_words(platform: Platform) -> None:
     """A NUL in a name names nothing; a number or a moment beyond every bound is the caller's fault, never ours."""
     for method, path, body, status in IMPOSSIBLE:

@@ -151,6 +151,7 @@ def test_what_steers_a_terminal_is_written_out_and_the_rest_is_as_it_was(text: s
         assert made == text
 
 
+@pytest.mark.threat("API8:2023")
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_name_cannot_steer_the_operators_terminal_or_make_a_row(
     monkeypatch: pytest.MonkeyPatch, *, terminal: bool
@@ -183,6 +184,7 @@ def test_errors_and_lines_are_plain_and_a_document_is_faithful_in_a_pipe(capsys:
     assert out == "\\x1b[2J\na: '\u202e'\n"
 
 
+@pytest.mark.threat("API8:2023")
 def test_commands_print_by_the_one_door_alone() -> None:
     """Nothing in `forestay.cli` prints past the module that makes text plain, but help and a colour of our own."""
     doors = {

@@ -67,6 +67,14 @@ def test_a_model_that_burns_after_a_promotion_can_be_set_back_and_another_is_lef
     ]
 
 
+def test_a_model_that_burns_after_a_deploy_without_a_rollout_shows_the_way_to_its_former_revision() -> None:
+    """Only where its traffic was changed by people within the time that is asked for."""
+    change = {"subject": f"routes:{MODEL}", "at": "2026-11-26T10:00:00+00:00", "reason": "deployed painter-2"}
+    told = commands(burning=[burning()], changes=[change])
+    assert told[0] == f"forestay model revisions {MODEL}"
+    assert not [line for line in commands(burning=[burning("acme/other")], changes=[change]) if "revisions" in line]
+
+
 def test_a_fault_that_was_put_in_on_purpose_is_the_first_to_be_taken_out() -> None:
     """Before anything is rolled back for it."""
     told = commands(burning=[burning()], drills=[{"drill_id": "drill-1", "fault": "f"}], rollouts=[rollout("canary")])

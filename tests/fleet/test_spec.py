@@ -146,6 +146,7 @@ def test_wrong_shapes_are_told_not_raised(field: str, value: object) -> None:
         parse_spec(yaml.safe_dump(values), "model.yaml")
 
 
+@pytest.mark.threat("API4:2023", "AML.T0029")
 def test_a_huge_or_deep_file_is_refused() -> None:
     """Neither size nor nesting hurts."""
     assert "larger" in faults("a" * 300_000)[0]

@@ -161,6 +161,7 @@ def test_something_that_is_no_platform_is_recognised(client: PlatformClient) -> 
         client.get("/203")
 
 
+@pytest.mark.threat("API8:2023")
 @pytest.mark.parametrize(
     ("url", "key", "words", "never"),
     [

@@ -84,6 +84,9 @@ def decide_moves(seen: Seen) -> list[Move]:
     ]
     for row in seen.rollouts:
         moves += _of_rollout(row, burns=str(row["model_id"]) in hurt)
+    shipped = {str(row["model_id"]) for row in seen.rollouts}
+    for model in sorted(hurt - shipped):
+        moves += _of_deploy(model, [row for row in seen.changes if row["subject"] == f"routes:{model}"])
     moves += [
         Move(f"forestay alert ack {_word(row['alert_id'])} {_REASON}", f"nobody has it in hand: {row['summary']}")
         for row in seen.alerts
@@ -108,6 +111,15 @@ def _of_rollout(row: Row, *, burns: bool) -> list[Move]:
         back = f"forestay model set-back {_word(model)} {_word(row['control'])} {_REASON}"
         return [Move(back, f"{model} burns, and {row['candidate']} was promoted at {_clock(row['stage_since'])}")]
     return []
+
+
+def _of_deploy(model: str, changes: Sequence[Row]) -> list[Move]:
+    if not changes:
+        return []
+    newest = changes[0]
+    changed = f"its traffic was changed at {_clock(newest['at'])} ({newest['reason']})"
+    why = f"{model} burns, and {changed}; `model set-back` undoes it"
+    return [Move(f"forestay model revisions {_word(model)}", why)]
 
 
 def _word(value: object) -> str:
@@ -185,7 +197,9 @@ def _tell(seen: Seen, moves: Sequence[Move], within: str) -> None:
         for row in seen.alerts
     ]
     _section("alerts", ("severity", "alert", "summary", "since", "standing"), alerts, "no alert fires")
-    hurt = [("model", row["model_id"], row["bad"], row["good"]) for row in seen.models[:_MOST]]
+    hurt = [
+        ("model", row["model_id"], row["bad"], row["good"]) for row in seen.models[:_MOST]
+    ]  # of each kind the worst
     hurt += [("tenant", row["tenant_id"], row["bad"], row["good"]) for row in seen.tenants[:_MOST]]
     _section(f"hurt within {within}", ("what", "who", "bad", "good"), hurt, "nobody's request failed by our fault")
     shipped = [
@@ -197,7 +211,6 @@ def _tell(seen: Seen, moves: Sequence[Move], within: str) -> None:
     _acts(f"done by the platform itself within {within}", seen.automatic)
     if seen.acts_from:
         say(f"acts before {seen.acts_from} are not among these: `forestay audit list --before` shows them")
-    say()
     say("what you can do")
     for move in moves:
         say(f"  {move.command}")
@@ -206,19 +219,19 @@ def _tell(seen: Seen, moves: Sequence[Move], within: str) -> None:
         say("  nothing has to be done")
 
 
-def _section(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
+def _section(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str, most: int = 2 * _MOST
+) -> None:
     say(title)
-    print_table(columns, rows[: 2 * _MOST], empty=f"  {empty}")
-    if len(rows) > 2 * _MOST:
-        say(f"  and {len(rows) - 2 * _MOST} more")
+    print_table(columns, rows[:most], empty=f"  {empty}")
+    if len(rows) > most:
+        say(f"  and {len(rows) - most} more; --json tells all")
     say()
 
 
 def _acts(title: str, acts: Sequence[Row]) -> None:
-    rows = [(_clock(row["at"]), row["actor"], row["action"], row["subject"], row["reason"]) for row in acts[:_MOST]]
-    _section(title, ("at", "who", "did", "to", "why"), rows, "nothing")
-    if len(acts) > _MOST:
-        say(f"  and {len(acts) - _MOST} more: `forestay audit list`")
+    rows = [(_clock(row["at"]), row["actor"], row["action"], row["subject"], row["reason"]) for row in acts]
+    _section(title, ("at", "who", "did", "to", "why"), rows, "nothing", _MOST)
 
 
 def _why(row: Row) -> str:
