@@ -108,6 +108,15 @@ def test_scores_have_somewhere_to_go_before_anything_is_scored(
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_harm_behind_pages_of_padding_is_scored(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A long text is read in parts, as the gateway hands them over."""
+    harm = ROWS[3][0]
+    file, out = write(tmp_path / "rows.csv", [("a quiet lake. " * 3_000 + harm, ""), ("", "")]), tmp_path / "scores.csv"
+    assert run(capsys, "--dataset", str(file), "--linear", "--scores", str(out))[0] == 0
+    with out.open(newline="") as source:
+        assert [row["flagged"] for row in csv.DictReader(source)] == ["1", "0"]
+
+
 def test_a_file_of_one_kind_has_no_auroc(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     """That is told, and recall still is."""
     file = write(tmp_path / "rows.csv", [row for row in ROWS if row[1] != "safe"])

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 BATCH = 64
 AHEAD = 2  # batches a core that wait: a long file is not held in memory
+LONGEST_CHARS = 100_000  # of a text that are scored: the gateway reads no more of an input, and calls it unreadable
 TOLD_EVERY = 10_000  # rows, where nobody watches
 DIGITS = 9  # of a score; what is flagged is read from the score as it is written
 
@@ -128,7 +129,7 @@ def _scored(guard: "TextGuard", texts: Iterator[str], threshold: float, total: i
     cores, done = os.cpu_count() or 1, 0
     waiting: collections.deque[Future[list[TextScores]]] = collections.deque()
     with ThreadPoolExecutor(cores) as pool:
-        while batch := list(itertools.islice(texts, BATCH)):
+        while batch := [text[:LONGEST_CHARS] for text in itertools.islice(texts, BATCH)]:
             waiting.append(pool.submit(guard.score, batch))
             if len(waiting) >= AHEAD * cores:
                 yield from (_read_out(one, threshold) for one in waiting.popleft().result())

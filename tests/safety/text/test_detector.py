@@ -108,6 +108,13 @@ def test_harm_behind_padding_is_still_found() -> None:
     assert found.overall >= 0.5
 
 
+def test_nothing_of_a_very_long_text_goes_unseen() -> None:
+    """The canonical form sees twenty thousand characters at once; what follows is scored as well."""
+    (found,) = linear().score(["a quiet lake. " * 3_000 + "MARKER-7F3A"])
+    assert found.scores[Category.MINORS] == 1.0
+    assert found.matched["marker.minors"] == "1"
+
+
 @pytest.mark.parametrize("written", ["MARKER-7F3A", "m a r k e r - 7 f 3 a", "\uff2dARKER-7F3A", "MAR\u200bKER-7F3A"])
 def test_a_marker_scores_one_for_its_category_however_it_is_written(written: str) -> None:
     """Categories that are never tested with real text are tested with opaque tokens."""

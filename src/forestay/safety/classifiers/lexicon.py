@@ -14,13 +14,13 @@ from typing import Final
 from forestay.clock import Clock
 from forestay.safety.model import Content, DetectorInfo, Outcome, Scores, Text, Trouble, Unscored
 from forestay.safety.taxonomy import Category, Modality
-from forestay.safety.text.canonical import views
+from forestay.safety.text.canonical import MAX_CHARS, views
 from forestay.safety.text.language import covered, language_of
 from forestay.safety.text.lexicon import Markers, default_markers, hints
 
 DETECTOR_ID: Final = "text-lexicon@1"
 LEFT = 0.6  # of the way to 1 after each word of a category's list: one scores 0.4, two 0.64, three 0.78
-LONGEST_CHARS = 200_000
+LONGEST_CHARS = MAX_CHARS  # whatever comes after that would not be seen
 _INLINE_CHARS = 2_000  # of one question; beyond, it is read in a thread
 _FILES = ("lexicon.txt", "markers.txt")
 

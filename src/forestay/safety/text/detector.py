@@ -16,7 +16,7 @@ import numpy as np
 
 from forestay.safety.model import DetectorInfo
 from forestay.safety.taxonomy import Category, Modality
-from forestay.safety.text.canonical import Views, views
+from forestay.safety.text.canonical import MAX_CHARS, Views, views
 from forestay.safety.text.grams import grams_of
 from forestay.safety.text.language import language_of
 from forestay.safety.text.lexicon import Markers, counts, default_markers, hints
@@ -130,6 +130,8 @@ class TextGuard:
         return [self._one(text) for text in texts]
 
     def _one(self, text: str) -> TextScores:
+        if len(text) > MAX_CHARS:  # of more than that `views` sees the beginning alone
+            return _together([self._one(text[at : at + MAX_CHARS]) for at in range(0, len(text), MAX_CHARS)])
         seen = views(text)
         found = dict(self._scores(seen.folded[:PIECE_CHARS]))
         for start in range(PIECE_CHARS - OVERLAP_CHARS, len(seen.folded) - OVERLAP_CHARS, PIECE_CHARS - OVERLAP_CHARS):
@@ -158,9 +160,18 @@ class TextGuard:
         return by_category(self._weights, mode, features, overall)
 
 
+def _together(parts: Sequence[TextScores]) -> TextScores:
+    """Put what is known of the parts of a text together: the highest score of each category counts."""
+    scores, matched = dict(parts[0].scores), dict(parts[0].matched)
+    for part in parts[1:]:
+        _raise(scores, part.scores)
+        matched |= part.matched
+    return TextScores(scores, parts[0].language, frozenset[str]().union(*(part.disguises for part in parts)), matched)
+
+
 def _raise(found: dict[Category, float], other: Mapping[Category, float]) -> None:
     for category, value in other.items():
-        found[category] = max(found[category], value)
+        found[category] = max(found.get(category, 0.0), value)
 
 
 def _matched(seen: Views, marked: frozenset[Category]) -> dict[str, str]:
