@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.slo.objectives import slo
 
@@ -187,3 +188,29 @@ def test_a_part_that_nobody_watches_takes_no_side() -> None:
     found = lived([fleet()[0], orphan], [(360, {BUSY: of(50)}), (12, {BUSY: of(20, 30)})])
     assert found[WHOLE].word == Kind.PAGE
     assert [part.slo_id for part in found[WHOLE].parts] == [BUSY]
+
+
+class Thorough(Composites):
+    """Composites of which each is looked at by itself in every minute."""
+
+    def _stirs(self, held: object) -> npt.NDArray[np.bool_]:
+        del held
+        return np.ones(len(self.opened), dtype=np.bool_)
+
+
+@settings(max_examples=2)
+@given(st.integers(0, 2**32), st.floats(0.01, 0.3))
+def test_a_composite_that_is_passed_over_would_have_said_nothing(seed: int, harm: float) -> None:
+    """Only those of which something is open or near its threshold are looked at one by one."""
+    chance = np.random.default_rng(seed)
+    *plain, whole = fleet(1.0, 3.0)
+    engine = FleetEngine(plain)
+    quick, thorough = Composites([whole], engine), Thorough([whole], engine)
+    hurts = (chance.random((15, 2)) < 0.3).repeat(20, axis=0)
+    for minute in range(300):
+        total = chance.poisson([20.0, 3.0])
+        counts = np.stack([chance.binomial(total, np.where(hurts[minute], harm, 0.0005)), total]).astype(np.float64)
+        engine.tick(Minute(START + minute), counts)
+        for one in (quick, thorough):
+            one.tick(Minute(START + minute), counts)
+        assert quick.opened == thorough.opened, minute

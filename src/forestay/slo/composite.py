@@ -26,6 +26,21 @@ Flags = npt.NDArray[np.bool_]
 Windows = dict[int, Sums]
 _HOUR = 60
 _CLOSED = Opened()
+_JUST_BELOW = 1.0 - 1e-9  # of a threshold: what comes this near is divided
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Held:
+    """What the windows of c composites hold, `[w, c]` each."""
+
+    lengths: tuple[int, ...]
+    bad: Floats
+    worth: Floats
+
+    def of(self, index: int) -> Windows:
+        """Return one composite's; of two windows of one length the later stands."""
+        both = zip(self.bad[:, index].tolist(), self.worth[:, index].tolist(), strict=True)
+        return {minutes: Sums(*pair) for minutes, pair in zip(self.lengths, both, strict=True)}
 
 
 class PartTable:
@@ -97,6 +112,7 @@ class Composites:
         self._page = _Wagers(self._slos, page_bets(budget, rates), Severity.PAGE)
         self._ticket = _Wagers(self._slos, ticket_bets(budget, rates), Severity.TICKET)
         self._waiting = np.zeros((2, len(self._parts.which)))
+        self._least = _least_thresholds(self._slos)
         self._opened = [_CLOSED] * len(self._slos)
         self._last_seen = np.full(len(self._slos), -1, dtype=np.int64)
 
@@ -110,22 +126,25 @@ class Composites:
         some = np.logical_or.reduceat(live, parts.starts)
         newest = np.maximum.reduceat(np.where(parts.weights > 0, self._engine.last_seen[parts.which], -1), parts.starts)
         self._last_seen = np.where(some, now, newest)
-        windows = self._windows(on_five=on_five)
+        held = self._windows(on_five=on_five)
         bad, worth = self._settled(counts, live, some)
-        if now % TICKET_EVERY_MINUTES == 0:
-            self._page.stake(windows, 1, np.array([held[_HOUR].total for held in windows]))
-        if on_five:
-            self._ticket.stake(windows, TICKET_EVERY_MINUTES, np.array([held[120].total / 2 for held in windows]))
+        if on_five or now % TICKET_EVERY_MINUTES == 0:
+            windows = [held.of(index) for index in range(len(self._slos))]
+            if on_five:
+                hourly = np.array([one[120].total / 2 for one in windows])
+                self._ticket.stake(windows, TICKET_EVERY_MINUTES, hourly)
+            else:
+                self._page.stake(windows, 1, np.array([one[_HOUR].total for one in windows]))
         self._page.step(bad, worth, staked=True)
         self._ticket.step(bad, worth, staked=on_five)
-        for index, held in enumerate(windows):
-            self._opened[index] = self._decided(index, held, now, on_five=on_five)
+        for index in np.flatnonzero(self._stirs(held)).tolist():
+            self._opened[index] = self._decided(index, held.of(index), now, on_five=on_five)
         self._page.spent(np.array([one.evidence for one in self._opened]))
         self._ticket.spent(np.array([one.ticket_evidence for one in self._opened]))
 
     def fixed(self) -> tuple[object, ...]:
         """Return what no tick changes: what need not be saved."""
-        return (self._slos, self._parts, self._page.bets, self._ticket.bets)
+        return (self._slos, self._parts, self._least, self._page.bets, self._ticket.bets)
 
     def awake(self) -> list[Slo]:
         """Return those of which a page or a ticket is open."""
@@ -149,9 +168,9 @@ class Composites:
         ):
             if weight > 0:
                 pieces[owner].append(Piece(seen[place].slo.slo_id, weight, seen[place].windows))
+        held = self._windows(on_five=True)
         states = [
-            self._state(index, held, self._opened[index], on_five=True)
-            for index, held in enumerate(self._windows(on_five=True))
+            self._state(index, held.of(index), self._opened[index], on_five=True) for index in range(len(self._slos))
         ]
         return [dataclasses.replace(state, parts=tuple(some)) for state, some in zip(states, pieces, strict=True)]
 
@@ -164,13 +183,22 @@ class Composites:
         self._waiting[:, ready[parts.owner]] = 0.0
         return np.where(ready, bad, 0.0), np.where(ready, worth, 0.0)
 
+    def _stirs(self, held: _Held) -> Flags:
+        """Return `[c]`: something is open, evidence is sure, or a long window is not clearly below its threshold.
+
+        Of the others no rung of the ladder says anything.
+        """
+        found = np.array([one != _CLOSED for one in self._opened])
+        found |= np.maximum(self._page.evidence, self._ticket.evidence) >= ENOUGH
+        for minutes, bad, worth in zip(held.lengths, held.bad, held.worth, strict=True):
+            if minutes in self._least:
+                found |= bad > self._least[minutes] * _JUST_BELOW * worth
+        return found
+
     def _decided(self, index: int, windows: Windows, now: Minute, *, on_five: bool) -> Opened:
         """Return what is open after a minute; tickets are looked at every fifth, in between what is open stays."""
         before, slo = self._opened[index], self._slos[index]
         opened = before if on_five else dataclasses.replace(before, ticket_evidence=False)
-        sure = max(self._page.evidence[index], self._ticket.evidence[index]) >= ENOUGH
-        if before == _CLOSED and not sure and not any(sums.bad for sums in windows.values()):
-            return _CLOSED  # nothing was bad, and nothing is open: no rung of the ladder says anything
         decided = decide_slo(self._state(index, windows, opened, on_five=on_five), now)
         if on_five or any(finding.kind is Kind.NO_DATA for finding in decided.findings):
             return decided.opened
@@ -189,14 +217,20 @@ class Composites:
             Minute(seen) if seen >= 0 else None,
         )
 
-    def _windows(self, *, on_five: bool) -> list[Windows]:
+    def _windows(self, *, on_five: bool) -> _Held:
         """Return the windows of every composite; the minutes' own come last, since they are the fresher ones."""
         engine = self._engine
         rings = [(engine.buckets, BUCKET_WINDOWS)] if on_five else []
         asked = [(ring, minutes) for ring, lengths in (*rings, (engine.minutes, MINUTE_WINDOWS)) for minutes in lengths]
         bad, worth = self._parts.means(np.stack([ring.some(minutes, self._parts.which) for ring, minutes in asked]))
-        lengths = [minutes for _, minutes in asked]
-        return [
-            {minutes: Sums(*pair) for minutes, pair in zip(lengths, zip(*both, strict=True), strict=True)}
-            for both in zip(bad.T.tolist(), worth.T.tolist(), strict=True)
-        ]
+        return _Held(tuple(minutes for _, minutes in asked), bad, worth)
+
+
+def _least_thresholds(slos: Sequence[Slo]) -> dict[int, Floats]:
+    """Return by long window, in minutes, the share `[c]` above which it may burn; 2 where no pair of an SLO has it."""
+    found: dict[int, Floats] = {}
+    for index, slo in enumerate(slos):
+        for pair in pairs_of(slo):
+            least = found.setdefault(pair.long_minutes, np.full(len(slos), 2.0))
+            least[index] = min(least[index], pair.threshold)
+    return found
