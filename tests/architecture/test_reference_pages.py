@@ -10,5 +10,5 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_generated_pages_are_what_their_sources_say() -> None:
     """`make docs` would change nothing."""
     command = [sys.executable, str(ROOT / "tools/write_reference.py"), "--check"]
-    checked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    checked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=110)
     assert (checked.returncode, checked.stdout) == (0, ""), checked.stdout + checked.stderr

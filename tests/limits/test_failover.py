@@ -111,7 +111,7 @@ async def test_a_silent_valkey_costs_its_time_out_once_and_not_once_a_call(serve
         started = clock.monotonic()
         for _ in range(100):
             assert isinstance(await switch.take(plan, "", ONE, 30.0), Taken)
-        assert 0.2 <= clock.monotonic() - started < 1.0
+        assert 0.2 <= clock.monotonic() - started < 10.0  # once a call would be 20 s
         running.cancel()
 
 

