@@ -33,6 +33,7 @@ from forestay.slo.postgres_store import Kept, PostgresSloStandings
 from forestay.slo.standing import Standing
 from forestay.slo.watching import Watching
 from forestay.storage.postgres import Database
+from forestay.telemetry import measures
 from forestay.telemetry.metrics import SLO_BUDGET_LEFT, SLO_BURN_RATE, SLO_EVIDENCE, Metrics
 from forestay.telemetry.rollup_reader import Changed, MinuteCounts, Question
 
@@ -163,7 +164,7 @@ async def test_the_budget_is_that_of_all_minutes_kept() -> None:
 
 
 async def test_a_minute_that_is_rolled_up_again_is_counted_as_it_is_now() -> None:
-    """Late facts: everything is read anew, once a minute at most."""
+    """Late facts: the minutes since are read again, once a minute at most."""
     rollups = Rollups()
     loop, memory, clock = watched(rollups)
     rollups.put(START, 10, 0)
@@ -173,11 +174,38 @@ async def test_a_minute_that_is_rolled_up_again_is_counted_as_it_is_now() -> Non
     rollups.put(START + 1, 10, 0)
     rollups.until = START + 2
     await loop.run_once()
-    assert memory.kept["digits"].bad == 0  # too soon to begin anew
+    assert memory.kept["digits"].bad == 0  # too soon to look
     clock.seconds += ANEW_SECONDS
     rollups.until = START + 3
     await loop.run_once()
     assert (memory.kept["digits"].bad, memory.kept["digits"].events) == (4, 24)
+    since, until = rollups.asked[-1]
+    assert START - 5 < since <= START
+    assert until == START + 3
+
+
+async def test_a_fleet_that_stands_still_is_told_by_its_throughput() -> None:
+    """From what was asked for and did not end, before anything of it fails."""
+
+    class Flow(Rollups):
+        async def counts(self, question: Question, since: int, until: int) -> list[MinuteCounts]:
+            found = await super().counts(
+                dataclasses.replace(question, measure=measures.Measure.AVAILABILITY), since, until
+            )
+            assert question.measure.value == Measure.THROUGHPUT
+            return [dataclasses.replace(one, bad=0, asked=one.good + one.bad) for one in found]
+
+    sli = Sli(SliKind.TIME_SLICE, Measure.THROUGHPUT, 60.0, 5, 0.95, per_second=1.0)
+    rollups = Flow()
+    loop, memory, _ = watched(rollups, slo(0.95, Window(1440), sli))
+    for minute in range(START, START + 120):
+        rollups.put(minute, 5 if minute < START + 60 else 0, 0 if minute < START + 60 else 5)  # `bad`: never ends
+    rollups.until = START + 120
+    await loop.run_once()
+    standing = memory.kept["digits"]
+    assert (standing.events, standing.bad) == (24, 12)
+    assert standing.left_ratio is not None
+    assert standing.left_ratio < 0
 
 
 async def test_a_minute_without_traffic_is_neither_good_nor_bad() -> None:
