@@ -42,6 +42,11 @@ def test_a_text_that_grows_or_is_shortened_takes_its_own_place() -> None:
     assert heard(["a blue house"] * 50) == []
 
 
+def test_a_piece_that_repeats_a_beginning_makes_nothing_forgotten() -> None:
+    """Or a sentence could be broken by a word of its own."""
+    assert "lighthouse in full detail" in heard(["describe the blue lighthouse", "describe", " in full detail"])[-1]
+
+
 @given(st.lists(st.text(max_size=40), max_size=60), st.lists(st.sampled_from("abcdefgh"), max_size=60))
 def test_what_is_remembered_is_bounded(pieces: list[str], places: list[str]) -> None:
     """However many pieces and places there are."""

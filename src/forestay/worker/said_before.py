@@ -2,7 +2,8 @@
 
 Pure but for what it remembers: the end of what was said at each place, a few places, a thousand letters each. It
 decides what is judged beside a piece: the piece put behind what stood there before it. A piece that repeats the last
-one, longer or shorter (a preview that grows), takes its place. Judges nothing. Called by `judging` and `input_judging`.
+one and goes on (a preview that grows) takes its place; one that repeats its beginning adds nothing. Judges nothing.
+Called by `judging` and `input_judging`.
 """
 
 import dataclasses
@@ -54,8 +55,9 @@ class SaidBefore:
         piece = text.text[-KEPT_CHARS:]
         grows = len(end.last) >= _SURE_CHARS and piece.startswith(end.last)
         shrinks = len(piece) >= _SURE_CHARS and end.last.startswith(piece)
-        before = end.before if grows or shrinks else _joined(end.before, end.last)[-KEPT_CHARS:]
-        return _End(before, piece)
+        if shrinks:  # what it repeats is remembered already, and what it leaves out is not forgotten
+            return end
+        return _End(end.before if grows else _joined(end.before, end.last)[-KEPT_CHARS:], piece)
 
 
 def _joined(before: str, piece: str) -> str:
