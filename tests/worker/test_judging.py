@@ -304,3 +304,20 @@ async def test_a_text_file_that_was_brought_for_the_model_is_read(world: GuardWo
     for kind, action in (("file", Action.BLOCK), ("weights", None)):
         judgement = await judge.judge_call(subject(), body, "", Reader({"script": kind}, fetches=False), 0.0)
         assert (None if judgement is None else judgement.action) is action
+
+
+@pytest.mark.parametrize(
+    ("own", "concepts"),
+    [(None, [False, True]), ([False, False], [False, True]), ([True, True], [True, True]), ([], [False, True])],
+)
+async def test_pictures_that_the_guard_flagged_are_named_as_the_models_of_fal_name_them(
+    world: GuardWorld, tmp_path: pathlib.Path, own: list[bool] | None, concepts: list[bool]
+) -> None:
+    """One word a picture; what the model says itself is kept where it says more."""
+    world.detectors.score = lambda content: 0.5 if content.where.startswith("images[1]") else 0.0
+    pictures = [{"url": URI}, {"url": f"data:image/png;base64,{base64.b64encode(b'another').decode()}"}]
+    answer = answer_of({"images": pictures} if own is None else {"images": pictures, "has_nsfw_concepts": own})
+    ruled = await OutputJudge(ports_of(world, tmp_path, Viewer(_calmly))).judge(subject(), answer)
+    assert ruled.judgement.action is Action.FLAG
+    assert json.loads(ruled.body) == {"images": pictures, "has_nsfw_concepts": concepts}
+    assert f"sha256:{hashlib.sha256(ruled.body).hexdigest()}" in world.verdicts.records[-1].judged

@@ -148,7 +148,7 @@ class OutputJudge:
         if made is None:
             blocked = dataclasses.replace(judgement, action=Action.BLOCK, verdict=Verdict.BLOCK)
             return Ruled(await self._ports.guard.note(work.subject, blocked, (), "it could not be blurred"), body)
-        body = _with_concepts(value, made.body, judgement, work.wanted, anew=True)
+        body = _with_concepts(value, made.body, judgement, work.wanted)
         said = "blurred copies stand in its place"
         judgement = await self._ports.guard.note(work.subject, judgement, [_digest(body), *made.digests], said)
         return Ruled(judgement, body, tuple(stored_ids(body)), tuple(sorted(places)), work.inline)
@@ -296,17 +296,21 @@ def _digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def _with_concepts(
-    value: object, body: bytes, judgement: Judgement, wanted: Collection[Modality], *, anew: bool = False
-) -> bytes:
+def _with_concepts(value: object, body: bytes, judgement: Judgement, wanted: Collection[Modality]) -> bytes:
     """Fill `has_nsfw_concepts` beside `images`, as fal's own models do, where pictures were judged."""
     answer = cast("dict[str, object]", value) if isinstance(value, dict) else {}
     images = answer.get("images")
-    if Modality.IMAGE not in wanted or not isinstance(images, list) or ("has_nsfw_concepts" in answer and not anew):
+    if Modality.IMAGE not in wanted or not isinstance(images, list):
         return body
     flagged = {check.where for check in judgement.checks if check.action is not Action.ALLOW}
     count = len(cast("list[object]", images))
     concepts = [any(where.startswith(f"images[{place}]") for where in flagged) for place in range(count)]
+    if "has_nsfw_concepts" in answer:  # what the model says itself stays, but for a picture that the guard flagged
+        said = answer["has_nsfw_concepts"]
+        own = [word is True for word in cast("list[object]", said)] if isinstance(said, list) else []
+        if not any(concepts):
+            return body
+        concepts = [ours or (place < len(own) and own[place]) for place, ours in enumerate(concepts)]
     return _written({**answer, "has_nsfw_concepts": concepts})
 
 
