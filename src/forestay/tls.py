@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from forestay.errors import UsageError
+
 FAL_NAMES = (
     "fal.run",
     "*.fal.run",
@@ -89,7 +91,11 @@ def _general_name(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
-        return x509.DNSName(name)
+        pass
+    try:
+        return x509.DNSName(name if name.isascii() else name.encode("idna").decode())
+    except ValueError:
+        raise UsageError("--host", f"{name!r} is neither an address nor a host's name") from None
 
 
 def _ensure_authority(folder: pathlib.Path, now: dt.datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:

@@ -121,6 +121,29 @@ def test_a_file_that_is_not_what_it_should_be_is_told_in_words(body: bytes | Non
         assert not re.search("[\x1b\u202e]", ran.err), (words, ran)
 
 
+@pytest.mark.usefixtures("nowhere")
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["key", "show", "\udcff"], 2),
+        (["slo", "report", "--tenant", "\udcff"], 2),
+        (["drill", "stop", "\udcff", "--reason", "x"], 2),
+        (["artefact", "scan", "\udcff"], 2),
+        (["artefact", "keygen", ""], 2),
+        (["tls", "init", "--data-dir", "d", "--host", "\udcff"], 2),
+        (["tls", "init", "--data-dir", "d", "--host", "m\xfchle.example"], 0),
+        (["alert", "silence", "subject=x", "--for", "7x", "--reason", "r"], 2),
+        (["abuse", "replay", "--rules", "", "--since", "-1d"], 2),
+        (["status", "--within", "0s"], 2),
+    ],
+)
+def test_an_argument_that_is_no_text_no_name_or_no_duration_is_wrong_usage(words: list[str], status: int) -> None:
+    """Bytes that are not UTF-8, nothing at all, spans that are none: told in a line, never as a defect of ours."""
+    ran = run([*words, "--json"])
+    assert (ran.status, "defect" in ran.err) == (status, False), ran
+    json.loads(ran.out)
+
+
 # What reaches a terminal --------------------------------------------------------------------------------------------
 class _Terminal(io.StringIO):
     """Standard output that is a terminal."""

@@ -162,6 +162,8 @@ def _fail(words: list[str], error: Exception) -> int:
         return _tell(words, type(error).__name__, str(error), 1)
     if isinstance(error, RecursionError):  # brackets without end in a file of JSON or YAML
         return _tell(words, "UsageError", "a file or a value nests too deep to be read; close its brackets sooner", 2)
+    if isinstance(error, UnicodeEncodeError):  # bytes on the command line that are no text
+        return _tell(words, "UsageError", "an argument, or the name of a file, is not UTF-8; write it so", 2)
     line = f"{type(error).__name__}: {error} (a defect: set FORESTAY_DEBUG=1 to see where, and report it)"
     return _tell(words, "Defect", line, 1)
 

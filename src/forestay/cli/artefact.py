@@ -77,6 +77,8 @@ def keygen(
     """
     from forestay.artefacts.signing import make_key_pair, read_public_key
 
+    if not file.name:
+        raise UsageError("FILE", "names no file; write one such as release.pem")
     public_file = file.with_name(file.name + ".pub")
     for path in (file, public_file):
         if path.exists():
