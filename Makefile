@@ -37,7 +37,8 @@ $(STAMP): requirements.lock pyproject.toml tools/install_torch.py tests/acceptan
 	@echo "installing the locked packages"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
-	@echo "writing the bytecode of the model libraries"
+	@echo "writing bytecode: ours, and that of the model libraries"
+	@$(BIN)/python -m compileall -q src || true
 	@$(BIN)/python -c "import $(MODEL_IMPORTS)" 2> /dev/null || echo "not written: models start slower, nothing else"
 	@$(BIN)/python tools/install_node_packages.py tests/acceptance/js
 	@touch $@

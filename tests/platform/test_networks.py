@@ -15,7 +15,8 @@ HERE, ELSEWHERE = "127.0.0.5", "127.0.0.6"
 @pytest.fixture(scope="module")
 def several() -> Iterator[RunningPlatform]:
     """A platform whose ports two gateways share: a tunnel must end at the gateway whose proxy it came through."""
-    with RunningPlatform("--workers", "1", "--gateways", "2") as running:
+    no_judge = {"FORESTAY_JUDGE": "off"}  # nothing is judged here, and its models take long to load
+    with RunningPlatform("--workers", "1", "--gateways", "2", environment=no_judge) as running:
         yield running
 
 

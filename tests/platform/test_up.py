@@ -178,34 +178,33 @@ def test_secrets_are_in_no_log(platform: RunningPlatform) -> None:
         assert not [secret for secret in secrets if secret in text], log_file
 
 
-def test_everything_survives_a_stop_and_a_start_with_the_same_addresses_and_keys() -> None:
+def test_everything_survives_a_stop_and_a_start_with_the_same_addresses_and_keys(platform: RunningPlatform) -> None:
     """SIGTERM ends it with status 0, gateways first and Postgres last; a new start finds everything again."""
-    with RunningPlatform("--workers", "1") as platform:
-        before = platform.ready
-        members = platform.family()
-        assert platform.stop() == 0
-        assert not survivors(members)
-        assert not platform.ready_file.exists()
-        printed = platform.output.read_text()
-        ends = [printed.index(f"{name} has stopped") for name in ("gateway-1", "worker-1", "controller", "postgres")]
-        assert ends == sorted(ends)
-        platform.start()
-        after = platform.ready
-        same = ("url", "tls_url", "proxy_url", "metrics_urls", "api_key", "admin_key", "database_url", "valkey_url")
-        assert {name: after[name] for name in same} == {name: before[name] for name in same}
-        assert admin(platform, "/admin/fleet") == 200
+    before = platform.ready
+    members = platform.family()
+    printed_before = len(platform.output.read_text())
+    assert platform.stop() == 0
+    assert not survivors(members)
+    assert not platform.ready_file.exists()
+    printed = platform.output.read_text()[printed_before:]
+    ends = [printed.index(f"{name} has stopped") for name in ("gateway-1", "worker-1", "controller", "postgres")]
+    assert ends == sorted(ends)
+    platform.start()
+    after = platform.ready
+    same = ("url", "tls_url", "proxy_url", "metrics_urls", "api_key", "admin_key", "database_url", "valkey_url")
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
+    assert admin(platform, "/admin/fleet") == 200
 
 
-def test_kill_9_of_the_parent_leaves_no_process_and_the_folder_usable() -> None:
+def test_kill_9_of_the_parent_leaves_no_process_and_the_folder_usable(platform: RunningPlatform) -> None:
     """Every child and grandchild dies, and the next start recovers."""
-    with RunningPlatform("--workers", "2") as platform:
-        members = platform.kill_all_at_once()
-        assert len(members) >= 7
-        assert wait_for(lambda: not survivors(members)), survivors(members)
-        platform.ready_file.unlink()
-        platform.start()
-        assert admin(platform, "/admin/fleet") == 200
-        assert len(family(platform.pid)) >= 7
+    members = platform.kill_all_at_once()
+    assert len(members) >= 7
+    assert wait_for(lambda: not survivors(members)), survivors(members)
+    platform.ready_file.unlink()
+    platform.start()
+    assert admin(platform, "/admin/fleet") == 200
+    assert len(family(platform.pid)) >= 7
 
 
 def test_an_interrupt_during_the_start_ends_it_cleanly() -> None:
