@@ -64,7 +64,8 @@ fal.config({ credentials: PLATFORM.key, ...CONFIGURATIONS[PLATFORM.mode] });
 const answer = (value) => console.log("ANSWER " + JSON.stringify(value));
 const errorOf = async (call) => {
   try { await call(); } catch (error) {
-    return { name: error.name, status: error.status, body: error.body, requestId: error.requestId };
+    const { name, message, status, body, requestId } = error;
+    return { name, message, status, body, requestId };
   }
   return null;
 };

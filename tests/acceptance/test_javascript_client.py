@@ -96,6 +96,7 @@ def test_cancel(mode: str, acceptance: Acceptance) -> None:
     said = acceptance.javascript(program, mode)
     assert said["seconds"] < 1.0
     assert said["error"]["status"] == 499
+    assert said["error"]["message"] == "Request was cancelled by the caller"  # HTTP has no phrase for 499
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -145,12 +146,16 @@ def test_a_large_upload_goes_in_parts(acceptance: Acceptance) -> None:
 
 
 def test_without_any_configuration_through_the_connect_proxy(acceptance: Acceptance) -> None:
-    """Node's own proxy variables suffice: run, subscribe, upload and realtime at fal's own host names."""
+    """Node's own proxy variables suffice, also for what goes past middleware: realtime, and streams with a token."""
     program = """
     const run = await fal.run("forestay/echo", { input: { text: "at once" } });
     const queued = await fal.subscribe("forestay/echo", { input: { text: "queued" } });
     const url = await fal.storage.upload(new Blob(["hello"], { type: "text/plain" }));
     const back = await (await fetch(url)).text();
+    const numbers = [];
+    const input = { events: 2 };
+    for await (const event of await fal.stream("forestay/echo", { input, connectionMode: "client" }))
+      numbers.push(event.number);
     const texts = await new Promise((resolve, reject) => {
       const got = [];
       const connection = fal.realtime.connect("forestay/echo", {
@@ -166,7 +171,7 @@ def test_without_any_configuration_through_the_connect_proxy(acceptance: Accepta
       });
       connection.send({ text: "message 0" });
     });
-    answer({ run: run.data.text, queued: queued.data.text, host: new URL(url).host, back, texts });
+    answer({ run: run.data.text, queued: queued.data.text, host: new URL(url).host, back, numbers, texts });
     process.exit(0);
     """
     assert acceptance.javascript(program, "untouched") == {
@@ -174,5 +179,6 @@ def test_without_any_configuration_through_the_connect_proxy(acceptance: Accepta
         "queued": "queued",
         "host": "v3.fal.media",
         "back": "hello",
+        "numbers": [1, 2],
         "texts": ["message 0", "message 1", "message 2"],
     }
