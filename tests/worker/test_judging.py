@@ -183,6 +183,7 @@ ROADS: dict[str, Answer] = {
     "as one word": answer_of({"text": "_".join([HARM.replace(" ", "_")] * 8)}),
     "as the name of a field": answer_of({HARM.replace(" ", "_"): 1}),
     "as an address": answer_of({"text": f"https://x.example/{HARM.replace(' ', '_')}"}),
+    "as an address that nobody fetches": answer_of({"text": f"s3://x.example/{HARM.replace(' ', '_')}"}),
     "in JSON, twice": answer_of({"text": f'{{"a": "{HARM}", "a": "calm"}}'}),
     "as numbers": answer_of({"text": list(HARM.encode())}),
     "letter by letter after 300 others": answer_of({"text": [" "] * 300 + list(HARM.replace(" ", "_"))}),

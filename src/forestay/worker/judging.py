@@ -224,7 +224,8 @@ class OutputJudge:
     async def _take(self, work: Work, value: object, raw: bytes, said: Collection[str]) -> None:
         """Open every leaf, a few at a time."""
         try:
-            leaves = [leaf for leaf in leaves_of(value) if not leaf.text or leaf.text not in said]
+            every = leaves_of(value)
+            leaves = [leaf for leaf in every if not leaf.text or leaf.text not in said]
         except TooMuch:
             work.unreadable("body")
             work.items += [Item(Place("body", Modality.TEXT), ())] if Modality.TEXT in work.wanted else []
@@ -232,7 +233,8 @@ class OutputJudge:
         if Modality.TEXT in work.wanted:
             found = texts_of(value)
             # Where media are judged a link is fetched and becomes ours, so that nobody reads what it says.
-            read = [text for text in found.texts if not (work.wanted & MEDIA and text.where.endswith(ADDRESS))]
+            ours = {f"{leaf.where}{ADDRESS}" for leaf in every if leaf.kind is LeafKind.LINK and work.wanted & MEDIA}
+            read = [text for text in found.texts if text.where not in ours]
             fresh = [text for text in read if text.text not in said and not _is_label(text)]
             spelled = [Text(text.where, sentence_in(text.text)) for text in read if _is_label(text)]
             fresh += [text for text in spelled if text.text]  # the name of a file may say something, too
