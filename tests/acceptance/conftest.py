@@ -17,6 +17,7 @@ from forestay.demo.receiver import read_jwks
 from forestay.tls import client_environment
 
 FLEET = Path(__file__).resolve().parent / "fleet.yaml"
+_started: list[RunningPlatform] = []
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,10 +81,22 @@ class Acceptance:
 
 @pytest.fixture(scope="session")
 def acceptance() -> Iterator[Acceptance]:
-    """Start `forestay up` once for the session and stop it in good order."""
+    """Start `forestay up` once for the folder."""
     settings = {"FORESTAY_ALLOW_PRIVATE_WEBHOOKS": "true", "FORESTAY_DEVICES": "3", "FORESTAY_BODY_TIMEOUT": "2"}
     with HookReceiver() as receiver, RunningPlatform(environment=settings, fleet=FLEET) as platform:
         ready = platform.ready
         addresses = ("url", "tls_url", "proxy_url", "ca_file", "api_key", "admin_key", "database_url")
         said = {name: str(ready[name]) for name in addresses}
+        _started.append(platform)
         yield Acceptance(**said, data_dir=platform.data_dir, platform=platform, receiver=receiver)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """End the platform after the folder's last test, not after the session's: at rest it takes from all others.
+
+    By force, since tests leave requests running, for which it would wait; `tests/platform` proves that none is left.
+    """
+    if nextitem is None or FLEET.parent not in nextitem.path.parents:
+        while _started:
+            _started.pop().kill_all_at_once()
