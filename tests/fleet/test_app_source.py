@@ -1,7 +1,7 @@
 """What is read from the source of an app, as people write apps against the published SDK."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forestay.errors import UsageError
@@ -200,6 +200,7 @@ def test_a_container_image_and_a_function_are_not_passed_over() -> None:
         read_app("import fal\n@fal.function(serve=True)\ndef joke(prompt: str) -> dict: ...\n", "app.py")
 
 
+@settings(max_examples=30)  # each reads a whole spec
 @given(st.text(max_size=80), st.sampled_from(["name", "machine_type", "requirements", "data_mounts", "app_files"]))
 def test_whatever_an_app_calls_its_things_the_spec_is_yaml(value: str, setting: str) -> None:
     """Texts of the source do not break out of their lines."""
