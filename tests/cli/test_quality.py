@@ -5,8 +5,10 @@ import pathlib
 from collections.abc import Awaitable, Callable
 
 from tests.cli.conftest import Platform, Ran
+from tests.conformance.fleet_values import deploy, replica_of, revision_of, worker_of
 from tests.quality import making
 
+from forestay.fleet.actions import Origin, Place
 from forestay.ids import ModelId, ReplicaId, RevisionId, WorkerId
 from forestay.quality.findings import Finding, Source, Where
 from forestay.quality.postgres_findings import PostgresFindings
@@ -62,6 +64,37 @@ async def test_what_is_held_back_is_shown_and_released(forestay: Forestay, platf
     assert (await forestay("quality", "release", "w1", "r1", "--reason", "a new device")).status == 0
     assert "no worker is held back" in (await forestay("quality", "status")).out
     assert "nothing is held back" in (await forestay("quality", "release", "w1", "r1", "--reason", "again")).err
+
+
+async def test_a_person_drains_a_replica_and_lets_its_worker_run_one_again(
+    forestay: Forestay, platform: Platform
+) -> None:
+    """The last that serves only when said so, no other twice; its worker runs none in its place until released."""
+    revision = revision_of("digits-9")
+    await platform.database.execute(
+        "INSERT INTO tenants (tenant_id, name) VALUES ('acme', 'acme') ON CONFLICT DO NOTHING"
+    )
+    await platform.ports.fleet.apply(deploy(revision), origin=Origin.HUMAN, actor="tests")
+    await platform.ports.fleet.report(worker_of("w1", devices=4), [replica_of(revision, "w1", name="bad")])
+    place = Place(WorkerId("w1"), revision.revision_id, 1, "demand")
+    await platform.ports.fleet.apply([place], origin=Origin.CAPACITY, actor="tests")
+    drain = ("quality", "drain", "bad", "--reason", "it draws stripes")
+    refused = await forestay(*drain)
+    assert refused.status != 0
+    assert "--last" in refused.err
+    told = await forestay(*drain, "--last")
+    assert told.status == 0, told.err
+    assert "release w1 digits-9" in told.out
+    (placed,) = [item for item in (await platform.ports.fleet.load()).placements if item.revision_id == "digits-9"]
+    assert (placed.replicas, "it draws stripes" in placed.reason) == (0, True)
+    assert "told to end already" in (await forestay(*drain, "--last")).err
+    assert "no replica" in (await forestay("quality", "drain", "none", "--reason", "x")).err
+    (held,) = json.loads((await forestay("quality", "status", "--json")).out)["holds"]
+    assert (held["worker_id"], held["revision_id"], held["finding_id"]) == ("w1", "digits-9", "")
+    assert (await forestay("quality", "release", "w1", "digits-9", "--reason", "a new card")).status == 0
+    (placed,) = [item for item in (await platform.ports.fleet.load()).placements if item.revision_id == "digits-9"]
+    assert placed.replicas == 1
+    assert "it draws stripes" in (await forestay("audit", "list", "--json")).out
 
 
 async def test_files_are_held_against_the_default_contract(forestay: Forestay, tmp_path: pathlib.Path) -> None:

@@ -75,6 +75,15 @@ def test_a_model_that_burns_after_a_deploy_without_a_rollout_shows_the_way_to_it
     assert not [line for line in commands(burning=[burning("acme/other")], changes=[change]) if "revisions" in line]
 
 
+def test_a_replica_whose_outputs_are_bad_can_be_drained() -> None:
+    """Where an alert names one; what is bad on all replicas names none."""
+    alert = {"alert_id": "a-1", "subject": f"model:{MODEL}", "name": "outputs_degraded", "summary": "black pictures",
+             "acknowledged": True}  # fmt: skip
+    drain = 'forestay quality drain painter-5f0c --reason "..."'
+    assert drain in commands(alerts=[{**alert, "labels": {"replica": "painter-5f0c"}}])
+    assert not [line for line in commands(alerts=[{**alert, "labels": {"replica": ""}}]) if "drain" in line]
+
+
 def test_a_fault_that_was_put_in_on_purpose_is_the_first_to_be_taken_out() -> None:
     """Before anything is rolled back for it."""
     told = commands(burning=[burning()], drills=[{"drill_id": "drill-1", "fault": "f"}], rollouts=[rollout("canary")])

@@ -27,6 +27,10 @@ from forestay.quality.remedies import (
     Remedy,
     Suspicion,
     decide,
+    drain_asked_for,
+    given_back,
+    is_last,
+    is_leaving,
 )
 from forestay.quality.watch_store import Hold
 
@@ -307,3 +311,43 @@ def test_a_worker_that_began_anew_is_not_held_for_the_former() -> None:
     assert kinds(decide(Ground(fleet, [], [hold()]), NOW)) == ["LiftHold"]
     assert kinds(decide(Ground(fleet, [], [hold(revision_id=RevisionId("gone"))]), NOW)) == ["LiftHold"]
     assert AskSelfTest(hold(), "why").reason == "why"
+
+
+@given(LAYOUTS, st.data())
+def test_what_a_person_drained_stays_so_until_a_person_says_otherwise(counts: list[int], data: st.DataObject) -> None:
+    """Whatever a self-test says, whoever serves besides, and however long it is: nothing is asked for or ended."""
+    fleet = spread(*counts)
+    replica = fleet.replicas[ReplicaId(data.draw(st.sampled_from(sorted(fleet.replicas))))]
+    drain = drain_asked_for(replica, fleet, "person: stripes", NOW)
+    on_worker = counts[int(replica.worker_id[1:])]
+    assert (drain.left, drain.hold.alone, drain.hold.by_person) == (on_worker - 1, on_worker > 1, True)
+    left = after(fleet, drain)
+    spot = (replica.worker_id, replica.revision_id)
+    passed = {spot: SelfTested(NOW + dt.timedelta(minutes=1), passed=data.draw(st.booleans()), differed=True)}
+    later = NOW + data.draw(st.sampled_from([PAUSE, TRIAL, dt.timedelta(days=30)]))
+    restarted = dataclasses.replace(fleet.workers[replica.worker_id], started_at=later)
+    left = dataclasses.replace(left, now=later, workers={**left.workers, replica.worker_id: restarted})
+    assert decide(Ground(left, [], [drain.hold], passed), later) == []
+    (back,) = given_back([dataclasses.replace(drain.hold, lifted_at=later)], left, later)
+    assert back.replicas == on_worker
+
+
+def test_what_a_person_drained_is_over_with_its_revision_or_its_worker() -> None:
+    """A worker that is away for a while is held back still."""
+    asked = hold(finding_id="", held_at=NOW)
+    no_worker = dataclasses.replace(fleet_of(2), workers={})
+    assert decide(Ground(no_worker, [], [asked]), NOW + dt.timedelta(hours=1)) == []
+    for fleet, later in ((no_worker, dt.timedelta(days=2)), (fleet_of(2, revisions=()), dt.timedelta())):
+        (ended,) = decide(Ground(fleet, [], [asked]), NOW + later)
+        assert isinstance(ended, LiftHold)
+
+
+def test_the_last_that_serves_traffic_and_what_ends_already_are_told() -> None:
+    """Before a person drains them."""
+    one, two = fleet_of(1), fleet_of(2)
+    assert is_last(one.replicas[ReplicaId("r0")], one)
+    assert not is_last(two.replicas[ReplicaId("r0")], two)
+    assert not is_last(one.replicas[ReplicaId("r0")], dataclasses.replace(one, routes=()))
+    ending = dataclasses.replace(two, placements=(Placement(WorkerId("w0"), NEW.revision_id, 0, ""),))
+    assert is_leaving(two.replicas[ReplicaId("r0")], ending)
+    assert not is_leaving(two.replicas[ReplicaId("r1")], ending)

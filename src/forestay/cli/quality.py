@@ -90,6 +90,26 @@ def close(
 
 
 @app.command()
+def drain(
+    replica: Annotated[str, typer.Argument(help="The replica's id, from `forestay fleet status`.")],
+    reason: Annotated[str, _REASON],
+    last: Annotated[bool, typer.Option("--last", help="Also where no other replica serves the model.")] = False,
+    json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Take a replica out: it ends what it runs, and its worker runs none in its place until you release it.
+
+    Example: forestay quality drain digits-5f0c2b7a91de --reason "it draws stripes"
+    """
+    name = urllib.parse.quote(replica, safe="")
+    said = cast("Row", connect().post(f"/admin/quality/replicas/{name}/drain", {"reason": reason, "last": last}))
+    if json:
+        print_json(said)
+        return
+    where = f"{said['worker_id']} {said['revision_id']}"
+    say(f"{replica} is drained; `forestay quality release {where}` lets its worker run one again")
+
+
+@app.command()
 def release(
     worker: Annotated[str, typer.Argument(help="The worker that is held back.")],
     revision: Annotated[str, typer.Argument(help="The revision that it may run again.")],

@@ -88,6 +88,11 @@ def decide_moves(seen: Seen) -> list[Move]:
     for model in sorted(hurt - shipped):
         moves += _of_deploy(model, [row for row in seen.changes if row["subject"] == f"routes:{model}"])
     moves += [
+        Move(f"forestay quality drain {_word(name)} {_REASON}", f"its outputs are bad: {row['summary']}")
+        for row in seen.alerts
+        if (name := cast("Row", row.get("labels") or {}).get("replica")) and row.get("name") == "outputs_degraded"
+    ][:_MOST]
+    moves += [
         Move(f"forestay alert ack {_word(row['alert_id'])} {_REASON}", f"nobody has it in hand: {row['summary']}")
         for row in seen.alerts
         if not row["acknowledged"]

@@ -129,6 +129,7 @@ _TABLE: tuple[tuple[str, str, Permission, Handler], ...] = (
     ("GET", "/quality/findings/{finding_id}/evidence/{number}", Permission.SAFETY, admin_evidence.get_copy),
     ("GET", "/quality/holds", Permission.READ, admin_quality.get_holds),
     ("POST", "/quality/holds/{worker_id}/{revision_id}/release", Permission.OPERATE, admin_quality.post_release),
+    ("POST", "/quality/replicas/{replica_id}/drain", Permission.OPERATE, admin_quality.post_drain),
     ("GET", "/drills/faults", Permission.READ, admin_drills.get_faults),
     ("GET", "/drills", Permission.READ, admin_drills.get_drills),
     ("POST", "/drills", Permission.OPERATE, admin_drills.post_drill),

@@ -28,6 +28,7 @@ TEST_PAUSE = dt.timedelta(minutes=5)  # between two self-tests of one worker
 TRIAL = dt.timedelta(minutes=5)  # how long one is held back alone where no canaries test a fresh one
 AGAIN = dt.timedelta(hours=1)  # after a hold ended: the same on the same worker is no matter of one process
 GIVEN_BACK = dt.timedelta(minutes=10)  # after a hold ended, what it took away is wanted again, if it is at all
+GONE = dt.timedelta(days=1)  # a worker that is not there: what a person drained on it is over
 STANDS_BY = dt.timedelta(days=7)  # how old an earlier revision may be that traffic goes back to
 
 
@@ -137,6 +138,34 @@ def _is_refused(finding_id: str, ground: Ground, now: dt.datetime) -> bool:
 
 
 # Draining --------------------------------------------------------------------------------------------------------
+def drain_asked_for(replica: ReplicaReport, fleet: Fleet, reason: str, now: dt.datetime) -> DrainReplica:
+    """Return how one replica is drained by a person's word: alone where its worker has others of the revision."""
+    siblings = [item for item in fleet.replicas.values() if _spot(item) == _spot(replica) and item != replica]
+    staying = sum(not _is_leaving(fleet, item) for item in siblings)
+    hold = Hold(
+        worker_id=replica.worker_id,
+        revision_id=replica.revision_id,
+        model_id=replica.model_id,
+        replica_id=replica.replica_id,
+        finding_id="",
+        reason=reason,
+        held_at=now,
+        alone=staying > 0,
+    )
+    return DrainReplica(hold, max(staying, _placed(fleet, _spot(replica)) - 1) if staying else 0)
+
+
+def is_leaving(replica: ReplicaReport, fleet: Fleet) -> bool:
+    """Tell whether a replica was told to end already."""
+    return _is_leaving(fleet, replica)
+
+
+def is_last(replica: ReplicaReport, fleet: Fleet) -> bool:
+    """Tell whether a revision that has traffic would be left without a replica that serves."""
+    routed = any(route.revision_id == replica.revision_id for route in fleet.routes)
+    return routed and not any(item != replica for item in _serving(fleet, replica.revision_id))
+
+
 def _drain(suspicion: Suspicion, ground: Ground, now: dt.datetime) -> DrainReplica | None:
     """Drain one replica, or all on its worker; where a brake holds the second, the first alone."""
     bad = ground.fleet.replicas.get(suspicion.replica_id)
@@ -186,7 +215,7 @@ def _widened(ground: Ground, now: dt.datetime) -> Iterator[DrainReplica]:
     wide = {_spot(item) for item in ground.holds if not item.alone}
     for spot, hold in sorted(_newest(ground.holds).items()):
         tested = ground.tested.get(spot)
-        if spot in wide or tested is None or not tested.differed or tested.at <= hold.held_at:
+        if hold.by_person or spot in wide or tested is None or not tested.differed or tested.at <= hold.held_at:
             continue
         siblings = any(_spot(item) == spot for item in _serving(ground.fleet, hold.revision_id))
         if not siblings or _was_just_now(hold.revision_id, ground, now) or _is_refused(hold.finding_id, ground, now):
@@ -263,6 +292,10 @@ def _returns(ground: Ground, now: dt.datetime) -> list[Remedy]:
     found: list[Remedy] = []
     alive: set[RevisionId] = set()  # revisions of which one worker is let go already
     for spot, hold in sorted(_newest(ground.holds).items(), key=lambda item: (item[1].held_at, item[0])):
+        if any(item.by_person for item in ground.holds if _spot(item) == spot):
+            why = _why_moot(hold, ground, now)
+            found += [LiftHold(item, why) for item in ground.holds if _spot(item) == spot and why]
+            continue
         why = _why_lifted(hold, ground, now)
         if not why and hold.revision_id not in alive and _is_missed(hold, ground, now):
             alive.add(hold.revision_id)
@@ -272,6 +305,14 @@ def _returns(ground: Ground, now: dt.datetime) -> list[Remedy]:
         elif _is_test_due(hold, ground, now):
             found.append(AskSelfTest(hold, f"held back since {hold.held_at:%H:%M} UTC; a passed self-test ends that"))
     return found
+
+
+def _why_moot(hold: Hold, ground: Ground, now: dt.datetime) -> str:
+    """Return why what a person drained is over without a word: a worker that only starts anew is held back still."""
+    if hold.revision_id not in ground.fleet.revisions:
+        return "the revision is no more"
+    gone = hold.worker_id not in ground.fleet.workers and now - hold.held_at > GONE
+    return "the worker is no more" if gone else ""
 
 
 def _why_lifted(hold: Hold, ground: Ground, now: dt.datetime) -> str:
@@ -301,6 +342,11 @@ def _is_test_due(hold: Hold, ground: Ground, now: dt.datetime) -> bool:
 
 def _has_canaries(hold: Hold, ground: Ground) -> bool:
     return bool(ground.fleet.revisions[hold.revision_id].spec.quality.canaries.inputs)
+
+
+def given_back(over: Sequence[Hold], fleet: Fleet, now: dt.datetime) -> list[GiveBack]:
+    """Return what is wanted again of holds that a person has just ended."""
+    return list(_gives_back(Ground(fleet, [], [], lifted=over), now))
 
 
 def _gives_back(ground: Ground, now: dt.datetime) -> Iterator[GiveBack]:

@@ -1,7 +1,7 @@
 """Where the quality loop keeps its state, and what it holds back: ports, and their adapter over Postgres.
 
 It decides nothing. A hold says that a worker runs no replica of a revision, or no more than it has left;
-`capacity/placement` reads holds, `loop` writes them, a passed self-test or a person lifts them.
+`capacity/placement` reads holds, `loop` and a person write them, a passed self-test or a person lifts them.
 """
 
 import dataclasses
@@ -19,7 +19,10 @@ _SQL = load_queries("forestay.quality", "sql/watch.sql")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Hold:
-    """A worker that gets no replica of a revision until a self-test has passed; `alone`: it keeps those that it has."""
+    """A worker that gets no replica of a revision until a self-test has passed; `alone`: it keeps those that it has.
+
+    One without a finding was asked for by a person, and ends by a person's word alone.
+    """
 
     worker_id: WorkerId
     revision_id: RevisionId
@@ -33,6 +36,11 @@ class Hold:
     alone: bool = False  # of this replica alone: its siblings on the worker serve on
     replicas: int = 1  # how many were taken away
     given_back: bool = False  # they are wanted again
+
+    @property
+    def by_person(self) -> bool:
+        """Tell whether a person drained it: no self-test ends what a person wants."""
+        return not self.finding_id
 
 
 class WatchStore(Protocol):

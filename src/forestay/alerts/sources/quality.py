@@ -18,9 +18,9 @@ _BREAKS = frozenset({Source.CONTRACT, Source.PROBE, Source.CANARY})
 
 
 def conditions_of(kept: Sequence[Kept], holds: Sequence[Hold], now: dt.datetime) -> list[Condition]:
-    """Return what holds."""
+    """Return what holds. What a person drained is no news to anybody: `forestay quality status` shows it."""
     found = [_found(item) for item in kept if item.closed_at is None and now - item.last_at <= STANDS]
-    return [*found, *(_held(hold) for hold in holds)]
+    return [*found, *(_held(hold) for hold in holds if not hold.by_person)]
 
 
 def _found(kept: Kept) -> Condition:
