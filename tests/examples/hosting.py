@@ -55,6 +55,7 @@ def serve(asked: dict[str, Any], ready_fd: int) -> None:
     FolderRepository.folder = Path(asked["folder"])
     for repository in ("fal_v3", "fal"):
         toolkit_file.BUILT_IN_REPOSITORIES[repository] = FolderRepository
+    sys.dont_write_bytecode = True  # as the platform does: an app's folder stays as its owner left it
     spec = importlib.util.spec_from_file_location(f"example_{asked['name']}", asked["file"])
     assert spec is not None
     assert spec.loader is not None
