@@ -18,6 +18,7 @@ TRAINED = {"digits": 6_000_000, "tones": 2_000_000}
 DESCRIBE = """
 import importlib.util, json, os, sys
 os.environ["IS_ISOLATE_AGENT"] = "1"
+sys.dont_write_bytecode = True
 answers = {}
 for file, name in json.loads(sys.argv[1]):
     spec = importlib.util.spec_from_file_location("app_" + name, file)

@@ -27,6 +27,7 @@ StableDiffusionPipeline(
     requires_safety_checker=False,
 ).save_pretrained(folder)
 
+sys.dont_write_bytecode = True
 spec = importlib.util.spec_from_file_location("stable_diffusion_app", sys.argv[1])
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)

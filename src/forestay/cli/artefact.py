@@ -1,6 +1,7 @@
 """`forestay artefact`: look at model files, sign and verify them, and say whose signatures count."""
 
 import asyncio
+import os
 import pathlib
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -85,8 +86,9 @@ def keygen(
             raise UsageError("FILE", f"{path} is there already; choose another name")
     private, public = make_key_pair()
     for path, text, mode in ((file, private, _PRIVATE_MODE), (public_file, public, _PUBLIC_MODE)):
-        path.touch(mode=mode)
-        path.write_text(text, encoding="utf-8")
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)  # a new file, never where a link leads
+        with os.fdopen(number, "w", encoding="utf-8") as made:
+            made.write(text)
     fingerprint = read_public_key(public, "new").fingerprint
     if json:
         print_json({"private_key": str(file), "public_key": str(public_file), "fingerprint": fingerprint})
