@@ -141,7 +141,7 @@ def _is_refused(finding_id: str, ground: Ground, now: dt.datetime) -> bool:
 def drain_asked_for(replica: ReplicaReport, fleet: Fleet, reason: str, now: dt.datetime) -> DrainReplica:
     """Return how one replica is drained by a person's word: alone where its worker has others of the revision."""
     siblings = [item for item in fleet.replicas.values() if _spot(item) == _spot(replica) and item != replica]
-    staying = sum(not _is_leaving(fleet, item) for item in siblings)
+    staying = sum(not is_leaving(item, fleet) for item in siblings)
     hold = Hold(
         worker_id=replica.worker_id,
         revision_id=replica.revision_id,
@@ -153,11 +153,6 @@ def drain_asked_for(replica: ReplicaReport, fleet: Fleet, reason: str, now: dt.d
         alone=staying > 0,
     )
     return DrainReplica(hold, max(staying, _placed(fleet, _spot(replica)) - 1) if staying else 0)
-
-
-def is_leaving(replica: ReplicaReport, fleet: Fleet) -> bool:
-    """Tell whether a replica was told to end already."""
-    return _is_leaving(fleet, replica)
 
 
 def is_last(replica: ReplicaReport, fleet: Fleet) -> bool:
@@ -409,10 +404,11 @@ def _serving(fleet: Fleet, revision_id: RevisionId) -> list[ReplicaReport]:
     return [
         item
         for item in fleet.replicas.values()
-        if item.revision_id == revision_id and item.state is ReplicaState.READY and not _is_leaving(fleet, item)
+        if item.revision_id == revision_id and item.state is ReplicaState.READY and not is_leaving(item, fleet)
     ]
 
 
-def _is_leaving(fleet: Fleet, replica: ReplicaReport) -> bool:
+def is_leaving(replica: ReplicaReport, fleet: Fleet) -> bool:
+    """Tell whether a replica was told to end already."""
     placement = _placement(fleet, _spot(replica))
     return placement is not None and (placement.replicas == 0 or replica.replica_id in placement.ending)
